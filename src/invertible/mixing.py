@@ -1,0 +1,57 @@
+"""Invertible channel mixing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .orthogonal import OrthogonalMap, OrthogonalMatrices, given_matrices, random_orthogonal
+
+
+class OrthogonalMixing(OrthogonalMap):
+    """``y = A x`` over the channels of each voxel, with a learnable orthogonal C×C matrix A.
+
+    Args:
+        channels: number of channels C.
+        method: parametrisation: ``exp``, ``cayley`` or ``householder``.
+        init: ``identity``, ``random``, or an orthogonal matrix (C, C).
+        learnable: whether A is trained.
+        num_reflections: for ``householder``.
+
+    Raises:
+        ValueError: for unknown options or another number of channels.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        method: str = "exp",
+        init: Any = "identity",
+        learnable: bool = True,
+        num_reflections: int | None = None,
+    ) -> None:
+        initial = _initial_matrix(init, channels).to(torch.get_default_dtype())
+        super().__init__(OrthogonalMatrices(initial, method, learnable=learnable, num_reflections=num_reflections))
+
+    def output_spatial(self, x: Tensor) -> list[int]:
+        return list(x.shape[2:])
+
+    def to_columns(self, x: Tensor) -> Tensor:
+        return self.output_columns(x)  # one group of C numbers per voxel, as in the output
+
+    def from_columns(self, columns: Tensor, output_spatial: Sequence[int]) -> Tensor:
+        return columns.reshape(columns.shape[0], -1, *output_spatial)
+
+
+def _initial_matrix(init: Any, channels: int) -> Tensor:
+    if not isinstance(init, str):
+        return given_matrices(init, 1, channels)
+    if init == "identity":
+        return torch.eye(channels, dtype=torch.float64)[None]
+    if init == "random":
+        return random_orthogonal(1, channels)
+    raise ValueError(f"expected init to be identity, random or a matrix, got {init!r}")

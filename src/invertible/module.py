@@ -1,0 +1,209 @@
+"""The protocol of invertible layers, and their composition into trees."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Step = Callable[["InvertibleModule", Tensor], Tensor]
+BackStep = Callable[["InvertibleModule", Tensor, Tensor], tuple[Tensor, Tensor]]
+Policy = Callable[["InvertibleModule", str, Tensor], Any]
+
+_engine = threading.local()
+
+
+@contextmanager
+def past_policies() -> Iterator[None]:
+    """Inside, modules compute directly: a policy evaluates a tree without being asked again by its parts."""
+    outer = getattr(_engine, "running", False)
+    _engine.running = True
+    try:
+        yield
+    finally:
+        _engine.running = outer
+
+
+def _under_policy(method: Callable) -> Callable:
+    """Hand a call of ``forward``, ``inverse`` or ``forward_and_logdet`` to the module's backprop policy."""
+
+    @functools.wraps(method)
+    def call(self: InvertibleModule, x: Tensor) -> Any:
+        policy = self.backprop_policy
+        if policy is None or not torch.is_grad_enabled() or getattr(_engine, "running", False):
+            return method(self, x)
+        return policy(self, method.__name__, x)
+
+    return call
+
+
+class InvertibleModule(nn.Module):
+    """A bijection ``y = f(x)`` between tensors of shape (B, C, *spatial).
+
+    Subclasses implement ``forward`` and ``inverse``, and ``forward_and_logdet`` where the log-determinant is known.
+    ``forward`` changes no state that a second call would change again.
+    """
+
+    # Set on the root of a tree by `set_backprop`; it then governs all three entry points.
+    backprop_policy: Policy | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("forward", "inverse", "forward_and_logdet"):
+            if name in cls.__dict__:
+                setattr(cls, name, _under_policy(cls.__dict__[name]))
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """The ``x`` with ``f(x) = y``."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement inverse")
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``y`` and ``log|det dy/dx|`` of shape (B,), in nats."""
+        raise NotImplementedError(f"{type(self).__name__} has no log-determinant")
+
+    def inverted(self) -> InvertibleModule:
+        """The inverse map as a module of its own; it shares this module's parameters."""
+        return Inverse(self)
+
+    @property
+    def bijection(self) -> InvertibleModule:
+        """The part that is a bijection: a network that pads its input names what lies inside the padding."""
+        return self
+
+
+class VolumePreserving(InvertibleModule):
+    """A bijection with ``|det dy/dx| = 1`` everywhere."""
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self(x), x.new_zeros(x.shape[0])
+
+
+class Inverse(InvertibleModule):
+    """The inverse of a bijection: ``y = f⁻¹(x)``."""
+
+    def __init__(self, module: InvertibleModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module.inverse(x)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return self.module(y)
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.module.inverse(x)
+        _, logdet = self.module.forward_and_logdet(y)
+        return y, -logdet
+
+    def inverted(self) -> InvertibleModule:
+        return self.module
+
+
+class Composite(InvertibleModule):
+    """A bijection made of others.
+
+    A subclass says three things: how a state runs through its parts, how it runs back together with a gradient, and
+    what its inverse is made of. Forward, inverse, log-determinant and memory-efficient backpropagation follow.
+    """
+
+    def run(self, x: Tensor, step: Step) -> Tensor:
+        """``f(x)``, where ``step(part, x)`` evaluates each part."""
+        raise NotImplementedError
+
+    def run_back(self, y: Tensor, grad: Tensor, step: BackStep) -> tuple[Tensor, Tensor]:
+        """Input and input gradient from output and output gradient, where ``step(part, y, grad)`` does it per part.
+
+        Both tensors belong to the engine, which may overwrite them.
+        """
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x, lambda part, state: part(state))
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return self.inverted()(y)
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        total = x.new_zeros(x.shape[0])
+
+        def step(part: InvertibleModule, state: Tensor) -> Tensor:
+            nonlocal total
+            state, logdet = part.forward_and_logdet(state)
+            total = total + logdet
+            return state
+
+        return self.run(x, step), total
+
+
+class Sequential(Composite):
+    """``f = f_n ∘ … ∘ f_1``. Takes the parts, or one mapping from names to parts, as ``torch.nn.Sequential`` does."""
+
+    def __init__(self, *parts: InvertibleModule | OrderedDict[str, InvertibleModule]) -> None:
+        super().__init__()
+        named = parts[0] if len(parts) == 1 and isinstance(parts[0], dict) else dict(enumerate(parts))
+        for name, part in named.items():
+            if not isinstance(part, InvertibleModule):
+                raise TypeError(f"expected an InvertibleModule as part {name!r}, got {type(part).__name__}")
+            self.add_module(str(name), part)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[InvertibleModule]:
+        return iter(self._modules.values())  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> InvertibleModule:
+        return list(self)[index]
+
+    def run(self, x: Tensor, step: Step) -> Tensor:
+        for part in self:
+            x = step(part, x)
+        return x
+
+    def run_back(self, y: Tensor, grad: Tensor, step: BackStep) -> tuple[Tensor, Tensor]:
+        for part in reversed(list(self)):
+            y, grad = step(part, y, grad)
+        return y, grad
+
+    def inverted(self) -> Sequential:
+        return Sequential(*(part.inverted() for part in reversed(list(self))))
+
+
+class OnChannels(Composite):
+    """Keep the first ``num_kept`` channels and send the others through ``inner``.
+
+    ``y = [x_kept, inner(x_rest)]``: split, inner map and concatenation in one, hence a bijection of one tensor.
+    """
+
+    def __init__(self, inner: InvertibleModule, num_kept: int) -> None:
+        super().__init__()
+        if num_kept < 1:
+            raise ValueError(f"expected at least one kept channel, got num_kept={num_kept}")
+        self.inner = inner
+        self.num_kept = num_kept
+
+    def run(self, x: Tensor, step: Step) -> Tensor:
+        if x.shape[1] <= self.num_kept:
+            raise ValueError(f"expected more than the {self.num_kept} kept channels, got {x.shape[1]}")
+        rest = step(self.inner, x[:, self.num_kept :])
+        return torch.cat((x[:, : self.num_kept], rest), dim=1)
+
+    def run_back(self, y: Tensor, grad: Tensor, step: BackStep) -> tuple[Tensor, Tensor]:
+        y_rest, grad_rest = y[:, self.num_kept :], grad[:, self.num_kept :]
+        x_rest, grad_x_rest = step(self.inner, y_rest, grad_rest)
+        y_rest.copy_(x_rest)
+        grad_rest.copy_(grad_x_rest)
+        return y, grad
+
+    def inverted(self) -> OnChannels:
+        return OnChannels(self.inner.inverted(), self.num_kept)
+
+    def extra_repr(self) -> str:
+        return f"num_kept={self.num_kept}"

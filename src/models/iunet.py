@@ -1,0 +1,294 @@
+"""The fully invertible U-Net (Etmann, Ke & Schönlieb, 2020)."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from src.invertible.coupling import AdditiveCoupling, SubnetConstructor
+from src.invertible.mixing import OrthogonalMixing
+from src.invertible.module import Inverse, InvertibleModule, OnChannels, Sequential
+from src.invertible.resampling import Downsampling, per_dimension
+
+from .blocks import ConvBlock, check_spatial_dims
+from .padding import Padding
+
+
+class IUNet(InvertibleModule):
+    """A U-Net that is one bijection (iUNet paper, section 3).
+
+    A level is ``Sequential(encoder, OnChannels(down → next level → up), decoder)``: the encoder's couplings, then the
+    invertible downsampling of the split-off channels, the coarser levels and the upsampling, while the other channels wait
+    to be concatenated, then the decoder's couplings.
+
+    The number of channels grows by λσ per level, where σ is the product of the strides and λ the fraction of split-off
+    channels (λ·C must be an integer between 1 and C−1). Channel numbers that this rules out are replaced by the closest
+    achievable ones, with a warning.
+
+    With zero-started coupling functions (the default) the network starts as the identity: each upsampling starts as the
+    inverse of its downsampling, each decoder mixing as the inverse of its encoder mixing.
+
+    Args:
+        channels: desired channels per level; the first is the number of input and output channels.
+        num_couplings: couplings per level and side, one number or one per level.
+        spatial_dims: 1, 2 or 3.
+        strides: of each downsampling: one number, one per dimension, or a list of either, one per downsampling.
+        subnet: constructor ``(in_channels, out_channels) -> module`` of the coupling functions; by default a `ConvBlock`
+            with layer norm that starts at zero.
+        resampling: options of every `Downsampling`: ``method``, ``init``, ``learnable``, ``num_reflections``.
+        mixing_frequency: channel mixing after every n-th coupling; −1: before every split and after every concatenation
+            only; 0: never.
+        mixing: options of every `OrthogonalMixing`: ``method``, ``init``, ``learnable``, ``num_reflections``.
+        padding_mode: ``constant``, ``reflect``, ``replicate`` or ``circular`` padding for sizes that the strides do not divide;
+            None refuses them.
+        padding_value: for ``constant``.
+        revert_padding: cut the padding off the output. The network is not invertible on padded inputs then.
+
+    Raises:
+        ValueError: for options outside these, another number of channels, or a size that does not fit.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        num_couplings: int | Sequence[int] = 4,
+        spatial_dims: int = 3,
+        *,
+        strides: int | Sequence[int | Sequence[int]] = 2,
+        subnet: SubnetConstructor | None = None,
+        resampling: dict[str, Any] | None = None,
+        mixing_frequency: int = -1,
+        mixing: dict[str, Any] | None = None,
+        padding_mode: str | None = None,
+        padding_value: float = 0.0,
+        revert_padding: bool = True,
+    ) -> None:
+        super().__init__()
+        self.spatial_dims = check_spatial_dims(spatial_dims)
+        if not channels or min(channels) < 1:
+            raise ValueError(f"expected at least one level with positive channels, got channels={list(channels)}")
+        if mixing_frequency < -1:
+            raise ValueError(f"expected mixing_frequency to be -1, 0 or positive, got {mixing_frequency}")
+        self.strides = strides_per_level(strides, len(channels) - 1, spatial_dims)
+        self.channels = achievable_channels(channels, self.strides)
+        self.num_couplings = _couplings_per_level(num_couplings, len(channels))
+        self.in_channels = self.channels[0]
+        self.revert_padding = revert_padding
+        factors = [math.prod(column) for column in zip(*self.strides, strict=True)] or [1] * spatial_dims
+        self.padding = Padding(factors, padding_mode, padding_value)
+        parts = _Parts(
+            spatial_dims=spatial_dims,
+            subnet=subnet or functools.partial(ConvBlock, spatial_dims=spatial_dims, zero_init=True),
+            resampling=resampling or {},
+            mixing_frequency=mixing_frequency,
+            mixing=mixing or {},
+        )
+        self.body = self._build_level(0, parts)
+
+    def _build_level(self, level: int, parts: _Parts) -> Sequential:
+        channels, count = self.channels[level], self.num_couplings[level]
+        is_last = level == len(self.channels) - 1
+        encoder, decoder = parts.encoder_and_decoder(channels, count, is_last)
+        if is_last:
+            return Sequential(OrderedDict(encoder=encoder, decoder=decoder))
+        stride = self.strides[level]
+        split_off = self.channels[level + 1] // math.prod(stride)
+        down, up = parts.down_and_up(split_off, stride)
+        inner = Sequential(OrderedDict(down=down, level=self._build_level(level + 1, parts), up=up))
+        return Sequential(
+            OrderedDict(encoder=encoder, coarser=OnChannels(inner, channels - split_off), decoder=decoder)
+        )
+
+    @property
+    def bijection(self) -> Sequential:
+        return self.body
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(self.padding.pad(self._checked(x)))
+        return self.padding.crop(y, x.shape[2:]) if self.revert_padding else y
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """The input of output ``y``. Its size must be divisible: what a reverted padding cut off is lost."""
+        self._check_divisible(y)
+        return self.body.inverse(y)
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self._check_divisible(x)
+        return self.body.forward_and_logdet(x)
+
+    def inverted(self) -> InvertibleModule:
+        return self.body.inverted()
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """The codes of the contracting side: per level the waiting channels, at last the coarsest features.
+
+        Computed by plain autograd whatever the backprop policy.
+        """
+        x = self.padding.pad(self._checked(x))
+        codes = []
+        for level in self._levels()[:-1]:
+            coarser: OnChannels = level.coarser  # type: ignore[assignment]
+            x = level.encoder(x)  # type: ignore[operator]
+            codes.append(x[:, : coarser.num_kept])
+            x = coarser.inner.down(x[:, coarser.num_kept :])  # type: ignore[operator]
+        return [*codes, self._levels()[-1].encoder(x)]  # type: ignore[operator]
+
+    def decode(self, codes: Sequence[Tensor]) -> Tensor:
+        """The output for these codes: ``decode(encode(x))`` is ``forward(x)``, with the padding still on.
+
+        Raises:
+            ValueError: unless there is one code per level.
+        """
+        levels = self._levels()
+        if len(codes) != len(levels):
+            raise ValueError(f"expected {len(levels)} codes, one per level, got {len(codes)}")
+        y = levels[-1].decoder(codes[-1])  # type: ignore[operator]
+        for level, waiting in zip(reversed(levels[:-1]), reversed(codes[:-1]), strict=True):
+            up = level.coarser.inner.up  # type: ignore[union-attr]
+            y = level.decoder(torch.cat((waiting, up(y)), dim=1))  # type: ignore[operator]
+        return y
+
+    def _levels(self) -> list[Sequential]:
+        levels = [self.body]
+        for _ in self.channels[1:]:
+            levels.append(levels[-1].coarser.inner.level)  # type: ignore[union-attr, arg-type]
+        return levels
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if x.shape[1] != self.in_channels:
+            raise ValueError(f"expected {self.in_channels} channels, got {x.shape[1]}")
+        return x
+
+    def _check_divisible(self, x: Tensor) -> None:
+        if any(after for _, after in Padding(self.padding.factors, "constant").widths(self._checked(x).shape[2:])):
+            raise ValueError(
+                f"expected a spatial size divisible by {self.padding.factors}, got {tuple(x.shape[2:])}: "
+                "the network is a bijection on such sizes only"
+            )
+
+    def layout(self) -> str:
+        """The network as text: per level its couplings on both sides, with waiting + split-off channels."""
+        return layout(self.channels, self.num_couplings, self.strides)
+
+
+class _Parts:
+    """How the parts of every level are made."""
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        subnet: SubnetConstructor,
+        resampling: dict[str, Any],
+        mixing_frequency: int,
+        mixing: dict[str, Any],
+    ) -> None:
+        self.subnet = subnet
+        self.mixing_frequency = mixing_frequency
+        self._make_down = functools.partial(Downsampling, spatial_dims=spatial_dims, **resampling)
+        self._make_mixing = functools.partial(OrthogonalMixing, **mixing)
+
+    def encoder_and_decoder(self, channels: int, count: int, is_last: bool) -> tuple[Sequential, Sequential]:
+        """Couplings that change the two halves in turn, with their mixings; the decoder mirrors the encoder."""
+        encoder: list[InvertibleModule] = []
+        decoder: list[InvertibleModule] = []
+        for i in range(count):
+            encoder.append(AdditiveCoupling(channels, self.subnet, flip=i % 2 == 1))
+            decoder.insert(0, AdditiveCoupling(channels, self.subnet, flip=i % 2 == 1))
+            if self.mixing_frequency > 0 and (i + 1) % self.mixing_frequency == 0:
+                self._append_mixing(channels, encoder, decoder)
+        if self.mixing_frequency == -1 and not is_last:
+            self._append_mixing(channels, encoder, decoder)
+        return Sequential(*encoder), Sequential(*decoder)
+
+    def _append_mixing(self, channels: int, encoder: list[InvertibleModule], decoder: list[InvertibleModule]) -> None:
+        mixing, unmixing = _pair(functools.partial(self._make_mixing, channels))
+        encoder.append(mixing)
+        decoder.insert(0, unmixing)
+
+    def down_and_up(self, channels: int, stride: tuple[int, ...]) -> tuple[Downsampling, Inverse]:
+        return _pair(functools.partial(self._make_down, channels, stride))
+
+
+def _pair(make: Callable[[], Any]) -> tuple[Any, Inverse]:
+    """A map and, with parameters of its own, another that starts as its inverse."""
+    first, second = make(), make()
+    second.load_state_dict(first.state_dict())
+    return first, Inverse(second)
+
+
+def strides_per_level(
+    strides: int | Sequence[int | Sequence[int]], num_downsamplings: int, spatial_dims: int
+) -> list[tuple[int, ...]]:
+    """One stride tuple per downsampling, from one number, one per dimension, or a list of either per downsampling.
+
+    A flat list of numbers is read per dimension if its length is ``spatial_dims``, else per downsampling.
+
+    Raises:
+        ValueError: for other forms.
+    """
+    if isinstance(strides, int):
+        return [per_dimension(strides, spatial_dims, "strides")] * num_downsamplings
+    if all(isinstance(s, int) for s in strides) and len(strides) == spatial_dims:
+        return [per_dimension(strides, spatial_dims, "strides")] * num_downsamplings  # type: ignore[arg-type]
+    if len(strides) != num_downsamplings:
+        raise ValueError(
+            f"expected one stride, {spatial_dims} (one per dimension) or a list of {num_downsamplings} (one per "
+            f"downsampling), got {list(strides)}"
+        )
+    return [per_dimension(s, spatial_dims, "strides") for s in strides]
+
+
+def achievable_channels(desired: Sequence[int], strides: Sequence[tuple[int, ...]]) -> list[int]:
+    """The channels per level closest to the desired ones: ``C_{i+1} = σ_i k`` with ``1 ≤ k ≤ C_i − 1``.
+
+    Raises:
+        ValueError: where a level has only one channel, which cannot be split.
+    """
+    channels = [desired[0]]
+    for wanted, stride in zip(desired[1:], strides, strict=True):
+        if channels[-1] < 2:
+            raise ValueError(f"expected at least 2 channels to split, got {channels[-1]} on level {len(channels)}")
+        multiplier = math.prod(stride)
+        split_off = min(max(round(wanted / multiplier), 1), channels[-1] - 1)
+        channels.append(multiplier * split_off)
+    if channels != list(desired):
+        warnings.warn(
+            f"channels={list(desired)} with strides {list(strides)} cannot be achieved exactly; "
+            f"using the closest achievable channels={channels}",
+            stacklevel=3,
+        )
+    return channels
+
+
+def _couplings_per_level(num_couplings: int | Sequence[int], num_levels: int) -> list[int]:
+    counts = [num_couplings] * num_levels if isinstance(num_couplings, int) else list(num_couplings)
+    if len(counts) != num_levels or min(counts) < 0:
+        raise ValueError(f"expected num_couplings to be one number or {num_levels}, none negative, got {counts}")
+    return counts
+
+
+def layout(channels: Sequence[int], num_couplings: Sequence[int], strides: Sequence[tuple[int, ...]]) -> str:
+    """Lines such as ``16-16-(12+4) … (12+4)-16-16``, one per level, indented by depth."""
+    sides = []
+    for level, (width, count) in enumerate(zip(channels, num_couplings, strict=True)):
+        blocks = [str(width)] * max(count, 1)
+        split = ""
+        if level < len(channels) - 1:
+            split_off = channels[level + 1] // math.prod(strides[level])
+            split = f"({width - split_off}+{split_off})"
+        sides.append((blocks, split))
+    lines: list[str] = []
+    for blocks, split in reversed(sides):
+        left, right = "-".join([*blocks, split] if split else blocks), "-".join([split, *blocks] if split else blocks)
+        below = len(lines[0]) if lines else 0
+        gap = max(below - 2 * len(split), 3)
+        lines = [left + "-" * gap + right, *lines]
+    total = len(lines[0])
+    return "\n".join(line.center(total).rstrip() for line in lines)

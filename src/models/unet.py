@@ -1,0 +1,74 @@
+"""The classic U-Net, in one to three dimensions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import MAX_POOLS, TRANSPOSED_CONVOLUTIONS, ConvBlock, ProjectionConv, check_spatial_dims
+from .padding import Padding
+
+
+class UNet(nn.Module):
+    """Classic U-Net (Ronneberger et al., 2015; Çiçek et al., 2016).
+
+    Two convolutions per level before downsampling by max pooling, and two after upsampling by a transposed
+    convolution and concatenation; the channels double from level to level; a linear convolution at the end.
+
+    Args:
+        in_channels, out_channels: channels of the images.
+        base_channels: channels of the first level ("channel blowup" in the iUNet paper).
+        num_levels: number of resolutions.
+        spatial_dims: 1, 2 or 3.
+        norm: see `ConvBlock`.
+        padding_mode: padding for sizes not divisible by ``2^(num_levels-1)``, None to refuse them; it is cut off again.
+
+    Raises:
+        ValueError: for options outside these, another number of channels, or a size that does not fit.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        base_channels: int,
+        num_levels: int,
+        spatial_dims: int,
+        *,
+        norm: str = "layer",
+        padding_mode: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_spatial_dims(spatial_dims)
+        if num_levels < 1 or base_channels < 1:
+            raise ValueError(f"expected num_levels >= 1 and base_channels >= 1, got {num_levels} and {base_channels}")
+        self.in_channels = in_channels
+        self.padding = Padding((2 ** (num_levels - 1),) * spatial_dims, padding_mode)
+        self.channels = [base_channels * 2**level for level in range(num_levels)]
+
+        def block(channels_in: int, channels_out: int) -> ConvBlock:
+            return ConvBlock(channels_in, channels_out, spatial_dims=spatial_dims, norm=norm, final_activation=True)
+
+        pairs = list(zip(self.channels, self.channels[1:], strict=False))
+        self.encoders = nn.ModuleList(
+            block(a, b) for a, b in zip([in_channels, *self.channels[:-1]], self.channels, strict=True)
+        )
+        self.downs = nn.ModuleList(MAX_POOLS[spatial_dims](2) for _ in pairs)
+        self.ups = nn.ModuleList(
+            TRANSPOSED_CONVOLUTIONS[spatial_dims](coarse, fine, 2, stride=2) for fine, coarse in pairs
+        )
+        self.decoders = nn.ModuleList(block(2 * fine, fine) for fine, _ in pairs)
+        self.project = ProjectionConv(base_channels, out_channels, spatial_dims=spatial_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != self.in_channels:
+            raise ValueError(f"expected images with {self.in_channels} channels, got {x.shape[1]}")
+        spatial = x.shape[2:]
+        x = self.encoders[0](self.padding.pad(x))
+        skips: list[Tensor] = []
+        for down, encoder in zip(self.downs, self.encoders[1:], strict=True):
+            skips.append(x)
+            x = encoder(down(x))
+        for up, decoder in zip(reversed(self.ups), reversed(self.decoders), strict=True):
+            x = decoder(torch.cat((skips.pop(), up(x)), dim=1))
+        return self.padding.crop(self.project(x), spatial)

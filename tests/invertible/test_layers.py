@@ -1,0 +1,74 @@
+"""Oracles for every layer of the table: inverse, log-determinant, gradients under every policy."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from src.invertible import POLICIES, Inverse, InvertibleModule, set_backprop
+from tests.invertible.layers import LAYERS, build
+
+pytestmark = pytest.mark.filterwarnings("ignore:channels=.*cannot be achieved:UserWarning")
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_inverse_undoes_forward_and_forward_undoes_inverse(name: str) -> None:
+    layer, x = build(name)
+    y = layer(x)
+    assert (layer.inverse(y) - x).abs().max() < 1e-10
+    assert (layer.inverted()(y) - x).abs().max() < 1e-10
+    y = torch.randn_like(y)
+    assert (layer(layer.inverse(y)) - y).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("inverted", [False, True])
+def test_logdet_is_that_of_the_jacobian(name: str, inverted: bool) -> None:
+    layer, x = build(name)
+    if inverted:
+        x, layer = layer(x).detach(), Inverse(layer)
+    y, logdet = layer.forward_and_logdet(x)
+    torch.testing.assert_close(y, layer(x), rtol=0, atol=1e-12)
+    assert logdet.shape == (x.shape[0],)
+    for b in range(x.shape[0]):
+        jacobian = torch.autograd.functional.jacobian(
+            lambda part: layer(torch.cat((x[:b], part, x[b + 1 :])))[b], x[b : b + 1]
+        )
+        expected = torch.linalg.slogdet(jacobian.reshape(y[b].numel(), x[b].numel())).logabsdet
+        torch.testing.assert_close(logdet[b], expected, rtol=0, atol=1e-8)
+
+
+def gradients(layer: InvertibleModule, method: str, policy: str, x: Tensor) -> dict[str, Tensor]:
+    """Output and gradients of a loss that depends on every output, log-determinants included."""
+    layer = copy.deepcopy(layer)
+    set_backprop(layer, policy)
+    x = x.clone().requires_grad_()
+    result = getattr(layer, method)(x)
+    outputs = result if isinstance(result, tuple) else (result,)
+    loss = sum(((o + 0.3) ** 3).sum() for o in outputs)
+    assert isinstance(loss, Tensor)
+    loss.backward()
+    assert x.grad is not None
+    found = {"x": x.grad, "y": outputs[0].detach()}
+    for name, parameter in layer.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"no gradient for {name}"
+            found[name] = parameter.grad
+    return found
+
+
+@pytest.mark.parametrize("method", ["forward", "inverse", "forward_and_logdet"])
+@pytest.mark.parametrize("policy", [p for p in POLICIES if p != "stored"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_under_every_policy_are_those_of_plain_autograd(name: str, policy: str, method: str) -> None:
+    layer, x = build(name)
+    if method == "inverse":
+        x = layer(x).detach()
+    expected, found = gradients(layer, method, "stored", x), gradients(layer, method, policy, x)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        scale = value.abs().max().clamp(min=1.0)
+        assert (found[key] - value).abs().max() < 1e-9 * scale, key
