@@ -147,11 +147,14 @@ class Sequential(Composite):
 
     def __init__(self, *parts: InvertibleModule | OrderedDict[str, InvertibleModule]) -> None:
         super().__init__()
-        named = parts[0] if len(parts) == 1 and isinstance(parts[0], dict) else dict(enumerate(parts))
+        if len(parts) == 1 and isinstance(parts[0], dict):
+            named = parts[0]
+        else:
+            named = OrderedDict((str(i), part) for i, part in enumerate(parts))
         for name, part in named.items():
             if not isinstance(part, InvertibleModule):
                 raise TypeError(f"expected an InvertibleModule as part {name!r}, got {type(part).__name__}")
-            self.add_module(str(name), part)
+            self.add_module(name, part)
 
     def __len__(self) -> int:
         return len(self._modules)

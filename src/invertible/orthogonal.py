@@ -74,10 +74,10 @@ class OrthogonalMatrices(nn.Module):
         if method == "householder":
             theta = torch.randn(num, num_reflections or n, n, dtype=initial.dtype)
         else:
-            theta = torch.zeros_like(initial)
+            theta = torch.zeros(num, n, n, dtype=initial.dtype)
         self.theta = nn.Parameter(theta, requires_grad=learnable)
         rotation = PARAMETRISATIONS[method](theta.double())
-        self.register_buffer("start", (rotation.mT @ initial.double()).to(initial.dtype))
+        self.register_buffer("start", (rotation.mT @ initial.double()).to(initial.dtype).contiguous())
 
     def forward(self) -> Tensor:
         """``A(θ)`` of shape (k, n, n), in at least float32."""

@@ -25,29 +25,29 @@ class IUNet(InvertibleModule):
     """A U-Net that is one bijection (iUNet paper, section 3).
 
     A level is ``Sequential(encoder, OnChannels(down → next level → up), decoder)``: the encoder's couplings, then the
-    invertible downsampling of the split-off channels, the coarser levels and the upsampling, while the other channels wait
-    to be concatenated, then the decoder's couplings.
+    invertible downsampling of the split-off channels, the coarser levels and the upsampling, while the other channels
+    wait to be concatenated, then the decoder's couplings.
 
-    The number of channels grows by λσ per level, where σ is the product of the strides and λ the fraction of split-off
-    channels (λ·C must be an integer between 1 and C−1). Channel numbers that this rules out are replaced by the closest
-    achievable ones, with a warning.
+    The number of channels grows by λσ per level, where σ is the product of the strides and λ the fraction of
+    split-off channels (λ·C must be an integer between 1 and C−1). Channel numbers that this rules out are replaced by
+    the closest achievable ones, with a warning.
 
-    With zero-started coupling functions (the default) the network starts as the identity: each upsampling starts as the
-    inverse of its downsampling, each decoder mixing as the inverse of its encoder mixing.
+    With zero-started coupling functions (the default) the network starts as the identity: each upsampling starts as
+    the inverse of its downsampling, each decoder mixing as the inverse of its encoder mixing.
 
     Args:
         channels: desired channels per level; the first is the number of input and output channels.
         num_couplings: couplings per level and side, one number or one per level.
         spatial_dims: 1, 2 or 3.
         strides: of each downsampling: one number, one per dimension, or a list of either, one per downsampling.
-        subnet: constructor ``(in_channels, out_channels) -> module`` of the coupling functions; by default a `ConvBlock`
-            with layer norm that starts at zero.
+        subnet: constructor ``(in_channels, out_channels) -> module`` of the coupling functions; by default a
+            `ConvBlock` with layer norm that starts at zero.
         resampling: options of every `Downsampling`: ``method``, ``init``, ``learnable``, ``num_reflections``.
-        mixing_frequency: channel mixing after every n-th coupling; −1: before every split and after every concatenation
-            only; 0: never.
+        mixing_frequency: channel mixing after every n-th coupling; −1: before every split and after every
+            concatenation only; 0: never.
         mixing: options of every `OrthogonalMixing`: ``method``, ``init``, ``learnable``, ``num_reflections``.
-        padding_mode: ``constant``, ``reflect``, ``replicate`` or ``circular`` padding for sizes that the strides do not divide;
-            None refuses them.
+        padding_mode: ``constant``, ``reflect``, ``replicate`` or ``circular`` padding for sizes that the strides do
+            not divide; None refuses them.
         padding_value: for ``constant``.
         revert_padding: cut the padding off the output. The network is not invertible on padded inputs then.
 
