@@ -1,0 +1,85 @@
+"""The curves of a run as one picture, whichever loggers it has."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from matplotlib.figure import Figure
+from pytorch_lightning.trainer.states import TrainerFn
+
+from src.utils.files import atomic_write
+
+History = dict[str, list[tuple[int, float]]]
+
+
+class Curves(pl.Callback):
+    """Keeps the named metrics over the steps, in the checkpoint too, and draws them into ``curves.png`` at every epoch.
+
+    Metrics of a training step (``train/...``) are averaged over the epoch.
+
+    Args:
+        dirpath: folder of the picture.
+        panels: title of each panel and the metrics that it shows. A panel named "loss" has a logarithmic axis.
+    """
+
+    def __init__(self, dirpath: str, panels: Mapping[str, Sequence[str]]) -> None:
+        self.path = Path(dirpath) / "curves.png"
+        self.panels = {title: list(names) for title, names in panels.items()}
+        self.history: History = {}
+        self._running: dict[str, list[float]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the history as plain lists."""
+        return {name: [list(point) for point in points] for name, points in self.history.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the history of the checkpoint."""
+        self.history = {name: [(step, value) for step, value in points] for name, points in state_dict.items()}
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Collect the metrics of a training step."""
+        for name in self._names():
+            if name.startswith("train/") and name in trainer.callback_metrics:
+                self._running.setdefault(name, []).append(float(trainer.callback_metrics[name]))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add a point to each curve and draw; Lightning writes this epoch's checkpoints afterwards."""
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        for name, values in self._running.items():
+            self._append(name, trainer.global_step, sum(values) / len(values))
+        self._running.clear()
+        for name in self._names():
+            if name.startswith("val/") and name in trainer.callback_metrics:
+                self._append(name, trainer.global_step, float(trainer.callback_metrics[name]))
+        if trainer.is_global_zero and self.history:
+            buffer = io.BytesIO()
+            draw_curves(self.history, self.panels).savefig(buffer, format="png", dpi=120)
+            with atomic_write(self.path) as file:
+                file.write(buffer.getvalue())
+
+    def _names(self) -> list[str]:
+        return [name for names in self.panels.values() for name in names]
+
+    def _append(self, name: str, step: int, value: float) -> None:
+        self.history.setdefault(name, []).append((step, value))
+
+
+def draw_curves(history: History, panels: Mapping[str, Sequence[str]]) -> Figure:
+    """Draw one panel beside the other, each with its metrics over the steps."""
+    figure = Figure(figsize=(5 * len(panels), 3.5), layout="constrained")
+    for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for name in names:
+            if history.get(name):
+                axes.plot(*zip(*history[name], strict=True), marker=".", label=name)
+        axes.set(xlabel="step", title=title, yscale="log" if title == "loss" else "linear")
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    return figure

@@ -1,0 +1,44 @@
+"""The most memory that a run needed."""
+
+from __future__ import annotations
+
+import sys
+
+import pytorch_lightning as pl
+import torch
+
+GIB = 2**30
+
+
+def peak_resident_bytes() -> int:
+    """Return the most memory that this process ever held (the kernel's high-water mark of the resident set).
+
+    It counts Python, the libraries and the data too, and never falls. Linux and macOS only.
+    """
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts kibibytes, macOS bytes.
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class PeakMemory(pl.Callback):
+    """Logs ``memory/peak_gib`` at the end of each training epoch.
+
+    On CUDA this is what torch's allocator held at most since training began; on the CPU the process's high-water mark,
+    see :func:`peak_resident_bytes`.
+    """
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget what was allocated before training."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the peak so far."""
+        cuda = pl_module.device.type == "cuda"
+        self.peak_bytes = torch.cuda.max_memory_allocated(pl_module.device) if cuda else peak_resident_bytes()
+        pl_module.log("memory/peak_gib", self.peak_bytes / GIB, reduce_fx="max", sync_dist=True)

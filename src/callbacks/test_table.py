@@ -1,0 +1,41 @@
+"""The test set volume by volume."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import WandbLogger
+
+from src.utils.files import write_text
+
+
+class TestTable(pl.Callback):
+    """Writes the task's ``test_table`` (one dict per volume) as ``test_table.csv``, and as a table to W&B.
+
+    Args:
+        dirpath: folder of the file.
+    """
+
+    __test__ = False  # not a test, whatever pytest makes of the name
+
+    def __init__(self, dirpath: str) -> None:
+        self.path = Path(dirpath) / "test_table.csv"
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Write the table."""
+        rows: list[dict[str, float]] = pl_module.test_table
+        if not trainer.is_global_zero or not rows:
+            return
+        columns = list(rows[0])
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_table("test/volumes", columns=columns, data=[[row[c] for c in columns] for row in rows])

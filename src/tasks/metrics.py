@@ -1,0 +1,63 @@
+"""Image quality per volume, so that neither the batch size nor the number of processes changes a number."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+SSIM_SIGMA = 1.5
+# torchmetrics cuts the Gaussian at 3.5 sigma, as scikit-image does: 11 voxels.
+SSIM_RADIUS = int(3.5 * SSIM_SIGMA + 0.5)
+MIN_SSIM_SIZE = 2 * SSIM_RADIUS + 1
+
+
+def psnr(output: Tensor, target: Tensor, data_range: float) -> Tensor:
+    """Return 10 log10(R^2 / MSE) in dB of each image or volume of a batch.
+
+    Args:
+        output: shape (B, C, *spatial).
+        target: same shape.
+        data_range: R, the range of the true intensities.
+
+    Returns:
+        shape (B,); infinite where output and target are equal.
+    """
+    dims = tuple(range(1, target.ndim))
+    # A number, not a tuple: torchmetrics takes a tuple as a request to clamp both images to it.
+    return peak_signal_noise_ratio(output, target, data_range=float(data_range), reduction="none", dim=dims)
+
+
+def ssim(output: Tensor, target: Tensor, data_range: float) -> Tensor:
+    """Return the structural similarity of each image or volume of a batch (Wang et al. 2004, here also in 3D).
+
+    Gaussian window, sigma 1.5, cut at 11 voxels a side. The mean is over all voxels, the images being reflected at
+    their border: a mean over the windows that lie inside, as scikit-image takes it, would leave out two thirds of a
+    volume of 32 voxels a side, most of it background, and make the number depend on the size.
+
+    Args:
+        output: shape (B, C, H, W) or (B, C, D, H, W).
+        target: same shape.
+        data_range: the range of the true intensities.
+
+    Returns:
+        shape (B,).
+
+    Raises:
+        ValueError: if a side is shorter than the window.
+    """
+    spatial = tuple(target.shape[2:])
+    if min(spatial) < MIN_SSIM_SIZE:
+        raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels a side for SSIM, got {spatial}")
+    similarity = structural_similarity_index_measure(
+        output, target, sigma=SSIM_SIGMA, data_range=data_range, reduction="none"
+    )
+    assert isinstance(similarity, Tensor)
+    return similarity.reshape(len(target))
+
+
+def quality(output: Tensor, target: Tensor, data_range: float) -> Tensor:
+    """Return PSNR and SSIM of each volume as columns, shape (B, 2), in single precision whatever the autocast."""
+    with torch.autocast(output.device.type, enabled=False):
+        output, target = output.float(), target.float()
+        return torch.stack([psnr(output, target, data_range), ssim(output, target, data_range)], dim=1)

@@ -1,0 +1,66 @@
+"""From a configuration to the objects of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+
+from src.callbacks.run_config import RunConfig
+from src.utils.quiet import quiet_libraries
+from src.utils.targets import check_targets
+
+
+@dataclass
+class Run:
+    """The objects of a run; ``callbacks`` by their names in the configuration."""
+
+    config: DictConfig
+    datamodule: pl.LightningDataModule
+    task: pl.LightningModule
+    trainer: pl.Trainer
+    callbacks: dict[str, pl.Callback]
+
+    def callback(self, kind: type) -> Any:
+        """Return the callback of a class, or None if the configuration has none."""
+        return next((c for c in self.callbacks.values() if isinstance(c, kind)), None)
+
+    def best_checkpoint(self) -> str | None:
+        """Return the checkpoint that the monitored metric likes best, else the latest one, else None."""
+        saved = [c for c in self.callbacks.values() if isinstance(c, ModelCheckpoint)]
+        paths = [c.best_model_path for c in saved if c.monitor is not None]
+        paths += [c.best_model_path for c in saved if c.monitor is None]
+        return next((path for path in paths if path), None)
+
+
+def build(config: DictConfig) -> Run:
+    """Build what a checked configuration describes; nothing is written, generated or trained.
+
+    Raises:
+        ConfigError: for a class or an argument that does not exist.
+        ValueError: for a value that a constructor refuses.
+    """
+    quiet_libraries()
+    check_targets(config)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    # Filling every new tensor with NaN is for finding reads of uninitialised memory, and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+    datamodule = instantiate(config.datamodule)
+    task = instantiate(config.task, _partial_=True)(net=instantiate(config.model))
+    callbacks = {name: instantiate(node) for name, node in (config.get("callbacks") or {}).items()}
+    loggers = [instantiate(node) for node in (config.get("logger") or {}).values()]
+    if not loggers:
+        # It refuses to run with nothing to log to.
+        callbacks = {name: c for name, c in callbacks.items() if not isinstance(c, LearningRateMonitor)}
+    trainer = instantiate(
+        config.trainer,
+        callbacks=[*callbacks.values(), RunConfig(config)],
+        logger=loggers or False,
+    )
+    return Run(config, datamodule, task, trainer, callbacks)

@@ -1,0 +1,30 @@
+"""Checkpoints that an interruption cannot leave half written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning_fabric.utilities.types import _PATH
+
+from src.utils.files import atomic_write
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written beside their place and then renamed.
+
+    Lightning writes its temporary file to the system's temporary folder and moves it; where that is another
+    file system (a tmpfs ``/tmp``, a scratch disk), the move is a copy, and a kill leaves half of ``last.ckpt``.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+        """Write ``checkpoint`` to the local ``path``.
+
+        Raises:
+            TypeError: if ``storage_options`` are given; a local file has none.
+        """
+        if storage_options is not None:
+            raise TypeError(f"expected no storage_options for a local checkpoint, got {storage_options!r}")
+        with atomic_write(path) as file:
+            torch.save(checkpoint, file)

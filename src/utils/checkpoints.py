@@ -1,0 +1,71 @@
+"""Finding, reading and judging checkpoints."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def find_checkpoint(path: str | Path, name: str = "last") -> Path:
+    """Return the checkpoint that ``path`` means: the file itself, or ``checkpoints/<name>.ckpt`` of a run folder.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    path = Path(path)
+    candidate = path / "checkpoints" / f"{name}.ckpt" if path.is_dir() else path
+    if not candidate.is_file():
+        raise ValueError(f"expected a checkpoint or a run folder with checkpoints/{name}.ckpt, got {str(path)!r}")
+    return candidate
+
+
+def run_folder_of(checkpoint: Path) -> Path:
+    """Return the run folder that ``<run folder>/checkpoints/<name>.ckpt`` belongs to, else the file's own folder."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Load a checkpoint onto the CPU; only tensors and plain containers are accepted.
+
+    Raises:
+        ValueError: if the file is damaged or was not written by this project.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"expected a readable checkpoint, got {str(path)!r}: {error}") from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "config"} <= checkpoint.keys():
+        raise ValueError(f"expected a checkpoint with 'state_dict' and 'config', got {str(path)!r} without them")
+    return checkpoint
+
+
+def check_architecture(checkpoint: dict[str, Any], task: nn.Module, model: str) -> None:
+    """Check that the checkpoint's weights fit ``task``, whose network is a ``model`` (its ``_target_``).
+
+    Raises:
+        ValueError: naming both architectures and the first parameters that differ.
+    """
+    found = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in task.state_dict().items()}
+    if found == expected:
+        return
+    reshaped = [n for n in expected if n in found and expected[n] != found[n]]
+    parts = [
+        _listed("missing from the checkpoint", [n for n in expected if n not in found]),
+        _listed("unknown to the network", [n for n in found if n not in expected]),
+        _listed("of another shape", [f"{n}: expected {expected[n]}, got {found[n]}" for n in reshaped]),
+    ]
+    raise ValueError(
+        f"expected a checkpoint of {model}, got one of {checkpoint['config']['model']['_target_']} "
+        "whose weights do not fit; " + "; ".join(part for part in parts if part)
+    )
+
+
+def _listed(what: str, items: list[str], limit: int = 3) -> str:
+    """Return ``"<n> <what> (<first items>, ...)"``, or nothing for no items."""
+    more = ", ..." if len(items) > limit else ""
+    return f"{len(items)} {what} ({', '.join(items[:limit])}{more})" if items else ""

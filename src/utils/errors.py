@@ -1,0 +1,65 @@
+"""What a user's mistake looks like: one readable message and an exit code, not a hundred lines of traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class ConfigError(ValueError):
+    """The configuration asks for something that does not exist."""
+
+
+# ArithmeticError is what a loss that is not finite raises, OSError a missing file or a folder that is not writable.
+USER_ERRORS = (ValueError, ArithmeticError, OSError)
+
+
+def full_traceback_wanted(arguments: list[str]) -> bool:
+    """Whether HYDRA_FULL_ERROR or ``debug=true`` on the command line asks for the whole traceback."""
+    return os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=true" in [a.lower() for a in arguments]
+
+
+def root_message(error: BaseException) -> str:
+    """What the error says; an error that only wraps another one (as Hydra's do) shows the innermost message.
+
+    The wrapper's text repeats its cause's repr, so only the cause is shown, with the config key where Hydra names it.
+    """
+    from hydra.errors import InstantiationException
+
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        place = [line for line in str(error).splitlines() if line.startswith("full_key:")]
+        return "\n".join([root_message(error.__cause__), *place])
+    return str(error) or type(error).__name__
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Whether the error, or the one that Hydra wrapped while it built an object, is one that a user can cause."""
+    from hydra.errors import HydraException, InstantiationException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        return is_user_error(error.__cause__)
+    kinds: tuple[type[BaseException], ...] = (*USER_ERRORS, HydraException, OmegaConfBaseException)
+    if "lightning_fabric" in sys.modules:
+        # Importing Lightning to judge a typo would take seconds.
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+        kinds += (MisconfigurationException,)
+    return isinstance(error, kinds)
+
+
+@contextmanager
+def user_errors(show_traceback: bool) -> Iterator[None]:
+    """Turn a user's error into one message on stderr and exit code 2; anything else keeps its traceback."""
+    try:
+        yield
+    except Exception as error:
+        if show_traceback or not is_user_error(error):
+            raise
+        print(
+            f"error: {root_message(error)}\n(debug=true or HYDRA_FULL_ERROR=1 shows the whole traceback)",
+            file=sys.stderr,
+        )
+        sys.exit(2)

@@ -1,0 +1,25 @@
+"""Silence for the messages of libraries that say nothing about this run."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+
+def quiet_libraries() -> None:
+    """Hide Lightning's notes (devices found, advertisements, limits reached) and warnings that no user can act on."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    # Lightning's own use of a deprecated torch API.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # Whether workers pay off depends on the data; the small scales are faster without.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # An epoch may be shorter than the logging interval: the epoch's numbers are logged anyway.
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # A resumed run writes into its own folder on purpose.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
+    # VolumeTable counts a volume that the distributed sampler repeats once.
+    warnings.filterwarnings("ignore", message=".*it is recommended to use `Trainer\\(devices=1, num_nodes=1\\)`.*")
+    # Lightning's own use of a deprecated torch API.
+    warnings.filterwarnings("ignore", message=".*functional.all_gather is deprecated.*")
+    # eval.py leaves the callbacks of the training out on purpose.
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create.*")

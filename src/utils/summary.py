@@ -1,0 +1,108 @@
+"""What a run comes to: summary.json and the table at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from src.callbacks.invertibility import Invertibility
+from src.callbacks.peak_memory import GIB, PeakMemory
+from src.callbacks.step_time import StepTime
+from src.utils.build import Run
+from src.utils.config import model_name, plain
+from src.utils.files import write_text
+from src.utils.provenance import git_commit, hardware, versions
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def num_parameters(net: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)
+
+
+def summarise(run: Run, metrics: dict[str, float], checkpoint: str | None, total_s: float) -> dict[str, Any]:
+    """Return everything that summary.json holds; what a run did not measure is None.
+
+    Args:
+        run: after training or testing.
+        metrics: the last value of each logged metric.
+        checkpoint: the one that was tested.
+        total_s: wall time in seconds, data generation included.
+    """
+    config = run.config
+    memory, step_time, invertibility = (run.callback(kind) for kind in (PeakMemory, StepTime, Invertibility))
+    return {
+        "experiment": config.experiment,
+        "scale": config.scale,
+        "model": model_name(config),
+        "backprop": config.backprop,
+        "seed": config.seed,
+        "metrics": {name: value if math.isfinite(value) else None for name, value in sorted(metrics.items())},
+        "epochs": run.trainer.current_epoch,
+        "steps": run.trainer.global_step,
+        "num_parameters": num_parameters(run.task),
+        "step_time_s": step_time.median_s if step_time else None,
+        "total_time_s": total_s,
+        "peak_memory_bytes": memory.peak_bytes or None if memory else None,
+        "peak_memory_kind": "cuda_allocated" if run.trainer.strategy.root_device.type == "cuda" else "process_resident",
+        "invertibility_error": invertibility.last_error if invertibility else None,
+        "checkpoint": checkpoint,
+        "run_dir": config.run_dir,
+        "config": plain(config, resolve=True),
+        "git_commit": git_commit(ROOT),
+        "hardware": hardware(),
+        "versions": versions(),
+    }
+
+
+def write_summary(summary: dict[str, Any]) -> Path:
+    """Write ``<run_dir>/summary.json`` and return its path."""
+    path = Path(summary["run_dir"]) / "summary.json"
+    write_text(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def print_table(summary: dict[str, Any], console: Console | None = None) -> None:
+    """Print FBP against the network, then what the run cost and where its files are."""
+    console = console or Console()
+    metrics = summary["metrics"]
+    if "test/psnr" in metrics:
+        quality = Table(title=f"{summary['experiment']} ({summary['scale']}): test set")
+        for column in ("", "FBP", summary["model"], "gain"):
+            quality.add_column(column, justify="left" if not column else "right")
+        quality.add_row("PSNR (dB)", *_compare(metrics["test/psnr_fbp"], metrics["test/psnr"], 2))
+        quality.add_row("SSIM", *_compare(metrics["test/ssim_fbp"], metrics["test/ssim"], 4))
+        console.print(quality)
+    cost = Table(show_header=False)
+    for label, value in _costs(summary):
+        cost.add_row(label, value)
+    console.print(cost)
+    # Outside of the table, where a long path is not cut.
+    console.print(f"files: {summary['run_dir']}", soft_wrap=True, highlight=False)
+
+
+def _compare(before: float | None, after: float | None, digits: int) -> list[str]:
+    if before is None or after is None:
+        return ["-" if value is None else f"{value:.{digits}f}" for value in (before, after)] + ["-"]
+    return [f"{before:.{digits}f}", f"{after:.{digits}f}", f"{after - before:+.{digits}f}"]
+
+
+def _costs(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    costs = [("parameters", f"{summary['num_parameters']:,}")]
+    if summary["step_time_s"] is not None:
+        costs.append(("steps", f"{summary['steps']} in {summary['epochs']} epochs"))
+        costs.append(("time per step", f"{summary['step_time_s'] * 1000:.1f} ms"))
+    costs.append(("total time", f"{summary['total_time_s'] / 60:.1f} min"))
+    if summary["peak_memory_bytes"] is not None:
+        kind = summary["peak_memory_kind"].replace("_", ", ")
+        costs.append(("peak memory", f"{summary['peak_memory_bytes'] / GIB:.2f} GiB ({kind})"))
+    if summary["invertibility_error"] is not None:
+        costs.append(("invertibility error", f"{summary['invertibility_error']:.2e}"))
+    return costs

@@ -1,0 +1,130 @@
+"""The callbacks one by one; tests/test_train.py runs them together."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from torch import Tensor
+
+from src.callbacks.curves import Curves, draw_curves
+from src.callbacks.image_log import ImageLog, central_slices, triptych
+from src.callbacks.invertibility import relative_inversion_error
+from src.callbacks.peak_memory import peak_resident_bytes
+from src.callbacks.progress import LineProgress, progress_bar
+from src.callbacks.random_state import RandomState
+from src.invertible import AdditiveCoupling, InvertibleModule
+
+
+class Leaky(InvertibleModule):
+    """Its inverse misses by one per cent."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return 1.01 * y / 2
+
+
+def test_the_inversion_error_is_relative() -> None:
+    x = torch.randn(2, 4, 5, 5, 5) * 1000
+    assert relative_inversion_error(Leaky(), x) == pytest.approx(0.01, rel=1e-4)
+    coupling = AdditiveCoupling(4, lambda c_in, c_out: torch.nn.Conv3d(c_in, c_out, 1)).double()
+    assert relative_inversion_error(coupling, x.double()) < 1e-15
+
+
+def test_central_slices_are_those_through_the_middle() -> None:
+    volume = torch.arange(4 * 6 * 8).view(4, 6, 8)
+    slices = central_slices(volume)
+    for found, expected in zip(slices, [volume[2], volume[:, 3], volume[:, :, 4]], strict=True):
+        assert np.array_equal(found, expected.numpy())
+    assert np.array_equal(central_slices(volume[0])[0], volume[0].numpy())
+
+
+def test_a_triptych_shows_all_columns_in_one_grey_window() -> None:
+    low, high = torch.zeros(8, 8, 8), torch.full((8, 8, 8), 3.0)
+    figure = triptych({"FBP": low, "network": low + 1.5, "truth": high}, data_range=3.0)
+    images = [axes.get_images()[0] for axes in figure.axes]
+    assert len(images) == 9
+    assert {image.get_clim() for image in images} == {(0.0, 3.0)}
+    greys = [float(image.cmap(image.norm(image.get_array()))[0, 0, 0]) for image in images[:3]]
+    assert greys == pytest.approx([0.0, 0.5, 1.0], abs=0.01)
+
+
+def shown(folder: Path, **trainer_state: Any) -> list[str]:
+    trainer: Any = SimpleNamespace(
+        **{"is_global_zero": True, "loggers": [], "global_step": 7, "sanity_checking": False, "max_epochs": 9}
+        | trainer_state
+    )
+    volumes = torch.rand(3, 1, 12, 12, 12)
+    outputs = {"input": volumes, "output": volumes, "target": volumes, "index": torch.tensor([1, 2, 0])}
+    callback = ImageLog(str(folder), num_volumes=2, every_n_epochs=4)
+    callback.on_validation_batch_end(trainer, SimpleNamespace(data_range=1.0), outputs, None, 0)
+    return sorted(path.name for path in folder.glob("*.png"))
+
+
+def test_pictures_of_the_first_volumes_in_chosen_epochs(tmp_path: Path) -> None:
+    assert shown(tmp_path / "a", current_epoch=4) == ["val-000-epoch-0004.png", "val-001-epoch-0004.png"]
+    assert shown(tmp_path / "b", current_epoch=5) == []
+    assert len(shown(tmp_path / "c", current_epoch=8)) == 2, "the last epoch"
+    assert shown(tmp_path / "d", current_epoch=4, sanity_checking=True) == []
+    assert shown(tmp_path / "e", current_epoch=4, is_global_zero=False) == []
+    assert imread(tmp_path / "a" / "val-000-epoch-0004.png").shape[2] == 4
+
+
+@pytest.mark.parametrize("settings", [{"num_volumes": 0}, {"every_n_epochs": 0}])
+def test_pictures_need_positive_counts(settings: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        ImageLog(str(tmp_path), **settings)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's own account")
+def test_the_peak_is_the_kernels_high_water_mark() -> None:
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    assert peak_resident_bytes() == pytest.approx(int(status["VmHWM"].split()[0]) * 1024, rel=0.01)
+
+
+def test_curves_go_on_after_a_resume_and_draw_what_there_is(tmp_path: Path) -> None:
+    panels = {"loss": ["train/loss", "val/loss"], "PSNR (dB)": ["val/psnr"]}
+    first, second = Curves(str(tmp_path), panels), Curves(str(tmp_path), panels)
+    first.history = {"train/loss": [(2, 0.5), (4, 0.25)], "val/psnr": [(4, 20.0)]}
+    second.load_state_dict(first.state_dict())
+    assert second.history == first.history
+    loss, psnr = draw_curves(second.history, panels).axes
+    assert [line.get_label() for line in loss.lines] == ["train/loss"]
+    assert loss.lines[0].get_xydata().tolist() == [[2, 0.5], [4, 0.25]]
+    assert loss.get_yscale() == "log" and psnr.get_yscale() == "linear"
+
+
+def test_random_numbers_go_on_where_the_checkpoint_stopped() -> None:
+    state = RandomState().state_dict()
+    expected = torch.rand(3)
+    resumed = RandomState()
+    resumed.load_state_dict(state)
+    trainer: Any = SimpleNamespace(world_size=1)
+    resumed.on_fit_start(trainer, None)  # type: ignore[arg-type]
+    assert torch.equal(torch.rand(3), expected)
+    # Only once: a second fit of the same process goes its own way.
+    resumed.on_fit_start(trainer, None)  # type: ignore[arg-type]
+    assert not torch.equal(torch.rand(3), expected)
+
+
+def test_without_a_terminal_progress_is_lines(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    bar = progress_bar()
+    assert isinstance(bar, LineProgress)
+    trainer: Any = SimpleNamespace(current_epoch=2, max_epochs=8, global_step=30, estimated_stepping_batches=80)
+    monkeypatch.setattr(bar, "get_metrics", lambda *_: {"v_num": "x", "train/loss": 0.5})
+    bar.on_train_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "", "within the interval"
+    bar.interval_s = 0.0
+    bar.on_train_batch_end(trainer, None, None, None, 1)  # type: ignore[arg-type]
+    bar.disable()
+    bar.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("epoch 3/8  step 30/80  train/loss 0.5  ") and line.endswith("min left")

@@ -1,0 +1,99 @@
+"""A datamodule without a simulation, for tests of what surrounds it."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+
+class BoxVolumes(Dataset):
+    """Random boxes as truth, and the same with noise as input; item i of a set is the same in every process."""
+
+    def __init__(self, size: int, count: int, seed: int) -> None:
+        self.size, self.count, self.seed = size, count, seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(1000 * self.seed + index)
+        low = torch.randint(0, self.size // 2, (3,), generator=generator).tolist()
+        target = torch.zeros(1, self.size, self.size, self.size)
+        target[(0, *(slice(start, start + self.size // 2) for start in low))] = 1.0
+        noise = 0.3 * torch.randn(target.shape, generator=generator)
+        return {"input": target + noise, "target": target, "index": torch.tensor(index)}
+
+
+class TinyVolumes(pl.LightningDataModule):
+    """Takes FoamCTDataModule's arguments, so that a configuration only has to name another class."""
+
+    data_range = 1.0
+
+    def __init__(
+        self, size: int, num_train: int, num_val: int, num_test: int, batch_size: int = 1, **unused: Any
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.counts = {"train": num_train, "val": num_val, "test": num_test}
+        self.batch_size = batch_size
+
+    def _loader(self, name: str, seed: int) -> DataLoader:
+        dataset = BoxVolumes(self.size, self.counts[name], seed)
+        return DataLoader(dataset, self.batch_size, shuffle=name == "train")
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader("train", 1)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader("val", 2)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader("test", 3)
+
+
+class SignalAfter(pl.Callback):
+    """Sends this process a signal when a training step has been done, as a user or a scheduler does."""
+
+    def __init__(self, signum: int, step: int) -> None:
+        self.signum, self.step = signum, step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *unused: Any) -> None:
+        if trainer.global_step == self.step:
+            signal.raise_signal(signal.Signals(self.signum))
+
+
+class ToNaN(nn.Module):
+    """A network whose output is NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight * float("nan")
+
+
+def tiny_overrides(run_dir: object, *more: str) -> list[str]:
+    """Command-line arguments of a run of seconds on :class:`TinyVolumes`."""
+    return [
+        "datamodule._target_=tests.fakes.TinyVolumes",
+        "datamodule.size=16",
+        "datamodule.num_train=4",
+        "datamodule.num_val=3",
+        "datamodule.num_test=3",
+        "datamodule.batch_size=2",
+        "network.iunet_channels=[4,8]",
+        "network.num_couplings=1",
+        "network.num_levels=2",
+        "network.unet_channels=4",
+        "trainer.max_epochs=2",
+        "callbacks.images.num_volumes=1",
+        "logger=csv",
+        f"run_dir={run_dir}",
+        *more,
+    ]

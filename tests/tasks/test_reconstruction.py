@@ -1,0 +1,79 @@
+"""The reconstruction task on its own."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from src.tasks.reconstruction import NonFiniteLossError, Reconstruction
+from tests.fakes import ToNaN
+
+
+def task(net: nn.Module, **settings: Any) -> Reconstruction:
+    return Reconstruction(net, partial(torch.optim.SGD, lr=0.1), **settings)
+
+
+def batch() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, 1, 12, 12, 12)
+    return {
+        "input": torch.rand(shape, generator=generator),
+        "target": torch.rand(shape, generator=generator),
+        "index": torch.arange(2),
+    }
+
+
+def test_the_loss_is_the_squared_l2_distance_per_voxel() -> None:
+    reconstruction = task(nn.Conv3d(1, 1, 1))
+    reconstruction.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    data = batch()
+    expected = ((reconstruction(data["input"]) - data["target"]) ** 2).sum() / data["target"].numel()
+    torch.testing.assert_close(reconstruction.training_step(data, 0), expected)
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    with pytest.raises(NonFiniteLossError, match=r"got nan in epoch 0, step 0\. Likely remedies"):
+        task(ToNaN()).training_step(batch(), 0)
+
+
+class Crop(nn.Conv3d):
+    """Returns fewer voxels than it gets."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("net", "data", "message"),
+    [
+        (Crop(), {}, r"maps \(1, 1, 12, 12, 12\) to the same shape, got \(1, 1, 10, 10, 10\)"),
+        (nn.Conv3d(1, 1, 1), {"data_range": 2.0}, r"task\.data_range 2\.0 of the data, got 1\.0"),
+        (nn.Conv3d(1, 1, 1), {"size": 10}, "at least 11"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(net: nn.Module, data: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        task(net).check_data(SimpleNamespace(**{"size": 12, "data_range": 1.0, **data}))
+
+
+def test_the_check_changes_nothing() -> None:
+    net = nn.Sequential(nn.Conv3d(1, 1, 1), nn.BatchNorm3d(1))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    task(net).check_data(SimpleNamespace(size=12, data_range=1.0))
+    assert net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("settings", [{"data_range": 0.0}, {"data_range": float("nan")}, {"backprop": "magic"}])
+def test_bad_settings_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        task(nn.Conv3d(1, 1, 1), **settings)
+
+
+def test_without_a_schedule_the_rate_is_constant() -> None:
+    assert isinstance(task(nn.Conv3d(1, 1, 1)).configure_optimizers(), torch.optim.SGD)

@@ -1,0 +1,75 @@
+"""eval.py on a run of volumes of 16^3."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import eval as evaluation
+import train
+from src.utils.composition import compose_config
+from src.utils.errors import ConfigError
+from tests.fakes import tiny_overrides
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    train.train(compose_config(tiny_overrides(folder)))
+    return folder
+
+
+def test_eval_gives_the_numbers_of_the_run(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["eval.py", f"ckpt={finished}"])
+    evaluation.main()
+    (summary_file,) = finished.glob("eval/*-best/summary.json")
+    of_eval = json.loads(summary_file.read_text())["metrics"]
+    of_run = json.loads((finished / "summary.json").read_text())["metrics"]
+    assert of_eval == {name: value for name, value in of_run.items() if name.startswith("test/")}
+    assert (summary_file.parent / "test_table.csv").read_text() == (finished / "test_table.csv").read_text()
+
+
+def test_overrides_reach_groups_and_values(finished: Path, tmp_path: Path) -> None:
+    checkpoint = finished / "checkpoints" / "last.ckpt"
+    config, path = evaluation.load(
+        [f"ckpt={checkpoint}", "datamodule.num_test=1", "logger=csv", "trainer=gpu", f"run_dir={tmp_path}"]
+    )
+    assert path == checkpoint
+    assert config.datamodule.num_test == 1
+    assert set(config.logger) == {"csv"} and config.logger.csv.save_dir == str(tmp_path)
+    assert config.trainer.accelerator == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected one ckpt="),
+        (["datamodule.num_tests=1"], "did you mean 'datamodule.num_test'"),
+        (["modle=unet"], "did you mean 'model'"),
+        (["model=unett"], "expected model to be one of"),
+        (["scale=medium"], "expected the scale of the saved run"),
+        (["~model.body"], "expected key=value"),
+        (["seed=1,2"], "expected key=value"),
+        (["--verbose"], "expected key=value arguments"),
+    ],
+)
+def test_wrong_arguments_are_named(finished: Path, arguments: list[str], message: str) -> None:
+    source = [f"ckpt={finished}"] if arguments else []
+    with pytest.raises(ConfigError, match=message):
+        evaluation.load([*source, *arguments])
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(finished: Path, tmp_path: Path) -> None:
+    config, path = evaluation.load([f"ckpt={finished}", "model=unet", f"run_dir={tmp_path / 'eval'}"])
+    with pytest.raises(ValueError, match=r"expected a checkpoint of src\.models\.unet\.UNet.*missing"):
+        evaluation.evaluate(config, path)
+    assert not (tmp_path / "eval").exists()
+
+
+def test_help_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, "argv", ["eval.py", "--help"])
+    evaluation.main()
+    assert "ckpt=<run folder or checkpoint>" in capsys.readouterr().out

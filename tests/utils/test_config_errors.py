@@ -1,0 +1,140 @@
+"""Messages for configurations that do not exist."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from src.utils.composition import compose_config
+from src.utils.config import check_config, model_name
+from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
+from src.utils.saved_config import with_overrides
+from src.utils.suggestions import config_keys, did_you_mean
+from src.utils.targets import check_targets
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("trainer.max_epoch", "trainer.max_epochs"),
+        ("max_epochs", "trainer.max_epochs"),
+        ("trainr.devices", "trainer.devices"),
+    ],
+)
+def test_the_nearest_key_is_named(name: str, hint: str) -> None:
+    valid = ["trainer.max_epochs", "trainer.devices", "model.norm", "seed"]
+    assert did_you_mean(name, valid) == f"; did you mean {hint!r}?"
+
+
+def test_with_nothing_near_all_keys_are_listed() -> None:
+    assert did_you_mean("zzzzzz", ["b", "a"]) == "; valid: a, b"
+    assert did_you_mean("zzzzzz", [f"key{i}" for i in range(50)]) == ""
+
+
+def test_keys_include_those_of_interpolations_and_missing_values() -> None:
+    config = OmegaConf.create({"a": {"b": "${nowhere}", "c": "???"}, "d": None, "e": [1]})
+    assert list(config_keys(config)) == ["a", "a.b", "a.c", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["modle=unet"], "got 'modle'; did you mean 'model'"),
+        (["~modle"], "got 'modle'; did you mean 'model'"),
+        (["model.bdy.num_couplings=3"], r"did you mean 'model\.body"),
+        (["modle=unet", "sede=1"], "did you mean"),
+        (["logger=[csv,tensorbord]"], "got 'tensorbord'; did you mean 'tensorboard'"),
+        (["scale=huge"], "expected scale to be one of medium, paper, small, got 'huge'$"),
+    ],
+)
+def test_the_command_line(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compose_config(overrides)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trainr": {}}, "did you mean 'trainer'"),
+        ({"seed": "one"}, "expected seed to be an integer"),
+        ({"seed": True}, "expected seed to be an integer"),
+        ({"test": "yes"}, "expected test to be true or false"),
+        ({"monitor": {"metric": "???", "mode": "max"}, "callbacks": None}, r"expected a value for monitor\.metric"),
+    ],
+)
+def test_the_composed_configuration(change: dict, message: str) -> None:
+    config = OmegaConf.create({**compose_config([]), **change})
+    with pytest.raises(ConfigError, match=message):
+        check_config(config)
+
+
+def test_an_absent_section_is_named() -> None:
+    config = {key: value for key, value in compose_config([]).items() if key != "task"}
+    with pytest.raises(ConfigError, match="expected a configuration with task"):
+        check_config(OmegaConf.create(config))
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"_target_": "torch.nn.Linear", "in_feature": 1}, r"got a\[0\]\.in_feature; did you mean 'in_features'"),
+        ({"_target_": "torch.nn.Linaer"}, r"expected an importable class in a\[0\]\._target_, got 'torch\.nn\.Linaer'"),
+        ({"_target_": "torch.nn.functional.__name__"}, "expected a class or function"),
+    ],
+)
+def test_constructor_arguments(node: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_targets(OmegaConf.create({"a": [node]}))
+
+
+def test_an_interpolated_node_is_checked_where_it_is_used() -> None:
+    check_targets(OmegaConf.create({"width": 3, "a": {"_target_": "torch.nn.Linear", "in_features": "${width}"}}))
+
+
+def test_the_name_of_a_network_is_that_of_its_body() -> None:
+    assert [model_name(compose_config([f"model={name}"])) for name in ("iunet", "unet")] == ["iunet", "unet"]
+
+
+def test_saved_values_reach_what_refers_to_them() -> None:
+    saved = OmegaConf.to_container(compose_config(["backprop=stored"]))
+    config = with_overrides(saved, ["backprop=checkpoint", "+datamodule.extra={a: 1}", "network.iunet_channels=[4,8]"])  # type: ignore[arg-type]
+    assert config.task.backprop == "checkpoint" and config.datamodule.extra.a == 1
+    assert config.model.body.channels == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "wanted"),
+    [("", [], False), ("0", ["debug=false"], False), ("1", [], True), ("", ["debug=True"], True)],
+)
+def test_who_wants_a_traceback(
+    environment: str, arguments: list[str], wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", environment)
+    assert full_traceback_wanted(arguments) == wanted
+
+
+def test_a_constructors_refusal_is_shown_with_its_place_and_a_bug_keeps_its_traceback(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    node = OmegaConf.create(
+        {"a": {"_target_": "torch.nn.Conv1d", "in_channels": 3, "out_channels": 2, "kernel_size": 1}}
+    )
+    node.a.groups = 2
+    with pytest.raises(SystemExit) as stopped, user_errors(show_traceback=False):
+        instantiate(node)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: in_channels must be divisible by groups\nfull_key: a\n")
+    with pytest.raises(ValueError), user_errors(show_traceback=True):
+        raise ValueError
+    with pytest.raises(RuntimeError), user_errors(show_traceback=False):
+        raise RuntimeError
+
+
+def test_the_messages_need_no_torch() -> None:
+    import subprocess
+
+    probe = "import sys; from src.utils import composition, errors, saved_config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe]).returncode == 0

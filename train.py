@@ -1,0 +1,153 @@
+"""Train and test what the configuration describes: ``python train.py experiment=ct_postproc model=unet seed=1``.
+
+``python train.py --help`` lists the choices; ``python train.py resume=<run folder>`` goes on with an earlier run, with
+its configuration and whatever else the command line changes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from src.utils.composition import explained
+from src.utils.config import check_config
+from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
+
+if TYPE_CHECKING:
+    from src.utils.build import Run
+
+# torch, Lightning and W&B are imported where they are used: --help and a typo answer at once.
+
+
+def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
+    """Train, test, write summary.json and return what it holds.
+
+    Args:
+        config: the composed configuration; ``run_dir`` is filled in.
+        checkpoint: where to go on from; None starts anew.
+
+    Raises:
+        ValueError: for a configuration or checkpoint that cannot work, before data are generated.
+        SystemExit: with 130 after Ctrl-C and 143 after SIGTERM; a checkpoint has then been written.
+    """
+    started = time.perf_counter()
+    check_config(config)
+    from src.utils.build import build
+    from src.utils.run_folder import choose_run_dir
+    from src.utils.summary import print_table, summarise, write_summary
+
+    config.run_dir = choose_run_dir(config)
+    run = build(config)
+    _check_before_training(run, checkpoint)
+    with _exit_codes_of_signals(run):
+        metrics, best = _fit_and_test(run, checkpoint)
+    summary = summarise(run, metrics, best, time.perf_counter() - started)
+    _finish_loggers(run)
+    if run.trainer.is_global_zero:
+        write_summary(summary)
+        print_table(summary)
+    return summary
+
+
+def _check_before_training(run: Run, checkpoint: str | None) -> None:
+    if checkpoint is not None:
+        from src.utils.checkpoints import check_architecture, read_checkpoint
+
+        check_architecture(read_checkpoint(Path(checkpoint)), run.task, run.config.model["_target_"])
+    # On the device of the training: one volume of the paper's size is long work for a CPU.
+    run.task.to(run.trainer.strategy.root_device)
+    run.task.check_data(run.datamodule)  # type: ignore[operator]
+    # Loggers open their files before any callback could make the folder.
+    Path(run.config.run_dir).mkdir(parents=True, exist_ok=True)
+
+
+def _fit_and_test(run: Run, checkpoint: str | None) -> tuple[dict[str, float], str | None]:
+    run.trainer.fit(run.task, run.datamodule, ckpt_path=checkpoint, weights_only=True)
+    metrics = {name: float(value) for name, value in run.trainer.callback_metrics.items()}
+    best = run.best_checkpoint()
+    if run.config.test:
+        tested = run.trainer.test(run.task, run.datamodule, ckpt_path=best, weights_only=True, verbose=False)
+        metrics.update(tested[0])
+    return metrics, best
+
+
+@contextmanager
+def _exit_codes_of_signals(run: Run) -> Iterator[None]:
+    from src.callbacks.interrupt import CheckpointOnInterrupt
+
+    interrupt = run.callback(CheckpointOnInterrupt)
+    try:
+        yield
+    except SystemExit:
+        # Lightning turns both signals into a SystemExit of its own, SIGTERM's with exit code 0.
+        if interrupt is not None and interrupt.received is not None:
+            sys.exit(128 + interrupt.received)
+        raise
+
+
+def _finish_loggers(run: Run) -> None:
+    from pytorch_lightning.loggers import WandbLogger
+
+    if any(isinstance(logger, WandbLogger) for logger in run.trainer.loggers):
+        import wandb
+
+        # The next job of a multirun would otherwise go on writing into this run.
+        wandb.finish()
+
+
+def _resume(arguments: list[str]) -> None:
+    from src.utils.checkpoints import find_checkpoint, read_checkpoint, run_folder_of
+    from src.utils.saved_config import with_overrides
+
+    sources = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
+    if len(sources) != 1:
+        raise ConfigError(f"expected one resume=<run folder or checkpoint>, got {len(sources)}")
+    path = find_checkpoint(sources[0])
+    config = with_overrides(read_checkpoint(path)["config"], [a for a in arguments if not a.startswith("resume=")])
+    if not any(a.startswith("run_dir=") for a in arguments):
+        config.run_dir = str(run_folder_of(path))
+    config.resume = str(path)
+    train(config, str(path))
+
+
+def _train_new(show_traceback: bool) -> None:
+    if not show_traceback:
+        # Hydra would print its errors itself; they come through to be explained.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+
+    @hydra.main(version_base="1.3", config_path="configs", config_name="train")
+    def job(config: DictConfig) -> None:
+        if not show_traceback:
+            os.environ.pop("HYDRA_FULL_ERROR", None)  # a second job of a multirun finds it gone
+        # Lightning starts the other processes of a distributed run with this command line: let it be this job's own,
+        # also in a multirun, and let Lightning not look for the config folder that Hydra is told not to write.
+        sys.argv[1:] = list(HydraConfig.get().overrides.task)
+        HydraConfig.instance().cfg = None
+        with user_errors(show_traceback):
+            train(config)
+
+    job()
+
+
+def main() -> None:
+    """Run the command line."""
+    arguments = sys.argv[1:]
+    show_traceback = full_traceback_wanted(arguments)
+    with user_errors(show_traceback), explained(arguments):
+        if any(a.startswith("resume=") and a != "resume=null" for a in arguments):
+            _resume(arguments)
+        else:
+            _train_new(show_traceback)
+
+
+if __name__ == "__main__":
+    main()
