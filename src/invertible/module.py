@@ -147,10 +147,9 @@ class Sequential(Composite):
 
     def __init__(self, *parts: InvertibleModule | OrderedDict[str, InvertibleModule]) -> None:
         super().__init__()
+        named: dict[str, Any] = {str(i): part for i, part in enumerate(parts)}
         if len(parts) == 1 and isinstance(parts[0], dict):
             named = parts[0]
-        else:
-            named = OrderedDict((str(i), part) for i, part in enumerate(parts))
         for name, part in named.items():
             if not isinstance(part, InvertibleModule):
                 raise TypeError(f"expected an InvertibleModule as part {name!r}, got {type(part).__name__}")
