@@ -1,0 +1,122 @@
+"""Filtered backprojection for parallel-beam scans about an arbitrary axis, in torch on CPU or GPU.
+
+Source: A.C. Kak, M. Slaney: Principles of Computerized Tomographic Imaging (1988), chapter 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from src.ct.geometry import DETECTOR_HALF_WIDTH, ParallelBeam, grid_centres
+
+# Windows W(f) on the ramp, for frequencies f in cycles per pixel, |f| <= 1/2.
+WINDOWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "ramp": torch.ones_like,
+    "shepp-logan": torch.sinc,
+    "cosine": lambda f: torch.cos(torch.pi * f),
+    "hamming": lambda f: 0.54 + 0.46 * torch.cos(2 * torch.pi * f),
+    "hann": lambda f: 0.5 + 0.5 * torch.cos(2 * torch.pi * f),
+}
+NO_FILTER = "none"
+FILTERS = (*WINDOWS, NO_FILTER)
+
+# Bounds the memory of one slab's interpolation coordinates and samples.
+MAX_VOXELS_PER_SLAB = 2**22
+
+
+def check_filter(filter_name: str) -> None:
+    """Raise ValueError unless `filter_name` is one of FILTERS."""
+    if filter_name not in FILTERS:
+        raise ValueError(f"expected filter as one of {', '.join(FILTERS)}, got {filter_name!r}")
+
+
+def filter_views(sinogram: Tensor, pixel_size: float, filter_name: str = "ramp") -> Tensor:
+    """Filter every detector row with the band-limited ramp h times a window; `none` returns the rows as they are.
+
+    h(0) = 1/4, h(j) = −1/(π j)² for odd j, 0 for even j, in units of 1/pixel_size². The kernel is sampled in
+    space: sampling |f| instead would set the DC term to zero and shift all values of the reconstruction.
+
+    Args:
+        sinogram: (..., s).
+        pixel_size: detector pitch along s.
+
+    Raises:
+        ValueError: unknown filter.
+    """
+    check_filter(filter_name)
+    if filter_name == NO_FILTER:
+        return sinogram
+    num_pixels = sinogram.shape[-1]
+    length = 2 ** (2 * num_pixels - 1).bit_length()  # room for a linear convolution
+    lag = torch.fft.fftfreq(length, 1 / length, dtype=torch.float64)
+    kernel = torch.where(lag % 2 == 1, -1 / (torch.pi * lag) ** 2, 0)
+    kernel[0] = 0.25
+    response = torch.fft.rfft(kernel).real * WINDOWS[filter_name](torch.fft.rfftfreq(length, dtype=torch.float64))
+    response = (response / pixel_size).to(sinogram)
+    return torch.fft.irfft(torch.fft.rfft(sinogram, length) * response, length)[..., :num_pixels]
+
+
+def backproject(
+    views: Tensor,
+    geometry: ParallelBeam,
+    z: NDArray[np.float64],
+    y: NDArray[np.float64],
+    x: NDArray[np.float64],
+) -> Tensor:
+    """Return (π/V) Σ_φ views_φ(t = p·axis, s = p·e(φ)) at all points p = (x, y, z) of a grid, bilinearly.
+
+    Args:
+        views: (V, t, s); taken as zero outside the detector.
+        z, y, x: coordinates of the grid's planes, in half-widths of the cube.
+
+    Returns:
+        (len(z), len(y), len(x)).
+    """
+    z_planes, y_planes, x_planes = (torch.from_numpy(planes).to(views) / DETECTOR_HALF_WIDTH for planes in (z, y, x))
+    volume = views.new_zeros(len(z), len(y), len(x))
+    slab_size = max(1, MAX_VOXELS_PER_SLAB // (len(y) * len(x)))
+    for slab, z_slab in zip(volume.split(slab_size), z_planes.split(slab_size), strict=True):
+
+        def coordinate(direction: NDArray[np.float64], z_slab: Tensor = z_slab) -> Tensor:
+            along_x, along_y, along_z = direction.tolist()
+            plane = along_z * z_slab[:, None] + along_y * y_planes
+            return plane[:, :, None] + along_x * x_planes
+
+        # (D, H, W, 2): the detector position (s, t) of each voxel, where the detector is [−1, 1]²
+        position = torch.stack([torch.empty_like(slab), coordinate(geometry.axis)], dim=-1)
+        for view, direction in zip(views, geometry.detector_directions, strict=True):
+            position[..., 0] = coordinate(direction)
+            slab += functional.grid_sample(view[None, None], position.flatten(1, 2)[None], align_corners=False)[
+                0, 0
+            ].view_as(slab)
+    return volume.mul_(torch.pi / geometry.num_views)
+
+
+def filtered_backprojection(sinogram: Tensor, geometry: ParallelBeam, size: int, filter_name: str = "ramp") -> Tensor:
+    """Reconstruct the cube [−1, 1]³ from its projections.
+
+    Args:
+        sinogram: line integrals (views, t, s), in half-widths of the cube times attenuation.
+        geometry: of the scan.
+        size: N, voxels per side of the reconstruction.
+        filter_name: one of FILTERS.
+
+    Returns:
+        (N, N, N) as (z, y, x), on the device and of the type of the sinogram; in the unit of attenuation.
+
+    Raises:
+        ValueError: unknown filter, a size less than 1, or a sinogram that does not fit the geometry.
+    """
+    expected = (geometry.num_views, geometry.detector_size, geometry.detector_size)
+    if tuple(sinogram.shape) != expected:
+        raise ValueError(f"expected a sinogram of shape {expected}, got {tuple(sinogram.shape)}")
+    if size < 1:
+        raise ValueError(f"expected a reconstruction size of at least 1, got {size}")
+    planes = grid_centres(size)
+    return backproject(filter_views(sinogram, geometry.pixel_size, filter_name), geometry, planes, planes, planes)

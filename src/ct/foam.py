@@ -1,0 +1,94 @@
+"""Foam phantoms: a cylinder of attenuation 1 with many non-overlapping balls of air in it.
+
+Lengths are in half-widths of the scan's cube [−1, 1]³; the cylinder is centred, with its axis along z.
+Source: D.M. Pelt, K.J. Batenburg, J.A. Sethian, J. Imaging 4 (2018) 128; D.M. Pelt, A.A. Hendriksen,
+K.J. Batenburg, J. Synchrotron Rad. 29 (2022) 254.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.ct.placement import place_balls
+
+
+@dataclass(frozen=True, eq=False)
+class FoamPhantom:
+    """A cylinder {x² + y² ≤ radius², |z| ≤ half_height} of attenuation 1 with balls of attenuation 0 in it."""
+
+    radius: float
+    half_height: float
+    centres: NDArray[np.float64]  # (n, 3), as (x, y, z)
+    radii: NDArray[np.float64]  # (n,)
+
+    @property
+    def porosity(self) -> float:
+        """The balls' share of the cylinder's volume, Σ 4/3 π r³ / (2 π R² H)."""
+        return float(4 / 3 * (self.radii**3).sum() / (2 * self.radius**2 * self.half_height))
+
+    def to_arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Return the phantom as named arrays, for a file; `from_arrays` reverses it."""
+        return {
+            "cylinder": np.array([self.radius, self.half_height]),
+            "centres": self.centres,
+            "radii": self.radii,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]]) -> FoamPhantom:
+        """Return the phantom that `to_arrays` described; `arrays` is any mapping, such as an open .npz file."""
+        radius, half_height = arrays["cylinder"].tolist()
+        return cls(radius, half_height, arrays["centres"], arrays["radii"])
+
+
+@dataclass(frozen=True)
+class FoamSpec:
+    """What foam phantoms are drawn from; every range is (lowest, highest), drawn uniformly.
+
+    Raises:
+        ValueError: a range is inverted or not positive, the cylinder does not fit into the cube, or the bounds of
+            the balls' radii leave nothing between them.
+    """
+
+    num_balls: tuple[int, int] = (80, 160)
+    radius: tuple[float, float] = (0.6, 0.9)
+    half_height: tuple[float, float] = (0.6, 0.9)
+    max_radius: float = 0.22
+    min_radius: float = 0.08
+    num_trial_points: int = 100_000
+
+    def __post_init__(self) -> None:
+        for name in ("num_balls", "radius", "half_height"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"expected {name} as a range 0 < low <= high, got [{low}, {high}]")
+        for name in ("radius", "half_height"):
+            if getattr(self, name)[1] > 1:
+                raise ValueError(
+                    f"expected the cylinder's {name} to be at most 1, so that it fits into the cube [-1, 1]^3, "
+                    f"got {getattr(self, name)[1]}"
+                )
+        if not 0 <= self.min_radius < self.max_radius:
+            raise ValueError(
+                f"expected 0 <= min_radius < max_radius, got min_radius={self.min_radius}, max_radius={self.max_radius}"
+            )
+        if self.num_trial_points < 1:
+            raise ValueError(f"expected num_trial_points of at least 1, got {self.num_trial_points}")
+
+
+def draw_foam(spec: FoamSpec, rng: np.random.Generator) -> FoamPhantom:
+    """Draw a cylinder and fill it with balls, largest first.
+
+    It holds fewer balls than drawn from `spec.num_balls` if no room for one above `spec.min_radius` is left.
+    """
+    radius = rng.uniform(*spec.radius)
+    half_height = rng.uniform(*spec.half_height)
+    num_balls = int(rng.integers(spec.num_balls[0], spec.num_balls[1] + 1))
+    centres, radii = place_balls(
+        rng, radius, half_height, num_balls, spec.max_radius, spec.min_radius, spec.num_trial_points
+    )
+    return FoamPhantom(radius, half_height, centres, radii)

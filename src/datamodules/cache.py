@@ -1,0 +1,110 @@
+"""Making a data set's files once: atomic writing, a check of the folder, and parallel work with a progress bar."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Task = TypeVar("Task")
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+@contextmanager
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that appears at `path` only once it is complete and on the disk.
+
+    It is written beside `path`, flushed, and moved there at the end; after an exception nothing is left.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=TEMPORARY_SUFFIX)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def require_writable(folder: Path) -> None:
+    """Make the folder where it does not exist yet, and raise ValueError, naming it, where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"expected a folder that can be written to, got {folder}: {error.strerror}") from error
+
+
+def available_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_parallel(function: Callable[[Task], object], tasks: Sequence[Task], num_workers: int, description: str) -> None:
+    """Call `function` for every task, in `num_workers` fresh processes (0: in this one), with a progress bar.
+
+    An exception in a worker is raised here. After any exception, an interruption included, the workers are
+    ended and the tasks that have not begun are dropped.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(description, total=len(tasks))
+        done = _run_in_processes(function, tasks, num_workers) if num_workers else map(function, tasks)
+        for _ in done:
+            progress.advance(bar)
+
+
+def _run_in_processes(function: Callable[[Task], object], tasks: Sequence[Task], num_workers: int) -> Iterator[object]:
+    """Yield the results as they come."""
+    others = set(multiprocessing.active_children())
+    executor = ProcessPoolExecutor(
+        min(num_workers, len(tasks)),
+        # A forked copy of a process that runs threads, as torch does, can deadlock; a spawned one cannot.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+    )
+    try:
+        for future in as_completed([executor.submit(function, task) for task in tasks]):
+            yield future.result()
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+        raise
+    executor.shutdown()
+
+
+def _start_worker() -> None:
+    """Prepare a worker: one thread, and its end left to the parent, which it does not outlive."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,71 @@
+import multiprocessing
+import os
+import time
+
+import pytest
+
+from src.datamodules.cache import atomic_writer, available_cpus, require_writable, run_parallel
+
+
+def touch(path):
+    path.write_text(str(os.getpid()))
+
+
+def fail_at_two(number):
+    if number == 2:
+        raise RuntimeError("two")
+
+
+def fail_or_sleep(number):
+    if number == 0:
+        raise RuntimeError("zero")
+    time.sleep(60)
+
+
+def test_atomic_writer_leaves_the_whole_file_or_nothing(tmp_path):
+    path = tmp_path / "data.bin"
+    with atomic_writer(path) as file:
+        file.write(b"old")
+        assert not path.exists()
+    assert path.read_bytes() == b"old"
+    with pytest.raises(KeyboardInterrupt), atomic_writer(path) as file:
+        file.write(b"half of the n")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_require_writable(tmp_path):
+    require_writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match=f"folder that can be written to, got {folder}"):
+            require_writable(folder)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_every_task_is_done_once_where_it_should(num_workers, tmp_path):
+    paths = [tmp_path / str(n) for n in range(3)]
+    run_parallel(touch, paths, num_workers, "Touching")
+    here = {path.read_text() == str(os.getpid()) for path in paths}
+    assert here == {num_workers == 0}
+
+
+def test_an_exception_in_this_process_is_raised():
+    with pytest.raises(RuntimeError, match="two"):
+        run_parallel(fail_at_two, [1, 2], 0, "Failing")
+
+
+def test_an_exception_in_a_worker_is_raised_and_ends_the_others():
+    others = set(multiprocessing.active_children())
+    with pytest.raises(RuntimeError, match="zero"):
+        run_parallel(fail_or_sleep, [1, 0], 2, "Failing")
+    deadline = time.monotonic() + 20
+    while set(multiprocessing.active_children()) - others and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert set(multiprocessing.active_children()) <= others
+
+
+def test_available_cpus():
+    assert 1 <= available_cpus() <= (os.cpu_count() or 1)
