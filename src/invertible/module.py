@@ -12,9 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Step = Callable[["InvertibleModule", Tensor], Tensor]
-BackStep = Callable[["InvertibleModule", Tensor, Tensor], tuple[Tensor, Tensor]]
-Policy = Callable[["InvertibleModule", str, Tensor], Any]
+# What a bijection maps: one tensor (B, C, *spatial), or several. And what may steer it: class labels, an image, …
+State = Any
+Condition = Tensor | tuple[Tensor, ...] | None
+Step = Callable[["InvertibleModule", State], State]
+BackStep = Callable[["InvertibleModule", State, State], tuple[State, State]]
+Policy = Callable[["InvertibleModule", str, State, Condition], Any]
 
 _engine = threading.local()
 
@@ -34,24 +37,52 @@ def _under_policy(method: Callable) -> Callable:
     """Hand a call of ``forward``, ``inverse`` or ``forward_and_logdet`` to the module's backprop policy."""
 
     @functools.wraps(method)
-    def call(self: InvertibleModule, x: Tensor) -> Any:
+    def call(self: InvertibleModule, x: State, condition: Condition = None) -> Any:
+        if condition is not None and not self.takes_condition:
+            raise ValueError(f"expected no condition: no part of this {type(self).__name__} takes one")
         policy = self.backprop_policy
         if policy is None or not torch.is_grad_enabled() or getattr(_engine, "running", False):
-            return method(self, x)
-        return policy(self, method.__name__, x)
+            return method(self, x) if condition is None else method(self, x, condition)
+        return policy(self, method.__name__, x, condition)
 
     return call
 
 
+def evaluate(part: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
+    """Call ``forward``, ``inverse`` or ``forward_and_logdet`` of a part, with the condition if it takes one."""
+    function = part if method == "forward" else getattr(part, method)  # forward through the module's hooks
+    return function(x, condition) if part.takes_condition and condition is not None else function(x)
+
+
+def tensors_of(state: State) -> tuple[Tensor, ...]:
+    """The tensors of a state or a condition, as a tuple."""
+    if state is None:
+        return ()
+    return state if isinstance(state, tuple) else (state,)
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], state: State) -> State:
+    """The state with the function applied to each of its tensors."""
+    return tuple(function(part) for part in state) if isinstance(state, tuple) else function(state)
+
+
+def zero_logdet(state: State) -> Tensor:
+    """Zeros of shape (B,), on the state's device and in its precision."""
+    first = tensors_of(state)[0]
+    return first.new_zeros(first.shape[0])
+
+
 class InvertibleModule(nn.Module):
-    """A bijection ``y = f(x)`` between tensors of shape (B, C, *spatial).
+    """A bijection ``y = f(x)`` between tensors of shape (B, C, *spatial), or between tuples of such tensors.
 
     Subclasses implement ``forward`` and ``inverse``, and ``forward_and_logdet`` where the log-determinant is known.
-    ``forward`` changes no state that a second call would change again.
+    ``forward`` changes no state that a second call would change again. A layer steered by a condition takes it as the
+    second argument of all three and sets ``takes_condition``; composites hand it on to the parts that take one.
     """
 
     # Set on the root of a tree by `set_backprop`; it then governs all three entry points.
     backprop_policy: Policy | None = None
+    takes_condition: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -59,11 +90,11 @@ class InvertibleModule(nn.Module):
             if name in cls.__dict__:
                 setattr(cls, name, _under_policy(cls.__dict__[name]))
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: State) -> State:
         """The ``x`` with ``f(x) = y``."""
         raise NotImplementedError(f"{type(self).__name__} does not implement inverse")
 
-    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_and_logdet(self, x: State) -> tuple[State, Tensor]:
         """``y`` and ``log|det dy/dx|`` of shape (B,), in nats."""
         raise NotImplementedError(f"{type(self).__name__} has no log-determinant")
 
@@ -80,8 +111,8 @@ class InvertibleModule(nn.Module):
 class VolumePreserving(InvertibleModule):
     """A bijection with ``|det dy/dx| = 1`` everywhere."""
 
-    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self(x), x.new_zeros(x.shape[0])
+    def forward_and_logdet(self, x: State, condition: Condition = None) -> tuple[State, Tensor]:
+        return evaluate(self, "forward", x, condition), zero_logdet(x)
 
 
 class Inverse(InvertibleModule):
@@ -90,16 +121,17 @@ class Inverse(InvertibleModule):
     def __init__(self, module: InvertibleModule) -> None:
         super().__init__()
         self.module = module
+        self.takes_condition = module.takes_condition
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.module.inverse(x)
+    def forward(self, x: State, condition: Condition = None) -> State:
+        return evaluate(self.module, "inverse", x, condition)
 
-    def inverse(self, y: Tensor) -> Tensor:
-        return self.module(y)
+    def inverse(self, y: State, condition: Condition = None) -> State:
+        return evaluate(self.module, "forward", y, condition)
 
-    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = self.module.inverse(x)
-        _, logdet = self.module.forward_and_logdet(y)
+    def forward_and_logdet(self, x: State, condition: Condition = None) -> tuple[State, Tensor]:
+        y = evaluate(self.module, "inverse", x, condition)
+        _, logdet = evaluate(self.module, "forward_and_logdet", y, condition)
         return y, -logdet
 
     def inverted(self) -> InvertibleModule:
@@ -110,32 +142,37 @@ class Composite(InvertibleModule):
     """A bijection made of others.
 
     A subclass says three things: how a state runs through its parts, how it runs back together with a gradient, and
-    what its inverse is made of. Forward, inverse, log-determinant and memory-efficient backpropagation follow.
+    what its inverse is made of. Forward, inverse, log-determinant, conditions and memory-efficient backpropagation
+    follow.
     """
 
-    def run(self, x: Tensor, step: Step) -> Tensor:
+    def run(self, x: State, step: Step) -> State:
         """``f(x)``, where ``step(part, x)`` evaluates each part."""
         raise NotImplementedError
 
-    def run_back(self, y: Tensor, grad: Tensor, step: BackStep) -> tuple[Tensor, Tensor]:
+    def run_back(self, y: State, grad: State, step: BackStep) -> tuple[State, State]:
         """Input and input gradient from output and output gradient, where ``step(part, y, grad)`` does it per part.
 
-        Both tensors belong to the engine, which may overwrite them.
+        Both belong to the engine, which may overwrite them.
         """
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(x, lambda part, state: part(state))
+    @property
+    def takes_condition(self) -> bool:  # type: ignore[override]
+        return any(part.takes_condition for part in self.children() if isinstance(part, InvertibleModule))
 
-    def inverse(self, y: Tensor) -> Tensor:
-        return self.inverted()(y)
+    def forward(self, x: State, condition: Condition = None) -> State:
+        return self.run(x, lambda part, state: evaluate(part, "forward", state, condition))
 
-    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        total = x.new_zeros(x.shape[0])
+    def inverse(self, y: State, condition: Condition = None) -> State:
+        return evaluate(self.inverted(), "forward", y, condition)
 
-        def step(part: InvertibleModule, state: Tensor) -> Tensor:
+    def forward_and_logdet(self, x: State, condition: Condition = None) -> tuple[State, Tensor]:
+        total = zero_logdet(x)
+
+        def step(part: InvertibleModule, state: State) -> State:
             nonlocal total
-            state, logdet = part.forward_and_logdet(state)
+            state, logdet = evaluate(part, "forward_and_logdet", state, condition)
             total = total + logdet
             return state
 
@@ -164,12 +201,12 @@ class Sequential(Composite):
     def __getitem__(self, index: int) -> InvertibleModule:
         return list(self)[index]
 
-    def run(self, x: Tensor, step: Step) -> Tensor:
+    def run(self, x: State, step: Step) -> State:
         for part in self:
             x = step(part, x)
         return x
 
-    def run_back(self, y: Tensor, grad: Tensor, step: BackStep) -> tuple[Tensor, Tensor]:
+    def run_back(self, y: State, grad: State, step: BackStep) -> tuple[State, State]:
         for part in reversed(list(self)):
             y, grad = step(part, y, grad)
         return y, grad

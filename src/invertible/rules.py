@@ -7,10 +7,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .backprop import LeafBackward, backward_rule
 from .coupling import AdditiveCoupling
 from .module import Inverse
 from .orthogonal import OrthogonalMap, multiply
+from .reversible import LeafBackward, backward_rule
 
 
 def _shift_back(
@@ -27,7 +27,7 @@ def _shift_back(
         x_read = read.detach().requires_grad_()
         shift = layer.subnet(x_read)
     # The gradient first: changing `changed` in place would invalidate `read`, which lies in the same memory.
-    grad_read.add_(leaf.differentiate((shift,), x_read, (sign * grad_changed,)))
+    grad_read.add_(leaf.differentiate(shift, x_read, sign * grad_changed))
     changed.sub_(shift.detach(), alpha=sign)
     return y, grad
 

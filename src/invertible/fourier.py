@@ -1,0 +1,196 @@
+"""Circular convolution as an invertible layer: its inverse and its log-determinant, frequency by frequency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .module import InvertibleModule
+from .orthogonal import random_orthogonal
+from .resampling import per_dimension
+
+_CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
+
+# From about this many taps on, multiplying in the Fourier domain is faster than convolving (benchmarks/fourier.py).
+MAX_DIRECT_TAPS = 27
+
+# Operator norm of the random part of a new kernel: the layer starts with a condition number below 1.1 / 0.9.
+INITIAL_PERTURBATION = 0.1
+
+
+class FourierConvolution(InvertibleModule):
+    """Circular convolution of C channels with C channels (Finzi et al., 2019).
+
+    ``y(n) = b + Σ_k W(k) x(n + k − c)``, indices modulo the image size, with the matrices W(k) of shape (C, C) and the
+    centre ``c = ⌊(kernel_size − 1)/2⌋``, as `torch.nn.functional.conv2d` has it for ``padding="same"``. In the Fourier
+    domain it is one matrix per frequency, ``ŷ(f) = Ŵ(f) x̂(f)`` with ``Ŵ(f) = Σ_k W(k) exp(2πi f·(k − c)/N)``. Hence
+
+    ``x̂(f) = Ŵ(f)⁻¹ ŷ(f)`` and ``log|det dy/dx| = Σ_f log|det Ŵ(f)|``.
+
+    State (B, C, *spatial) of any spatial size; a kernel larger than the image wraps around. Evaluated in at least
+    float32, whatever autocast says.
+
+    Args:
+        channels: number of channels C.
+        kernel_size: taps per spatial dimension, odd or even.
+        spatial_dims: 1, 2 or 3.
+        bias: add b, one number per channel.
+        init: centre tap at the start, ``orthogonal`` (random) or ``identity``; a small random kernel is added.
+
+    Raises:
+        ValueError: for unknown options, or a state of another shape.
+        torch.linalg.LinAlgError: from ``inverse``, where Ŵ(f) is singular; it names f.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int | Sequence[int] = 3,
+        *,
+        spatial_dims: int,
+        bias: bool = True,
+        init: str = "orthogonal",
+    ) -> None:
+        super().__init__()
+        if spatial_dims not in _CONVOLUTIONS:
+            raise ValueError(f"expected spatial_dims to be 1, 2 or 3, got {spatial_dims}")
+        self.kernel_size = per_dimension(kernel_size, spatial_dims, "kernel_size")
+        self.weight = nn.Parameter(_initial_kernel(init, channels, self.kernel_size))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = self._checked(x)
+        weight, bias = self._cast(state)
+        with torch.autocast(x.device.type, enabled=False):
+            if math.prod(self.kernel_size) > MAX_DIRECT_TAPS or _wraps(self.kernel_size, state.shape[2:]):
+                y = from_frequencies(spectrum(weight, state.shape[2:]) @ to_frequencies(state), state.shape[2:])
+            else:
+                y = _convolve(state, weight)
+            return _add(y, bias).to(x.dtype)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        state = self._checked(y)
+        weight, bias = self._cast(state)
+        spatial = state.shape[2:]
+        with torch.autocast(y.device.type, enabled=False):
+            columns = to_frequencies(_add(state, None if bias is None else -bias))
+            return from_frequencies(_solve(spectrum(weight, spatial), columns, spatial), spatial).to(y.dtype)
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self(x)
+        state = self._checked(x)
+        weight, _ = self._cast(state)
+        with torch.autocast(x.device.type, enabled=False):
+            return y, logabsdet(spectrum(weight, state.shape[2:]), state.shape[-1]).expand(x.shape[0])
+
+    def _checked(self, x: Tensor) -> Tensor:
+        """The state in the precision of the computation."""
+        channels, d = self.weight.shape[0], len(self.kernel_size)
+        if x.ndim != 2 + d or x.shape[1] != channels:
+            raise ValueError(f"expected a state of shape (B, {channels}, {d} spatial sizes), got {tuple(x.shape)}")
+        return x.to(torch.promote_types(x.dtype, torch.float32))
+
+    def _cast(self, state: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.weight.to(state.dtype), None if self.bias is None else self.bias.to(state.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, kernel_size={self.kernel_size}, bias={self.bias is not None}"
+
+
+def spectrum(weight: Tensor, spatial: Sequence[int]) -> Tensor:
+    """``Ŵ(f)`` of a kernel (C, C, *kernel_size), as (F₁, …, F_d, C, C) with the Hermitian half in the last dimension.
+
+    One small matrix product per dimension: faster than an FFT of the kernel padded to the image, and a kernel larger
+    than the image aliases by itself, since the phases are periodic.
+    """
+    complex_dtype = torch.promote_types(weight.dtype, torch.complex64)
+    halved = [*spatial[:-1], spatial[-1] // 2 + 1]
+    result = weight.to(complex_dtype)
+    for size, num_frequencies in reversed(list(zip(spatial, halved, strict=True))):
+        # The last dimension is contracted and comes back as the first: at the end only the channels stand behind.
+        phases = _phases(size, num_frequencies, result.shape[-1], weight.device).to(complex_dtype)
+        result = torch.tensordot(phases, result, dims=([1], [-1]))
+    return result
+
+
+def _phases(size: int, num_frequencies: int, taps: int, device: torch.device) -> Tensor:
+    """``exp(2πi f (k − c)/N)``, of shape (F, K)."""
+    frequencies = torch.arange(num_frequencies)[:, None]
+    offsets = torch.arange(taps) - (taps - 1) // 2
+    angles_rad = 2 * math.pi / size * (frequencies * offsets % size).double()  # modulo N: no rounding of large angles
+    return torch.polar(torch.ones_like(angles_rad), angles_rad).to(device)
+
+
+def logabsdet(matrices: Tensor, size: int) -> Tensor:
+    """``Σ_f log|det Ŵ(f)|`` over all frequencies, from the half (…, F_d, C, C) and the last dimension's size N_d."""
+    per_frequency = torch.linalg.slogdet(matrices).logabsdet
+    # Ŵ(−f) is the conjugate of Ŵ(f), so the missing half equals the one present. The planes f_d = 0 and, for even N_d,
+    # f_d = N_d/2 are their own mirror images and present as a whole.
+    weights = torch.full((matrices.shape[-3],), 2.0, dtype=per_frequency.dtype, device=per_frequency.device)
+    weights[0] = 1.0
+    if size % 2 == 0:
+        weights[-1] = 1.0
+    return (per_frequency * weights).sum()
+
+
+def to_frequencies(x: Tensor) -> Tensor:
+    """A state (B, C, *spatial) as one matrix per frequency, (F₁, …, F_d, C, B)."""
+    dims = list(range(2, x.ndim))
+    return torch.fft.rfftn(x, dim=dims).permute(*dims, 1, 0)
+
+
+def from_frequencies(columns: Tensor, spatial: Sequence[int]) -> Tensor:
+    """The inverse of `to_frequencies`."""
+    d = len(spatial)
+    return torch.fft.irfftn(columns.permute(d + 1, d, *range(d)), s=list(spatial), dim=list(range(2, 2 + d)))
+
+
+def _solve(matrices: Tensor, columns: Tensor, spatial: Sequence[int]) -> Tensor:
+    """``Ŵ(f)⁻¹ ŷ(f)`` per frequency."""
+    factors, pivots, _ = torch.linalg.lu_factor_ex(matrices)
+    _refuse_singular(factors.detach(), spatial)
+    return torch.linalg.lu_solve(factors, pivots, columns)
+
+
+def _refuse_singular(factors: Tensor, spatial: Sequence[int]) -> None:
+    diagonals = factors.diagonal(dim1=-2, dim2=-1).abs()  # (F₁, …, F_d, C)
+    smallest, largest = diagonals.amin(-1), diagonals.amax()
+    # In floating point a singular matrix leaves a pivot of the size of a rounding error, seldom a zero.
+    tolerance = diagonals.shape[-1] * torch.finfo(diagonals.dtype).eps * largest
+    if not bool((smallest > tolerance).all()):
+        worst = torch.unravel_index(smallest.nan_to_num(nan=-1.0).argmin(), smallest.shape)
+        frequency = tuple(int(index) for index in worst)
+        raise torch.linalg.LinAlgError(
+            f"expected a kernel that is invertible at every frequency, got a singular matrix at frequency {frequency} "
+            f"of an image of size {tuple(spatial)}: smallest pivot {smallest[frequency].item():.1e}, largest of all "
+            f"frequencies {largest.item():.1e}"
+        )
+
+
+def _wraps(kernel_size: Sequence[int], spatial: Sequence[int]) -> bool:
+    return any(k > n for k, n in zip(kernel_size, spatial, strict=True))
+
+
+def _convolve(x: Tensor, weight: Tensor) -> Tensor:
+    """Circular convolution with a kernel no larger than the image."""
+    padding = [side for k in reversed(weight.shape[2:]) for side in ((k - 1) // 2, k // 2)]
+    return _CONVOLUTIONS[x.ndim - 2](nn.functional.pad(x, padding, mode="circular"), weight)
+
+
+def _add(x: Tensor, bias: Tensor | None) -> Tensor:
+    return x if bias is None else x + bias.reshape(-1, *[1] * (x.ndim - 2))
+
+
+def _initial_kernel(init: Any, channels: int, kernel_size: tuple[int, ...]) -> Tensor:
+    centres = {"orthogonal": lambda: random_orthogonal(1, channels)[0], "identity": lambda: torch.eye(channels)}
+    if init not in centres:
+        raise ValueError(f"expected init to be one of {', '.join(centres)}, got {init!r}")
+    taps = math.prod(kernel_size)
+    # Ŵ(f) of white noise of deviation s has a norm of about 2 s √(K C).
+    kernel = torch.randn(channels, channels, *kernel_size) * (INITIAL_PERTURBATION / (2 * math.sqrt(taps * channels)))
+    kernel[(..., *((k - 1) // 2 for k in kernel_size))] += centres[init]().to(kernel.dtype)
+    return kernel
