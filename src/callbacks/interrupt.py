@@ -60,7 +60,7 @@ class CheckpointOnInterrupt(pl.Callback):
         if trainer.global_step == 0:
             _say("interrupted before the first training step: nothing to go on from")
             return
-        trainer.save_checkpoint(self.checkpoint)
+        trainer.save_checkpoint(self.checkpoint, weights_only=False)  # the optimizer too
         _say(
             f"interrupted after step {trainer.global_step}, saved {self.checkpoint}\n"
             f"go on with: python train.py resume={self.run_dir}"
