@@ -58,7 +58,8 @@ class CheckpointOnInterrupt(pl.Callback):
         if trainer.world_size > 1 and not interrupted:
             return
         if trainer.global_step == 0:
-            _say("interrupted before the first training step: nothing to go on from")
+            if interrupted:
+                _say("interrupted before the first training step: nothing to go on from")
             return
         trainer.save_checkpoint(self.checkpoint, weights_only=False)  # the optimizer too
         _say(

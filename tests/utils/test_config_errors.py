@@ -83,6 +83,11 @@ def test_an_absent_section_is_named() -> None:
         ({"_target_": "torch.nn.Linear", "in_feature": 1}, r"got a\[0\]\.in_feature; did you mean 'in_features'"),
         ({"_target_": "torch.nn.Linaer"}, r"expected an importable class in a\[0\]\._target_, got 'torch\.nn\.Linaer'"),
         ({"_target_": "torch.nn.functional.__name__"}, "expected a class or function"),
+        ({"_target_": "torch.nn.Linear", "in_features": "3"}, r"expected a\[0\]\.in_features to be int, got '3'"),
+        (
+            {"_target_": "pytorch_lightning.Trainer", "max_epochs": "abc"},
+            r"expected a\[0\]\.max_epochs to be int or null, got 'abc'",
+        ),
     ],
 )
 def test_constructor_arguments(node: dict, message: str) -> None:
