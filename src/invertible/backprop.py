@@ -23,12 +23,13 @@ from .replay import FrozenStatistics
 from .reversible import reversible, run_with_logdet
 
 
-def _tree_of(root: InvertibleModule, method: str) -> InvertibleModule:
-    return root.inverted() if method == "inverse" else root
+def _read_method(root: InvertibleModule, method: str) -> tuple[InvertibleModule, bool]:
+    """The tree that an entry point of a root evaluates, and whether it asks for the log-determinant."""
+    return root.inverted() if method.startswith("inverse") else root, method.endswith("and_logdet")
 
 
 def _reversible(root: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
-    return reversible(_tree_of(root, method), method == "forward_and_logdet", x, condition)
+    return reversible(*_read_method(root, method), x, condition)
 
 
 class _PerLeaf:
@@ -41,9 +42,9 @@ class _PerLeaf:
         def call(leaf: InvertibleModule, leaf_method: str, state: State) -> Any:
             return self._wrap(leaf, leaf_method, state, condition if leaf.takes_condition else None)
 
-        with_logdet = method == "forward_and_logdet"
+        tree, with_logdet = _read_method(root, method)
         with past_policies():
-            y, logdet = run_with_logdet(_tree_of(root, method), x, with_logdet, call)
+            y, logdet = run_with_logdet(tree, x, with_logdet, call)
         return (y, logdet) if with_logdet else y
 
 

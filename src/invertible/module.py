@@ -34,7 +34,7 @@ def past_policies() -> Iterator[None]:
 
 
 def _under_policy(method: Callable) -> Callable:
-    """Hand a call of ``forward``, ``inverse`` or ``forward_and_logdet`` to the module's backprop policy."""
+    """Hand a call of an entry point (``forward``, ``inverse``, …) to the module's backprop policy."""
 
     @functools.wraps(method)
     def call(self: InvertibleModule, x: State, condition: Condition = None) -> Any:
@@ -49,7 +49,7 @@ def _under_policy(method: Callable) -> Callable:
 
 
 def evaluate(part: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
-    """Call ``forward``, ``inverse`` or ``forward_and_logdet`` of a part, with the condition if it takes one."""
+    """Call an entry point (``forward``, ``inverse``, …) of a part, with the condition if it takes one."""
     function = part if method == "forward" else getattr(part, method)  # forward through the module's hooks
     return function(x, condition) if part.takes_condition and condition is not None else function(x)
 
@@ -78,15 +78,16 @@ class InvertibleModule(nn.Module):
     Subclasses implement ``forward`` and ``inverse``, and ``forward_and_logdet`` where the log-determinant is known.
     ``forward`` changes no state that a second call would change again. A layer steered by a condition takes it as the
     second argument of all three and sets ``takes_condition``; composites hand it on to the parts that take one.
+    ``inverse_and_logdet`` follows; a layer that can give both at once, or draws at random, implements that too.
     """
 
-    # Set on the root of a tree by `set_backprop`; it then governs all three entry points.
+    # Set on the root of a tree by `set_backprop`; it then governs all entry points.
     backprop_policy: Policy | None = None
     takes_condition: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in ("forward", "inverse", "forward_and_logdet"):
+        for name in ("forward", "inverse", "forward_and_logdet", "inverse_and_logdet"):
             if name in cls.__dict__:
                 setattr(cls, name, _under_policy(cls.__dict__[name]))
 
@@ -97,6 +98,12 @@ class InvertibleModule(nn.Module):
     def forward_and_logdet(self, x: State) -> tuple[State, Tensor]:
         """``y`` and ``log|det dy/dx|`` of shape (B,), in nats."""
         raise NotImplementedError(f"{type(self).__name__} has no log-determinant")
+
+    def inverse_and_logdet(self, y: State, condition: Condition = None) -> tuple[State, Tensor]:
+        """The ``x`` with ``f(x) = y``, and ``log|det dx/dy|`` of shape (B,), in nats."""
+        x = evaluate(self, "inverse", y, condition)
+        _, logdet = evaluate(self, "forward_and_logdet", x, condition)
+        return x, -logdet
 
     def inverted(self) -> InvertibleModule:
         """The inverse map as a module of its own; it shares this module's parameters."""
@@ -114,6 +121,9 @@ class VolumePreserving(InvertibleModule):
     def forward_and_logdet(self, x: State, condition: Condition = None) -> tuple[State, Tensor]:
         return evaluate(self, "forward", x, condition), zero_logdet(x)
 
+    def inverse_and_logdet(self, y: State, condition: Condition = None) -> tuple[State, Tensor]:
+        return evaluate(self, "inverse", y, condition), zero_logdet(y)
+
 
 class Inverse(InvertibleModule):
     """The inverse of a bijection: ``y = f⁻¹(x)``."""
@@ -130,9 +140,10 @@ class Inverse(InvertibleModule):
         return evaluate(self.module, "forward", y, condition)
 
     def forward_and_logdet(self, x: State, condition: Condition = None) -> tuple[State, Tensor]:
-        y = evaluate(self.module, "inverse", x, condition)
-        _, logdet = evaluate(self.module, "forward_and_logdet", y, condition)
-        return y, -logdet
+        return evaluate(self.module, "inverse_and_logdet", x, condition)
+
+    def inverse_and_logdet(self, y: State, condition: Condition = None) -> tuple[State, Tensor]:
+        return evaluate(self.module, "forward_and_logdet", y, condition)
 
     def inverted(self) -> InvertibleModule:
         return self.module
@@ -177,6 +188,9 @@ class Composite(InvertibleModule):
             return state
 
         return self.run(x, step), total
+
+    def inverse_and_logdet(self, y: State, condition: Condition = None) -> tuple[State, Tensor]:
+        return evaluate(self.inverted(), "forward_and_logdet", y, condition)
 
 
 class Sequential(Composite):

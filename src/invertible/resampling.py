@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .blocks import coarse_size, from_blocks, to_blocks
 from .orthogonal import OrthogonalMap, OrthogonalMatrices, given_matrices, haar_matrix, random_orthogonal
 
 
@@ -64,27 +65,15 @@ class Downsampling(OrthogonalMap):
         self.stride = stride
 
     def output_spatial(self, x: Tensor) -> list[int]:
-        spatial = list(x.shape[2:])
-        if len(spatial) != len(self.stride) or any(n % s for n, s in zip(spatial, self.stride, strict=True)):
-            raise ValueError(f"expected a spatial size divisible by the stride {self.stride}, got {tuple(spatial)}")
-        return [n // s for n, s in zip(spatial, self.stride, strict=True)]
+        return coarse_size(x.shape[2:], self.stride)
 
     def to_columns(self, x: Tensor) -> Tensor:
         if x.shape[1] != self.channels:
             raise ValueError(f"expected {self.channels} channels, got {x.shape[1]}")
-        coarse = self.output_spatial(x)
-        d = len(coarse)
-        split = [size for pair in zip(coarse, self.stride, strict=True) for size in pair]
-        x = x.reshape(*x.shape[:2], *split)  # (B, C, N₁/s₁, s₁, N₂/s₂, s₂, …)
-        within, blocks = range(3, 3 + 2 * d, 2), range(2, 2 + 2 * d, 2)
-        return x.permute(0, 1, *within, *blocks).reshape(*x.shape[:2], math.prod(self.stride), -1)  # (B, C, σ, N)
+        return to_blocks(x, self.stride).flatten(3)  # (B, C, σ, N)
 
     def from_columns(self, columns: Tensor, output_spatial: Sequence[int]) -> Tensor:
-        d = len(self.stride)
-        x = columns.reshape(*columns.shape[:2], *self.stride, *output_spatial)  # (B, C, s₁, …, N₁/s₁, …)
-        order = [axis for i in range(d) for axis in (2 + d + i, 2 + i)]
-        fine = [n * s for n, s in zip(output_spatial, self.stride, strict=True)]
-        return x.permute(0, 1, *order).reshape(*columns.shape[:2], *fine)
+        return from_blocks(columns.reshape(*columns.shape[:3], *output_spatial), self.stride)
 
     def extra_repr(self) -> str:
         return f"{self.channels} -> {self.channels * math.prod(self.stride)} channels, stride={self.stride}"

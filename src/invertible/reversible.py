@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from .kept import keeps_input
 from .module import (
     Composite,
     Condition,
@@ -59,6 +61,11 @@ def default_rule(leaf: LeafBackward, layer: InvertibleModule, y: State, grad: St
     """Invert without gradients, run forward once with them."""
     with leaf.replay(), torch.no_grad():
         x = evaluate(layer, "inverse", y, leaf.condition)
+    return forward_again(leaf, layer, x, grad)
+
+
+def forward_again(leaf: LeafBackward, layer: InvertibleModule, x: State, grad: State) -> tuple[State, State]:
+    """Run forward once with gradients, from a known input."""
     x = map_tensors(lambda part: part.detach().requires_grad_(), x)
     with leaf.replay(), torch.enable_grad():
         if leaf.grad_logdet is None:
@@ -72,17 +79,28 @@ def default_rule(leaf: LeafBackward, layer: InvertibleModule, y: State, grad: St
 class BackwardWalk:
     """One walk from the output of a tree to its input, collecting gradients of parameters and conditions on the way."""
 
-    def __init__(self, rng_states: list[RngState | None], grad_logdet: Tensor | None, condition: Condition) -> None:
+    def __init__(
+        self,
+        rng_states: list[RngState | None],
+        kept_inputs: list[State | None],
+        grad_logdet: Tensor | None,
+        condition: Condition,
+    ) -> None:
         self.grad_logdet = grad_logdet
         self.condition = condition
         self.gradients: dict[Tensor, Tensor] = {}
         self._rng_states = list(rng_states)
+        self._kept_inputs = list(kept_inputs)
 
     def __call__(self, part: InvertibleModule, y: State, grad: State) -> tuple[State, State]:
         part = expand(part)
         if isinstance(part, Composite):
             return part.run_back(y, grad, self)
-        return find_rule(part)(LeafBackward(self, part, self._rng_states.pop()), part, y, grad)
+        leaf, kept = LeafBackward(self, part, self._rng_states.pop()), self._kept_inputs.pop()
+        if kept is None:
+            return find_rule(part)(leaf, part, y, grad)
+        # A clone, since the rules of the leaves before it overwrite what they get.
+        return forward_again(leaf, part, map_tensors(Tensor.clone, kept), grad)
 
     def add(self, tensor: Tensor, grad: Tensor) -> None:
         """Add to the gradient of a parameter or condition, which may belong to several leaves."""
@@ -175,8 +193,10 @@ class _Reversible(torch.autograd.Function):
         x, condition, parameters = call.unpack(tensors)
         device = tensors_of(x)[0].device
         ctx.rng_states = []
+        kept: list[State | None] = []
 
         def recorded(leaf: InvertibleModule, method: str, state: State) -> Any:
+            kept.append(map_tensors(_compact, state) if keeps_input(leaf) else None)
             before = RngState(device)
             result = evaluate(leaf, method, state, condition)
             ctx.rng_states.append(before if RngState(device) != before else None)
@@ -189,25 +209,33 @@ class _Reversible(torch.autograd.Function):
         inputs = {part.untyped_storage().data_ptr() for part in tensors_of(x)}
         y = map_tensors(lambda part: part.clone() if part.untyped_storage().data_ptr() in inputs else part, y)
         ctx.tree, ctx.with_logdet, ctx.call, ctx.parameters = tree, with_logdet, call, parameters
-        ctx.is_tuple = isinstance(y, tuple)
+        call.y_is_tuple = isinstance(y, tuple)
         ctx.versions = [p._version for p in parameters]
         ctx.training = tree.training
-        ctx.save_for_backward(*tensors_of(y), *tensors_of(condition))
+        kept_tensors, ctx.kept_form = tree_flatten(kept)
+        ctx.save_for_backward(*tensors_of(y), *tensors_of(condition), *kept_tensors)
         return (*tensors_of(y), logdet) if with_logdet else y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         _refuse_what_cannot_be_repeated(ctx)
-        num_outputs = len(grads) - ctx.with_logdet
+        call, saved, num_outputs = ctx.call, ctx.saved_tensors, len(grads) - ctx.with_logdet
+        end = num_outputs + call.num_conditions
         # Clones, since rules overwrite what they get: the output is the caller's, the gradient autograd's.
-        y = tuple(part.clone() for part in ctx.saved_tensors[:num_outputs])
+        y = tuple(part.clone() for part in saved[:num_outputs])
         grad = tuple(part.clone() for part in grads[:num_outputs])
-        condition = ctx.call.leaf_condition(ctx.saved_tensors[num_outputs:])
-        walk = BackwardWalk(ctx.rng_states, grads[-1] if ctx.with_logdet else None, condition)
+        condition = call.leaf_condition(saved[num_outputs:end])
+        kept_inputs = tree_unflatten(saved[end:], ctx.kept_form)
+        walk = BackwardWalk(ctx.rng_states, kept_inputs, grads[-1] if ctx.with_logdet else None, condition)
         with past_policies(), ctx.autocast(), FrozenStatistics(ctx.tree), torch.no_grad():
-            _, grad_x = walk(ctx.tree, y if ctx.is_tuple else y[0], grad if ctx.is_tuple else grad[0])
+            _, grad_x = walk(ctx.tree, y if call.y_is_tuple else y[0], grad if call.y_is_tuple else grad[0])
         tracked = (*tensors_of(condition), *ctx.parameters)
         return (None, None, None, *tensors_of(grad_x), *(walk.gradients.get(tensor) for tensor in tracked))
+
+
+def _compact(part: Tensor) -> Tensor:
+    """The tensor itself, or a copy if it is a view that would keep more memory than its own."""
+    return part if part.untyped_storage().nbytes() == part.numel() * part.element_size() else part.clone()
 
 
 class _Call:
@@ -217,11 +245,12 @@ class _Call:
         self._x_is_tuple = isinstance(x, tuple)
         self._num_inputs = len(tensors_of(x))
         self._condition_is_tuple = isinstance(condition, tuple)
-        self._num_conditions = len(tensors_of(condition))
+        self.num_conditions = len(tensors_of(condition))
+        self.y_is_tuple = False  # known once the tree has run
         self._condition_tracked = [part.requires_grad for part in tensors_of(condition)]
 
     def unpack(self, tensors: tuple[Tensor, ...]) -> tuple[State, Condition, tuple[Tensor, ...]]:
-        end = self._num_inputs + self._num_conditions
+        end = self._num_inputs + self.num_conditions
         x, condition, parameters = tensors[: self._num_inputs], tensors[self._num_inputs : end], tensors[end:]
         return x if self._x_is_tuple else x[0], self._condition(condition), parameters
 
@@ -255,8 +284,9 @@ def reversible(tree: InvertibleModule, with_logdet: bool, x: State, condition: C
     """``tree(x)``, or output and log-determinant, as one node of the graph."""
     parameters = [p for p in tree.parameters() if p.requires_grad]
     tensors = (*tensors_of(x), *tensors_of(condition), *parameters)
-    result = _Reversible.apply(tree, with_logdet, _Call(x, condition), *tensors)
+    call = _Call(x, condition)
+    result = _Reversible.apply(tree, with_logdet, call, *tensors)
     if not with_logdet:
         return result
     *y, logdet = result
-    return (tuple(y) if len(y) > 1 or isinstance(x, tuple) else y[0]), logdet
+    return (tuple(y) if call.y_is_tuple else y[0]), logdet

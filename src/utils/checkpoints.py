@@ -49,8 +49,7 @@ def check_architecture(checkpoint: dict[str, Any], task: nn.Module, model: str) 
     Raises:
         ValueError: naming both architectures and the first parameters that differ.
     """
-    found = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
-    expected = {name: tuple(tensor.shape) for name, tensor in task.state_dict().items()}
+    found, expected = _shapes(checkpoint["state_dict"]), _shapes(task.state_dict())
     if found == expected:
         return
     reshaped = [n for n in expected if n in found and expected[n] != found[n]]
@@ -63,6 +62,11 @@ def check_architecture(checkpoint: dict[str, Any], task: nn.Module, model: str) 
         f"expected a checkpoint of {model}, got one of {checkpoint['config']['model']['_target_']} "
         "whose weights do not fit; " + "; ".join(part for part in parts if part)
     )
+
+
+def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shapes by name; a module's extra state is no tensor and left to the module."""
+    return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
 def _listed(what: str, items: list[str], limit: int = 3) -> str:

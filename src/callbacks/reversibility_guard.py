@@ -1,0 +1,143 @@
+"""A guard against gradients from badly rebuilt states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from torch import nn
+
+from src.invertible import InvertibleModule, invertible_roots
+from src.invertible.backprop import POLICIES
+from src.invertible.kept import keep_input
+from src.invertible.module import Condition, Policy, State, map_tensors
+from src.invertible.reconstruction import LeafError, LeafNames, reconstruction_errors
+
+Call = tuple[str, State, Condition]
+
+
+class ReversibilityGuard(pl.Callback):
+    """Watches how exactly ``backprop=reversible`` rebuilds the states of the network while it trains.
+
+    Every so many steps it walks back through the invertible parts on the current batch, block by block (a block is a
+    leaf of the tree), and compares each rebuilt state with the true one. Past the threshold, it warns with the name of
+    the block, once each, and with ``switch`` it lets that block keep its input from then on: one more state in memory,
+    and the blocks before it start from the exact state again. Switched blocks are saved in the checkpoint.
+
+    It logs ``train/reconstruction_error``, the worst one. A measurement costs about a forward and two inverse passes
+    without gradients, and host memory for the states between all blocks. Other policies than ``reversible`` need no
+    guard and get none. Each process of a distributed run watches its own batches: blocks may be switched in some of
+    them only, which changes their memory but no gradient.
+
+    Args:
+        threshold: relative ℓ2 error of a rebuilt state.
+        every_n_steps: batches between two measurements; the first batch is measured.
+        switch: whether to switch blocks, or only to warn.
+
+    Attributes:
+        errors: name of each block and error of its rebuilt input at the latest measurement, as it arises from the
+            nearest block behind that is past the threshold, which would be stored.
+        switched: names of the blocks that keep their input.
+
+    Raises:
+        ValueError: for a threshold or an interval that is not positive.
+    """
+
+    def __init__(self, threshold: float = 1e-3, every_n_steps: int = 50, switch: bool = False) -> None:
+        if threshold <= 0 or every_n_steps < 1:
+            raise ValueError(f"expected positive threshold and every_n_steps, got {threshold} and {every_n_steps}")
+        self.threshold = threshold
+        self.every_n_steps = every_n_steps
+        self.switch = switch
+        self.errors: dict[str, float] = {}
+        self.switched: list[str] = []
+        self._warned: set[str] = set()
+        self._calls: dict[str, Call] = {}
+        self._policies: dict[InvertibleModule, Policy] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"switched": self.switched}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.switched = list(state_dict["switched"])
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Switch what an earlier run has switched."""
+        modules = dict(pl_module.named_modules())
+        for name in self.switched:
+            keep_input(modules[name])
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Catch what the invertible parts are called with, by standing before their policies during this batch."""
+        if batch_idx % self.every_n_steps:
+            return
+        for name, root in invertible_roots(pl_module).items():
+            tree = root.bijection
+            if tree.backprop_policy is POLICIES["reversible"]:
+                self._policies[tree] = tree.backprop_policy  # type: ignore[assignment]
+                tree.backprop_policy = self._catcher(name, self._policies[tree])
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Walk back through what was called."""
+        self._restore_policies()
+        calls, self._calls = self._calls, {}
+        if not calls:
+            return
+        roots, names = invertible_roots(pl_module), LeafNames(pl_module)
+        self.errors = {}
+        for root_name, (method, x, condition) in calls.items():
+            tree = roots[root_name].bijection
+            with trainer.precision_plugin.forward_context():
+                found = reconstruction_errors(
+                    tree.inverted() if method.startswith("inverse") else tree, x, condition, exact_past=self.threshold
+                )
+            for error in found:
+                self._judge(names(error.leaf), error, pl_module)
+        worst = torch.tensor(list(self.errors.values())).max()  # NaN, if there is one
+        pl_module.log("train/reconstruction_error", worst, reduce_fx="max", sync_dist=True)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave nothing behind."""
+        self._restore_policies()
+
+    def _judge(self, name: str, error: LeafError, net: nn.Module) -> None:
+        self.errors[name] = max(error.rebuilt, self.errors.get(name, 0.0))
+        if error.rebuilt <= self.threshold or name in self._warned or name in self.switched:
+            return
+        self._warned.add(name)
+        advice = "set switch=true, or backprop=stored"
+        if self.switch:
+            self._switch(error.leaf, net)
+            advice = "its input is stored from now on"
+        rank_zero_warn(
+            f"block {name}: its input is rebuilt with a relative error of {error.rebuilt:.1e} ({error.own:.1e} by the "
+            f"block alone), past the threshold {self.threshold:.1e}, and gradients before it are as inexact; {advice}"
+        )
+
+    def _switch(self, leaf: InvertibleModule, net: nn.Module) -> None:
+        # The leaf may be an inverse made on the way: the network's own part is inside.
+        names = {part: name for name, part in net.named_modules()}
+        own = next(part for part in leaf.modules() if part in names)
+        keep_input(own)
+        self.switched.append(names[own])
+
+    def _catcher(self, name: str, policy: Policy) -> Callable:
+        def caught(root: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
+            if name not in self._calls:
+                detached = None if condition is None else map_tensors(torch.Tensor.detach, condition)
+                self._calls[name] = (method, map_tensors(torch.Tensor.detach, x), detached)
+            return policy(root, method, x, condition)
+
+        return caught
+
+    def _restore_policies(self) -> None:
+        for tree, policy in self._policies.items():
+            tree.backprop_policy = policy
+        self._policies = {}

@@ -1,0 +1,295 @@
+"""Invertible networks whose parts form a graph: several inputs and outputs, and conditions for chosen parts.
+
+A `Graph` is built wire by wire; each wire knows its shape, so that parts can be made to fit it:
+
+    graph = Graph()
+    image, label = graph.input(4, 16, 16, name="image"), graph.condition(10, name="label")
+    first, second = graph.add(Split([2, 2]), image, name="split")
+    first = graph.add(AffineCoupling(first.shape[0], subnet, …), first, condition=label, name="coupling")
+    net = graph.net(first, second)
+
+    z_first, z_second = net(x, one_hot)
+
+Writing a layer of one's own takes three methods. The two examples of FrEIA's documentation, in this protocol:
+
+    class FixedMultiply(InvertibleModule):
+        def __init__(self, channels):
+            super().__init__()
+            self.register_buffer("factor", torch.randint(1, 3, (channels,)).float())
+
+        def forward(self, x):
+            return x * self.factor
+
+        def inverse(self, y):
+            return y / self.factor
+
+        def forward_and_logdet(self, x):
+            return self(x), self.factor.log().sum().expand(x.shape[0])
+
+    class ConditionalSwap(VolumePreserving):
+        takes_condition = True
+
+        def forward(self, x, condition):
+            keep = condition.flatten()[:, None] > 0
+            return torch.where(keep, x[0], x[1]), torch.where(keep, x[1], x[0])
+
+        inverse = forward
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .module import BackStep, Composite, Condition, InvertibleModule, State, Step, evaluate, tensors_of
+from .reversible import LeafBackward, backward_rule, default_rule, expand, find_rule
+from .shapes import Shape, as_state, output_shapes, show
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One tensor on its way through a graph: an output of a node, and its shape without the batch dimension."""
+
+    node: str
+    index: int
+    shape: Shape
+    is_condition: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.node}.{self.index}" if self.index else self.node
+
+
+@dataclass(frozen=True)
+class Node:
+    """A part of a graph: which wires it reads, which it makes, and which conditions steer it."""
+
+    name: str
+    inputs: tuple[Wire, ...]
+    outputs: tuple[Wire, ...]
+    conditions: tuple[Wire, ...] = ()
+
+
+class Graph:
+    """Builds a `GraphNet`: declare inputs and conditions, add parts, then name the outputs."""
+
+    def __init__(self) -> None:
+        self._inputs: list[Wire] = []
+        self._conditions: dict[Wire, torch.dtype | None] = {}
+        self._nodes: list[Node] = []
+        self._parts: dict[str, InvertibleModule] = {}
+        self._open: set[Wire] = set()
+
+    def input(self, *shape: int, name: str) -> Wire:
+        """Declare an input of shape (B, *shape); `GraphNet` takes them in the order of declaration."""
+        wire = Wire(self._new(name), 0, shape)
+        self._inputs.append(wire)
+        self._open.add(wire)
+        return wire
+
+    def condition(self, *shape: int, name: str, dtype: torch.dtype | None = None) -> Wire:
+        """Declare a condition of shape (B, *shape); any number of parts may read it.
+
+        Args:
+            shape: without the batch dimension.
+            name: unlike those of all inputs, conditions and parts.
+            dtype: for labels and the like; by default, the precision of the part that reads it.
+        """
+        wire = Wire(self._new(name), 0, shape, is_condition=True)
+        self._conditions[wire] = dtype
+        return wire
+
+    def add(
+        self, part: InvertibleModule, *inputs: Wire, condition: Wire | Sequence[Wire] = (), name: str
+    ) -> Wire | tuple[Wire, ...]:
+        """Add a part that reads these wires, and return the wire or wires that it makes.
+
+        Raises:
+            ValueError: that names the part: for a wire that another part has read, or shapes that the part refuses.
+        """
+        conditions = (condition,) if isinstance(condition, Wire) else tuple(condition)
+        where = f"node {self._new(name)!r} ({type(part).__name__})"
+        self._check_wires(where, inputs, conditions)
+        if bool(conditions) != part.takes_condition:
+            expected = "a condition" if part.takes_condition else "no condition"
+            raise ValueError(f"{where}: expected {expected}, got {show_wires(conditions)}")
+        try:
+            shapes = output_shapes(
+                part,
+                [wire.shape for wire in inputs],
+                [wire.shape for wire in conditions],
+                [self._conditions[wire] for wire in conditions],
+            )
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        outputs = tuple(Wire(name, index, shape) for index, shape in enumerate(shapes))
+        self._nodes.append(Node(name, inputs, outputs, conditions))
+        self._parts[name] = part
+        self._open = self._open - set(inputs) | set(outputs)
+        return as_state(outputs)
+
+    def net(self, *outputs: Wire) -> GraphNet:
+        """The network that ends in these wires, in this order.
+
+        Raises:
+            ValueError: for a wire that leads nowhere, or is named as an output though a part reads it.
+        """
+        if set(outputs) != self._open or len(outputs) != len(self._open):
+            raise ValueError(
+                f"expected each wire that no part reads as an output, once: {show_wires(sorted(self._open, key=str))}; "
+                f"got {show_wires(outputs)}"
+            )
+        known = list(self._conditions)
+        parts = {
+            # Nets hand the whole condition to their parts: one that reads only some of it is told which.
+            node.name: self._parts[node.name]
+            if node.conditions in ((), tuple(known))
+            else OnConditions(self._parts[node.name], [known.index(wire) for wire in node.conditions])
+            for node in self._nodes
+        }
+        return GraphNet(self._inputs, outputs, known, self._nodes, parts)
+
+    def _new(self, name: str) -> str:
+        taken = {wire.node for wire in (*self._inputs, *self._conditions)} | self._parts.keys()
+        if name in taken:
+            raise ValueError(f"expected a name that is not taken, got {name!r}")
+        # Parts are submodules, whose names must not be those of attributes.
+        if not name.isidentifier() or hasattr(GraphNet, name) or name in ("inputs", "outputs", "conditions", "nodes"):
+            raise ValueError(f"expected an identifier that is no attribute of GraphNet as a name, got {name!r}")
+        return name
+
+    def _check_wires(self, where: str, inputs: Sequence[Wire], conditions: Sequence[Wire]) -> None:
+        if not inputs:
+            raise ValueError(f"{where}: expected at least one input")
+        for wire in inputs:
+            if wire not in self._open or inputs.count(wire) > 1:
+                raise ValueError(f"{where}: expected wires of this graph that no part reads yet, got {wire}")
+        for wire in conditions:
+            if wire not in self._conditions:
+                raise ValueError(f"{where}: expected conditions of this graph, got {wire}")
+
+
+class GraphNet(Composite):
+    """The bijection that a `Graph` describes, from its inputs to its outputs, in the order of their declaration.
+
+    A single input, output or condition is a tensor, several are a tuple. Printing it (``describe``) lists the nodes;
+    `graph_plot.plot_graph` draws them.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[Wire],
+        outputs: Sequence[Wire],
+        conditions: Sequence[Wire],
+        nodes: Sequence[Node],
+        parts: dict[str, InvertibleModule],
+    ) -> None:
+        super().__init__()
+        self.inputs, self.outputs, self.conditions = tuple(inputs), tuple(outputs), tuple(conditions)
+        self.nodes = tuple(nodes)
+        for node in nodes:
+            self.add_module(node.name, parts[node.name])
+
+    def part(self, name: str) -> InvertibleModule:
+        """The part of that name."""
+        return self._modules[name]  # type: ignore[return-value]
+
+    def run(self, x: State, step: Step) -> State:
+        wires = self._assign(self.inputs, x)
+        for node in self.nodes:
+            y = step(self.part(node.name), as_state([wires.pop(wire) for wire in node.inputs]))
+            wires |= zip(node.outputs, tensors_of(y), strict=True)
+        return as_state([wires[wire] for wire in self.outputs])
+
+    def run_back(self, y: State, grad: State, step: BackStep) -> tuple[State, State]:
+        states, grads = self._assign(self.outputs, y), self._assign(self.outputs, grad)
+        for node in reversed(self.nodes):
+            y_node = as_state([states.pop(wire) for wire in node.outputs])
+            grad_node = as_state([grads.pop(wire) for wire in node.outputs])
+            x, grad_x = step(self.part(node.name), y_node, grad_node)
+            states |= zip(node.inputs, tensors_of(x), strict=True)
+            grads |= zip(node.inputs, tensors_of(grad_x), strict=True)
+        return as_state([states[wire] for wire in self.inputs]), as_state([grads[wire] for wire in self.inputs])
+
+    def inverted(self) -> GraphNet:
+        nodes = [replace(node, inputs=node.outputs, outputs=node.inputs) for node in reversed(self.nodes)]
+        parts = {node.name: self.part(node.name).inverted() for node in nodes}
+        return GraphNet(self.outputs, self.inputs, self.conditions, nodes, parts)
+
+    def describe(self) -> str:
+        """The graph as text, one line per node: name, kind, what it reads with shapes, what it makes."""
+        rows = [(str(wire), "input", "", show([wire.shape])) for wire in self.inputs]
+        rows += [(str(wire), "condition", "", show([wire.shape])) for wire in self.conditions]
+        for node in self.nodes:
+            reads = show_wires(node.inputs) + (f" | {show_wires(node.conditions)}" if node.conditions else "")
+            rows.append((node.name, self.kind(node), reads, show([wire.shape for wire in node.outputs])))
+        rows.append(("outputs", "", show_wires(self.outputs), show([wire.shape for wire in self.outputs])))
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)) + f"  -> {row[3]}"
+            for row in rows
+        )
+
+    def kind(self, node: Node) -> str:
+        """The class of a node's part."""
+        part = self.part(node.name)
+        return type(part.part if isinstance(part, OnConditions) else part).__name__
+
+    def _assign(self, wires: tuple[Wire, ...], state: State) -> dict[Wire, Tensor]:
+        tensors = tensors_of(state)
+        if len(tensors) != len(wires):
+            raise ValueError(f"expected {len(wires)} tensors ({show_wires(wires)}), got {len(tensors)}")
+        return dict(zip(wires, tensors, strict=True))
+
+
+class OnConditions(InvertibleModule):
+    """A part that sees only some of the tensors of a condition, in an order of its own."""
+
+    takes_condition = True
+
+    def __init__(self, part: InvertibleModule, indices: Sequence[int]) -> None:
+        super().__init__()
+        self.part = part
+        self.indices = list(indices)
+
+    def select(self, condition: Condition) -> Condition:
+        """The part's own condition."""
+        tensors = tensors_of(condition)
+        if len(tensors) <= max(self.indices):
+            raise ValueError(f"expected at least {max(self.indices) + 1} conditions, got {len(tensors)}")
+        return as_state([tensors[index] for index in self.indices])
+
+    def forward(self, x: State, condition: Condition = None) -> State:
+        return evaluate(self.part, "forward", x, self.select(condition))
+
+    def inverse(self, y: State, condition: Condition = None) -> State:
+        return evaluate(self.part, "inverse", y, self.select(condition))
+
+    def forward_and_logdet(self, x: State, condition: Condition = None) -> tuple[State, Tensor]:
+        return evaluate(self.part, "forward_and_logdet", x, self.select(condition))
+
+    def inverse_and_logdet(self, y: State, condition: Condition = None) -> tuple[State, Tensor]:
+        return evaluate(self.part, "inverse_and_logdet", y, self.select(condition))
+
+    def inverted(self) -> OnConditions:
+        return OnConditions(self.part.inverted(), self.indices)
+
+    def extra_repr(self) -> str:
+        return f"conditions={self.indices}"
+
+
+@backward_rule(OnConditions)
+def on_conditions(leaf: LeafBackward, layer: OnConditions, y: State, grad: State) -> tuple[State, State]:
+    """The part's own rule, with the part's own condition."""
+    inner = layer.part
+    if isinstance(expand(inner), Composite):
+        return default_rule(leaf, layer, y, grad)
+    leaf.condition = layer.select(leaf.condition)
+    return find_rule(inner)(leaf, inner, y, grad)
+
+
+def show_wires(wires: Sequence[Wire]) -> str:
+    """``a, b.1``."""
+    return ", ".join(map(str, wires)) or "none"

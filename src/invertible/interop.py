@@ -1,0 +1,85 @@
+"""Layers of other libraries in this one: FrEIA's, and whatever has ``forward`` and ``inverse``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .module import Condition, InvertibleModule, State, tensors_of
+from .shapes import as_state
+
+
+class FreiaModule(InvertibleModule):
+    """A ``FrEIA.modules.InvertibleModule`` (Ardizzone et al., 2018), such as its coupling blocks, or a whole FrEIA net.
+
+    FrEIA's call ``module((x, …), c=[…], rev=…, jac=…) -> ((y, …), log_jac_det)`` becomes our three methods. Backward
+    under ``reversible`` goes by the default rule. (FrEIA's GraphINN catches what torch raises to end a recomputation
+    early: with it, ``checkpoint`` needs ``torch.utils.checkpoint.set_checkpoint_early_stop(False)``.)
+
+    Args:
+        module: of FrEIA.
+        takes_condition: whether to hand conditions on; by default, whether it declares their shapes (``dims_c``).
+
+    Raises:
+        TypeError: for a module that does not declare shapes as FrEIA's do.
+    """
+
+    def __init__(self, module: nn.Module, takes_condition: bool | None = None) -> None:
+        super().__init__()
+        if not hasattr(module, "dims_in") or not hasattr(module, "dims_c"):
+            raise TypeError(f"expected an InvertibleModule of FrEIA, got {type(module).__name__}")
+        self.module = module
+        self.takes_condition = bool(module.dims_c) if takes_condition is None else takes_condition
+
+    def forward(self, x: State, condition: Condition = None) -> State:
+        return self._call(x, condition, rev=False, jac=False)[0]
+
+    def inverse(self, y: State, condition: Condition = None) -> State:
+        return self._call(y, condition, rev=True, jac=False)[0]
+
+    def forward_and_logdet(self, x: State, condition: Condition = None) -> tuple[State, Tensor]:
+        return self._call(x, condition, rev=False, jac=True)
+
+    def inverse_and_logdet(self, y: State, condition: Condition = None) -> tuple[State, Tensor]:
+        return self._call(y, condition, rev=True, jac=True)
+
+    def _call(self, state: State, condition: Condition, *, rev: bool, jac: bool) -> tuple[State, Any]:
+        options: dict[str, Any] = {"rev": rev, "jac": jac}
+        if self.takes_condition:
+            if condition is None:
+                raise ValueError(f"expected a condition for FrEIA's {type(self.module).__name__}, got none")
+            options["c"] = list(tensors_of(condition))
+        outputs, logdet = self.module(tensors_of(state), **options)
+        if jac:
+            first = tensors_of(state)[0]
+            # Some of FrEIA's modules return a number for all samples.
+            logdet = torch.as_tensor(logdet, dtype=first.dtype, device=first.device).expand(first.shape[0])
+        return as_state((outputs,) if isinstance(outputs, Tensor) else tuple(outputs)), logdet
+
+
+class ForeignModule(InvertibleModule):
+    """Any module with ``forward(*tensors)`` and ``inverse(*tensors)``, such as memcnn's couplings; no log-determinant.
+
+    Raises:
+        TypeError: for a module without ``inverse``.
+        ValueError: for one inside memcnn's wrapper, which frees its input: the engine's own, here.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        if not callable(getattr(module, "inverse", None)):
+            raise TypeError(f"expected a module with forward and inverse, got {type(module).__name__}")
+        if any(type(part).__name__ == "InvertibleModuleWrapper" for part in module.modules()):
+            raise ValueError(
+                "expected modules without memcnn.InvertibleModuleWrapper, got one inside: wrap what it holds (_fn), "
+                "and choose the memory policy with set_backprop"
+            )
+        self.module = module
+
+    def forward(self, x: State) -> State:
+        return self.module(*tensors_of(x))
+
+    def inverse(self, y: State) -> State:
+        return self.module.inverse(*tensors_of(y))  # type: ignore[operator]

@@ -1,0 +1,313 @@
+"""Networks with a bounded Lipschitz constant: spectrally normalised convolutions and 1-Lipschitz activations."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeGuard
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from .activations import SneakyReLU
+
+LinearLayer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+# Slopes in [−1, 1] whatever their options.
+_ONE_LIPSCHITZ = (nn.Identity, nn.Tanh, nn.Sigmoid, nn.ReLU, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.CELU, SneakyReLU)
+
+
+class LipSwish(nn.Module):
+    """``x · sigmoid(βx) / 1.1``: smooth and 1-Lipschitz for every slope β > 0, which is learned (Chen et al., 2019).
+
+    β = softplus(θ), and θ starts at 0.5.
+    """
+
+    lipschitz_constant = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x * nn.functional.softplus(self.theta)) / 1.1
+
+
+@dataclass
+class _Settled:
+    """Singular vectors as they were found for a weight, and the mark of that weight while it stays as it is."""
+
+    vectors: Tensor  # (k, *input shape), orthonormal, the largest singular value first
+    weight: Tensor
+    mark: tuple[int, int] | None = None
+
+
+class SpectralNormalised(nn.Module):
+    """A linear or convolutional layer whose operator norm is at most ``c``: ``W / max(1, σ/c)``.
+
+    σ is the largest singular value of the linear map itself, for a convolution that from images to images with its
+    padding and stride at the size of the input at hand, not that of the reshaped kernel, which may be smaller or larger
+    (Gouk et al., 2018; Behrmann et al., 2019). It is ``|A v|`` for the singular vector ``v``, differentiable in W.
+
+    ``v`` comes from orthogonal iteration on ``AᵀA`` with a few vectors at once, started from those found for the
+    previous weight but one, which starts at random, and repeated until twice as many iterations no longer enlarge σ. It
+    advances when the weight has changed, so once per optimiser step, and only then: calls with the same weight, as in
+    the inverse and in recomputation during backward, see the same vectors. Writing through ``weight.data`` goes
+    unnoticed.
+
+    The vectors take the memory of ``num_vectors`` inputs per input size; the state dict has them as extra state.
+
+    Args:
+        layer: ``torch.nn.Linear`` or a convolution.
+        coefficient: the bound ``c``.
+        num_vectors: number of vectors iterated together.
+        tolerance: relative growth of σ at which the iteration ends.
+        max_iterations: it ends after about so many, in any case.
+
+    Raises:
+        ValueError: for another kind of layer, or a coefficient that is not positive.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        coefficient: float,
+        *,
+        num_vectors: int = 4,
+        tolerance: float = 1e-4,
+        max_iterations: int = 1000,
+    ) -> None:
+        super().__init__()
+        if not isinstance(layer, LinearLayer):
+            raise ValueError(f"expected a Linear layer or a convolution, got {type(layer).__name__}")
+        if not coefficient > 0:
+            raise ValueError(f"expected a positive coefficient, got {coefficient}")
+        if num_vectors < 1:
+            raise ValueError(f"expected num_vectors >= 1, got {num_vectors}")
+        self.layer = layer
+        self.coefficient = coefficient
+        self.num_vectors = num_vectors
+        self.tolerance = tolerance
+        self.max_iterations = max_iterations
+        # Plain attributes, not buffers: their shapes follow the input, and the engine copies every buffer in backward.
+        self._settled: dict[tuple[int, ...], _Settled] = {}
+
+    @property
+    def lipschitz_constant(self) -> float:
+        return self.coefficient
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.normalised_weight(self._input_shape(x))
+        return _linear_map(self.layer, weight, x, self.layer.bias)
+
+    def normalised_weight(self, input_shape: tuple[int, ...]) -> Tensor:
+        """``W / max(1, σ/c)`` for inputs of shape ``input_shape``, without the batch dimension."""
+        weight = self.layer.weight
+        return (weight / (self.norm(input_shape) / self.coefficient).clamp(min=1)).to(weight.dtype)
+
+    def norm(self, input_shape: tuple[int, ...]) -> Tensor:
+        """The operator norm σ of the layer as it was given, for inputs of shape ``input_shape``."""
+        vector = self._vectors(input_shape)[:1]
+        with torch.autocast(vector.device.type, enabled=False):
+            return _linear_map(self.layer, self.layer.weight.to(vector.dtype), vector).norm()
+
+    def certified_norm(self) -> float:
+        """Upper bound of the normalised layer's operator norm, over all input sizes met so far.
+
+        Unlike σ, which approaches the norm from below, it comes from a Fourier transform and errs upwards only
+        (`fourier_norm_bound`).
+
+        Raises:
+            ValueError: before the first forward pass, and as `fourier_norm_bound` does.
+        """
+        if not self._settled:
+            raise ValueError("expected a forward pass before the bound is asked for, got none")
+        return max(
+            fourier_norm_bound(self.layer, shape[1:], weight=self.normalised_weight(shape)) for shape in self._settled
+        )
+
+    def _input_shape(self, x: Tensor) -> tuple[int, ...]:
+        return (x.shape[-1],) if isinstance(self.layer, nn.Linear) else tuple(x.shape[1:])
+
+    @torch.compiler.disable
+    def _vectors(self, input_shape: tuple[int, ...]) -> Tensor:
+        """The orthonormal singular vectors for the present weight, found anew if that has changed."""
+        weight = self.layer.weight
+        mark = (weight._version, weight.data_ptr())
+        settled = self._settled.get(input_shape)
+        if settled is None or settled.mark != mark:
+            with torch.inference_mode(False):
+                settled = self._settle(input_shape, settled)
+            settled.mark = mark
+            self._settled[input_shape] = settled
+        return settled.vectors
+
+    def _settle(self, input_shape: tuple[int, ...], last: _Settled | None) -> _Settled:
+        """Vectors for the present weight, which are the last ones if the weight has the same values (a copied or a
+        reloaded module)."""
+        weight = self.layer.weight.detach()
+        precise = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        if last is None:
+            start = _random_vectors(min(self.num_vectors, math.prod(input_shape)), input_shape, precise)
+        else:
+            last = _Settled(last.vectors.to(precise), last.weight.to(weight))
+            if torch.equal(last.weight, weight):
+                return last
+            # One vector starts anew: the others may all be singular vectors still, and blind to one that outgrew them.
+            start = torch.cat((last.vectors[:-1], _random_vectors(1, input_shape, precise)))
+        return _Settled(self._iterate(precise, start), weight.clone())
+
+    def _iterate(self, weight: Tensor, vectors: Tensor) -> Tensor:
+        # Plain hooks, so that those of an activation checkpoint do not count what is saved here: it is not repeated.
+        with torch.autocast(weight.device.type, enabled=False), saved_tensors_hooks(_same, _same):
+            vectors, norm = self._diagonalise(weight, _orthonormal(vectors))
+            num_iterations = 4
+            while num_iterations <= self.max_iterations:
+                for _ in range(num_iterations):
+                    vectors = _orthonormal(self._gram(weight, vectors))
+                last_norm = norm
+                vectors, norm = self._diagonalise(weight, vectors)
+                if norm <= last_norm * (1 + self.tolerance):
+                    break
+                num_iterations *= 2
+        return vectors
+
+    def _gram(self, weight: Tensor, vectors: Tensor) -> Tensor:
+        """``AᵀA v`` for each vector: the gradient of ``½|A v|²``, whatever the padding and stride."""
+        with torch.enable_grad():
+            vectors = vectors.detach().requires_grad_()
+            image = _linear_map(self.layer, weight, vectors)
+        return torch.autograd.grad(image, vectors, image.detach())[0]
+
+    def _diagonalise(self, weight: Tensor, vectors: Tensor) -> tuple[Tensor, float]:
+        """The best singular vectors in the span of the given ones, largest singular value first, and that value."""
+        with torch.no_grad():
+            images = _linear_map(self.layer, weight, vectors).flatten(1)  # (k, output numbers)
+            squares, rotation = torch.linalg.eigh(images @ images.mT)  # ascending
+            rotated = rotation.flip(-1).mT @ vectors.flatten(1)
+        return rotated.reshape(vectors.shape), math.sqrt(max(squares[-1].item(), 0.0))
+
+    def get_extra_state(self) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
+        return {shape: (settled.vectors, settled.weight) for shape, settled in self._settled.items()}
+
+    def set_extra_state(self, state: dict[tuple[int, ...], tuple[Tensor, Tensor]]) -> None:
+        self._settled = {shape: _Settled(*tensors) for shape, tensors in state.items()}
+
+    def extra_repr(self) -> str:
+        return f"coefficient={self.coefficient}"
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _linear_map(layer: LinearLayer, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    if isinstance(layer, nn.Linear):
+        return nn.functional.linear(x, weight, bias)
+    return layer._conv_forward(x, weight, bias)
+
+
+def _random_vectors(num: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """The same ones each time, and without a draw from the global generators."""
+    generator = torch.Generator(like.device).manual_seed(0)
+    return torch.randn(num, *shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def _orthonormal(vectors: Tensor) -> Tensor:
+    basis = torch.linalg.qr(vectors.detach().flatten(1).mT).Q  # (numbers, k)
+    return basis.mT.reshape(vectors.shape)
+
+
+def fourier_norm_bound(layer: LinearLayer, spatial_size: Sequence[int], *, weight: Tensor | None = None) -> float:
+    """Upper bound of a layer's operator norm on images of ``spatial_size``: ``max_ω |Ŵ(ω)|₂`` (Sedghi et al., 2019).
+
+    A circular convolution with stride 1 is block diagonal in the Fourier basis, so this is its norm. With zero padding
+    the convolution is part of a circular one on an image enlarged by the kernel's reach, and a strided one is part of
+    that with stride 1: the norm of the whole bounds that of the part. For ``Linear`` it is the norm.
+
+    Args:
+        layer: ``torch.nn.Linear`` or a convolution.
+        spatial_size: size of the input per spatial dimension; () for ``Linear``.
+        weight: to be used instead of the layer's own.
+
+    Raises:
+        ValueError: for a padding mode other than zeros and circular, or a circular padding that enlarges the image.
+    """
+    weight = (layer.weight if weight is None else weight).detach().double()
+    if isinstance(layer, nn.Linear):
+        return torch.linalg.matrix_norm(weight, ord=2).item()
+    reach = [(k - 1) * d for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
+    if layer.padding_mode == "circular":
+        if any(sum(pair) > r for pair, r in zip(_padding(layer, reach), reach, strict=True)):
+            raise ValueError(f"expected circular padding to keep the spatial size or reduce it, got {layer}")
+        # A multiple of the size has all its frequencies, and holds the whole kernel.
+        torus = [n * math.ceil((r + 1) / n) for n, r in zip(spatial_size, reach, strict=True)]
+    elif layer.padding_mode == "zeros":
+        torus = [n + r for n, r in zip(spatial_size, reach, strict=True)]
+    else:
+        raise ValueError(f"expected padding_mode zeros or circular, got {layer.padding_mode!r}")
+    kernel = weight.new_zeros(*weight.shape[:2], *(r + 1 for r in reach))
+    kernel[tuple(slice(None, None, step) for step in (1, 1, *layer.dilation))] = weight
+    spectrum = torch.fft.rfftn(kernel, s=torus, dim=list(range(2, kernel.ndim)))
+    blocks = spectrum.unflatten(0, (layer.groups, -1)).movedim((1, 2), (-2, -1))  # (groups, frequencies …, C_out, C_in)
+    return torch.linalg.matrix_norm(blocks, ord=2).max().item()
+
+
+def _padding(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, reach: Sequence[int]) -> list[tuple[int, int]]:
+    """Padding before and after, per spatial dimension."""
+    if layer.padding == "same":
+        return [(r // 2, r - r // 2) for r in reach]
+    if layer.padding == "valid":
+        return [(0, 0)] * len(reach)
+    return [(int(p), int(p)) for p in layer.padding]
+
+
+def bound_lipschitz(net: nn.Module, coefficient: float) -> nn.Module:
+    """The network with each linear layer and convolution spectrally normalised to ``coefficient``.
+
+    It may be a layer, an activation with slopes in [−1, 1], any module that states a ``lipschitz_constant``, or a
+    `torch.nn.Sequential` of such: then the product of the parts' constants bounds that of the whole, see
+    `lipschitz_constant`. Parts that write their result into their input are set not to.
+
+    Raises:
+        ValueError: for a part whose Lipschitz constant is not known.
+    """
+    if _is_chain(net):
+        return nn.Sequential(
+            OrderedDict((name, bound_lipschitz(part, coefficient)) for name, part in net._modules.items())
+        )
+    if isinstance(net, LinearLayer):
+        return SpectralNormalised(net, coefficient)
+    lipschitz_constant(net)
+    if getattr(net, "inplace", False):
+        net.inplace = False  # type: ignore[assignment]
+    return net
+
+
+def _is_chain(net: nn.Module) -> TypeGuard[nn.Sequential]:
+    # A subclass with a forward of its own may add a skip connection, for which no product of constants holds.
+    return isinstance(net, nn.Sequential) and type(net).forward is nn.Sequential.forward
+
+
+def lipschitz_constant(net: nn.Module) -> float:
+    """An upper bound of the Lipschitz constant: the product over the parts of a `torch.nn.Sequential`.
+
+    Raises:
+        ValueError: for a part whose Lipschitz constant is not known.
+    """
+    if _is_chain(net):
+        return math.prod(lipschitz_constant(part) for part in net)
+    if hasattr(net, "lipschitz_constant"):
+        return float(net.lipschitz_constant)  # type: ignore[arg-type]
+    if isinstance(net, nn.ELU):
+        return max(1.0, net.alpha)
+    if isinstance(net, nn.LeakyReLU):
+        return max(1.0, abs(net.negative_slope))
+    if isinstance(net, _ONE_LIPSCHITZ):
+        return 1.0
+    raise ValueError(
+        "expected linear layers, convolutions, activations with a known Lipschitz constant and nn.Sequential of them, "
+        f"got {type(net).__name__}; a module of your own may state its attribute lipschitz_constant"
+    )

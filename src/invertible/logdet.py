@@ -1,0 +1,120 @@
+"""Estimators of ``log det(I + ∂g/∂x)`` for a contraction g: exact, truncated, and unbiased."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class LogDetEstimator(Protocol):
+    """Estimates ``log det(I + J)``, ``J = ∂g/∂x``, for each sample of a batch.
+
+    It is called with ``g``, computed from ``x`` with a graph, samples independent of each other; it returns shape (B,),
+    in nats, with a graph if ``create_graph``. Random draws come from the global generators, so that the engine can
+    repeat them.
+    """
+
+    def __call__(self, g: Tensor, x: Tensor, *, create_graph: bool) -> Tensor: ...
+
+
+class ExactLogDet:
+    """``log det(I + J)`` from the dense Jacobian: n² numbers per sample of n numbers, for small n."""
+
+    def __call__(self, g: Tensor, x: Tensor, *, create_graph: bool) -> Tensor:
+        n = x[0].numel()
+        identity = torch.eye(n, dtype=g.dtype, device=g.device)
+        # Row i of every sample's Jacobian at once: samples do not depend on each other.
+        outputs = identity.reshape(n, 1, *g.shape[1:]).expand(n, *g.shape)
+        (rows,) = torch.autograd.grad(
+            g, x, outputs, retain_graph=True, create_graph=create_graph, is_grads_batched=True
+        )
+        jacobian = rows.transpose(0, 1).reshape(x.shape[0], n, n)  # (B, outputs, inputs)
+        return torch.linalg.slogdet(identity.to(x.dtype) + jacobian).logabsdet
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class TruncatedLogDet:
+    """The first terms of the power series, with Hutchinson's estimate of the traces (Behrmann et al., 2019).
+
+    ``Σ_{k=1}^{n} (−1)^{k+1} tr(J^k) / k``, where ``tr(J^k) ≈ vᵀ J^k v`` with one random ``v`` of ±1 per sample. Biased:
+    its expectation lacks the terms after the n-th, which sum to at most ``N c^{n+1} / ((n + 1)(1 − c))`` for a
+    Lipschitz constant c < 1 and N numbers per sample.
+
+    Args:
+        num_terms: number n of terms.
+
+    Raises:
+        ValueError: if it is below 1.
+    """
+
+    def __init__(self, num_terms: int = 10) -> None:
+        if num_terms < 1:
+            raise ValueError(f"expected num_terms >= 1, got {num_terms}")
+        self.num_terms = num_terms
+
+    def __call__(self, g: Tensor, x: Tensor, *, create_graph: bool) -> Tensor:
+        return _power_series(g, x, [1.0] * self.num_terms, create_graph=create_graph)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(num_terms={self.num_terms})"
+
+
+class RussianRouletteLogDet:
+    """The power series cut off at random and reweighted, so that the expectation is exact (Chen et al., 2019).
+
+    After ``num_exact_terms`` terms each further one is computed with probability ``1 − p``, given that the one before
+    was; those computed are divided by the probability to get that far. One cut-off per call, for the whole batch.
+
+    Args:
+        num_exact_terms: number of terms that are always computed.
+        stop_probability: p. The variance is finite if ``1 − p > c²`` with the Lipschitz constant c.
+
+    Raises:
+        ValueError: for a negative number of terms, or a probability outside (0, 1).
+    """
+
+    def __init__(self, num_exact_terms: int = 2, stop_probability: float = 0.5) -> None:
+        if num_exact_terms < 0:
+            raise ValueError(f"expected num_exact_terms >= 0, got {num_exact_terms}")
+        if not 0 < stop_probability < 1:
+            raise ValueError(f"expected a stop_probability between 0 and 1, got {stop_probability}")
+        self.num_exact_terms = num_exact_terms
+        self.stop_probability = stop_probability
+
+    def __call__(self, g: Tensor, x: Tensor, *, create_graph: bool) -> Tensor:
+        return _power_series(g, x, self._draw_weights(), create_graph=create_graph)
+
+    def _draw_weights(self) -> list[float]:
+        weights = [1.0] * self.num_exact_terms
+        reached = 1.0
+        while True:
+            reached *= 1 - self.stop_probability
+            if torch.rand(()).item() < self.stop_probability:
+                return weights
+            weights.append(1 / reached)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(num_exact_terms={self.num_exact_terms}, stop_probability={self.stop_probability})"
+        )
+
+
+LOGDET_ESTIMATORS = {"exact": ExactLogDet, "truncated": TruncatedLogDet, "roulette": RussianRouletteLogDet}
+
+
+def _power_series(g: Tensor, x: Tensor, weights: Sequence[float], *, create_graph: bool) -> Tensor:
+    """``Σ_k w_k (−1)^{k+1} vᵀ J^k v / k``, with ``v`` drawn from ±1: its covariance is I, its fourth moments least."""
+    v = 2 * torch.randint_like(x, 2, requires_grad=False) - 1
+    total = x.new_zeros(x.shape[0])
+    product = v
+    for k, weight in enumerate(weights, start=1):
+        (product,) = torch.autograd.grad(
+            g, x, product.to(g.dtype), retain_graph=True, create_graph=create_graph
+        )  # (Jᵀ)^k v
+        total = total - weight * (-1) ** k / k * (product * v).flatten(1).sum(1)
+    return total

@@ -1,0 +1,211 @@
+"""Invertible residual blocks: the identity plus a contraction."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .coupling import SubnetConstructor
+from .lipschitz import SpectralNormalised, bound_lipschitz, lipschitz_constant
+from .logdet import LOGDET_ESTIMATORS, LogDetEstimator
+from .module import InvertibleModule
+from .replay import AutocastState
+
+
+class FixedPointWarning(RuntimeWarning):
+    """A fixed-point iteration ended before it converged."""
+
+
+_PATIENCE = 3  # iterations without progress that end a fixed-point iteration
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """How a fixed-point iteration ended."""
+
+    iterations: int
+    change: float  # max|x_{k+1} − x_k| of the last iteration, relative to max|x_{k+1}|
+    accepted: float  # the largest change that counts as converged
+
+    @property
+    def converged(self) -> bool:
+        return self.change <= self.accepted
+
+
+def fixed_point(
+    step: Callable[[Tensor], Tensor], start: Tensor, *, tolerance: float, max_iterations: int, rounding: float = 0.0
+) -> tuple[Tensor, Convergence]:
+    """Iterate ``x ← step(x)`` from ``start`` until x changes by at most ``tolerance``, relative to its maximum.
+
+    A contraction brings successive iterates closer to each other, in the Euclidean norm, each time. Where it does not
+    any more, rounding errors rule and further iterations are in vain: it ends there too, converged if the change is
+    at most ``rounding``.
+
+    Warns:
+        FixedPointWarning: if it ends without having converged.
+    """
+    x, smallest, stalled = start, math.inf, 0
+    for iteration in range(1, max_iterations + 1):
+        last, x = x, step(x)
+        difference, scale, distance = _sizes(x, last)
+        report = Convergence(iteration, difference / scale if scale else difference, max(tolerance, rounding))
+        stalled = 0 if distance < smallest else stalled + 1
+        smallest = min(smallest, distance)
+        if report.change <= tolerance or stalled == _PATIENCE or not math.isfinite(report.change):
+            break
+    if not report.converged:
+        warnings.warn(
+            f"the fixed-point iteration did not converge: after {report.iterations} iterations the relative change "
+            f"is {report.change:.1e}, expected at most {report.accepted:.1e}. A smaller coefficient contracts faster; "
+            "a larger tolerance or max_iterations may do.",
+            FixedPointWarning,
+            stacklevel=2,
+        )
+    return x, report
+
+
+def _sizes(x: Tensor, last: Tensor) -> list[float]:
+    """``max|x − last|``, ``max|x|`` and ``|x − last|₂``."""
+    x, last = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (x, last))  # half overflows
+    difference = x - last
+    return torch.stack((difference.abs().max(), x.abs().max(), difference.norm())).tolist()
+
+
+class ResidualBlock(InvertibleModule):
+    """``y = x + g(x)`` with a contraction g (i-ResNet, Behrmann et al., 2019; Residual Flows, Chen et al., 2019).
+
+    Every linear layer and convolution of g is spectrally normalised to the coefficient c, and the rest of g does not
+    expand, so ``Lip(g) ≤ c < 1`` and ``x ← y − g(x)`` converges to the inverse, by a factor of c per iteration or
+    faster. The inverse is differentiated by the implicit function theorem, not through the iterations.
+
+    Args:
+        channels: number of channels C of the state.
+        subnet: constructor of g, called as ``subnet(C, C)``: a `torch.nn.Sequential` of layers and activations, see
+            `bound_lipschitz`.
+        coefficient: c, the bound of each normalised layer.
+        logdet: ``exact``, ``truncated``, ``roulette``, or an estimator of `logdet.py`.
+        tolerance: relative change at which the inversion ends; twice the rounding error by default.
+        max_iterations: the inversion gives up after so many, with a `FixedPointWarning`.
+
+    Raises:
+        ValueError: for options outside these, a g that may not be a contraction or changes the shape of the state, or
+            a state that does not have C channels.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        subnet: SubnetConstructor,
+        *,
+        coefficient: float = 0.9,
+        logdet: str | LogDetEstimator = "exact",
+        tolerance: float | None = None,
+        max_iterations: int = 1000,
+    ) -> None:
+        super().__init__()
+        if not 0 < coefficient < 1:
+            raise ValueError(f"expected a coefficient between 0 and 1, got {coefficient}")
+        if tolerance is not None and not tolerance > 0:
+            raise ValueError(f"expected a positive tolerance, got {tolerance}")
+        if max_iterations < 1:
+            raise ValueError(f"expected max_iterations >= 1, got {max_iterations}")
+        if isinstance(logdet, str) and logdet not in LOGDET_ESTIMATORS:
+            raise ValueError(f"expected logdet to be one of {', '.join(LOGDET_ESTIMATORS)}, got {logdet!r}")
+        self.channels = channels
+        self.subnet = bound_lipschitz(subnet(channels, channels), coefficient)
+        if not lipschitz_constant(self.subnet) < 1:
+            raise ValueError(f"expected a contraction, got Lipschitz constant {lipschitz_constant(self.subnet):.3g}")
+        self.logdet: LogDetEstimator = LOGDET_ESTIMATORS[logdet]() if isinstance(logdet, str) else logdet
+        self.tolerance = tolerance
+        self.max_iterations = max_iterations
+        self.last_inversion: Convergence | None = None
+
+    def residual(self, x: Tensor) -> Tensor:
+        """``g(x)``."""
+        if x.shape[1] != self.channels:
+            raise ValueError(f"expected {self.channels} channels, got {x.shape[1]}")
+        g = self.subnet(x)
+        if g.shape != x.shape:
+            raise ValueError(f"expected a subnet that keeps the shape {tuple(x.shape)}, got {tuple(g.shape)}")
+        return g
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.residual(x)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return _ImplicitInverse.apply(self, y, *parameters)
+
+    def inverse_with_report(self, y: Tensor) -> tuple[Tensor, Convergence]:
+        """The inverse, without gradients, and how its iteration ended. `last_inversion` keeps that of `inverse`."""
+        with torch.no_grad():
+            return self.solve(lambda x: y - self.residual(x), y)
+
+    def solve(self, step: Callable[[Tensor], Tensor], start: Tensor) -> tuple[Tensor, Convergence]:
+        """The fixed point of ``step``, to the block's tolerance."""
+        tolerance = 2 * torch.finfo(start.dtype).eps if self.tolerance is None else self.tolerance
+        device = start.device.type
+        computed_in = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else start.dtype
+        rounding = 8 * torch.finfo(computed_in).eps  # where sums of many terms may stall
+        return fixed_point(step, start, tolerance=tolerance, max_iterations=self.max_iterations, rounding=rounding)
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        create_graph = torch.is_grad_enabled()
+        # The Jacobian takes a graph even where the caller wants none.
+        with torch.inference_mode(False), torch.enable_grad():
+            start = x if create_graph and x.requires_grad else _leaf(x)
+            g = self.residual(start)
+            logdet = self.logdet(g, start, create_graph=create_graph)
+        if not create_graph:
+            g, logdet = g.detach(), logdet.detach()
+        return x + g, logdet
+
+    def certified_lipschitz_constant(self) -> float:
+        """Upper bound of ``Lip(g)`` at the input sizes met so far, not from power iteration but from the Fourier
+        transform (`SpectralNormalised.certified_norm`)."""
+        layers = (part for part in self.subnet.modules() if isinstance(part, SpectralNormalised))
+        excess = math.prod(layer.certified_norm() / layer.coefficient for layer in layers)
+        return lipschitz_constant(self.subnet) * excess
+
+    def extra_repr(self) -> str:
+        return f"logdet={self.logdet}"
+
+
+def _leaf(x: Tensor) -> Tensor:
+    """The same values where a graph can start: inference mode's tensors take part in none."""
+    return (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+
+
+class _ImplicitInverse(torch.autograd.Function):
+    """``x = f⁻¹(y)``, ``f = id + g``; with ``J = ∂g/∂x``, ``∇y = w`` where ``(I + Jᵀ) w = ∇x``, and
+    ``∇θ = −(∂g/∂θ)ᵀ w``."""
+
+    @staticmethod
+    def forward(ctx: Any, block: ResidualBlock, y: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.block, ctx.autocast = block, AutocastState(y.device.type)
+        x, block.last_inversion = block.inverse_with_report(y)
+        ctx.save_for_backward(x, *parameters)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, *parameters = ctx.saved_tensors
+        with torch.enable_grad(), ctx.autocast():
+            x = x.detach().requires_grad_()
+            g = ctx.block.residual(x)
+
+        def step(w: Tensor) -> Tensor:
+            return grad - torch.autograd.grad(g, x, w.to(g.dtype), retain_graph=True)[0]
+
+        with ctx.autocast():
+            w, _ = ctx.block.solve(step, grad)
+        grads = torch.autograd.grad(g, parameters, -w.to(g.dtype), allow_unused=True) if parameters else ()
+        return (None, w, *grads)

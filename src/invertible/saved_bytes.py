@@ -1,0 +1,102 @@
+"""How many bytes a network's graph keeps for the backward pass, and for which block."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .module import Composite, InvertibleModule, State, map_tensors, tensors_of
+from .reconstruction import LeafNames
+from .reversible import expand
+
+ELSEWHERE = "elsewhere"
+
+
+def saved_by_block(net: nn.Module, arguments: tuple[Any, ...], names: LeafNames) -> dict[str, int]:
+    """Bytes of distinct storages, parameters apart, that one forward pass leaves behind for the backward pass."""
+    before = _live_storages()
+    attribution = _Attribution(net, names)
+    with attribution.recording():
+        # A computed input, as behind another layer: memcnn takes no leaf of the graph.
+        inputs = [map_tensors(lambda part: part.clone().requires_grad_() * 1.0, arguments[0]), *arguments[1:]]
+        y = net(*inputs)
+        del inputs
+        gc.collect()
+        # memcnn keeps tensors beside autograd, which the hooks do not see; Python does.
+        for pointer, storage in _live_storages().items():
+            if pointer not in before:
+                attribution.save(pointer, storage)
+    del y
+    return attribution.bytes_by_block()
+
+
+def _live_storages() -> dict[int, torch.UntypedStorage]:
+    # By class, since `isinstance` would wake lazy proxies.
+    tensors = [o for o in gc.get_objects() if issubclass(type(o), Tensor) and o.layout == torch.strided]
+    return {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors}
+
+
+class _Attribution:
+    """Says which block saved storages belong to: the one that runs, else the one that reads them, else their maker."""
+
+    def __init__(self, net: nn.Module, names: LeafNames) -> None:
+        self._own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
+        self._names = names
+        self._running: list[str] = []
+        self._reader: dict[int, str] = {}
+        self._maker: dict[int, str] = {}
+        self._saved: dict[int, tuple[torch.UntypedStorage, str | None]] = {}
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Inside, listen to every block's start and end and to what autograd saves."""
+        hooks = [
+            nn.modules.module.register_module_forward_pre_hook(self._start),
+            nn.modules.module.register_module_forward_hook(self._end),
+        ]
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor):
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def save(self, pointer: int, storage: torch.UntypedStorage) -> None:
+        """Count a storage that is kept."""
+        if pointer not in self._own:
+            self._saved.setdefault(pointer, (storage, self._running[-1] if self._running else None))
+
+    def bytes_by_block(self) -> dict[str, int]:
+        """The saved bytes by name of the block, or `ELSEWHERE`."""
+        found: dict[str, int] = {}
+        for pointer, (storage, running) in self._saved.items():
+            name = running or self._reader.get(pointer) or self._maker.get(pointer, ELSEWHERE)
+            found[name] = found.get(name, 0) + storage.nbytes()
+        return found
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        self.save(tensor.untyped_storage().data_ptr(), tensor.untyped_storage())
+        return tensor
+
+    def _start(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if _is_block(module):
+            self._running.append(self._names(module))  # type: ignore[arg-type]
+            for part in tensors_of(args[0]):
+                self._reader[part.untyped_storage().data_ptr()] = self._running[-1]
+
+    def _end(self, module: nn.Module, args: tuple[Any, ...], y: State) -> None:
+        if _is_block(module):
+            name = self._running.pop()
+            for part in tensors_of(y):
+                # Memory that is used again has another reader than before.
+                self._reader.pop(part.untyped_storage().data_ptr(), None)
+                self._maker[part.untyped_storage().data_ptr()] = name
+
+
+def _is_block(module: nn.Module) -> bool:
+    return isinstance(module, InvertibleModule) and not isinstance(module, Composite) and expand(module) is module

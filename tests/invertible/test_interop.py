@@ -1,0 +1,173 @@
+"""Layers of FrEIA and memcnn in our nets and under our engine."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.utils.checkpoint
+from torch import Tensor, nn
+
+from src.invertible import POLICIES, AdditiveCoupling, InvertibleModule, Sequential, set_backprop
+from src.invertible.graph import Graph
+from src.invertible.interop import ForeignModule, FreiaModule
+from tests.invertible.samples import dense, subnet
+from tests.invertible.test_backprop import saved_bytes
+from tests.invertible.test_layers import gradients, jacobian_logdet
+
+try:
+    import FrEIA.framework as Ff
+    import FrEIA.modules as Fm
+except ImportError:
+    Ff = Fm = None
+
+needs_freia = pytest.mark.skipif(Fm is None, reason="FrEIA is not installed")
+
+
+def freia_sequence() -> Any:
+    net = Ff.SequenceINN(6)
+    for _ in range(2):
+        net.append(Fm.GLOWCouplingBlock, subnet_constructor=dense)
+    return net
+
+
+def freia_graph() -> Any:
+    start = Ff.InputNode(6)
+    node = Ff.Node(start, Fm.RNVPCouplingBlock, {"subnet_constructor": dense})
+    return Ff.GraphINN([start, node, Ff.OutputNode(node)])
+
+
+# FrEIA's layer and the shape of its input; called only where FrEIA is there.
+FREIA: dict[str, Callable[[], tuple[Any, tuple[int, ...]]]] = {
+    "nice": lambda: (Fm.NICECouplingBlock([(6,)], subnet_constructor=dense), (3, 6)),
+    "rnvp": lambda: (Fm.RNVPCouplingBlock([(6,)], subnet_constructor=dense), (3, 6)),
+    "glow-image": lambda: (Fm.GLOWCouplingBlock([(4, 4, 4)], subnet_constructor=subnet(2)), (2, 4, 4, 4)),
+    "gin": lambda: (Fm.GINCouplingBlock([(6,)], subnet_constructor=dense), (3, 6)),
+    "all-in-one": lambda: (Fm.AllInOneBlock([(6,)], subnet_constructor=dense), (3, 6)),
+    "scaling": lambda: (Fm.LearnedElementwiseScaling([(6,)]), (3, 6)),
+    "permutation": lambda: (Fm.PermuteRandom([(6,)], seed=1), (3, 6)),
+    "haar": lambda: (Fm.HaarDownsampling([(4, 4, 4)], order_by_wavelet=True), (2, 4, 4, 4)),
+    "squeeze": lambda: (Fm.IRevNetDownsampling([(2, 4, 4)]), (2, 2, 4, 4)),
+    "flatten": lambda: (Fm.Flatten([(2, 4, 4)]), (2, 2, 4, 4)),
+    "sequence": lambda: (freia_sequence(), (3, 6)),
+    "graph": lambda: (freia_graph(), (3, 6)),
+}
+
+
+def build(name: str) -> tuple[InvertibleModule, Any, Tensor]:
+    """A net of ours around FrEIA's layer, that layer alone, and an input."""
+    torch.manual_seed(0)
+    module, shape = FREIA[name]()
+    own = AdditiveCoupling(shape[1], dense if len(shape) == 2 else subnet(2))
+    net = Sequential(own, FreiaModule(module)).double()
+    return net, module, torch.randn(shape).double()
+
+
+@needs_freia
+@pytest.mark.parametrize("name", FREIA)
+def test_freia_layers_give_what_they_give_alone(name: str) -> None:
+    net, module, x = build(name)
+    y, logdet = net.forward_and_logdet(x)
+    expected, jac = module((net[0](x),), rev=False)
+    expected = expected if isinstance(expected, Tensor) else expected[0]
+    assert torch.equal(y, expected)
+    assert torch.equal(logdet, torch.as_tensor(jac, dtype=torch.float64).expand(x.shape[0]))
+    back, minus_logdet = net.inverse_and_logdet(y)
+    torch.testing.assert_close(minus_logdet, -logdet, rtol=0, atol=1e-6)
+    assert torch.equal(back, net.inverse(y))
+    assert (back - x).abs().max() < 1e-6  # FrEIA keeps some constants in float32
+    if name != "haar":  # whose log-determinant FrEIA rounds to float32
+        for b in range(x.shape[0]):
+            torch.testing.assert_close(logdet[b], jacobian_logdet(net, x, b), rtol=0, atol=1e-6)
+
+
+@needs_freia
+@pytest.mark.parametrize("method", ["forward", "inverse", "forward_and_logdet"])
+@pytest.mark.parametrize("policy", [p for p in POLICIES if p != "stored"])
+@pytest.mark.parametrize("name", FREIA)
+def test_freia_layers_under_every_policy(name: str, policy: str, method: str) -> None:
+    net, _, x = build(name)
+    x = net(x).detach() if method == "inverse" else x
+    expected = gradients(net, method, "stored", x)
+    # GraphINN turns the exception by which torch ends a recomputation early into an error of its own.
+    with torch.utils.checkpoint.set_checkpoint_early_stop(False):
+        found = gradients(net, method, policy, x)
+    for key, value in expected.items():
+        assert (found[key] - value).abs().max() < 1e-6 * value.abs().max().clamp(min=1.0), key
+
+
+@needs_freia
+def test_freia_layers_in_a_graph_with_a_condition() -> None:
+    torch.manual_seed(0)
+    graph = Graph()
+    x, c = graph.input(6, name="x"), graph.condition(2, name="c")
+    parts: Any = graph.add(FreiaModule(Fm.Split([(6,)], section_sizes=[2, 4])), x, name="split")
+    block = Fm.AllInOneBlock([(4,)], dims_c=[(2,)], subnet_constructor=dense)
+    second = graph.add(FreiaModule(block), parts[1], condition=c, name="block")
+    net = graph.net(graph.add(FreiaModule(Fm.Concat([(2,), (4,)])), parts[0], second, name="join")).double()
+    embedding = nn.Linear(3, 2).double()
+    state, label = torch.randn(5, 6).double(), torch.randn(5, 3).double()
+    results = []
+    for policy in POLICIES:
+        set_backprop(net, policy)
+        copies = copy.deepcopy(net), copy.deepcopy(embedding)
+        y, logdet = copies[0].forward_and_logdet(state * 1.0, copies[1](label))
+        ((y**3).sum() + (logdet**2).sum()).backward()
+        results.append([p.grad for module in copies for p in module.parameters() if p.requires_grad])
+        assert all(p is not None for p in results[-1])
+    for found in results[1:]:
+        for a, b in zip(found, results[0], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+    condition = embedding(label).detach()
+    assert (net.inverse(net(state, condition), condition) - state).abs().max() < 1e-6
+    with pytest.raises(ValueError, match="expected a condition for FrEIA's AllInOneBlock, got none"):
+        net(state)
+
+
+@needs_freia
+def test_a_glow_chain_of_freias_keeps_one_state_at_any_depth() -> None:
+    saved = {}
+    x = torch.randn(2, 8, 16, 16).requires_grad_()
+    for depth in (4, 16):
+        chain = [FreiaModule(Fm.GLOWCouplingBlock([(8, 16, 16)], subnet_constructor=subnet(2))) for _ in range(depth)]
+        for policy in ("reversible", "stored"):
+            net = Sequential(*chain)
+            set_backprop(net, policy)
+            saved[policy, depth] = saved_bytes(net, x)
+    assert saved["reversible", 16] == saved["reversible", 4] == x.numel() * x.element_size()
+    assert saved["stored", 16] > 3.5 * saved["stored", 4]
+
+
+def test_memcnns_coupling_in_our_net() -> None:
+    from memcnn.models.additive import AdditiveCoupling as TheirCoupling
+
+    torch.manual_seed(0)
+    their = TheirCoupling(Fm=nn.Sequential(nn.Linear(2, 2), nn.Tanh()), Gm=nn.Sequential(nn.Linear(2, 2), nn.Tanh()))
+    net = Sequential(AdditiveCoupling(4, dense), ForeignModule(their), AdditiveCoupling(4, dense, flip=True)).double()
+    x = torch.randn(3, 4).double()
+    assert torch.equal(net[1](x), their(x))
+    assert (net.inverse(net(x)) - x).abs().max() < 1e-12
+    for policy in POLICIES:
+        expected, found = gradients(net, "forward", "stored", x), gradients(net, "forward", policy, x)
+        for key, value in expected.items():
+            assert (found[key] - value).abs().max() < 1e-9 * value.abs().max().clamp(min=1.0), key
+    with pytest.raises(NotImplementedError, match="ForeignModule has no log-determinant"):
+        net.forward_and_logdet(x)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    import memcnn
+
+    class TwoWays(nn.Identity):
+        def inverse(self, y: Tensor) -> Tensor:
+            return y
+
+    with pytest.raises(TypeError, match="expected a module with forward and inverse, got Linear"):
+        ForeignModule(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"without memcnn\.InvertibleModuleWrapper"):
+        ForeignModule(memcnn.InvertibleModuleWrapper(TwoWays()))
+    with pytest.raises(TypeError, match="expected an InvertibleModule of FrEIA, got Linear"):
+        FreiaModule(nn.Linear(2, 2))
