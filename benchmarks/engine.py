@@ -15,12 +15,15 @@ import json
 import platform
 import statistics
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import counting_saved_bytes, median_ratio, times_in_turns
+from benchmarks.measure import median_ratio, times_in_turns
 from src.invertible import POLICIES, set_backprop
+from src.invertible.reconstruction import LeafNames
+from src.invertible.saved_bytes import saved_by_block
 from src.models.blocks import ConvBlock
 from src.models.iunet import IUNet
 
@@ -63,9 +66,11 @@ def training_step(net: nn.Module, x: Tensor) -> None:
     (y * y).sum().backward()
 
 
-def measure(size: int, batch: int, couplings: int, block: str, rounds: int) -> dict[str, dict[str, float]]:
+def measure(
+    size: int, batch: int, couplings: int, block: str, rounds: int, policies: Sequence[str]
+) -> dict[str, dict[str, float]]:
     torch.manual_seed(0)
-    nets = {policy: ours(policy, couplings, block) for policy in POLICIES}
+    nets = {policy: ours(policy, couplings, block) for policy in policies}
     if block == "iunets" and importlib.util.find_spec("iunets"):
         nets["iunets"] = theirs(couplings)
     x = torch.randn(batch, CHANNELS[0], size, size, size)
@@ -77,11 +82,9 @@ def measure(size: int, batch: int, couplings: int, block: str, rounds: int) -> d
             "over_stored": median_ratio(seconds, times["stored"]),
             "reversible_over_this": median_ratio(times["reversible"], seconds),
         }
-        if name not in ("memcnn", "iunets"):  # memcnn keeps tensors in its own context, past the hooks
-            with counting_saved_bytes(nets[name]) as sizes:
-                y = nets[name](x.clone().requires_grad_() * 1.0)
-            del y
-            rows[name]["saved_over_input"] = sum(sizes.values()) / (x.numel() * x.element_size())
+        kept = sum(saved_by_block(nets[name], (x,), LeafNames(nets[name])).values())
+        # Less the input itself, which its owner keeps; the output counts.
+        rows[name]["kept_over_input"] = kept / (x.numel() * x.element_size()) - 1
     return rows
 
 
@@ -91,12 +94,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1, help="volumes per batch")
     parser.add_argument("--couplings", type=int, default=4, help="couplings per level and side")
     parser.add_argument("--block", choices=list(BLOCKS), default="layer", help="coupling functions")
+    parser.add_argument("--policies", nargs="+", choices=list(POLICIES), default=list(POLICIES))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", help="also write the rows to this file")
     arguments = parser.parse_args()
+    if not {"stored", "reversible"} <= set(arguments.policies):
+        parser.error("expected --policies to hold stored and reversible, which the ratios are taken with")
     warnings.simplefilter("ignore", FutureWarning)
     torch.set_num_threads(1)
-    rows = measure(arguments.size, arguments.batch, arguments.couplings, arguments.block, arguments.rounds)
+    rows = measure(
+        arguments.size, arguments.batch, arguments.couplings, arguments.block, arguments.rounds, arguments.policies
+    )
     print(f"torch {torch.__version__}, {platform.machine()}, {arguments.size}³, {arguments.couplings} couplings")
     for name, row in rows.items():
         print(f"{name:>12}  " + "  ".join(f"{key} {value:.3f}" for key, value in row.items()))

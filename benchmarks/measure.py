@@ -1,14 +1,10 @@
-"""What the benchmarks share: CPU time in turns, and bytes saved for the backward pass."""
+"""What the benchmarks share: CPU time of candidates that take turns."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-import torch
-from torch import Tensor, nn
+from collections.abc import Callable
 
 
 def times_in_turns(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
@@ -32,19 +28,3 @@ def timed(step: Callable[[], object]) -> float:
 def median_ratio(numerator: list[float], denominator: list[float]) -> float:
     """Median over rounds of the ratio within a round."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
-
-
-@contextmanager
-def counting_saved_bytes(net: nn.Module) -> Iterator[dict[int, int]]:
-    """Inside, the bytes of each distinct storage that autograd saves for backward, parameters and buffers apart."""
-    own = {p.untyped_storage().data_ptr() for p in [*net.parameters(), *net.buffers()]}
-    sizes: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield sizes

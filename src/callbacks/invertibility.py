@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from src.invertible import InvertibleModule, invertible_roots
+from src.invertible.reconstruction import relative_error
 
 
 def relative_inversion_error(module: InvertibleModule, x: Tensor) -> float:
@@ -18,9 +19,7 @@ def relative_inversion_error(module: InvertibleModule, x: Tensor) -> float:
     It is the error that the gradients of ``backprop=reversible`` start from.
     """
     with torch.no_grad():
-        restored = module.inverse(module(x))
-    norm = torch.linalg.vector_norm(x.double())
-    return float(torch.linalg.vector_norm(x.double() - restored.double()) / norm)
+        return relative_error(module.inverse(module(x)), x)
 
 
 def _bijections(module: nn.Module) -> dict[str, InvertibleModule]:
