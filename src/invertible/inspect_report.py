@@ -97,7 +97,7 @@ def plot_inspection(found: Inspection, path: str | Path | None = None) -> Figure
     rebuilt = [max(block.rebuilt_error, SMALLEST_ERROR) for block in found.blocks]
     error.plot(rebuilt, rows, ".-", label="rebuilt from the output")
     error.set_xscale("log")
-    error.set_xlabel(f"relative reconstruction error (≤ {SMALLEST_ERROR:.0e}: exact)")
+    error.set_xlabel(f"relative error (≤ {SMALLEST_ERROR:.0e}: exact)")
     error.legend(fontsize=7)
     memory.set_yticks(rows, names, fontsize=7)
     memory.invert_yaxis()
