@@ -106,7 +106,8 @@ def test_what_the_graph_keeps_alive_beside_saved_tensors_does_not_grow_either() 
         y = net(x)
         growth[couplings] = live_tensor_bytes() - before
         del y
-    assert growth[16] <= growth[2] * 1.01
+    # A tenth of a state: other tests' small tensors come and go meanwhile. One more kept per coupling is a whole one.
+    assert growth[16] <= growth[2] + 0.1 * x.numel() * x.element_size()
     assert growth[16] <= 1.1 * x.numel() * x.element_size()
 
 
