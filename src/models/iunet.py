@@ -167,7 +167,7 @@ class IUNet(InvertibleModule):
         return x
 
     def _check_divisible(self, x: Tensor) -> None:
-        if any(after for _, after in Padding(self.padding.factors, "constant").widths(self._checked(x).shape[2:])):
+        if any(self.padding.missing(self._checked(x).shape[2:])):
             raise ValueError(
                 f"expected a spatial size divisible by {self.padding.factors}, got {tuple(x.shape[2:])}: "
                 "the network is a bijection on such sizes only"

@@ -29,11 +29,15 @@ class Padding:
         self.mode = mode
         self.value = value
 
-    def widths(self, spatial: Sequence[int]) -> list[tuple[int, int]]:
-        """Voxels to add before and after, per dimension."""
+    def missing(self, spatial: Sequence[int]) -> list[int]:
+        """Voxels that each dimension lacks to the next multiple."""
         if len(spatial) != len(self.factors):
             raise ValueError(f"expected {len(self.factors)} spatial dimensions, got size {tuple(spatial)}")
-        missing = [-n % f for n, f in zip(spatial, self.factors, strict=True)]
+        return [-n % f for n, f in zip(spatial, self.factors, strict=True)]
+
+    def widths(self, spatial: Sequence[int]) -> list[tuple[int, int]]:
+        """Voxels to add before and after, per dimension."""
+        missing = self.missing(spatial)
         if any(missing) and self.mode is None:
             raise ValueError(
                 f"expected a spatial size divisible by {self.factors}, got {tuple(spatial)}: "
