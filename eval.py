@@ -37,12 +37,12 @@ def evaluate(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
     run = build(config)
     check_architecture(read_checkpoint(checkpoint), run.task, config.model["_target_"])
     run.task.to(run.trainer.strategy.root_device)
-    run.task.check_data(run.datamodule)  # type: ignore[operator]
+    run.task.check_data(run.datamodule)
     tested = run.trainer.test(run.task, run.datamodule, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
     summary = summarise(run, dict(tested[0]), str(checkpoint), time.perf_counter() - started)
     if run.trainer.is_global_zero:
         write_summary(summary)
-        print_table(summary)
+        print_table(summary, run.task.report(summary["metrics"]))
     return summary
 
 

@@ -54,7 +54,7 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
     _finish_loggers(run)
     if run.trainer.is_global_zero:
         write_summary(summary)
-        print_table(summary)
+        print_table(summary, run.task.report(summary["metrics"]))
     return summary
 
 
@@ -65,7 +65,7 @@ def _check_before_training(run: Run, checkpoint: str | None) -> None:
         check_architecture(read_checkpoint(Path(checkpoint)), run.task, run.config.model["_target_"])
     # On the device of the training: one volume of the paper's size is long work for a CPU.
     run.task.to(run.trainer.strategy.root_device)
-    run.task.check_data(run.datamodule)  # type: ignore[operator]
+    run.task.check_data(run.datamodule)
     # Loggers open their files before any callback could make the folder.
     Path(run.config.run_dir).mkdir(parents=True, exist_ok=True)
 

@@ -39,6 +39,7 @@ class TinyVolumes(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.size = size
+        self.sample_shape = (1, size, size, size)
         self.counts = {"train": num_train, "val": num_val, "test": num_test}
         self.batch_size = batch_size
 

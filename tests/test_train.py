@@ -18,7 +18,7 @@ import torch
 from hydra.utils import instantiate
 
 import train
-from src.tasks.reconstruction import NonFiniteLossError
+from src.tasks.base import NonFiniteLossError
 from src.utils.composition import compose_config
 from tests.fakes import tiny_overrides
 
@@ -177,7 +177,7 @@ def test_nan_loss_names_step_and_remedies_and_leaves_no_checkpoint(tmp_path: Pat
     ("arguments", "message"),
     [
         (["modle=unet"], "did you mean 'model'?"),
-        (["model=unett"], "expected model to be one of iunet, unet, got 'unett'; did you mean 'unet'?"),
+        (["model=unett"], "got 'unett'; did you mean 'unet'?"),
         (["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'?"),
         (["scale=smal"], "did you mean 'small'?"),
         (["resume=/nowhere"], "expected a checkpoint or a run folder"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ import numpy as np
 import pytorch_lightning as pl
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from src.utils.files import atomic_write
+from src.callbacks.pictures import publish
 
 AXES = "zyx"
 
@@ -93,23 +91,5 @@ class ImageLog(pl.Callback):
                 continue
             keys = {"FBP": "input", "network": "output", "truth": "target"}
             volumes = {title: outputs[key][position, 0] for title, key in keys.items()}
-            self._publish(trainer, triptych(volumes, data_range), f"{stage}-{index:03d}", tail)
-
-    def _publish(self, trainer: pl.Trainer, figure: Figure, name: str, tail: str) -> None:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=120)
-        path = self.dirpath / f"{name}{tail}.png"
-        with atomic_write(path) as file:
-            file.write(buffer.getvalue())
-        for logger in trainer.loggers:
-            _send(logger, f"images/{name}", path, trainer.global_step)
-
-
-def _send(logger: Logger, key: str, path: Path, step: int) -> None:
-    if isinstance(logger, WandbLogger):
-        # No step: W&B's own counter runs ahead of Lightning's.
-        logger.log_image(key, [str(path)])
-    elif isinstance(logger, TensorBoardLogger):
-        from matplotlib.image import imread
-
-        logger.experiment.add_image(key, imread(path)[..., :3], step, dataformats="HWC")
+            name = f"{stage}-{index:03d}"
+            publish(trainer, triptych(volumes, data_range), self.dirpath / f"{name}{tail}.png", f"images/{name}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from src.invertible import InvertibleModule, invertible_roots
 from src.invertible.reconstruction import relative_error
+
+ENTRY_POINTS = ("forward", "forward_and_logdet")
 
 
 def relative_inversion_error(module: InvertibleModule, x: Tensor) -> float:
@@ -40,7 +42,7 @@ class Invertibility(pl.Callback):
     def __init__(self) -> None:
         self.last_error: float | None = None
         self._inputs: dict[str, Tensor] = {}
-        self._hooks: list[RemovableHandle] = []
+        self._parts: list[InvertibleModule] = []
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -49,7 +51,7 @@ class Invertibility(pl.Callback):
         if batch_idx > 0:
             return
         for name, part in _bijections(pl_module).items():
-            self._hooks.append(part.register_forward_pre_hook(self._catcher(name)))
+            self._stand_before(part, name)
 
     def on_validation_batch_end(
         self,
@@ -63,7 +65,7 @@ class Invertibility(pl.Callback):
         """Invert what the parts made of their inputs."""
         if batch_idx > 0:
             return
-        self._remove_hooks()
+        self._step_aside()
         inputs, self._inputs = self._inputs, {}
         if not inputs:
             return
@@ -73,16 +75,25 @@ class Invertibility(pl.Callback):
         pl_module.log("val/invertibility_error", self.last_error, on_epoch=True, reduce_fx="max", sync_dist=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave no hook behind."""
-        self._remove_hooks()
+        """Leave nothing behind."""
+        self._step_aside()
 
-    def _catcher(self, name: str) -> Any:
-        def catch(module: nn.Module, args: tuple[Any, ...]) -> None:
-            self._inputs[name] = args[0].detach()
+    def _stand_before(self, part: InvertibleModule, name: str) -> None:
+        """Note the input of a part, called with or without a log-determinant, by attributes that hide its methods."""
 
-        return catch
+        def catching(method: Callable) -> Callable:
+            def call(x: Tensor, *condition: Any) -> Any:
+                self._inputs[name] = x.detach()
+                return method(x, *condition)
 
-    def _remove_hooks(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+            return call
+
+        for entry_point in ENTRY_POINTS:
+            setattr(part, entry_point, catching(getattr(part, entry_point)))
+        self._parts.append(part)
+
+    def _step_aside(self) -> None:
+        for part in self._parts:
+            for entry_point in ENTRY_POINTS:
+                delattr(part, entry_point)
+        self._parts.clear()

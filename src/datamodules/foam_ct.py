@@ -182,6 +182,11 @@ class FoamCTDataModule(pl.LightningDataModule):
         if tasks:
             run_parallel(build_volume, tasks, self.generation_workers, "Simulating CT volumes")
 
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape (1, N, N, N) of an input and of its target."""
+        return (1, self.size, self.size, self.size)
+
     def _paths(self, split: str) -> list[Path]:
         return [self.cache_folder / split / f"{index:05d}.npz" for index in range(self.num_volumes[split])]
 

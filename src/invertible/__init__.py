@@ -8,11 +8,12 @@ from .all_in_one import AllInOneBlock, GlobalAffine
 from .backprop import POLICIES, invertible_roots, set_backprop
 from .coupling import AdditiveCoupling, Coupling, TwoSidedCoupling
 from .fourier import FourierConvolution
+from .fourier_norm import fourier_norm_bound
 from .graph import Graph, GraphNet
 from .interop import ForeignModule, FreiaModule
 from .kept import keep_input
 from .linear import InvertibleConv1x1, Permutation
-from .lipschitz import LipSwish, SpectralNormalised, bound_lipschitz, fourier_norm_bound, lipschitz_constant
+from .lipschitz import LipSwish, SpectralNormalised, bound_lipschitz, lipschitz_constant
 from .logdet import ExactLogDet, LogDetEstimator, RussianRouletteLogDet, TruncatedLogDet
 from .mixing import OrthogonalMixing
 from .module import Composite, Inverse, InvertibleModule, OnChannels, Sequential, VolumePreserving

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from .coupling import SubnetConstructor
 from .lipschitz import SpectralNormalised, bound_lipschitz, lipschitz_constant
-from .logdet import LOGDET_ESTIMATORS, LogDetEstimator
+from .logdet import LogDetEstimator, logdet_estimator
 from .module import InvertibleModule
 from .replay import AutocastState
 
@@ -91,6 +91,7 @@ class ResidualBlock(InvertibleModule):
             `bound_lipschitz`.
         coefficient: c, the bound of each normalised layer.
         logdet: ``exact``, ``truncated``, ``roulette``, or an estimator of `logdet.py`.
+        eval_logdet: the same for evaluation mode; None for that of training.
         tolerance: relative change at which the inversion ends; twice the rounding error by default.
         max_iterations: the inversion gives up after so many, with a `FixedPointWarning`.
 
@@ -106,6 +107,7 @@ class ResidualBlock(InvertibleModule):
         *,
         coefficient: float = 0.9,
         logdet: str | LogDetEstimator = "exact",
+        eval_logdet: str | LogDetEstimator | None = None,
         tolerance: float | None = None,
         max_iterations: int = 1000,
     ) -> None:
@@ -116,13 +118,12 @@ class ResidualBlock(InvertibleModule):
             raise ValueError(f"expected a positive tolerance, got {tolerance}")
         if max_iterations < 1:
             raise ValueError(f"expected max_iterations >= 1, got {max_iterations}")
-        if isinstance(logdet, str) and logdet not in LOGDET_ESTIMATORS:
-            raise ValueError(f"expected logdet to be one of {', '.join(LOGDET_ESTIMATORS)}, got {logdet!r}")
         self.channels = channels
         self.subnet = bound_lipschitz(subnet(channels, channels), coefficient)
         if not lipschitz_constant(self.subnet) < 1:
             raise ValueError(f"expected a contraction, got Lipschitz constant {lipschitz_constant(self.subnet):.3g}")
-        self.logdet: LogDetEstimator = LOGDET_ESTIMATORS[logdet]() if isinstance(logdet, str) else logdet
+        self.logdet = logdet_estimator(logdet)
+        self.eval_logdet = None if eval_logdet is None else logdet_estimator(eval_logdet)
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self.last_inversion: Convergence | None = None
@@ -162,10 +163,15 @@ class ResidualBlock(InvertibleModule):
         with torch.inference_mode(False), torch.enable_grad():
             start = x if create_graph and x.requires_grad else _leaf(x)
             g = self.residual(start)
-            logdet = self.logdet(g, start, create_graph=create_graph)
+            logdet = self.estimator(g, start, create_graph=create_graph)
         if not create_graph:
             g, logdet = g.detach(), logdet.detach()
         return x + g, logdet
+
+    @property
+    def estimator(self) -> LogDetEstimator:
+        """The estimator of the present mode, training or evaluation."""
+        return self.logdet if self.training or self.eval_logdet is None else self.eval_logdet
 
     def certified_lipschitz_constant(self) -> float:
         """Upper bound of ``Lip(g)`` at the input sizes met so far, not from power iteration but from the Fourier
@@ -175,7 +181,7 @@ class ResidualBlock(InvertibleModule):
         return lipschitz_constant(self.subnet) * excess
 
     def extra_repr(self) -> str:
-        return f"logdet={self.logdet}"
+        return f"logdet={self.logdet}" + (f", eval_logdet={self.eval_logdet}" if self.eval_logdet else "")
 
 
 def _leaf(x: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.invertible.coupling import AdditiveCoupling, SubnetConstructor
+from src.invertible.actnorm import ActNorm
+from src.invertible.coupling import AdditiveCoupling, Coupling, SubnetConstructor
 from src.invertible.mixing import OrthogonalMixing
 from src.invertible.module import Inverse, InvertibleModule, OnChannels, Sequential
-from src.invertible.resampling import Downsampling, per_dimension
+from src.invertible.resampling import Downsampling
 
 from .blocks import ConvBlock, check_spatial_dims
+from .iunet_layout import achievable_channels, couplings_per_level, layout, strides_per_level
 from .padding import Padding
 
 
@@ -42,6 +43,8 @@ class IUNet(InvertibleModule):
         strides: of each downsampling: one number, one per dimension, or a list of either, one per downsampling.
         subnet: constructor ``(in_channels, out_channels) -> module`` of the coupling functions; by default a
             `ConvBlock` with layer norm that starts at zero.
+        coupling: class of the couplings: `AdditiveCoupling` as in the paper, `GlowCoupling` for a flow.
+        actnorm: an `ActNorm` before each coupling, for flows; the network then starts as the identity up to these.
         resampling: options of every `Downsampling`: ``method``, ``init``, ``learnable``, ``num_reflections``.
         mixing_frequency: channel mixing after every n-th coupling; −1: before every split and after every
             concatenation only; 0: never.
@@ -63,6 +66,8 @@ class IUNet(InvertibleModule):
         *,
         strides: int | Sequence[int | Sequence[int]] = 2,
         subnet: SubnetConstructor | None = None,
+        coupling: Callable[..., Coupling] = AdditiveCoupling,
+        actnorm: bool = False,
         resampling: dict[str, Any] | None = None,
         mixing_frequency: int = -1,
         mixing: dict[str, Any] | None = None,
@@ -78,7 +83,7 @@ class IUNet(InvertibleModule):
             raise ValueError(f"expected mixing_frequency to be -1, 0 or positive, got {mixing_frequency}")
         self.strides = strides_per_level(strides, len(channels) - 1, spatial_dims)
         self.channels = achievable_channels(channels, self.strides)
-        self.num_couplings = _couplings_per_level(num_couplings, len(channels))
+        self.num_couplings = couplings_per_level(num_couplings, len(channels))
         self.in_channels = self.channels[0]
         self.revert_padding = revert_padding
         factors = [math.prod(column) for column in zip(*self.strides, strict=True)] or [1] * spatial_dims
@@ -86,6 +91,8 @@ class IUNet(InvertibleModule):
         parts = _Parts(
             spatial_dims=spatial_dims,
             subnet=subnet or functools.partial(ConvBlock, spatial_dims=spatial_dims, zero_init=True),
+            coupling=coupling,
+            actnorm=actnorm,
             resampling=resampling or {},
             mixing_frequency=mixing_frequency,
             mixing=mixing or {},
@@ -185,11 +192,15 @@ class _Parts:
         self,
         spatial_dims: int,
         subnet: SubnetConstructor,
+        coupling: Callable[..., Coupling],
+        actnorm: bool,
         resampling: dict[str, Any],
         mixing_frequency: int,
         mixing: dict[str, Any],
     ) -> None:
         self.subnet = subnet
+        self.coupling = coupling
+        self.actnorm = actnorm
         self.mixing_frequency = mixing_frequency
         self._make_down = functools.partial(Downsampling, spatial_dims=spatial_dims, **resampling)
         self._make_mixing = functools.partial(OrthogonalMixing, **mixing)
@@ -199,13 +210,17 @@ class _Parts:
         encoder: list[InvertibleModule] = []
         decoder: list[InvertibleModule] = []
         for i in range(count):
-            encoder.append(AdditiveCoupling(channels, self.subnet, flip=i % 2 == 1))
-            decoder.insert(0, AdditiveCoupling(channels, self.subnet, flip=i % 2 == 1))
+            encoder += self._normalised_coupling(channels, flip=i % 2 == 1)
+            decoder[:0] = self._normalised_coupling(channels, flip=i % 2 == 1)
             if self.mixing_frequency > 0 and (i + 1) % self.mixing_frequency == 0:
                 self._append_mixing(channels, encoder, decoder)
         if self.mixing_frequency == -1 and not is_last:
             self._append_mixing(channels, encoder, decoder)
         return Sequential(*encoder), Sequential(*decoder)
+
+    def _normalised_coupling(self, channels: int, *, flip: bool) -> list[InvertibleModule]:
+        coupling = self.coupling(channels, self.subnet, flip=flip)
+        return [ActNorm(channels), coupling] if self.actnorm else [coupling]
 
     def _append_mixing(self, channels: int, encoder: list[InvertibleModule], decoder: list[InvertibleModule]) -> None:
         mixing, unmixing = _pair(functools.partial(self._make_mixing, channels))
@@ -221,74 +236,3 @@ def _pair(make: Callable[[], Any]) -> tuple[Any, Inverse]:
     first, second = make(), make()
     second.load_state_dict(first.state_dict())
     return first, Inverse(second)
-
-
-def strides_per_level(
-    strides: int | Sequence[int | Sequence[int]], num_downsamplings: int, spatial_dims: int
-) -> list[tuple[int, ...]]:
-    """One stride tuple per downsampling, from one number, one per dimension, or a list of either per downsampling.
-
-    A flat list of numbers is read per dimension if its length is ``spatial_dims``, else per downsampling.
-
-    Raises:
-        ValueError: for other forms.
-    """
-    if isinstance(strides, int):
-        return [per_dimension(strides, spatial_dims, "strides")] * num_downsamplings
-    if all(isinstance(s, int) for s in strides) and len(strides) == spatial_dims:
-        return [per_dimension(strides, spatial_dims, "strides")] * num_downsamplings  # type: ignore[arg-type]
-    if len(strides) != num_downsamplings:
-        raise ValueError(
-            f"expected one stride, {spatial_dims} (one per dimension) or a list of {num_downsamplings} (one per "
-            f"downsampling), got {list(strides)}"
-        )
-    return [per_dimension(s, spatial_dims, "strides") for s in strides]
-
-
-def achievable_channels(desired: Sequence[int], strides: Sequence[tuple[int, ...]]) -> list[int]:
-    """The channels per level closest to the desired ones: ``C_{i+1} = σ_i k`` with ``1 ≤ k ≤ C_i − 1``.
-
-    Raises:
-        ValueError: where a level has only one channel, which cannot be split.
-    """
-    channels = [desired[0]]
-    for wanted, stride in zip(desired[1:], strides, strict=True):
-        if channels[-1] < 2:
-            raise ValueError(f"expected at least 2 channels to split, got {channels[-1]} on level {len(channels)}")
-        multiplier = math.prod(stride)
-        split_off = min(max(round(wanted / multiplier), 1), channels[-1] - 1)
-        channels.append(multiplier * split_off)
-    if channels != list(desired):
-        warnings.warn(
-            f"channels={list(desired)} with strides {list(strides)} cannot be achieved exactly; "
-            f"using the closest achievable channels={channels}",
-            stacklevel=3,
-        )
-    return channels
-
-
-def _couplings_per_level(num_couplings: int | Sequence[int], num_levels: int) -> list[int]:
-    counts = [num_couplings] * num_levels if isinstance(num_couplings, int) else list(num_couplings)
-    if len(counts) != num_levels or min(counts) < 0:
-        raise ValueError(f"expected num_couplings to be one number or {num_levels}, none negative, got {counts}")
-    return counts
-
-
-def layout(channels: Sequence[int], num_couplings: Sequence[int], strides: Sequence[tuple[int, ...]]) -> str:
-    """Lines such as ``16-16-(12+4) … (12+4)-16-16``, one per level, indented by depth."""
-    sides = []
-    for level, (width, count) in enumerate(zip(channels, num_couplings, strict=True)):
-        blocks = [str(width)] * max(count, 1)
-        split = ""
-        if level < len(channels) - 1:
-            split_off = channels[level + 1] // math.prod(strides[level])
-            split = f"({width - split_off}+{split_off})"
-        sides.append((blocks, split))
-    lines: list[str] = []
-    for blocks, split in reversed(sides):
-        left, right = "-".join([*blocks, split] if split else blocks), "-".join([split, *blocks] if split else blocks)
-        below = len(lines[0]) if lines else 0
-        gap = max(below - 2 * len(split), 3)
-        lines = [left + "-" * gap + right, *lines]
-    total = len(lines[0])
-    return "\n".join(line.center(total).rstrip() for line in lines)

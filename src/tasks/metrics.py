@@ -61,3 +61,9 @@ def quality(output: Tensor, target: Tensor, data_range: float) -> Tensor:
     with torch.autocast(output.device.type, enabled=False):
         output, target = output.float(), target.float()
         return torch.stack([psnr(output, target, data_range), ssim(output, target, data_range)], dim=1)
+
+
+def relative_errors(found: Tensor, expected: Tensor) -> Tensor:
+    """Return ``‖found − expected‖ / ‖expected‖`` of each sample in the ℓ2 norm, shape (B,), in double precision."""
+    difference = (found.double() - expected.double()).flatten(start_dim=1).norm(dim=1)
+    return difference / expected.double().flatten(start_dim=1).norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 
 from src.callbacks.run_config import RunConfig
+from src.tasks.base import Task
 from src.utils.quiet import quiet_libraries
 from src.utils.targets import check_targets
 
@@ -22,7 +23,7 @@ class Run:
 
     config: DictConfig
     datamodule: pl.LightningDataModule
-    task: pl.LightningModule
+    task: Task
     trainer: pl.Trainer
     callbacks: dict[str, pl.Callback]
 

@@ -11,10 +11,10 @@ from src.utils.suggestions import did_you_mean
 
 # configs/train.yaml and its groups define these; an experiment's own values go under `network` or into its groups.
 TOP_LEVEL_KEYS = (
-    *("experiment", "scale", "seed", "backprop", "run_dir", "resume", "test", "debug", "monitor", "network"),
+    *("experiment", "scale", "seed", "backprop", "run_dir", "resume", "test", "debug", "monitor", "network", "image"),
     *("datamodule", "model", "task", "trainer", "logger", "callbacks"),
 )
-OPTIONAL_KEYS = {"network", "logger", "callbacks"}
+OPTIONAL_KEYS = {"network", "image", "logger", "callbacks"}
 
 
 def check_config(config: DictConfig) -> None:
@@ -47,6 +47,6 @@ def plain(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
 
 
 def model_name(config: DictConfig) -> str:
-    """Return the network's name for people: the class of its invertible body where it has one, else its own class."""
-    node = config.model.get("body", config.model)
+    """Return the network's name for people: the class of its body or flow where it has one, else its own class."""
+    node = next((config.model[key] for key in ("body", "flow") if key in config.model), config.model)
     return str(node["_target_"]).rpartition(".")[2].lower()

@@ -14,6 +14,7 @@ from torch import nn
 from src.callbacks.invertibility import Invertibility
 from src.callbacks.peak_memory import GIB, PeakMemory
 from src.callbacks.step_time import StepTime
+from src.tasks.base import Report
 from src.utils.build import Run
 from src.utils.config import model_name, plain
 from src.utils.files import write_text
@@ -69,16 +70,15 @@ def write_summary(summary: dict[str, Any]) -> Path:
     return path
 
 
-def print_table(summary: dict[str, Any], console: Console | None = None) -> None:
-    """Print FBP against the network, then what the run cost and where its files are."""
+def print_table(summary: dict[str, Any], report: Report | None = None, console: Console | None = None) -> None:
+    """Print the task's result, then what the run cost and where its files are."""
     console = console or Console()
-    metrics = summary["metrics"]
-    if "test/psnr" in metrics:
-        quality = Table(title=f"{summary['experiment']} ({summary['scale']}): test set")
-        for column in ("", "FBP", summary["model"], "gain"):
-            quality.add_column(column, justify="left" if not column else "right")
-        quality.add_row("PSNR (dB)", *_compare(metrics["test/psnr_fbp"], metrics["test/psnr"], 2))
-        quality.add_row("SSIM", *_compare(metrics["test/ssim_fbp"], metrics["test/ssim"], 4))
+    if report is not None:
+        quality = Table(title=f"{summary['experiment']} ({summary['scale']}), {summary['model']}: test set")
+        for position, column in enumerate(report.columns):
+            quality.add_column(column, justify="right" if position else "left")
+        for row in report.rows:
+            quality.add_row(*row)
         console.print(quality)
     cost = Table(show_header=False)
     for label, value in _costs(summary):
@@ -86,12 +86,6 @@ def print_table(summary: dict[str, Any], console: Console | None = None) -> None
     console.print(cost)
     # Outside of the table, where a long path is not cut.
     console.print(f"files: {summary['run_dir']}", soft_wrap=True, highlight=False)
-
-
-def _compare(before: float | None, after: float | None, digits: int) -> list[str]:
-    if before is None or after is None:
-        return ["-" if value is None else f"{value:.{digits}f}" for value in (before, after)] + ["-"]
-    return [f"{before:.{digits}f}", f"{after:.{digits}f}", f"{after - before:+.{digits}f}"]
 
 
 def _costs(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.models.blocks import NORMS, ConvBlock, ProjectionConv
-from src.models.iunet import IUNet, strides_per_level
+from src.models.iunet import IUNet
+from src.models.iunet_layout import strides_per_level
 from src.models.lifted import Lifted
 from src.models.padding import PADDING_MODES, Padding
 from src.models.unet import UNet

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.tasks.reconstruction import NonFiniteLossError, Reconstruction
+from src.tasks.base import NonFiniteLossError
+from src.tasks.reconstruction import Reconstruction
 from tests.fakes import ToNaN
 
 
@@ -51,20 +52,20 @@ class Crop(nn.Conv3d):
 @pytest.mark.parametrize(
     ("net", "data", "message"),
     [
-        (Crop(), {}, r"maps \(1, 1, 12, 12, 12\) to the same shape, got \(1, 1, 10, 10, 10\)"),
+        (Crop(), {}, r"maps \(1, 12, 12, 12\) to the same shape, got \(1, 10, 10, 10\)"),
         (nn.Conv3d(1, 1, 1), {"data_range": 2.0}, r"task\.data_range 2\.0 of the data, got 1\.0"),
-        (nn.Conv3d(1, 1, 1), {"size": 10}, "at least 11"),
+        (nn.Conv3d(1, 1, 1), {"sample_shape": (1, 10, 10, 10)}, "at least 11"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(net: nn.Module, data: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        task(net).check_data(SimpleNamespace(**{"size": 12, "data_range": 1.0, **data}))
+        task(net).check_data(SimpleNamespace(**{"sample_shape": (1, 12, 12, 12), "data_range": 1.0, **data}))
 
 
 def test_the_check_changes_nothing() -> None:
     net = nn.Sequential(nn.Conv3d(1, 1, 1), nn.BatchNorm3d(1))
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    task(net).check_data(SimpleNamespace(size=12, data_range=1.0))
+    task(net).check_data(SimpleNamespace(sample_shape=(1, 12, 12, 12), data_range=1.0))
     assert net.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
@@ -77,3 +78,12 @@ def test_bad_settings_are_refused(settings: dict[str, Any]) -> None:
 
 def test_without_a_schedule_the_rate_is_constant() -> None:
     assert isinstance(task(nn.Conv3d(1, 1, 1)).configure_optimizers(), torch.optim.SGD)
+
+
+def test_the_report_sets_fbp_against_the_network() -> None:
+    reconstruction = task(nn.Conv3d(1, 1, 1))
+    metrics = {"test/psnr_fbp": 14.0, "test/psnr": 20.5, "test/ssim_fbp": 0.25, "test/ssim": None}
+    report = reconstruction.report(metrics)
+    assert report is not None
+    assert report.rows == [["PSNR (dB)", "14.00", "20.50", "+6.50"], ["SSIM", "0.2500", "-", "-"]]
+    assert reconstruction.report({}) is None

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from src.tasks.base import Report
 from src.utils.composition import compose_config
 from src.utils.provenance import git_commit, hardware, versions
 from src.utils.run_folder import ENVIRONMENT_VARIABLE, choose_run_dir
@@ -85,12 +86,10 @@ def test_a_run_keeps_its_name_and_a_sweep_gives_its_own(no_account: Path, monkey
 
 
 def summary(**changes: Any) -> dict[str, Any]:
-    quality = {"test/psnr_fbp": 14.0, "test/psnr": 20.5, "test/ssim_fbp": 0.25, "test/ssim": 0.75}
     return {
         "experiment": "ct_postproc",
         "scale": "small",
         "model": "iunet",
-        "metrics": quality,
         "steps": 10,
         "epochs": 2,
         "num_parameters": 12345,
@@ -104,22 +103,22 @@ def summary(**changes: Any) -> dict[str, Any]:
     }
 
 
-def printed(**changes: Any) -> str:
+def printed(with_report: bool = True, **changes: Any) -> str:
     text = io.StringIO()
-    print_table(summary(**changes), Console(file=text, width=100))
+    report = Report(["", "FBP", "network"], [["PSNR (dB)", "14.00", "20.50"]]) if with_report else None
+    print_table(summary(**changes), report, Console(file=text, width=100))
     return text.getvalue()
 
 
-def test_the_table_sets_fbp_against_the_network() -> None:
+def test_the_tables_show_the_report_and_the_costs() -> None:
     rows = {line.split("│")[1].strip(): line for line in printed().splitlines() if "│" in line}
-    assert [cell.strip() for cell in rows["PSNR (dB)"].split("│")[2:5]] == ["14.00", "20.50", "+6.50"]
-    assert [cell.strip() for cell in rows["SSIM"].split("│")[2:5]] == ["0.2500", "0.7500", "+0.5000"]
+    assert [cell.strip() for cell in rows["PSNR (dB)"].split("│")[2:4]] == ["14.00", "20.50"]
+    assert "ct_postproc (small), iunet: test set" in printed()
     assert "12,345" in rows["parameters"] and "12.3 ms" in rows["time per step"]
     assert "2.00 GiB (cuda, allocated)" in rows["peak memory"] and "3.21e-07" in rows["invertibility error"]
     assert printed().splitlines()[-1] == "files: outputs/a"
 
 
 def test_the_table_leaves_out_what_was_not_measured() -> None:
-    text = printed(metrics={}, step_time_s=None, peak_memory_bytes=None, invertibility_error=None)
+    text = printed(with_report=False, step_time_s=None, peak_memory_bytes=None, invertibility_error=None)
     assert all(word not in text for word in ("PSNR", "step", "memory", "invertibility"))
-    assert "-" in printed(metrics={**summary()["metrics"], "test/psnr": None})

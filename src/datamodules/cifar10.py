@@ -1,0 +1,148 @@
+"""CIFAR-10: 32×32 colour images of ten kinds of things, 50,000 to train and 10,000 to test."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.datamodules.downloads import DataFiles, download
+from src.datamodules.images import ImageDataModule
+
+SAMPLE_SHAPE = (3, 32, 32)
+CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+META = "batches.meta"
+BATCHES = {"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "test": ("test_batch",)}
+
+
+class CIFAR10Files(DataFiles):
+    """The batches of CIFAR-10 and the names of its classes, as the archive for Python has them."""
+
+    title = "CIFAR-10"
+    subfolder = "cifar-10-batches-py"
+    names = (META, *BATCHES["train"], *BATCHES["test"])
+
+    def checksums(self) -> dict[str, str]:
+        """Return the md5 sums of the extracted files."""
+        from torchvision.datasets import CIFAR10
+
+        return {**dict(CIFAR10.train_list), **dict(CIFAR10.test_list), META: CIFAR10.meta["md5"]}
+
+    def source(self) -> str:
+        """Return the address of the archive."""
+        from torchvision.datasets import CIFAR10
+
+        return CIFAR10.url
+
+    def fetch(self, names: Sequence[str], folder: Path) -> Path:
+        """Extract the archive, the one in the data folder if it is there, otherwise a downloaded one."""
+        from torchvision.datasets import CIFAR10
+        from torchvision.datasets.utils import check_integrity, extract_archive
+
+        archive = self.data_dir / CIFAR10.filename
+        if not check_integrity(archive, CIFAR10.tgz_md5):
+            archive = download([CIFAR10.url], folder, CIFAR10.filename, CIFAR10.tgz_md5)
+        extract_archive(archive, folder)
+        return folder / CIFAR10.base_folder
+
+    def parse(self, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
+        """Return images (N, 3, 32, 32) and labels (N,) of a batch; check the names in the file that has them."""
+        content = load_python2_pickle(path)
+        if path.name != META:
+            return _images_and_labels(content)
+        names = content.get(b"label_names")
+        expected = [name.encode() for name in CLASS_NAMES]
+        if names != expected:
+            raise ValueError(f"expected label_names {expected}, got {names}")
+        return None
+
+    def read_split(self, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Return images (N, 3, 32, 32) and labels (N,) in the order of the files."""
+        images, labels = zip(*map(self.read, BATCHES[split]), strict=True)
+        return np.concatenate(images), np.concatenate(labels)
+
+
+class CIFAR10DataModule(ImageDataModule):
+    """Tiny colour images (Krizhevsky, 2009), (3, 32, 32); augmented by flips and shifts of up to 4 pixels."""
+
+    files_class = CIFAR10Files
+    sample_shape = SAMPLE_SHAPE
+    class_names = CLASS_NAMES
+    train_size = 50_000
+    test_size = 10_000
+    MEAN = (0.4914, 0.4822, 0.4465)
+    STD = (0.2470, 0.2435, 0.2616)
+    max_shift = 4
+    flips = True
+
+
+def _images_and_labels(content: dict[bytes, Any]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    data, labels = content.get(b"data"), content.get(b"labels")
+    row = math.prod(SAMPLE_SHAPE)
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != row:
+        found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+        raise ValueError(f"expected data as uint8 (N, {row}), got {found}")
+    if not isinstance(labels, list) or len(labels) != len(data):
+        found = f"a list of {len(labels)}" if isinstance(labels, list) else type(labels).__name__
+        raise ValueError(f"expected labels as a list of {len(data)}, got {found}")
+    wrong = [label for label in labels if type(label) is not int or not 0 <= label < len(CLASS_NAMES)]
+    if wrong:
+        raise ValueError(f"expected labels as integers from 0 to 9, got {wrong[0]!r}")
+    return data.reshape(-1, *SAMPLE_SHAPE), np.array(labels, np.int64)
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    """Stand for ``_codecs.encode``, by which protocol 2 of Python 3 writes bytes."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+_RECONSTRUCT: Callable[..., Any] = np.empty(0).__reduce__()[0]  # type: ignore[assignment]
+_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _encode_latin1,
+}
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Unpickles plain values and numpy arrays, and nothing that could run code; strings of Python 2 become bytes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="bytes")
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return one of the few functions that arrays are made by.
+
+        Raises:
+            UnpicklingError: for any other name.
+        """
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name}, which no array needs and which could run code")
+        return _ALLOWED[module, name]
+
+
+def load_python2_pickle(path: Path) -> dict[bytes, Any]:
+    """Return the dict of a pickle file.
+
+    Raises:
+        ValueError: if the file is damaged, or holds anything but plain values and arrays.
+    """
+    with path.open("rb") as file:
+        try:
+            content = ArrayUnpickler(file).load()
+        except Exception as error:  # a damaged pickle can raise anything
+            raise ValueError(
+                f"expected a pickle of arrays and plain values, got {type(error).__name__}: {error}"
+            ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a pickled dict, got {type(content).__name__}")
+    return content

@@ -1,0 +1,239 @@
+"""Labelled images held in memory, a whole batch taken at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from src.datamodules.downloads import DataFiles
+
+Batch = dict[str, Tensor]
+
+VALUES = ("unit", "standardised", "integers")
+
+
+def random_crop(images: Tensor, max_shift: int) -> Tensor:
+    """Shift each image (B, C, H, W) by its own random −max_shift … max_shift pixels along H and W; zeros come in."""
+    batch, channels, height, width = images.shape
+    padded = F.pad(images, (max_shift,) * 4)
+    top, left = torch.randint(2 * max_shift + 1, (2, batch, 1))
+    rows = (top + torch.arange(height))[:, None, :, None]  # (B, 1, H, 1)
+    columns = (left + torch.arange(width))[:, None, None, :]  # (B, 1, 1, W)
+    return padded[torch.arange(batch).view(-1, 1, 1, 1), torch.arange(channels).view(-1, 1, 1), rows, columns]
+
+
+def random_flip(images: Tensor) -> Tensor:
+    """Mirror each image (B, C, H, W) left to right with probability 1/2."""
+    mirrored = torch.randint(2, (len(images), 1, 1, 1), dtype=torch.bool)
+    return torch.where(mirrored, images.flip(-1), images)
+
+
+def augmented(images: Tensor, max_shift: int, flips: bool) -> Tensor:
+    """Return images (B, C, H, W), each shifted, and if asked for flipped, at random."""
+    shifted = random_crop(images, max_shift)
+    return random_flip(shifted) if flips else shifted
+
+
+def converted(images: Tensor, values: str, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return grey values, uint8 (B, C, H, W), as float32 `values`; see `ImageDataModule`."""
+    if values == "integers":
+        return images.float()
+    unit = images.float() / 255
+    if values == "unit":
+        return unit
+    return (unit - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+
+
+class LabelledImages(Dataset[Batch]):
+    """Images in memory with their labels.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,).
+        convert: from grey values, uint8 (B, C, H, W), to what a network takes.
+        augment: changes the grey values of a batch before that.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        convert: Callable[[Tensor], Tensor],
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.convert = convert
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Batch:
+        return {name: values[0] for name, values in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Return a whole batch, which torch's DataLoader asks for by this name."""
+        index = torch.tensor(indices)
+        images = self.images[index]
+        if self.augment is not None:
+            images = self.augment(images)
+        return {"image": self.convert(images), "label": self.labels[index], "index": index}
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Images of a public data set, with their labels.
+
+    Batches are dicts of "image", float32 (B, C, H, W), "label", int64 (B,), and "index", int64 (B,), the place in the
+    split. The first images of the training file are for training, its last ones for validation.
+
+    Args:
+        data_dir: the folder of all data sets, laid out as torchvision does.
+        num_train, num_val, num_test: images; None for all the rest of the file.
+        values: what "image" holds of grey values k = 0 … 255: ``unit`` k / 255; ``standardised`` (k / 255 − mean) / std
+            with the MEAN and STD of each channel over the training file; ``integers`` k.
+        augment: shift, and where a mirrored image keeps its meaning flip, each training image at random.
+        batch_size, num_workers, pin_memory: of the data loaders.
+        download: fetch files that are missing or damaged.
+        verify_checksums: hold the files against their md5 sums; false for files of one's own in the same format.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    files_class: type[DataFiles]
+    sample_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    train_size: int
+    test_size: int
+    MEAN: tuple[float, ...]
+    STD: tuple[float, ...]
+    max_shift: int
+    flips: bool
+
+    def __init__(
+        self,
+        data_dir: str = "data",
+        num_train: int | None = None,
+        num_val: int | None = 5000,
+        num_test: int | None = None,
+        values: str = "unit",
+        augment: bool = False,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        download: bool = True,
+        verify_checksums: bool = True,
+    ) -> None:
+        super().__init__()
+        lowest = {"num_train": 1, "num_val": 0, "num_test": 1, "batch_size": 1, "num_workers": 0}
+        given = dict(zip(lowest, (num_train, num_val, num_test, batch_size, num_workers), strict=True))
+        for name, value in given.items():
+            if value is not None and value < lowest[name]:
+                raise ValueError(f"expected {name} of at least {lowest[name]}, got {value}")
+        if num_train is None and num_val is None:
+            raise ValueError("expected num_train or num_val as a number, got None for both")
+        if values not in VALUES:
+            raise ValueError(f"expected values as one of {', '.join(VALUES)}, got {values!r}")
+        self.num_train = num_train
+        self.num_val = num_val
+        self.num_test = num_test
+        self.values = values
+        self.augment = augment
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self.download = download
+        self.files = self.files_class(data_dir, verify_checksums)
+        if verify_checksums:  # only then the sizes are known
+            self._train_and_val(self.train_size)
+            self._test(self.test_size)
+        self._sets: dict[str, LabelledImages] = {}
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def prepare_data(self) -> None:
+        """Check the files, and download what is missing or damaged.
+
+        Raises:
+            DataFileError: files are missing or damaged, and not to be downloaded, or that fails.
+        """
+        self.files.prepare(self.download)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the images of a stage into memory.
+
+        Raises:
+            DataFileError: a file is missing or damaged.
+            ValueError: there are fewer images than asked for.
+        """
+        if stage in (None, "fit", "validate") and "train" not in self._sets:
+            self._load("train", self._train_and_val)
+        if stage in (None, "test") and "test" not in self._sets:
+            self._load("test", self._test)
+
+    def _load(self, file_split: str, slices_of: Callable[[int], dict[str, slice]]) -> None:
+        images, labels = map(torch.from_numpy, self.files.read_split(file_split))
+        # No bound methods: worker processes get a copy of the data set, and should not get one of the trainer.
+        convert = partial(converted, values=self.values, mean=self.MEAN, std=self.STD)
+        augment = partial(augmented, max_shift=self.max_shift, flips=self.flips) if self.augment else None
+        for split, part in slices_of(len(labels)).items():
+            # Clones, so that what is not used of the file leaves the memory.
+            self._sets[split] = LabelledImages(
+                images[part].clone(), labels[part].clone(), convert, augment if split == "train" else None
+            )
+
+    def _train_and_val(self, available: int) -> dict[str, slice]:
+        num_train = available - (self.num_val or 0) if self.num_train is None else self.num_train
+        num_val = available - num_train if self.num_val is None else self.num_val
+        if num_train < 1 or num_val < 0 or num_train + num_val > available:
+            raise ValueError(
+                f"expected num_train of at least 1 and num_train + num_val of at most {available}, the images in the "
+                f"training file, got num_train={self.num_train} and num_val={self.num_val}"
+            )
+        return {"train": slice(num_train), "val": slice(available - num_val, available)}
+
+    def _test(self, available: int) -> dict[str, slice]:
+        if self.num_test is not None and self.num_test > available:
+            raise ValueError(
+                f"expected num_test of at most {available}, the images in the test file, got {self.num_test}"
+            )
+        return {"test": slice(self.num_test)}
+
+    def _dataloader(self, split: str) -> DataLoader[Batch]:
+        return DataLoader(
+            self._sets[split],
+            batch_size=self.batch_size,
+            shuffle=split == "train",
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.pin_memory,
+            collate_fn=_as_it_is,
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the training images, shuffled and, if asked for, augmented."""
+        return self._dataloader("train")
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the validation images in fixed order."""
+        return self._dataloader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Return the test images in fixed order."""
+        return self._dataloader("test")
+
+
+def _as_it_is(batch: Any) -> Any:
+    """Hand through a batch, which the data set has collated already."""
+    return batch

@@ -1,0 +1,105 @@
+"""The convolutional networks inside the couplings of Glow and RealNVP. Both start as the zero function."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from .blocks import CONVOLUTIONS, check_spatial_dims, make_norm
+
+
+class GlowNet(nn.Sequential):
+    """3×3, 1×1 and 3×3 convolutions with ReLU between them (Kingma and Dhariwal, 2018, section 3.3).
+
+    Args:
+        in_channels, out_channels: channels; the last convolution starts at zero.
+        hidden_channels: channels between the convolutions; the paper has 512.
+        spatial_dims: 1, 2 or 3.
+
+    Raises:
+        ValueError: for fewer than one hidden channel.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, hidden_channels: int, *, spatial_dims: int = 2) -> None:
+        check_hidden_channels(hidden_channels)
+        convolution = CONVOLUTIONS[check_spatial_dims(spatial_dims)]
+        super().__init__(
+            OrderedDict(
+                conv0=convolution(in_channels, hidden_channels, 3, padding=1),
+                act0=nn.ReLU(inplace=True),
+                conv1=convolution(hidden_channels, hidden_channels, 1),
+                act1=nn.ReLU(inplace=True),
+                conv2=zero_convolution(hidden_channels, out_channels, 3, spatial_dims),
+            )
+        )
+
+
+class ResidualNet(nn.Module):
+    """A 3×3 convolution, residual blocks, and a 1×1 convolution that starts at zero (Dinh et al., 2017, section 4.1).
+
+    A block is ``h + conv(relu(norm(conv(relu(norm(h))))))`` with 3×3 convolutions. The paper normalises by the batch's
+    statistics and adds a skip connection from every block to the output; here each sample is normalised by itself, so
+    that a batch of one works and a sample's log-determinant does not depend on the others.
+
+    Args:
+        in_channels, out_channels: channels.
+        hidden_channels: channels in between; the paper has 64 for CIFAR-10, 32 otherwise.
+        num_blocks: number of residual blocks; the paper has 8 for CIFAR-10, 4 otherwise.
+        norm: see `make_norm`.
+        spatial_dims: 1, 2 or 3.
+
+    Raises:
+        ValueError: for options outside these.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        hidden_channels: int,
+        num_blocks: int,
+        *,
+        norm: str = "group",
+        spatial_dims: int = 2,
+    ) -> None:
+        super().__init__()
+        check_hidden_channels(hidden_channels)
+        if num_blocks < 0:
+            raise ValueError(f"expected num_residual_blocks >= 0, got {num_blocks}")
+        convolution = CONVOLUTIONS[check_spatial_dims(spatial_dims)]
+
+        def activated_convolution() -> list[nn.Module]:
+            normalisation = make_norm(norm, hidden_channels, spatial_dims) or nn.Identity()
+            return [normalisation, nn.ReLU(), convolution(hidden_channels, hidden_channels, 3, padding=1)]
+
+        self.first = convolution(in_channels, hidden_channels, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*activated_convolution(), *activated_convolution()) for _ in range(num_blocks)
+        )
+        self.norm = make_norm(norm, hidden_channels, spatial_dims) or nn.Identity()
+        self.last = zero_convolution(hidden_channels, out_channels, 1, spatial_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        for block in self.blocks:
+            h = h + block(h)
+        return self.last(self.norm(h).relu())
+
+
+def zero_convolution(in_channels: int, out_channels: int, kernel_size: int, spatial_dims: int) -> nn.Module:
+    """A convolution with bias that keeps the spatial size and starts at zero."""
+    conv = CONVOLUTIONS[spatial_dims](in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
+    return conv
+
+
+def check_hidden_channels(hidden_channels: int) -> None:
+    """Refuse less than one hidden channel.
+
+    Raises:
+        ValueError: for less than one.
+    """
+    if hidden_channels < 1:
+        raise ValueError(f"expected hidden_channels >= 1, got {hidden_channels}")

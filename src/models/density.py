@@ -1,0 +1,180 @@
+"""Probabilities of integer images under a normalizing flow, with every constant accounted for."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from src.invertible.logit import FixedAffine, Logit
+from src.invertible.module import InvertibleModule
+from src.invertible.module import Sequential as InvertibleSequential
+from src.invertible.shapes import undisturbed
+
+from .dequantisation import UniformDequantisation, VariationalDequantisation
+
+# RealNVP's α: how far from 0 and 1 the grey values stay before the logit.
+LOGIT_MARGIN = 0.05
+PREPROCESSINGS = ("logit", "centre")
+DEQUANTISATIONS = ("uniform", "variational")
+
+
+class LogLikelihood(NamedTuple):
+    """The terms of a log-probability, each of shape (B,), in nats.
+
+    Attributes:
+        prior: log-density of the latent.
+        logdet: log-determinant of preprocessing and flow.
+        dequantisation: minus the log-density of the noise.
+    """
+
+    prior: Tensor
+    logdet: Tensor
+    dequantisation: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Their sum."""
+        return self.prior + self.logdet + self.dequantisation
+
+
+class DensityModel(nn.Module):
+    """The probability of integer images k that a flow f gives them, by a standard normal latent.
+
+    With noise u of density q(u|k) in [0, 1), and ``z = f(g(k + u))`` where g is the preprocessing,
+
+        ``log p(k) ≥ E_u [log N(z; 0, 1) + log|det dz/du| − log q(u|k)]``
+
+    (Theis et al., 2016). One draw of u gives an unbiased estimate of the bound, which for uniform noise is that of the
+    density smoothed over each bin. The preprocessing, for ``num_bins`` grey values, is
+
+    - ``logit``: ``logit(α + (1 − 2α) (k + u)/num_bins)`` with α = 0.05, as in RealNVP (Dinh et al., 2017);
+    - ``centre``: ``(k + u)/num_bins − 1/2``, as in Glow (Kingma and Dhariwal, 2018).
+
+    Preprocessing and flow are one tree of bijections. Under autocast, states, latents and log-likelihoods stay in
+    float32.
+
+    Args:
+        flow: a bijection that keeps the shape (B, C, *spatial), without preprocessing.
+        sample_shape: (C, *spatial).
+        num_bins: number of grey values; 256 for images of 8 bits.
+        dequantisation: ``uniform``, ``variational`` (`VariationalDequantisation` with its defaults), or a module that
+            maps images to u and log q(u|k).
+        preprocessing: g.
+
+    Raises:
+        ValueError: for options outside these.
+    """
+
+    def __init__(
+        self,
+        flow: InvertibleModule,
+        sample_shape: Sequence[int],
+        num_bins: int = 256,
+        dequantisation: str | nn.Module = "uniform",
+        preprocessing: str = "logit",
+    ) -> None:
+        super().__init__()
+        if num_bins < 2:
+            raise ValueError(f"expected num_bins >= 2, got {num_bins}")
+        if len(sample_shape) < 2:
+            raise ValueError(f"expected a sample_shape of channels and spatial sizes, got {tuple(sample_shape)}")
+        self.sample_shape = tuple(sample_shape)
+        self.num_bins = num_bins
+        self.dequantisation = _dequantisation(dequantisation, self.sample_shape, num_bins)
+        parts: OrderedDict[str, InvertibleModule] = OrderedDict(preprocessing=_preprocessing(preprocessing, num_bins))
+        parts["flow"] = flow
+        self.bijection = InvertibleSequential(parts)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The latents; see `encode`."""
+        return self.encode(images)
+
+    def log_likelihood(self, images: Tensor) -> LogLikelihood:
+        """A lower bound of ``log p(k)`` by one draw of the noise, in its terms.
+
+        Args:
+            images: k of shape (B, C, *spatial): integers from 0 to ``num_bins − 1``, of any dtype.
+
+        Raises:
+            ValueError: for another shape or other numbers.
+        """
+        images = self._as_state(images)
+        self._check_integers(images)
+        u, log_q = self.dequantisation(images)
+        z, logdet = self.bijection.forward_and_logdet(images + u)
+        return LogLikelihood(standard_normal_log_density(z), logdet, -log_q)
+
+    def bits_per_dim(self, nats: Tensor) -> Tensor:
+        """``−nats / (D log 2)`` for D numbers per image."""
+        return -nats / (math.prod(self.sample_shape) * math.log(2))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The latents z of the middles ``k + 1/2`` of the bins, of the shape of the images."""
+        return self.bijection(self._as_state(images) + 0.5)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The grey values of latents; ``decode(encode(k))`` is ``k + 1/2``.
+
+        Those of images lie in [0, num_bins); some latents belong to values outside.
+        """
+        return self.bijection.inverse(self._checked(z))
+
+    def sample(self, num_samples: int, temperature: float = 1.0) -> Tensor:
+        """Images of latents drawn from N(0, temperature²), clamped to [0, num_bins); no gradients.
+
+        Evaluation mode is used, so that activation normalisation is never set from samples.
+        """
+        like = next(self.parameters(), torch.empty(0))
+        z = temperature * torch.randn(num_samples, *self.sample_shape, dtype=like.dtype, device=like.device)
+        highest = torch.nextafter(torch.tensor(float(self.num_bins), dtype=z.dtype), torch.tensor(0.0, dtype=z.dtype))
+        with undisturbed(self):
+            return self.decode(z).clamp(0, highest.item())
+
+    def _checked(self, state: Tensor) -> Tensor:
+        if tuple(state.shape[1:]) != self.sample_shape:
+            expected = ", ".join(map(str, self.sample_shape))
+            raise ValueError(f"expected shape (B, {expected}), got {tuple(state.shape)}")
+        return state
+
+    def _as_state(self, images: Tensor) -> Tensor:
+        """Images in at least float32."""
+        return self._checked(images).to(torch.promote_types(images.dtype, torch.float32))
+
+    def _check_integers(self, images: Tensor) -> None:
+        wrong = (images != images.floor()) | (images < 0) | (images >= self.num_bins)
+        if bool(wrong.any()):
+            raise ValueError(
+                f"expected integers from 0 to {self.num_bins - 1} as grey values, got {images[wrong][0].item():g}: use "
+                "datamodule.values=integers"
+            )
+
+    def extra_repr(self) -> str:
+        return f"sample_shape={self.sample_shape}, num_bins={self.num_bins}"
+
+
+def standard_normal_log_density(z: Tensor) -> Tensor:
+    """``Σ −(z² + log 2π)/2`` of shape (B,)."""
+    return -0.5 * (z.square() + math.log(2 * math.pi)).flatten(1).sum(1)
+
+
+def _preprocessing(name: str, num_bins: int) -> InvertibleModule:
+    if name == "logit":
+        return InvertibleSequential(FixedAffine((1 - 2 * LOGIT_MARGIN) / num_bins, LOGIT_MARGIN), Logit())
+    if name == "centre":
+        return FixedAffine(1 / num_bins, -0.5)
+    raise ValueError(f"expected preprocessing to be one of {', '.join(PREPROCESSINGS)}, got {name!r}")
+
+
+def _dequantisation(kind: str | nn.Module, sample_shape: tuple[int, ...], num_bins: int) -> nn.Module:
+    if isinstance(kind, nn.Module):
+        return kind
+    if kind == "uniform":
+        return UniformDequantisation()
+    if kind == "variational":
+        return VariationalDequantisation(sample_shape[0], num_bins, spatial_dims=len(sample_shape) - 1)
+    raise ValueError(f"expected dequantisation to be one of {', '.join(DEQUANTISATIONS)} or a module, got {kind!r}")

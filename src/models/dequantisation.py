@@ -1,0 +1,108 @@
+"""Noise that turns integers into real numbers, and its density: what makes densities say something about integers."""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from src.invertible.affine import GlowCoupling
+from src.invertible.blocks import to_blocks
+from src.invertible.kept import keep_input
+from src.invertible.logit import Logit
+from src.invertible.module import Inverse, Sequential
+from src.invertible.pooling import Checkerboard
+
+from .blocks import CONVOLUTIONS, check_spatial_dims
+from .coupling_nets import GlowNet, check_hidden_channels
+from .multiscale import group_by_parity
+
+# Uniform numbers are drawn at least this far from 0 and 1, where the logit is infinite.
+MARGIN = 1e-7
+
+
+class UniformDequantisation(nn.Module):
+    """u uniform in [0, 1): ``log q(u|k) = 0``."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """``u`` of the shape of the images (B, C, *spatial), and ``log q(u|k)`` of shape (B,)."""
+        return torch.rand_like(images), images.new_zeros(images.shape[0])
+
+
+class VariationalDequantisation(nn.Module):
+    """``u = sigmoid(f(ε; k))`` with a flow f conditioned on the image k (Flow++; Ho et al., 2019, section 3.1).
+
+    ``log q(u|k) = log p(ε) − log|det du/dε|``. f is affine couplings between the fields of a checkerboard,
+    which see the image and convolutional features of it. The noise ε is logistic where the paper has it Gaussian: f
+    starts as the identity, and the sigmoid of logistic noise is uniform, so it starts as `UniformDequantisation`.
+
+    Args:
+        in_channels: number of channels C of the images (B, C, *spatial), whose spatial size must be even.
+        num_bins: the images' integers lie from 0 to ``num_bins − 1``.
+        num_couplings: of f.
+        hidden_channels: of the features and the couplings' networks.
+        spatial_dims: 1, 2 or 3.
+
+    Raises:
+        ValueError: for options outside these, or an odd spatial size.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_bins: int = 256,
+        *,
+        num_couplings: int = 4,
+        hidden_channels: int = 32,
+        spatial_dims: int = 2,
+    ) -> None:
+        super().__init__()
+        check_hidden_channels(hidden_channels)
+        if num_couplings < 1:
+            raise ValueError(f"expected num_couplings >= 1, got {num_couplings}")
+        self.num_bins = num_bins
+        self.stride = (2,) * check_spatial_dims(spatial_dims)
+        channels = 2**spatial_dims * in_channels
+        convolution = CONVOLUTIONS[spatial_dims]
+        self.features = nn.Sequential(
+            convolution(channels, hidden_channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            convolution(hidden_channels, hidden_channels, 3, padding=1),
+        )
+        subnet = functools.partial(GlowNet, hidden_channels=hidden_channels, spatial_dims=spatial_dims)
+        seen = channels + hidden_channels
+        couplings = (
+            GlowCoupling(channels, subnet, flip=index % 2 == 1, condition_channels=seen)
+            for index in range(num_couplings)
+        )
+        sigmoid = Inverse(Logit())
+        keep_input(sigmoid)  # where it saturates, its input cannot be rebuilt from its output
+        self.flow = Sequential(
+            OrderedDict(
+                couplings=Sequential(*couplings),
+                ungroup=Inverse(group_by_parity(channels, spatial_dims)),
+                unsqueeze=Inverse(Checkerboard(2, spatial_dims=spatial_dims)),
+                sigmoid=sigmoid,
+            )
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """``u`` of the shape of the images (B, C, *spatial), and ``log q(u|k)`` of shape (B,)."""
+        condition = self.condition(images)
+        noise = torch.logit(torch.rand_like(condition[0]), eps=MARGIN)
+        u, logdet = self.flow.forward_and_logdet(noise, condition)
+        return u, logistic_log_density(noise) - logdet
+
+    def condition(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the couplings see: the image scaled to (−1, 1), squeezed, and its features."""
+        scaled = (2 * images + 1) / self.num_bins - 1
+        squeezed = to_blocks(scaled, self.stride).flatten(1, 2)  # (B, σC, *spatial/2)
+        return squeezed, self.features(squeezed).to(squeezed.dtype)
+
+
+def logistic_log_density(x: Tensor) -> Tensor:
+    """``Σ −softplus(x) − softplus(−x)`` of shape (B,): the log-density of independent standard logistic numbers."""
+    return -(F.softplus(x) + F.softplus(-x)).flatten(1).sum(1)

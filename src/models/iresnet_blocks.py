@@ -1,0 +1,82 @@
+"""The residual blocks of the i-ResNet, one resolution of them, and their contractions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from src.invertible.actnorm import ActNorm
+from src.invertible.coupling import SubnetConstructor
+from src.invertible.kept import keep_input
+from src.invertible.lipschitz import LipSwish
+from src.invertible.module import InvertibleModule
+from src.invertible.residual import ResidualBlock
+
+from .blocks import CONVOLUTIONS, check_spatial_dims
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"elu": nn.ELU, "lipswish": LipSwish}
+
+
+def bottleneck(
+    hidden_channels: int, *, activation: str = "elu", leading_activation: bool = True, spatial_dims: int = 2
+) -> SubnetConstructor:
+    """Constructor of a residual block's g: convolutions of 3×3, 1×1 and 3×3 voxels, an activation before each.
+
+    `ResidualBlock` normalises the convolutions; with coefficient c for each, ``Lip(g) ≤ c³``.
+
+    Args:
+        hidden_channels: between the convolutions.
+        activation: ``elu`` (Behrmann et al., 2019) or ``lipswish`` (Chen et al., 2019).
+        leading_activation: whether one stands before the first convolution, too.
+        spatial_dims: 1, 2 or 3.
+
+    Raises:
+        ValueError: for options outside these.
+    """
+    if hidden_channels < 1:
+        raise ValueError(f"expected hidden_channels >= 1, got {hidden_channels}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"expected activation to be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    convolution, activate = CONVOLUTIONS[check_spatial_dims(spatial_dims)], ACTIVATIONS[activation]
+
+    def construct(dims_in: int, dims_out: int) -> nn.Module:
+        layers = [
+            activate(),
+            convolution(dims_in, hidden_channels, 3, padding=1),
+            activate(),
+            convolution(hidden_channels, hidden_channels, 1),
+            activate(),
+            convolution(hidden_channels, dims_out, 3, padding=1),
+        ]
+        return nn.Sequential(*layers[0 if leading_activation else 1 :])
+
+    return construct
+
+
+def residual_steps(
+    channels: int,
+    num_blocks: int,
+    subnets: Callable[[int], SubnetConstructor],
+    *,
+    actnorm: bool = True,
+    keep_inputs: bool = True,
+    **options: Any,
+) -> list[InvertibleModule]:
+    """Residual blocks of one resolution, an `ActNorm` before each.
+
+    Args:
+        channels: of the state.
+        num_blocks: number of blocks.
+        subnets: the constructor of the i-th block's g.
+        actnorm: whether the `ActNorm` are there.
+        keep_inputs: whether ``backprop='reversible'`` keeps each block's input instead of iterating for it.
+        options: of every `ResidualBlock`.
+    """
+    steps: list[InvertibleModule] = []
+    for i in range(num_blocks):
+        block = ResidualBlock(channels, subnets(i), **options)
+        keep_input(block, keep_inputs)
+        steps += [ActNorm(channels), block] if actnorm else [block]
+    return steps

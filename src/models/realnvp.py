@@ -1,0 +1,99 @@
+"""RealNVP: affine couplings between the fields of checkerboards and between channels (Dinh et al., 2017)."""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from src.invertible.actnorm import ActNorm
+from src.invertible.affine import GlowCoupling
+from src.invertible.coupling import SubnetConstructor
+from src.invertible.module import Inverse, InvertibleModule, Sequential
+
+from .coupling_nets import ResidualNet
+from .multiscale import channels_per_level, group_by_parity, multiscale
+
+
+class RealNVP(Sequential):
+    """Per level, couplings with checkerboard masks, then couplings with channel masks.
+
+    From (B, C, *spatial) to a latent of the same shape; see `multiscale` for how levels lie in one state. A level has
+    ``num_couplings`` couplings of each kind that change the two groups in turn; the last has one more of the first
+    kind and none of the second, as in the paper.
+
+    A checkerboard mask before a squeeze is a channel mask after it: squeezed, the fields of one colour are half of the
+    channels (`group_by_parity`). So all couplings of a level run squeezed. The coupled groups are those of the paper;
+    a coupling's network sees blocks of 2×2 voxels as channels at a quarter of the positions, where the paper's sees
+    the unsqueezed image with one colour blanked. What is factored out is one colour of a checkerboard, too.
+
+    Where the paper has batch normalisation between couplings, there is activation normalisation before each: a batch's
+    statistics would tie the log-determinants of its samples together, and the inverse in training would need those
+    of a batch that it has not seen. The couplings start as the identity. Sizes for CIFAR-10 in the paper: 2 levels,
+    64 channels, 8 residual blocks.
+
+    Args:
+        in_channels: number of channels C.
+        num_levels: number of resolutions; the spatial size must be divisible by 2 to their number.
+        num_couplings: couplings of each kind per level.
+        hidden_channels: channels inside the couplings' networks on the first level; they double from level to level.
+        num_residual_blocks: of each network; see `ResidualNet`.
+        norm: normalisation inside these; see `ResidualNet`.
+        spatial_dims: 1, 2 or 3.
+
+    Raises:
+        ValueError: for options outside these, another number of channels, or a size that does not fit.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_levels: int = 2,
+        num_couplings: int = 3,
+        hidden_channels: int = 64,
+        num_residual_blocks: int = 8,
+        *,
+        norm: str = "group",
+        spatial_dims: int = 2,
+    ) -> None:
+        if num_couplings < 1:
+            raise ValueError(f"expected num_couplings >= 1, got {num_couplings}")
+        widths = channels_per_level(in_channels, num_levels, spatial_dims)
+        levels: list[list[InvertibleModule]] = []
+        for level, channels in enumerate(widths):
+            subnet = functools.partial(
+                ResidualNet,
+                hidden_channels=hidden_channels * 2**level,
+                num_blocks=num_residual_blocks,
+                norm=norm,
+                spatial_dims=spatial_dims,
+            )
+            is_last = level == num_levels - 1
+            group, ungroup, regroup = (group_by_parity(channels, spatial_dims) for _ in range(3))
+            steps = [group, *_couplings(channels, num_couplings + is_last, subnet, spatial_dims), Inverse(ungroup)]
+            if not is_last:
+                steps += [*_couplings(channels, num_couplings, subnet, spatial_dims), regroup]
+            levels.append(steps)
+        super().__init__(OrderedDict(levels=multiscale(levels, in_channels, spatial_dims=spatial_dims)))
+
+
+def _couplings(channels: int, count: int, subnet: SubnetConstructor, spatial_dims: int) -> Iterator[InvertibleModule]:
+    """Couplings that change the second half of the channels, the first, and so on, each normalised before."""
+    for index in range(count):
+        yield ActNorm(channels)
+        bound = ScaledTanh(channels // 2, spatial_dims)
+        yield GlowCoupling(channels, subnet, flip=index % 2 == 1, clamp=1.0, clamp_activation=bound)
+
+
+class ScaledTanh(nn.Module):
+    """``a tanh(u)`` with one learned a per channel: the bound of RealNVP's log-scales. State (B, C, *spatial)."""
+
+    def __init__(self, channels: int, spatial_dims: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels, *[1] * spatial_dims))
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.scale * u.tanh()

@@ -1,0 +1,180 @@
+"""What all tasks share: the training step, one table of samples per validation and test set, the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from src.invertible import set_backprop
+from src.tasks.sample_table import SampleTable
+
+Batch = dict[str, Tensor]
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The training loss is NaN or infinite."""
+
+
+class Report(NamedTuple):
+    """The result of a run as a small table for people."""
+
+    columns: list[str]
+    rows: list[list[str]]
+
+
+class Task(pl.LightningModule):
+    """A loss to train with, and numbers per sample to judge by.
+
+    Batches are dicts with "index" of shape (B,), the sample in its set. A subclass says what the loss is (`losses`),
+    which numbers a sample of a validation or test set has (`columns`, `judge`), and which data it takes (`check_data`).
+
+    Args:
+        net: the network.
+        optimizer: called with the parameters.
+        scheduler: called with the optimizer and ``total_steps``, stepped after every optimizer step; None: constant.
+        backprop: how gradients pass the invertible parts of ``net``, see :func:`src.invertible.set_backprop`.
+
+    Attributes:
+        test_table: one dict per sample of the test set, after a test.
+
+    Raises:
+        ValueError: if ``backprop`` is unknown.
+    """
+
+    # The metric that the progress bar shows.
+    headline = "loss"
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler] | None = None,
+        backprop: str = "reversible",
+    ) -> None:
+        super().__init__()
+        set_backprop(net, backprop)
+        self.net = net
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.test_table: list[dict[str, float]] = []
+        self._table = SampleTable(())
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the mean "loss" of a training batch, and whatever else of it is logged."""
+        raise NotImplementedError
+
+    def columns(self, stage: str) -> Sequence[str]:
+        """Return the names of the numbers per sample; ``stage`` is ``val`` or ``test``."""
+        raise NotImplementedError
+
+    def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
+        """Return every column of a batch, each (B,), and what callbacks show of it besides the batch."""
+        raise NotImplementedError
+
+    def check_data(self, datamodule: Any) -> None:
+        """Raise ValueError unless network and data fit, before anything is generated or written."""
+        raise NotImplementedError
+
+    def report(self, metrics: dict[str, float | None]) -> Report | None:
+        """Return what the metrics of a test come to, None without a test."""
+        return None
+
+    def summarise_table(self, table: SampleTable, stage: str) -> dict[str, float]:
+        """Return the metrics of a whole set: by default, the mean of each column."""
+        return {name: table.column(name).mean().item() for name in table.columns}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the network makes of ``x``."""
+        return self.net(x)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch.
+
+        Raises:
+            NonFiniteLossError: if it is NaN or infinite; the weights are still those before the step.
+        """
+        losses = self.losses(batch)
+        loss = losses["loss"]
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(
+                f"expected a finite training loss, got {loss.item()} in epoch {self.current_epoch}, "
+                f"step {self.global_step}. Likely remedies: a smaller task.optimizer.lr, a smaller "
+                "trainer.gradient_clip_val, trainer.precision=32-true, backprop=stored (to rule out an inverse that "
+                "loses accuracy); or the input data are not finite."
+            )
+        for name, value in losses.items():
+            self.log(f"train/{name}", value, on_step=True, on_epoch=False, prog_bar=name == "loss")
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Judge a batch, and return it with what callbacks show."""
+        return self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Judge a batch, and return it with what callbacks show."""
+        return self._evaluate(batch, "test")
+
+    def on_validation_epoch_start(self) -> None:
+        """Start a new table."""
+        self._table = SampleTable(self.columns("val"))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the validation set."""
+        self._log_table("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Start a new table."""
+        self._table = SampleTable(self.columns("test"))
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the test set and keep the table per sample."""
+        self._log_table("test")
+        self.test_table = self._table.records()
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer, with the schedule per step where there is one."""
+        optimizer = self.optimizer(self.parameters())
+        if self.scheduler is None:
+            return optimizer
+        scheduler = self.scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def probe(self, function: Callable[[Tensor], Tensor], shape: Sequence[int]) -> Tensor:
+        """Return what a part of the network makes of one sample of zeros, in evaluation mode.
+
+        Args:
+            function: the part, (B, *shape) to whatever.
+            shape: of a sample.
+
+        Raises:
+            ValueError: if it does not take such samples.
+        """
+        was_training = self.net.training
+        self.net.eval()
+        try:
+            with torch.no_grad():
+                return function(torch.zeros(1, *shape, device=next(self.net.parameters()).device))
+        except RuntimeError as error:
+            raise ValueError(
+                f"expected a network that takes samples of shape {tuple(shape)}, got {type(self.net).__name__}, which "
+                f"does not: {error}"
+            ) from error
+        finally:
+            self.net.train(was_training)
+
+    def _evaluate(self, batch: Batch, stage: str) -> Batch:
+        values, shown = self.judge(batch, stage)
+        self._table.add(batch["index"], values)
+        return {**batch, **shown}
+
+    def _log_table(self, stage: str) -> None:
+        self._table.gather(self.all_gather)
+        for name, value in self.summarise_table(self._table, stage).items():
+            # Every process has the same number; sync_dist says so to Lightning.
+            self.log(f"{stage}/{name}", value, prog_bar=name == self.headline, sync_dist=True)

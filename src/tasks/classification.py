@@ -1,0 +1,116 @@
+"""Which class an image belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from src.tasks.base import Batch, Report, Task
+from src.tasks.metrics import relative_errors
+from src.tasks.sample_table import SampleTable
+
+
+class Classification(Task):
+    """Minimises the cross entropy, and judges by the accuracy; invertible networks also by how exactly they invert.
+
+    Batches are dicts: "image" of shape (B, C, *spatial), "label" of shape (B,), "index" of shape (B,). A network that
+    has ``encode`` and ``inverse`` gets a column "reconstruction_error" in a test: the relative ℓ2 distance of each
+    image to the one recovered from its last invertible features, ``‖x − Φ⁻¹(Φ(x))‖ / ‖x‖``.
+
+    Attributes:
+        confusion: after an evaluation, the number of samples by true class (rows) and predicted class (columns).
+    """
+
+    headline = "accuracy"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.confusion: Tensor | None = None
+        self._num_classes = 0
+
+    def check_data(self, datamodule: Any) -> None:
+        """Run one empty image through the network, and through its inverse where it has one.
+
+        Raises:
+            ValueError: if the network does not take the data's images, or has another number of classes.
+        """
+        if not hasattr(datamodule, "num_classes"):
+            raise ValueError(f"expected a datamodule of labelled images, got {type(datamodule).__name__}")
+        shape, self._num_classes = tuple(datamodule.sample_shape), int(datamodule.num_classes)
+        output = self.probe(self.net, shape)
+        if output.shape[1:] != (self._num_classes,):
+            raise ValueError(
+                f"expected a classifier with outputs of shape (B, {self._num_classes}) for images of shape {shape}, "
+                f"got shape (B, {', '.join(map(str, output.shape[1:]))})"
+            )
+        if self.is_invertible:
+            recovered = self.probe(lambda x: self.net.inverse(self.net.encode(x)), shape)  # type: ignore[operator]
+            if tuple(recovered.shape[1:]) != shape:
+                raise ValueError(f"expected an inverse that gives shape {shape}, got {tuple(recovered.shape[1:])}")
+
+    @property
+    def is_invertible(self) -> bool:
+        """Whether the network can go back from its features to the image."""
+        return hasattr(self.net, "encode") and hasattr(self.net, "inverse")
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the cross entropy in nats, and the accuracy on this batch."""
+        logits = self(batch["image"])
+        accuracy = (logits.argmax(dim=1) == batch["label"]).float().mean()
+        return {"loss": F.cross_entropy(logits, batch["label"]), "accuracy": accuracy}
+
+    def columns(self, stage: str) -> Sequence[str]:
+        """Return loss, hit or miss, the label and what was predicted; in a test, the error of the inverse."""
+        inverted = ("reconstruction_error",) if stage == "test" and self.is_invertible else ()
+        return ("loss", "accuracy", "label", "prediction", *inverted)
+
+    def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
+        """Return the columns, and the predicted classes."""
+        logits = self(batch["image"]).float()
+        prediction = logits.argmax(dim=1)
+        values = {
+            "loss": F.cross_entropy(logits, batch["label"], reduction="none"),
+            "accuracy": (prediction == batch["label"]).float(),
+            "label": batch["label"],
+            "prediction": prediction,
+        }
+        if "reconstruction_error" in self.columns(stage):
+            values["reconstruction_error"] = self._reconstruction_errors(batch["image"])
+        return values, {"prediction": prediction}
+
+    def summarise_table(self, table: SampleTable, stage: str) -> dict[str, float]:
+        """Return the means, and count the confusions; the reconstruction errors' maximum too."""
+        self.confusion = multiclass_confusion_matrix(
+            table.column("prediction").long(), table.column("label").long(), self._classes_of(table)
+        )
+        metrics = {name: table.column(name).mean().item() for name in ("loss", "accuracy")}
+        if "reconstruction_error" in table.columns:
+            errors = table.column("reconstruction_error")
+            metrics |= {"reconstruction_error": errors.mean().item(), "reconstruction_error_max": errors.max().item()}
+        return metrics
+
+    def report(self, metrics: dict[str, float | None]) -> Report | None:
+        """Return accuracy, cross entropy and the error of the inverse."""
+        if metrics.get("test/accuracy") is None:
+            return None
+        rows = [["accuracy", f"{100 * metrics['test/accuracy']:.2f} %"]]  # type: ignore[operator]
+        labels = {
+            "test/loss": "cross entropy (nats)",
+            "test/reconstruction_error": "‖x − Φ⁻¹Φx‖ / ‖x‖, mean",
+            "test/reconstruction_error_max": "‖x − Φ⁻¹Φx‖ / ‖x‖, worst",
+        }
+        rows += [[label, f"{metrics[key]:.3g}"] for key, label in labels.items() if metrics.get(key) is not None]
+        return Report(["", "test set"], rows)
+
+    def _reconstruction_errors(self, images: Tensor) -> Tensor:
+        recovered = self.net.inverse(self.net.encode(images))  # type: ignore[operator]
+        return relative_errors(recovered, images)
+
+    def _classes_of(self, table: SampleTable) -> int:
+        largest = torch.cat((table.column("prediction"), table.column("label"))).max()
+        return max(self._num_classes, int(largest) + 1)
