@@ -71,7 +71,8 @@ def _check_before_training(run: Run, checkpoint: str | None) -> None:
 
 
 def _fit_and_test(run: Run, checkpoint: str | None) -> tuple[dict[str, float], str | None]:
-    run.trainer.fit(run.task, run.datamodule, ckpt_path=checkpoint, weights_only=True)
+    if run.config.fit:
+        run.trainer.fit(run.task, run.datamodule, ckpt_path=checkpoint, weights_only=True)
     metrics = {name: float(value) for name, value in run.trainer.callback_metrics.items()}
     best = run.best_checkpoint()
     if run.config.test:

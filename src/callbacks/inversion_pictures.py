@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class InversionPictures(pl.Callback):
         images = self._images.take()
         if not trainer.is_global_zero or images is None:
             return
-        pictures = {"psi": self.psi(images)}
+        pictures: dict[str, Mapping[str, Sequence[Tensor] | Tensor]] = {"psi": self.psi(images)}
         if pl_module.is_invertible and len(images) >= 2:
             net = pl_module.net
             recovered = net.inverse(net.encode(images))
@@ -69,7 +70,11 @@ class InversionPictures(pl.Callback):
             figure = image_grid(rows, white=self.white)
             publish(trainer, figure, self.dirpath / f"test-{name}.png", f"images/test-{name}")
 
-    def psi(self, images: Tensor) -> dict[str, Tensor]:
-        """Return, for three images, a row of the first channels that ψ makes of the first channel."""
-        channels = Checkerboard(self.block_size, spatial_dims=2)(images[:3, :1])  # (3, block_size², H/b, W/b)
-        return {f"ψ(x), x = {i}": parts[: self.num_images, None] for i, parts in enumerate(channels)}
+    def psi(self, images: Tensor) -> dict[str, list[Tensor]]:
+        """Return, for three images, the image and the first channels that ψ makes of its first channel."""
+        images = images[:3, :1]
+        channels = Checkerboard(self.block_size, spatial_dims=2)(images)  # (3, block_size², H/b, W/b)
+        return {
+            f"x, ψ(x) of {i}": [image, *parts[: self.num_images - 1, None]]
+            for i, (image, parts) in enumerate(zip(images, channels, strict=True))
+        }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -18,8 +18,8 @@ from src.utils.files import atomic_write
 CELL_INCHES = 0.8
 
 
-def image_grid(rows: Mapping[str, Tensor], white: float = 1.0) -> Figure:
-    """Draw one titled row of images per entry, (n, 1, H, W) in grey or (n, 3, H, W) in colour.
+def image_grid(rows: Mapping[str, Sequence[Tensor] | Tensor], white: float = 1.0) -> Figure:
+    """Draw one titled row of images per entry, each (1, H, W) in grey or (3, H, W) in colour.
 
     All share the range [0, white]: what lies outside is black or white.
     """

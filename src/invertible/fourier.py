@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .module import InvertibleModule
 from .orthogonal import random_orthogonal
 from .resampling import per_dimension
-from .reversible import LeafBackward, backward_rule
+from .reversible import LeafBackward, backward_rule, default_rule
 
 _CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
 
@@ -221,6 +221,8 @@ def fourier_convolution(
     leaf: LeafBackward, layer: FourierConvolution, y: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor]:
     """``x̂ = Ŵ⁻¹ ŷ``, ``∇x̂ = Ŵᴴ ∇ŷ``, ``∇Ŵ = ∇ŷ x̂ᴴ/N + ∇logdet Ŵ⁻ᴴ``: one factorisation, no second forward pass."""
+    if leaf.grad_logdet is None:  # then the gradient of the spectrum costs as much as what the rule saves
+        return default_rule(leaf, layer, y, grad)
     state, grad_state = layer._checked(y), layer._checked(grad)
     spatial = state.shape[2:]
     with torch.autocast(y.device.type, enabled=False):
@@ -230,15 +232,10 @@ def fourier_convolution(
         matrices = tracked.detach()
         y_columns = to_frequencies(_add(state, None if bias is None else -bias.detach()))
         grad_columns = to_frequencies(grad_state)
-        factors = _factorise(matrices, spatial)
-        if leaf.grad_logdet is None:
-            x_columns = torch.linalg.lu_solve(*factors, y_columns)
-            grad_matrices = grad_columns @ x_columns.mH / math.prod(spatial)
-        else:
-            identity = torch.eye(len(weight), dtype=matrices.dtype, device=matrices.device)
-            inverses = torch.linalg.lu_solve(*factors, identity.expand_as(matrices))
-            x_columns = inverses @ y_columns
-            grad_matrices = grad_columns @ x_columns.mH / math.prod(spatial) + leaf.grad_logdet.sum() * inverses.mH
+        identity = torch.eye(len(weight), dtype=matrices.dtype, device=matrices.device)
+        inverses = torch.linalg.lu_solve(*_factorise(matrices, spatial), identity.expand_as(matrices))
+        x_columns = inverses @ y_columns
+        grad_matrices = grad_columns @ x_columns.mH / math.prod(spatial) + leaf.grad_logdet.sum() * inverses.mH
         counts = _multiplicity(matrices.real[..., 0, 0], spatial[-1])
         leaf.differentiate_parameters(tracked, grad_matrices * counts[:, None, None])
         if bias is not None:

@@ -111,3 +111,22 @@ class INearestPool(BlockDownsampling):
     def unpool(self, pooled: Tensor) -> Tensor:
         nearest = pooled[:, :, :1]
         return torch.cat((nearest, pooled[:, :, 1:] + nearest), dim=2)
+
+
+# By the names that configurations use. The poster's names are Checkerboard, iINN and iAvgPool2d.
+INVERTIBLE_POOLINGS: dict[str, type[BlockDownsampling]] = {
+    "checkerboard": Checkerboard,
+    "nearest": INearestPool,
+    "average": IAvgPool,
+}
+
+
+def invertible_pooling(name: str, stride: int | Sequence[int] = 2, *, spatial_dims: int) -> BlockDownsampling:
+    """The invertible downsampling of that name.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in INVERTIBLE_POOLINGS:
+        raise ValueError(f"expected downsampling to be one of {', '.join(INVERTIBLE_POOLINGS)}, got {name!r}")
+    return INVERTIBLE_POOLINGS[name](stride, spatial_dims=spatial_dims)

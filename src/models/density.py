@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from src.invertible.logit import FixedAffine, Logit
-from src.invertible.module import InvertibleModule
-from src.invertible.module import Sequential as InvertibleSequential
+from src.invertible.module import InvertibleModule, Sequential
 from src.invertible.shapes import undisturbed
 
 from .dequantisation import UniformDequantisation, VariationalDequantisation
@@ -73,7 +72,7 @@ class DensityModel(nn.Module):
     def __init__(
         self,
         flow: InvertibleModule,
-        sample_shape: Sequence[int],
+        sample_shape: Iterable[int],
         num_bins: int = 256,
         dequantisation: str | nn.Module = "uniform",
         preprocessing: str = "logit",
@@ -81,14 +80,14 @@ class DensityModel(nn.Module):
         super().__init__()
         if num_bins < 2:
             raise ValueError(f"expected num_bins >= 2, got {num_bins}")
-        if len(sample_shape) < 2:
-            raise ValueError(f"expected a sample_shape of channels and spatial sizes, got {tuple(sample_shape)}")
         self.sample_shape = tuple(sample_shape)
+        if len(self.sample_shape) < 2:
+            raise ValueError(f"expected a sample_shape of channels and spatial sizes, got {self.sample_shape}")
         self.num_bins = num_bins
         self.dequantisation = _dequantisation(dequantisation, self.sample_shape, num_bins)
         parts: OrderedDict[str, InvertibleModule] = OrderedDict(preprocessing=_preprocessing(preprocessing, num_bins))
         parts["flow"] = flow
-        self.bijection = InvertibleSequential(parts)
+        self.bijection = Sequential(parts)
 
     def forward(self, images: Tensor) -> Tensor:
         """The latents; see `encode`."""
@@ -164,7 +163,7 @@ def standard_normal_log_density(z: Tensor) -> Tensor:
 
 def _preprocessing(name: str, num_bins: int) -> InvertibleModule:
     if name == "logit":
-        return InvertibleSequential(FixedAffine((1 - 2 * LOGIT_MARGIN) / num_bins, LOGIT_MARGIN), Logit())
+        return Sequential(FixedAffine((1 - 2 * LOGIT_MARGIN) / num_bins, LOGIT_MARGIN), Logit())
     if name == "centre":
         return FixedAffine(1 / num_bins, -0.5)
     raise ValueError(f"expected preprocessing to be one of {', '.join(PREPROCESSINGS)}, got {name!r}")

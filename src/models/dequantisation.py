@@ -38,6 +38,7 @@ class VariationalDequantisation(nn.Module):
     ``log q(u|k) = log p(ε) − log|det du/dε|``. f is affine couplings between the fields of a checkerboard,
     which see the image and convolutional features of it. The noise ε is logistic where the paper has it Gaussian: f
     starts as the identity, and the sigmoid of logistic noise is uniform, so it starts as `UniformDequantisation`.
+    u lies in (0, 1); single precision may round it to an end, which every preprocessing bears, and log q stays exact.
 
     Args:
         in_channels: number of channels C of the images (B, C, *spatial), whose spatial size must be even.

@@ -11,7 +11,7 @@ from src.utils.suggestions import did_you_mean
 
 # configs/train.yaml and its groups define these; an experiment's own values go under `network` or into its groups.
 TOP_LEVEL_KEYS = (
-    *("experiment", "scale", "seed", "backprop", "run_dir", "resume", "test", "debug", "monitor", "network", "image"),
+    *("experiment", "scale", "seed", "backprop", "run_dir", "resume", "fit", "test", "debug", "monitor", "network", "image"),
     *("datamodule", "model", "task", "trainer", "logger", "callbacks"),
 )
 OPTIONAL_KEYS = {"network", "image", "logger", "callbacks"}
@@ -34,7 +34,7 @@ def check_config(config: DictConfig) -> None:
         raise ConfigError(f"expected a value for {', '.join(missing)}, got none (???)")
     if type(config.seed) is not int or not 0 <= config.seed < 2**32:
         raise ConfigError(f"expected seed to be an integer from 0 to 4294967295, got {config.seed!r}")
-    for key in ("test", "debug"):
+    for key in ("fit", "test", "debug"):
         if not isinstance(config[key], bool):
             raise ConfigError(f"expected {key} to be true or false, got {config[key]!r}")
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from src.invertible import set_backprop
 from src.invertible.reconstruction import LeafNames
-from src.invertible.saved_bytes import saved_by_block
+from src.invertible.saved_bytes import ELSEWHERE, saved_by_block
 from src.models.blocks import NORMS
 from src.models.coupling_nets import ResidualNet
 from src.models.realnvp import RealNVP, ScaledTanh
@@ -44,7 +44,7 @@ def test_couplings_change_the_fields_of_a_checkerboard_in_turn() -> None:
         nn.init.normal_(couplings[index].subnet.last.weight)  # type: ignore[union-attr, arg-type]
         difference = (flow(x) - x).abs()[0]
         assert difference[:, colour == kept].max() == 0
-        assert difference[:, colour == changed].min() > 0
+        assert difference[:, colour == changed].mean() > 0.1
 
 
 def test_before_the_first_batch_it_is_a_permutation_and_on_one_level_the_identity() -> None:
@@ -79,7 +79,8 @@ def test_saved_bytes_do_not_grow_with_the_number_of_couplings_under_reversible(p
     def saved(num_couplings: int) -> int:
         flow = RealNVP(1, 2, num_couplings, 4, 1)
         set_backprop(flow, policy)
-        return sum(saved_by_block(flow, (torch.randn(2, 1, 8, 8),), LeafNames(flow)).values())
+        found = saved_by_block(flow, (torch.randn(2, 1, 8, 8),), LeafNames(flow))
+        return sum(size for block, size in found.items() if block != ELSEWHERE)  # that is the caller's input
 
     assert (saved(1) == saved(4)) == (policy == "reversible")
     if policy == "reversible":
@@ -96,7 +97,8 @@ def test_residual_nets_with_every_norm_start_at_zero_and_learn(norm: str) -> Non
     nn.init.normal_(net.last.weight)  # type: ignore[arg-type]
     net(x).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
-    assert net.first.weight.grad.abs().max() > 0  # type: ignore[union-attr, operator]
+    gradient = net.first.weight.grad
+    assert isinstance(gradient, torch.Tensor) and gradient.abs().max() > 0
 
 
 def test_the_residual_net_is_its_equation() -> None:
@@ -105,7 +107,7 @@ def test_the_residual_net_is_its_equation() -> None:
     x = torch.randn(1, 2, 5, 5)
     h = net.first(x)
     for block in net.blocks:
-        first, second = (m for m in block if isinstance(m, nn.Conv2d))  # type: ignore[union-attr]
+        first, second = (m for m in block.children() if isinstance(m, nn.Conv2d))
         h = h + second(first(h.relu()).relu())
     torch.testing.assert_close(net(x), net.last(h.relu()))
 

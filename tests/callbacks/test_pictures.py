@@ -1,0 +1,167 @@
+"""Pictures of classifiers, flows and downsamplings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from matplotlib.image import imread
+
+from src.callbacks.confusion import ConfusionMatrix, draw_confusion
+from src.callbacks.downsampling_pictures import DownsamplingPictures, channel_mixing, figure1, figure2
+from src.callbacks.first_images import FirstImages
+from src.callbacks.flow_pictures import FlowPictures
+from src.callbacks.inversion_pictures import InversionPictures
+from src.callbacks.latent_path import interpolate
+from src.callbacks.pictures import image_grid
+from src.invertible import Downsampling
+from src.models.density import DensityModel
+from src.models.glow import Glow
+from src.models.lab import LabIRevNet, LabNet
+
+
+class NoContext:
+    def forward_context(self) -> Any:
+        return torch.no_grad()
+
+
+def trainer(**state: Any) -> Any:
+    usual = {"is_global_zero": True, "loggers": [], "global_step": 3, "current_epoch": 0, "sanity_checking": False}
+    return SimpleNamespace(**{**usual, "precision_plugin": NoContext(), "datamodule": None, **state})
+
+
+def model() -> DensityModel:
+    torch.manual_seed(0)
+    return DensityModel(Glow(1, 1, 2, 4), (1, 8, 8)).eval()
+
+
+def images(count: int) -> dict[str, torch.Tensor]:
+    values = torch.randint(256, (count, 1, 8, 8), generator=torch.Generator().manual_seed(0)).float()
+    return {"image": values, "index": torch.arange(count)}
+
+
+def test_a_grid_has_one_range_for_all_and_rows_of_any_length() -> None:
+    figure = image_grid({"a": torch.ones(2, 1, 4, 4), "b": [torch.zeros(3, 4, 4)] * 3}, white=2.0)
+    shown = [axes.get_images()[0] for axes in figure.axes if axes.get_images()]
+    assert len(figure.axes) == 6 and len(shown) == 5
+    assert shown[0].get_array().max() == 0.5 and shown[2].get_array().shape == (4, 4, 3)  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="expected images of 1 or 3 channels to draw, got 2"):
+        image_grid({"a": torch.ones(1, 2, 4, 4)})
+
+
+def test_the_first_images_come_in_order_and_once() -> None:
+    kept = FirstImages(3)
+    kept.add({"image": torch.tensor([[2.0], [9.0]]), "index": torch.tensor([2, 9])})
+    kept.add({"image": torch.tensor([[0.0], [1.0]]), "index": torch.tensor([0, 1])})
+    found = kept.take()
+    assert found is not None and found.flatten().tolist() == [0, 1, 2]
+    assert kept.take() is None
+
+
+def test_the_path_is_straight_between_the_codes() -> None:
+    start, end = torch.tensor([[1.0]]), torch.tensor([[100.0]])
+    path = interpolate(torch.log10, lambda z: 10**z, start, end, 3)
+    torch.testing.assert_close(path.flatten(), torch.tensor([1.0, 10.0, 100.0]))
+
+
+def test_a_flow_is_drawn_in_chosen_epochs_and_after_a_test(tmp_path: Path) -> None:
+    callback = FlowPictures(str(tmp_path), num_images=4, temperatures=[1.0, 0.0], every_n_epochs=2)
+    task = SimpleNamespace(net=model())
+    for epoch in (1, 2):
+        callback.on_validation_batch_end(trainer(), task, images(4), None, 0)
+        callback.on_validation_epoch_end(trainer(current_epoch=epoch), task)
+    callback.on_test_batch_end(trainer(), task, images(4), None, 0)
+    callback.on_test_epoch_end(trainer(), task)
+    names = ("interpolations", "reconstructions", "samples")
+    expected = [f"test-{name}.png" for name in names] + [f"val-{name}-epoch-0002.png" for name in names]
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == expected
+    assert imread(tmp_path / "test-samples.png").std() > 0.01
+
+
+def test_samples_repeat_and_leave_the_random_stream_alone(tmp_path: Path) -> None:
+    callback = FlowPictures(str(tmp_path), num_images=2, temperatures=[1.0, 0.0])
+    density = model()
+    torch.manual_seed(5)
+    first = callback.samples(density)
+    found = torch.rand(3)
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(3), found)
+    second = callback.samples(density)
+    assert torch.equal(first["T = 1"], second["T = 1"])
+    assert torch.equal(first["T = 0"][0], first["T = 0"][1])
+
+
+def test_reconstructions_and_ends_of_interpolations_are_the_images(tmp_path: Path) -> None:
+    callback = FlowPictures(str(tmp_path), num_images=4)
+    shown = images(4)["image"]
+    rows = callback.reconstructions(model(), shown)
+    torch.testing.assert_close(rows["f⁻¹(f(x))"], shown + 0.5, rtol=1e-3, atol=0.1)
+    path = callback.interpolations(model(), shown)["0 → 1"]
+    torch.testing.assert_close(path[[0, -1]], shown[:2] + 0.5, rtol=1e-3, atol=0.1)
+
+
+@pytest.mark.parametrize("settings", [{"num_images": 3}, {"every_n_epochs": 0}, {"temperatures": []}])
+def test_flow_pictures_of_impossible_settings_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        FlowPictures(str(tmp_path), **settings)
+
+
+@pytest.mark.parametrize(
+    ("net", "names"), [(LabNet(), ["psi"]), (LabIRevNet(), ["interpolations", "psi", "reconstructions"])]
+)
+def test_an_invertible_classifier_is_drawn_and_another_as_far_as_it_goes(
+    net: torch.nn.Module, names: list[str], tmp_path: Path
+) -> None:
+    callback = InversionPictures(str(tmp_path), num_images=4, num_steps=3)
+    task = SimpleNamespace(net=net, is_invertible=hasattr(net, "inverse"))
+    batch = {"image": torch.rand(5, 1, 28, 28), "index": torch.arange(5)}
+    callback.on_test_batch_end(trainer(), task, batch, None, 0)
+    callback.on_test_epoch_end(trainer(), task)
+    assert sorted(path.stem for path in tmp_path.glob("*.png")) == [f"test-{name}" for name in names]
+
+
+@pytest.mark.parametrize("settings", [{"num_images": 1}, {"num_steps": 1}])
+def test_inversion_pictures_of_impossible_settings_are_refused(settings: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        InversionPictures(str(tmp_path), **settings)
+
+
+def test_confusions_are_shaded_by_their_share(tmp_path: Path) -> None:
+    counts = torch.tensor([[8, 2], [0, 4]])
+    (axes,) = draw_confusion(counts, ["cat", "dog"]).axes
+    torch.testing.assert_close(torch.tensor(axes.get_images()[0].get_array()), torch.tensor([[0.8, 0.2], [0.0, 1.0]]))
+    assert [text.get_text() for text in axes.texts] == ["8", "2", "4"]
+    callback = ConfusionMatrix(str(tmp_path))
+    callback.on_test_end(trainer(), SimpleNamespace(confusion=counts))
+    assert (tmp_path / "confusion.png").is_file()
+
+
+def test_the_papers_pictures_of_downsampling(tmp_path: Path) -> None:
+    callback = DownsamplingPictures(str(tmp_path))
+    task = SimpleNamespace(net=Downsampling(1, 2, spatial_dims=2, init="random"))
+    callback.on_fit_start(trainer(), task)
+    resumed = DownsamplingPictures(str(tmp_path))
+    resumed.load_state_dict(callback.state_dict())
+    resumed.on_fit_start(trainer(), SimpleNamespace(net=Downsampling(1, 2, spatial_dims=2)))
+    assert resumed.at_start is callback.at_start
+    resumed.on_test_end(trainer(), task)
+    assert sorted(p.stem for p in tmp_path.glob("*.png")) == ["channel_mixing", "figure1", "figure2", "figure4"]
+
+
+def test_the_inverse_pixel_shuffle_of_unequal_channels_has_a_checkerboard() -> None:
+    flat = torch.full((1, 1, 512, 512), 0.5)
+    shuffled = figure2(flat)["inverse pixel shuffle"]
+    blocks = shuffled.unfold(2, 2, 2).unfold(3, 2, 2).reshape(-1, 4)
+    torch.testing.assert_close(blocks / blocks[:, :1], torch.tensor([[1.0, 0.75, 0.5, 0.25]]).expand_as(blocks))
+    assert figure2(flat)["inverse Haar, details 0: detail"].std() < 1e-6
+    assert figure1(flat)["pixel shuffle"].std() == 0
+
+
+def test_mixed_channels_come_back() -> None:
+    panels = channel_mixing()
+    titles = list(panels)
+    assert not torch.allclose(panels[titles[0]], panels[titles[1]], atol=0.1)
+    torch.testing.assert_close(panels[titles[0]], panels[titles[2]], atol=1e-6, rtol=0)

@@ -1,0 +1,29 @@
+"""Logit and fixed affine maps, where the table of layers does not reach."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from src.invertible import Inverse
+from src.invertible.logit import FixedAffine, Logit
+
+
+def test_logit_and_sigmoid() -> None:
+    x = torch.tensor([[1e-300, 1e-5, 0.3, 0.9999]], dtype=torch.float64)
+    y, logdet = Logit().forward_and_logdet(x)
+    torch.testing.assert_close(y, torch.logit(x), rtol=1e-12, atol=0)
+    torch.testing.assert_close(logdet, -(x * (1 - x)).log().sum(1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(Inverse(Logit())(y), x, rtol=1e-12, atol=0)
+
+
+def test_the_log_determinant_of_the_sigmoid_is_exact_where_it_rounds_to_one() -> None:
+    y = torch.tensor([[40.0], [-40.0], [1000.0]])
+    x, logdet = Inverse(Logit()).forward_and_logdet(y)
+    assert torch.equal(x, torch.tensor([[1.0], [torch.exp(torch.tensor(-40.0))], [1.0]]))
+    torch.testing.assert_close(logdet, torch.tensor([-40.0, -40.0, -1000.0]))
+
+
+def test_a_scale_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a scale other than zero, got 0"):
+        FixedAffine(0.0)

@@ -1,0 +1,85 @@
+"""The tasks behind figures: sparse downsamplings and runtimes."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from src.callbacks.runtime_picture import draw_runtimes
+from src.datamodules.grid import GridDataModule
+from src.datamodules.photographs import PhotographsDataModule, photograph
+from src.invertible import Downsampling, FourierConvolution
+from src.tasks.runtime import OPERATIONS, ConvolutionRuntime
+from src.tasks.sparsity import Sparsity
+
+
+def sparsity(init: Any) -> Sparsity:
+    return Sparsity(Downsampling(1, 2, spatial_dims=2, init=init), partial(torch.optim.SGD, lr=0.1))
+
+
+def test_the_baselines_are_pixel_shuffle_and_haar() -> None:
+    batch = {"image": torch.rand(3, 1, 8, 8), "index": torch.arange(3)}
+    for init in ("pixel_shuffle", "haar"):
+        values, _ = sparsity(init).judge(batch, "test")
+        torch.testing.assert_close(values["loss"], values[init])
+        torch.testing.assert_close(values["loss"].mean(), sparsity(init).losses(batch)["loss"])
+
+
+def test_the_overlap_is_one_for_haar_in_any_order_and_half_for_the_pixel_shuffle() -> None:
+    torch.testing.assert_close(sparsity("haar").haar_overlap(), torch.ones(4))
+    torch.testing.assert_close(sparsity("pixel_shuffle").haar_overlap(), torch.full((4,), 0.5))
+
+
+@pytest.mark.parametrize("net", [nn.Conv2d(1, 1, 1), Downsampling(2, 2, spatial_dims=2)])
+def test_other_networks_are_refused(net: nn.Module) -> None:
+    with pytest.raises(ValueError, match="expected a Downsampling of one channel"):
+        Sparsity(net, partial(torch.optim.SGD, lr=0.1))
+
+
+def test_patches_are_cut_from_the_photographs_and_stay_the_same() -> None:
+    datamodule = PhotographsDataModule(size=32, num_train=5, num_val=3, num_test=4, batch_size=2)
+    datamodule.setup()
+    batches = list(datamodule.test_dataloader())
+    assert [tuple(b["image"].shape) for b in batches] == [(2, 1, 32, 32)] * 2
+    windows = photograph("camera").unfold(0, 32, 1).unfold(1, 32, 1)
+    patch = batches[0]["image"][0, 0]
+    assert (windows[:, :, 0, 0] == patch[0, 0]).logical_and((windows == patch).all(-1).all(-1)).any()
+    assert torch.equal(batches[0]["image"], next(iter(datamodule.test_dataloader()))["image"])
+
+
+@pytest.mark.parametrize("settings", [{"size": 0}, {"size": 300}, {"num_train": 0}])
+def test_patches_of_impossible_sizes_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="expected datamodule"):
+        PhotographsDataModule(**settings)
+
+
+def test_every_cell_of_the_grid_is_measured_and_drawn() -> None:
+    runtime = ConvolutionRuntime(
+        FourierConvolution(4, 3, spatial_dims=2), partial(torch.optim.SGD, lr=0.1), batch_size=2, repeats=1
+    )
+    grid = GridDataModule(channels=[2, 3], sizes=[4, 5, 6], base_channels=3, base_size=4)
+    runtime.check_data(grid)
+    runtime.on_test_epoch_start()
+    for batch in grid.test_dataloader():
+        runtime.test_step(batch, 0)
+    runtime._table.gather(lambda rows: rows)
+    rows = runtime._table.records()
+    assert [(row["channels"], row["size"]) for row in rows] == [(2, 4), (3, 4), (3, 4), (3, 5), (3, 6)]
+    assert all(row[name] > 0 for row in rows for name in OPERATIONS)
+    left, right = draw_runtimes(rows).axes
+    assert left.lines[0].get_xdata().tolist() == [2, 3] and right.lines[0].get_xdata().tolist() == [4, 5, 6]  # type: ignore[union-attr]
+
+
+def test_runtimes_need_a_grid_and_a_fourier_convolution() -> None:
+    with pytest.raises(ValueError, match="expected a FourierConvolution, got Conv2d"):
+        ConvolutionRuntime(nn.Conv2d(1, 1, 1), partial(torch.optim.SGD, lr=0.1))
+    runtime = ConvolutionRuntime(FourierConvolution(4, 3, spatial_dims=2), partial(torch.optim.SGD, lr=0.1))
+    with pytest.raises(ValueError, match="expected a grid of sizes"):
+        runtime.check_data(SimpleNamespace())
+    with pytest.raises(ValueError, match="positive channels and sizes"):
+        GridDataModule(channels=[0], sizes=[1])
