@@ -14,6 +14,7 @@ from src.callbacks.first_images import FirstImages
 from src.callbacks.latent_path import interpolate
 from src.callbacks.pictures import image_grid, publish
 from src.models.density import DensityModel
+from src.utils.random_stream import own_stream
 
 
 class FlowPictures(pl.Callback):
@@ -96,9 +97,8 @@ class FlowPictures(pl.Callback):
         """Return a row of samples per temperature, without a trace in the random stream of the training."""
         device = next(model.parameters()).device
         rows = {}
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            for temperature in self.temperatures:
-                torch.manual_seed(self.seed)
+        for temperature in self.temperatures:
+            with own_stream(self.seed, device):
                 rows[f"T = {temperature:g}"] = model.sample(self.num_images, temperature)
         return rows
 

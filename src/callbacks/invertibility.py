@@ -15,13 +15,13 @@ from src.invertible.reconstruction import relative_error
 ENTRY_POINTS = ("forward", "forward_and_logdet")
 
 
-def relative_inversion_error(module: InvertibleModule, x: Tensor) -> float:
+def relative_inversion_error(module: InvertibleModule, x: Tensor, *condition: Any) -> float:
     """Return ||x - f^-1(f(x))|| / ||x|| in the l2 norm, taken in double precision.
 
     It is the error that the gradients of ``backprop=reversible`` start from.
     """
     with torch.no_grad():
-        return relative_error(module.inverse(module(x)), x)
+        return relative_error(module.inverse(module(x, *condition), *condition), x)
 
 
 def _bijections(module: nn.Module) -> dict[str, InvertibleModule]:
@@ -41,7 +41,8 @@ class Invertibility(pl.Callback):
 
     def __init__(self) -> None:
         self.last_error: float | None = None
-        self._inputs: dict[str, Tensor] = {}
+        # Per part, the state and, where it takes one, the condition.
+        self._inputs: dict[str, tuple[Any, ...]] = {}
         self._parts: list[InvertibleModule] = []
 
     def on_validation_batch_start(
@@ -71,7 +72,7 @@ class Invertibility(pl.Callback):
             return
         parts = _bijections(pl_module)
         with trainer.precision_plugin.forward_context():
-            self.last_error = max(relative_inversion_error(parts[name], x) for name, x in inputs.items())
+            self.last_error = max(relative_inversion_error(parts[name], *args) for name, args in inputs.items())
         pl_module.log("val/invertibility_error", self.last_error, on_epoch=True, reduce_fx="max", sync_dist=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -83,7 +84,7 @@ class Invertibility(pl.Callback):
 
         def catching(method: Callable) -> Callable:
             def call(x: Tensor, *condition: Any) -> Any:
-                self._inputs[name] = x.detach()
+                self._inputs[name] = (x.detach(), *condition)
                 return method(x, *condition)
 
             return call

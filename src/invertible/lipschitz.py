@@ -66,7 +66,8 @@ class SpectralNormalised(nn.Module):
         max_iterations: it ends after about so many, in any case.
 
     Raises:
-        ValueError: for another kind of layer, or a coefficient that is not positive.
+        ValueError: for another kind of layer, or a coefficient that is not positive; in use, for weights that are not
+            finite.
     """
 
     def __init__(
@@ -150,6 +151,8 @@ class SpectralNormalised(nn.Module):
         """Vectors for the present weight, which are the last ones if the weight has the same values (a copied or a
         reloaded module)."""
         weight = self.layer.weight.detach()
+        if not bool(torch.isfinite(weight).all()):
+            raise ValueError("expected finite weights, got infinite or undefined ones: the training may have diverged")
         precise = weight.to(torch.promote_types(weight.dtype, torch.float32))
         if last is None:
             start = _random_vectors(min(self.num_vectors, math.prod(input_shape)), input_shape, precise)

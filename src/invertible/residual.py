@@ -31,7 +31,7 @@ class Convergence:
     """How a fixed-point iteration ended."""
 
     iterations: int
-    change: float  # max|x_{k+1} − x_k| of the last iteration, relative to max|x_{k+1}|
+    change: float  # max|x_{k+1} − x_k| of the last iteration, relative to max|x_{k+1}| or the start's maximum
     accepted: float  # the largest change that counts as converged
 
     @property
@@ -44,6 +44,8 @@ def fixed_point(
 ) -> tuple[Tensor, Convergence]:
     """Iterate ``x ← step(x)`` from ``start`` until x changes by at most ``tolerance``, relative to its maximum.
 
+    Where ``start`` is larger, relative to that: x is then a difference of larger numbers, and has their rounding errors.
+
     A contraction brings successive iterates closer to each other, in the Euclidean norm, each time. Where it does not
     any more, rounding errors rule and further iterations are in vain: it ends there too, converged if the change is
     at most ``rounding``.
@@ -52,9 +54,11 @@ def fixed_point(
         FixedPointWarning: if it ends without having converged.
     """
     x, smallest, stalled = start, math.inf, 0
+    start_scale = float(start.abs().max())
     for iteration in range(1, max_iterations + 1):
         last, x = x, step(x)
         difference, scale, distance = _sizes(x, last)
+        scale = max(scale, start_scale)
         report = Convergence(iteration, difference / scale if scale else difference, max(tolerance, rounding))
         stalled = 0 if distance < smallest else stalled + 1
         smallest = min(smallest, distance)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from src.invertible.activations import SneakyReLU
@@ -24,8 +26,8 @@ class ConvNet(nn.Module):
     `SneakyReLU`, and an invertible downsampling in place of max pooling, of which it tries three. An invertible
     downsampling turns 2k into 8k channels, and the next convolution takes them (7.5 million parameters).
 
-    The poster does not say more of the base. This is ``layer13s`` of the authors' library (github.com/mfinzi/olive-oil-ml),
-    which the poster's code trains, without the biases that its batch normalisations cancel.
+    The poster does not say more of the base. This is the network of that size that the authors' code trains,
+    ``layer13s`` of github.com/mfinzi/olive-oil-ml, without the biases that its batch normalisations cancel.
 
     Args:
         in_channels: of the images.
@@ -71,16 +73,11 @@ class ConvNet(nn.Module):
         for stage, widths in enumerate([(width, width, 2 * width), (2 * width,) * 3, (2 * width,) * 3]):
             if stage > 0:
                 layers.append(_downsampling(downsampling, spatial_dims))
-                channels *= 1 if downsampling == "max" else 2**spatial_dims
                 layers += [nn.Dropout(dropout)] if dropout else []
+                channels *= 1 if downsampling == "max" else 2**spatial_dims
             for out_channels in widths:
-                layers += [
-                    CONVOLUTIONS[spatial_dims](
-                        channels, out_channels, 3, padding=1, padding_mode=padding_mode, bias=False
-                    ),
-                    make_norm("batch", out_channels, spatial_dims),
-                    nn.ReLU(inplace=True) if activation == "relu" else SneakyReLU(slope),
-                ]
+                layers += _convolution(channels, out_channels, padding_mode, spatial_dims)
+                layers.append(nn.ReLU(inplace=True) if activation == "relu" else SneakyReLU(slope))
                 channels = out_channels
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(SpatialMean(), nn.Linear(channels, num_classes))
@@ -89,6 +86,13 @@ class ConvNet(nn.Module):
         if x.shape[1] != self.in_channels:
             raise ValueError(f"expected images with {self.in_channels} channels, got {x.shape[1]}")
         return self.head(self.features(x))
+
+
+def _convolution(in_channels: int, out_channels: int, padding_mode: Any, spatial_dims: int) -> list[nn.Module]:
+    norm = make_norm("batch", out_channels, spatial_dims)
+    assert norm is not None
+    convolution = CONVOLUTIONS[spatial_dims]
+    return [convolution(in_channels, out_channels, 3, padding=1, padding_mode=padding_mode, bias=False), norm]
 
 
 def _downsampling(name: str, spatial_dims: int) -> nn.Module:

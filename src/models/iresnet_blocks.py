@@ -1,4 +1,4 @@
-"""The residual blocks of the i-ResNet, one resolution of them, and their contractions."""
+"""The residual blocks of the i-ResNet: their contractions, and the blocks of one resolution."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .blocks import CONVOLUTIONS, check_spatial_dims
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"elu": nn.ELU, "lipswish": LipSwish}
 
 
-def bottleneck(
+def contraction(
     hidden_channels: int, *, activation: str = "elu", leading_activation: bool = True, spatial_dims: int = 2
 ) -> SubnetConstructor:
-    """Constructor of a residual block's g: convolutions of 3×3, 1×1 and 3×3 voxels, an activation before each.
+    """Constructor of a residual block's g: convolutions with kernels of 3, 1 and 3, an activation before each.
 
-    `ResidualBlock` normalises the convolutions; with coefficient c for each, ``Lip(g) ≤ c³``.
+    `ResidualBlock` bounds each convolution by its coefficient c, hence ``Lip(g) ≤ c³``.
 
     Args:
         hidden_channels: between the convolutions.
@@ -50,7 +50,7 @@ def bottleneck(
             activate(),
             convolution(hidden_channels, dims_out, 3, padding=1),
         ]
-        return nn.Sequential(*layers[0 if leading_activation else 1 :])
+        return nn.Sequential(*layers if leading_activation else layers[1:])
 
     return construct
 
@@ -58,25 +58,36 @@ def bottleneck(
 def residual_steps(
     channels: int,
     num_blocks: int,
-    subnets: Callable[[int], SubnetConstructor],
+    hidden_channels: int,
     *,
+    is_first: bool = False,
+    activation: str = "elu",
     actnorm: bool = True,
     keep_inputs: bool = True,
+    spatial_dims: int = 2,
     **options: Any,
 ) -> list[InvertibleModule]:
-    """Residual blocks of one resolution, an `ActNorm` before each.
+    """The residual blocks of one resolution, an `ActNorm` before each.
 
     Args:
         channels: of the state.
         num_blocks: number of blocks.
-        subnets: the constructor of the i-th block's g.
+        hidden_channels: see `contraction`, as for activation and spatial_dims.
+        is_first: whether the first of them is the network's first, which begins with its convolution: an activation
+            would bend the image itself.
         actnorm: whether the `ActNorm` are there.
-        keep_inputs: whether ``backprop='reversible'`` keeps each block's input instead of iterating for it.
+        keep_inputs: whether ``backprop='reversible'`` keeps the input of each block instead of iterating for it.
         options: of every `ResidualBlock`.
     """
     steps: list[InvertibleModule] = []
     for i in range(num_blocks):
-        block = ResidualBlock(channels, subnets(i), **options)
+        g = contraction(
+            hidden_channels,
+            activation=activation,
+            leading_activation=not (is_first and i == 0),
+            spatial_dims=spatial_dims,
+        )
+        block = ResidualBlock(channels, g, **options)
         keep_input(block, keep_inputs)
         steps += [ActNorm(channels), block] if actnorm else [block]
     return steps

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from src.models.density import DensityModel
 from src.tasks.base import Batch, Report, Task
+from src.utils.random_stream import own_stream
 
 PARTS = ("prior", "logdet", "dequantisation")
 
@@ -60,8 +61,9 @@ class Density(Task):
         return ("bits_per_dim", *PARTS)
 
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
-        """Return the columns."""
-        return self._bits(batch["image"]), {}
+        """Return the columns, with the same dequantisation noise each time, which leaves the training's noise alone."""
+        with own_stream(int(batch["index"][0]), self.device):
+            return self._bits(batch["image"]), {}
 
     def report(self, metrics: dict[str, float | None]) -> Report | None:
         """Return bits per dimension and their parts, for the validation and the test set."""

@@ -92,8 +92,13 @@ def test_a_damaged_file_is_named_and_downloaded_again(damage, kind, published, t
     kept = next(path for path in datamodule.files.folder.iterdir() if path != victim)
     stamp = kept.stat().st_mtime_ns
     damage(victim)
-    with pytest.warns(UserWarning, match=rf"Downloading {victim} again, .* expected md5 \w{{32}}, got \w{{32}} \("):
+    damaged = victim.read_bytes()
+    with (
+        victim.open("rb") as reader,
+        pytest.warns(UserWarning, match=rf"Downloading {victim} again, .* expected md5 \w{{32}}, got \w{{32}} \("),
+    ):
         datamodule.prepare_data()
+        assert reader.read() == damaged  # the new file has been moved there, not written over the old one
     assert contents(datamodule) == whole
     assert kept.stat().st_mtime_ns == stamp
 

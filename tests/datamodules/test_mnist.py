@@ -35,6 +35,7 @@ def test_images_and_labels_are_those_of_the_files(tmp_path):
         expected_images, expected_labels = class_images(count, (1, 28, 28), seed)
         images, labels = datamodule.files.read_split(split)
         assert np.array_equal(images, expected_images) and np.array_equal(labels, expected_labels)
+        assert images.flags.writeable  # torch warns of arrays that are not
 
 
 @pytest.mark.parametrize("verify_checksums", [True, False])

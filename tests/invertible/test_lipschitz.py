@@ -355,3 +355,29 @@ def test_an_in_place_activation_at_the_front_leaves_the_input_alone() -> None:
 def test_wrong_options_are_refused(layer: nn.Module, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SpectralNormalised(layer, **options)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "voxels"),
+    [
+        (nn.Conv2d(3, 5, 1), (3, 6, 7), (1, 1)),
+        (nn.Conv3d(4, 2, 1, stride=2, groups=2, padding="valid"), (4, 2, 3, 4), (1, 1, 1)),
+        (nn.Conv1d(2, 3, 1, padding=1, padding_mode="circular"), (2, 5), (5,)),  # repeats a voxel: a larger norm
+        (nn.Conv2d(2, 3, (1, 3)), (2, 4, 5), (4, 5)),
+    ],
+)
+def test_a_pointwise_convolution_is_normalised_at_one_voxel(
+    layer: nn.Module, shape: tuple[int, ...], voxels: tuple[int, ...]
+) -> None:
+    normalised = SpectralNormalised(layer, 0.1).double()
+    assert dense_norm(normalised, shape) == pytest.approx(0.1, rel=1e-3)
+    assert [tuple(found.shape[2:]) for found in vectors(normalised)] == [voxels]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(value: float) -> None:
+    normalised = SpectralNormalised(nn.Linear(3, 3), 0.9)
+    with torch.no_grad():
+        normalised.layer.weight[0, 0] = value
+    with pytest.raises(ValueError, match="expected finite weights, got infinite or undefined ones"):
+        normalised(torch.zeros(1, 3))

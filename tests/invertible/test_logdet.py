@@ -1,0 +1,72 @@
+"""How estimators are named and chosen, and what they keep for the backward pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from src.invertible import ExactLogDet, LogDetEstimator, ResidualBlock, RussianRouletteLogDet, TruncatedLogDet
+from src.invertible.logdet import logdet_estimator
+
+
+def dense(dims_in: int, dims_out: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(dims_in, 7), nn.Tanh(), nn.Linear(7, dims_out))
+
+
+@pytest.mark.parametrize(
+    ("name", "num_terms", "expected"),
+    [
+        ("exact", None, "ExactLogDet()"),
+        ("exact", 3, "ExactLogDet()"),
+        ("truncated", None, "TruncatedLogDet(num_terms=10)"),
+        ("truncated", 3, "TruncatedLogDet(num_terms=3)"),
+        ("roulette", None, "RussianRouletteLogDet(num_exact_terms=2, stop_probability=0.5)"),
+        ("roulette", 3, "RussianRouletteLogDet(num_exact_terms=3, stop_probability=0.5)"),
+    ],
+)
+def test_estimators_by_name(name: str, num_terms: int | None, expected: str) -> None:
+    assert repr(logdet_estimator(name, num_terms)) == expected
+
+
+def test_an_estimator_is_taken_as_it_is_and_other_names_are_refused() -> None:
+    estimator = RussianRouletteLogDet(4, 0.1)
+    assert logdet_estimator(estimator, 7) is estimator
+    with pytest.raises(ValueError, match="expected logdet to be one of exact, truncated, roulette, got 'magic'"):
+        logdet_estimator("magic")
+
+
+def test_a_block_may_estimate_otherwise_in_evaluation_mode() -> None:
+    torch.manual_seed(0)
+    block = ResidualBlock(3, dense, logdet=TruncatedLogDet(1), eval_logdet="exact").double()
+    x = torch.randn(4, 3, dtype=torch.float64)
+    reference = ResidualBlock(3, dense).double()
+    reference.load_state_dict(block.state_dict())
+    exact = reference.forward_and_logdet(x)[1]
+    torch.testing.assert_close(block.eval().forward_and_logdet(x)[1], exact, rtol=0, atol=1e-14)
+    assert (block.train().forward_and_logdet(x)[1] - exact).abs().max() > 1e-3
+    assert "eval_logdet=ExactLogDet()" in repr(block)
+    reference.logdet = TruncatedLogDet(1)
+    assert reference.eval().estimator is reference.logdet and "eval_logdet" not in repr(reference)
+
+
+def kept_bytes(estimator: LogDetEstimator) -> int:
+    """Bytes that one log-determinant leaves behind for its gradient."""
+    torch.manual_seed(0)
+    block = ResidualBlock(3, dense, logdet=estimator)
+    x = torch.randn(5, 3)
+    block(x)  # finds the singular vectors
+    kept: dict[int, Tensor] = {}  # the tensors themselves: their addresses stay taken
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        _, logdet = block.forward_and_logdet(x)
+    assert logdet.requires_grad
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def test_more_terms_take_no_more_memory() -> None:
+    assert kept_bytes(TruncatedLogDet(30)) == kept_bytes(TruncatedLogDet(2)) < kept_bytes(ExactLogDet())
