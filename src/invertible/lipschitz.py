@@ -165,8 +165,8 @@ class SpectralNormalised(nn.Module):
         return _Settled(self._iterate(precise, start), weight.clone())
 
     def _iterate(self, weight: Tensor, vectors: Tensor) -> Tensor:
-        # Plain hooks, so that those of an activation checkpoint do not count what is saved here: it is not repeated.
-        with torch.autocast(weight.device.type, enabled=False), saved_tensors_hooks(_same, _same):
+        # An activation checkpoint must not count what is saved here: it is not repeated.
+        with torch.autocast(weight.device.type, enabled=False), unwatched():
             vectors, norm = self._diagonalise(weight, _orthonormal(vectors))
             num_iterations = 4
             while num_iterations <= self.max_iterations:
@@ -208,6 +208,11 @@ def _is_pointwise(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
     """Whether each output voxel is made of one input voxel, each input voxel in one output voxel at most."""
     padded = not isinstance(layer.padding, str) and any(layer.padding)
     return all(k == 1 for k in layer.kernel_size) and not padded
+
+
+def unwatched() -> saved_tensors_hooks:
+    """A context for graphs that are used up inside: nobody's hooks see what they save."""
+    return saved_tensors_hooks(_same, _same)
 
 
 def _same(tensor: Tensor) -> Tensor:

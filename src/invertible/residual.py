@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .coupling import SubnetConstructor
-from .lipschitz import SpectralNormalised, bound_lipschitz, lipschitz_constant
+from .lipschitz import SpectralNormalised, bound_lipschitz, lipschitz_constant, unwatched
 from .logdet import LogDetEstimator, logdet_estimator
 from .module import InvertibleModule
 from .replay import AutocastState
@@ -44,7 +45,7 @@ def fixed_point(
 ) -> tuple[Tensor, Convergence]:
     """Iterate ``x ← step(x)`` from ``start`` until x changes by at most ``tolerance``, relative to its maximum.
 
-    Where ``start`` is larger, relative to that: x is then a difference of larger numbers, and has their rounding errors.
+    Where ``start`` is larger, relative to that: x is then a difference of larger numbers, with their rounding errors.
 
     A contraction brings successive iterates closer to each other, in the Euclidean norm, each time. Where it does not
     any more, rounding errors rule and further iterations are in vain: it ends there too, converged if the change is
@@ -164,7 +165,7 @@ class ResidualBlock(InvertibleModule):
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         create_graph = torch.is_grad_enabled()
         # The Jacobian takes a graph even where the caller wants none.
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), nullcontext() if create_graph else unwatched():
             start = x if create_graph and x.requires_grad else _leaf(x)
             g = self.residual(start)
             logdet = self.estimator(g, start, create_graph=create_graph)

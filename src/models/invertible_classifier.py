@@ -38,7 +38,7 @@ class InvertibleClassifier(nn.Module):
 
 def pooled_head(channels: int, num_classes: int, norm: nn.Module) -> nn.Sequential:
     """Normalisation, ReLU, mean over all voxels, linear: (B, C, *spatial) to (B, num_classes)."""
-    return nn.Sequential(norm, nn.ReLU(inplace=True), SpatialMean(), nn.Linear(channels, num_classes))
+    return nn.Sequential(norm, nn.ReLU(), SpatialMean(), nn.Linear(channels, num_classes))
 
 
 class SpatialMean(nn.Module):

@@ -22,7 +22,7 @@ class IRevNet(InvertibleClassifier):
     F is a bottleneck: three times normalisation, ReLU and 3×3 convolution, with ``1/bottleneck`` of the channels
     between (the very first block begins with its convolution). Where a stage has stride 2, its first block sends both
     halves through ψ (space-to-depth), and the first convolution of F has stride 2. Instead of exchanging the halves,
-    every other block changes the second one: the same up to the order of the channels.
+    every other block changes the first one: the same up to the order of the channels, if x₂ is the half with the image.
 
     The paper's networks: (a), injective, with zero channels appended at the start; (b), bijective. For CIFAR-10:
     ``num_blocks=(18, 18, 18)``, ``strides=(1, 2, 2)``, ``padded_channels=32``. For ImageNet (b):
@@ -78,17 +78,18 @@ class IRevNet(InvertibleClassifier):
         for count, stage_stride in zip(num_blocks, strides, strict=True):
             for i in range(count):
                 stride = stage_stride if i == 0 else 1
-                if stride > 1:
-                    parts.append(Checkerboard(stride, spatial_dims=spatial_dims))
-                    channels *= stride**spatial_dims
                 if channels % 2:
                     raise ValueError(
                         f"expected channels that can be halved, got {channels}: set padded_channels to an even number, "
-                        "or initial_downsampling or the first stride to 2"
+                        "or initial_downsampling to 2"
                     )
+                if stride > 1:
+                    parts.append(Checkerboard(stride, spatial_dims=spatial_dims))
+                    channels *= stride**spatial_dims
                 residual = _Residual(stride, position == 0, bottleneck, dropout, norm, spatial_dims)
-                # Even blocks change the first half, from the second, as in the paper.
-                parts.append(AdditiveCoupling(channels, residual, flip=position % 2 == 0))
+                # The first block reads the first half, where the image is. A half of padded zeros would give it
+                # normalised zeros, which lie on the kink of the ReLU: no gradient, and a random one once rebuilt.
+                parts.append(AdditiveCoupling(channels, residual, flip=position % 2 == 1))
                 position += 1
         normalisation = make_norm(norm, channels, spatial_dims) or nn.Identity()
         super().__init__(padding, InvertibleSequential(*parts), pooled_head(channels, num_classes, normalisation))

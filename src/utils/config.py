@@ -11,8 +11,8 @@ from src.utils.suggestions import did_you_mean
 
 # configs/train.yaml and its groups define these; an experiment's own values go under `network` or into its groups.
 TOP_LEVEL_KEYS = (
-    *("experiment", "scale", "seed", "backprop", "run_dir", "resume", "fit", "test", "debug", "monitor", "network", "image"),
-    *("datamodule", "model", "task", "trainer", "logger", "callbacks"),
+    *("experiment", "scale", "seed", "backprop", "run_dir", "resume", "fit", "test", "debug", "monitor"),
+    *("network", "image", "datamodule", "model", "task", "trainer", "logger", "callbacks"),
 )
 OPTIONAL_KEYS = {"network", "image", "logger", "callbacks"}
 

@@ -208,6 +208,28 @@ def test_kept_inputs_spare_the_iteration(kind: str, keep_inputs: bool) -> None:
     assert not any(keeps_input(module) for module in net.modules() if isinstance(module, ActNorm))
 
 
+@pytest.mark.parametrize("keep_inputs", [True, False])
+def test_what_a_flow_saves_under_reversible(keep_inputs: bool) -> None:
+    """The latent, and the input of each block if those are kept: on the second level they are half as large."""
+    net = flow(num_levels=2, num_blocks=3, keep_inputs=keep_inputs)
+    set_backprop(net, "reversible")
+    x = torch.randn(2, 1, 8, 8)
+    net(x)
+    own = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = net.forward_and_logdet(x)
+    assert result[1].requires_grad
+    assert sum(kept.values()) == x.numel() * 4 * (1 + keep_inputs * (3 + 3 / 2))
+
+
 def test_the_invertible_part_of_either_network_is_one_tree() -> None:
     net, generative = classifier(), flow()
     assert invertible_roots(net) == {"features": net.features}
@@ -243,7 +265,8 @@ def test_the_papers_networks() -> None:
 @pytest.mark.parametrize("activation", ["elu", "lipswish"])
 def test_the_activation_before_the_first_convolution_of_all_is_missing(activation: str) -> None:
     kind = {"elu": nn.ELU, "lipswish": LipSwish}[activation]
-    for net in (flow(activation=activation), classifier(activation=activation)):
+    nets: list[nn.Module] = [flow(activation=activation), classifier(activation=activation)]
+    for net in nets:
         first, *others = blocks_of(net)
         assert count(first, kind) == 2 and isinstance(first.subnet[0], SpectralNormalised)  # type: ignore[index]
         assert all(count(block, kind) == 3 and isinstance(block.subnet[0], kind) for block in others)  # type: ignore[index]
