@@ -18,12 +18,37 @@ def choices(group: str) -> list[str]:
 
 EXPERIMENTS = choices("experiment")
 GROUPS = [folder.name for folder in sorted(CONFIG_DIR.iterdir()) if folder.is_dir() and folder.name != "experiment"]
-# trainer/base is what the trainers share.
-CHOICES = [(group, choice) for group in GROUPS for choice in choices(group) if (group, choice) != ("trainer", "base")]
+# What an experiment is made of, and what may stand in its place.
+CLASSIFIERS = ["convnet", "iconvnet", "iresnet", "irevnet", "lab_irevnet", "lab_net"]
+FLOWS = ["glow", "iconvnet_flow", "iresnet_flow", "iunet_flow", "realnvp"]
+IMAGES = ["cifar10", "mnist"]
+PARTS = {
+    "ct_postproc": {"model": ["iunet", "partially_reversible_unet", "unet"], "datamodule": ["foam_ct"]},
+    "iconvnet_figure2": {"model": ["fourier_convolution"], "datamodule": ["grid"]},
+    "iconvnet_figure4": {"model": FLOWS, "datamodule": IMAGES},
+    "iconvnet_table1": {"model": CLASSIFIERS, "datamodule": IMAGES},
+    "iconvnet_table2": {"model": FLOWS, "datamodule": IMAGES},
+    "irevnet_lab": {"model": CLASSIFIERS, "datamodule": IMAGES},
+    "iunet_figures": {"model": ["downsampling"], "datamodule": ["photographs"]},
+}
+# trainer/base is what the trainers share. An experiment has one task.
+COMMON = [(g, c) for g in GROUPS if g not in ("model", "datamodule", "task") for c in choices(g) if c != "base"]
+CASES = [
+    (experiment, group, choice)
+    for experiment, parts in PARTS.items()
+    for group, choice in [*COMMON, *((group, choice) for group, names in parts.items() for choice in names)]
+]
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_experiment_and_every_part_is_covered() -> None:
+    assert sorted(PARTS) == EXPERIMENTS
+    for group in ("model", "datamodule"):
+        assert {name for parts in PARTS.values() for name in parts[group]} == set(choices(group))
+    tasks = {compose_config([f"experiment={e}", "run_dir=x"]).task["_target_"] for e in EXPERIMENTS}
+    assert len(tasks) == len(choices("task"))
+
+
+@pytest.mark.parametrize(("experiment", "group", "choice"), CASES)
 def test_every_choice_composes(experiment: str, group: str, choice: str) -> None:
     config = compose_config([f"experiment={experiment}", f"{group}={choice}", "run_dir=somewhere"])
     check_config(config)
