@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from src.invertible.activations import SneakyReLU
 from src.invertible.actnorm import ActNorm
 from src.invertible.fourier import FourierConvolution
-from src.invertible.module import Inverse, InvertibleModule, Step
+from src.invertible.module import InvertibleModule
 from src.invertible.module import Sequential as InvertibleSequential
-from src.invertible.pooling import Checkerboard, invertible_pooling
+from src.invertible.pooling import invertible_pooling
 
 from .blocks import check_spatial_dims, make_norm
 from .invertible_classifier import InvertibleClassifier, pooled_head

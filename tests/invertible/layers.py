@@ -8,10 +8,26 @@ from __future__ import annotations
 import torch
 
 from src.invertible import InvertibleModule
-from tests.invertible import layers_core, layers_couplings, layers_fourier, layers_graph, layers_residual
+from tests.invertible import (
+    layers_core,
+    layers_couplings,
+    layers_flows,
+    layers_fourier,
+    layers_graph,
+    layers_iresnet,
+    layers_residual,
+)
 from tests.invertible.samples import Case
 
-FAMILIES = (layers_core, layers_couplings, layers_fourier, layers_graph, layers_residual)
+FAMILIES = (
+    layers_core,
+    layers_couplings,
+    layers_flows,
+    layers_fourier,
+    layers_graph,
+    layers_iresnet,
+    layers_residual,
+)
 LAYERS: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.LAYERS.items()}
 # Each line counts: two families must not use the same name.
 assert len(LAYERS) == sum(len(family.LAYERS) for family in FAMILIES)
