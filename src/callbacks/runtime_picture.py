@@ -38,6 +38,8 @@ def draw_runtimes(table: list[dict[str, float]]) -> Figure:
         for name in OPERATIONS:
             axes.plot([value for value, _ in rows], [row[name] for _, row in rows], marker="o", label=name)
         axes.set(xscale="log", yscale="log", xlabel=varied, ylabel="ms", title=f"{fixed} = {common:.0f}")
+        axes.set_xticks([value for value, _ in rows], [f"{value:.0f}" for value, _ in rows])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend()
     return figure

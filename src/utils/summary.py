@@ -74,7 +74,8 @@ def print_table(summary: dict[str, Any], report: Report | None = None, console: 
     """Print the task's result, then what the run cost and where its files are."""
     console = console or Console()
     if report is not None:
-        quality = Table(title=f"{summary['experiment']} ({summary['scale']}), {summary['model']}: test set")
+        console.print(f"{summary['experiment']} ({summary['scale']}), {summary['model']}: test set", highlight=False)
+        quality = Table()
         for position, column in enumerate(report.columns):
             quality.add_column(column, justify="right" if position else "left")
         for row in report.rows:
