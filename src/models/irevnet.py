@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from src.invertible.coupling import AdditiveCoupling
+from src.invertible.linear import Permutation
 from src.invertible.module import Inverse, InvertibleModule
 from src.invertible.module import Sequential as InvertibleSequential
 from src.invertible.pooling import Checkerboard
@@ -73,7 +74,7 @@ class IRevNet(InvertibleClassifier):
         channels = padding.channels * initial_downsampling**spatial_dims
         parts: list[InvertibleModule] = []
         if initial_downsampling > 1:
-            parts.append(Checkerboard(initial_downsampling, spatial_dims=spatial_dims))
+            parts += _psi(in_channels, padding.channels, initial_downsampling, spatial_dims)
         position = 0
         for count, stage_stride in zip(num_blocks, strides, strict=True):
             for i in range(count):
@@ -93,6 +94,17 @@ class IRevNet(InvertibleClassifier):
                 position += 1
         normalisation = make_norm(norm, channels, spatial_dims) or nn.Identity()
         super().__init__(padding, InvertibleSequential(*parts), pooled_head(channels, num_classes, normalisation))
+
+
+def _psi(in_channels: int, channels: int, block_size: int, spatial_dims: int) -> list[InvertibleModule]:
+    """Space-to-depth in the authors' order, (place in the block, channel), appended channels last.
+
+    So a half of the channels is a half of every block in all colours; `Checkerboard` alone would part the colours.
+    """
+    volume = block_size**spatial_dims
+    image = [c * volume + place for place in range(volume) for c in range(in_channels)]
+    appended = range(in_channels * volume, channels * volume)
+    return [Checkerboard(block_size, spatial_dims=spatial_dims), Permutation(channels * volume, [*image, *appended])]
 
 
 class _Residual:

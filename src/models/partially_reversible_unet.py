@@ -23,6 +23,9 @@ class PartiallyReversibleUNet(nn.Module):
     channels, then (multi)linear interpolation; the skip connection is added. Gradients need what lies at the ends of
     the sequences only, so the memory grows with the number of levels and not with ``num_couplings``.
 
+    The authors' code differs in this: F and G normalise and activate before they convolve, the first convolution is
+    3×3, the coarsest level has a second sequence, and the channels are 60, 120, 240, 360, 480.
+
     Args:
         in_channels, out_channels: channels of the images.
         base_channels: channels of the first level, an even number.

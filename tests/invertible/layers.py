@@ -15,6 +15,7 @@ from tests.invertible import (
     layers_fourier,
     layers_graph,
     layers_iresnet,
+    layers_networks,
     layers_residual,
 )
 from tests.invertible.samples import Case
@@ -26,6 +27,7 @@ FAMILIES = (
     layers_fourier,
     layers_graph,
     layers_iresnet,
+    layers_networks,
     layers_residual,
 )
 LAYERS: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.LAYERS.items()}

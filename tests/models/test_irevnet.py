@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from src.invertible import POLICIES, set_backprop
+from src.invertible import POLICIES, AdditiveCoupling, set_backprop
 from src.models.irevnet import IRevNet
 from src.models.padding_channels import InjectivePadding
 from tests.invertible.test_backprop import saved_bytes
@@ -109,41 +108,106 @@ def test_the_padding_is_cut_off_and_drops_what_no_image_has() -> None:
     assert InjectivePadding(3)(x) is x
 
 
-@pytest.mark.skipif("IREVNET_REPO" not in os.environ, reason="IREVNET_REPO names a checkout of the authors' code")
-def test_features_are_those_of_the_authors_network() -> None:
-    sys.path.insert(0, str(Path(os.environ["IREVNET_REPO"])))
-    from models.iRevNet import iRevNet  # type: ignore[import-not-found]
+# Theirs and ours. Widths are those of one half in theirs.
+CONFIGURATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "injective, as for CIFAR": (
+        {"nBlocks": [3, 2, 2], "nStrides": [1, 2, 2], "nChannels": [8, 32, 128], "init_ds": 0},
+        {"num_blocks": (3, 2, 2), "strides": (1, 2, 2), "padded_channels": 16},
+    ),
+    "bijective, as for ImageNet": (
+        {"nBlocks": [2, 1], "nStrides": [2, 2], "nChannels": [24, 96], "init_ds": 2},
+        {"num_blocks": (2, 1), "strides": (2, 2), "initial_downsampling": 2},
+    ),
+    "injective after a space-to-depth": (
+        {"nBlocks": [2, 2], "nStrides": [1, 2], "nChannels": [10, 40], "init_ds": 2},
+        {"num_blocks": (2, 2), "strides": (1, 2), "initial_downsampling": 2, "padded_channels": 5},
+    ),
+}
 
+
+@pytest.mark.skipif("IREVNET_REPO" not in os.environ, reason="IREVNET_REPO names a checkout of the authors' code")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize(("their_options", "our_options"), CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_the_network_is_that_of_the_authors(
+    their_options: dict[str, Any],
+    our_options: dict[str, Any],
+    dtype: torch.dtype,
+    tolerance: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(os.environ["IREVNET_REPO"])
+    module = importlib.import_module("models.iRevNet")
     torch.manual_seed(0)
-    theirs = iRevNet([2, 2], [1, 2], 10, nChannels=[4, 16], init_ds=0, dropout_rate=0.0, in_shape=[3, 8, 8]).double()
-    ours = IRevNet(3, 10, (2, 2), (1, 2), padded_channels=8).double()
-    couplings = [part for part in ours.features if hasattr(part, "subnet")]
-    # Their space-to-depth makes channel (place, c) of channel c of 4, ours (c, place).
-    order = torch.arange(16).reshape(4, 4).T.flatten()
-    for i, (block, coupling) in enumerate(zip(theirs.stack, couplings, strict=True)):
-        first, *_, last = convolutions = convolutions_of(block)
-        with torch.no_grad():
-            if i >= 2:
-                last.weight.copy_(last.weight[order])
-            if i == 3:
-                first.weight.copy_(first.weight[:, order])
-            for source, target in zip(convolutions, convolutions_of(coupling), strict=True):  # type: ignore[arg-type]
-                target.weight.copy_(source.weight)
-            # Back: theirs compute in their own order.
-            inverse = order.argsort()
-            if i >= 2:
-                last.weight.copy_(last.weight[inverse])
-            if i == 3:
-                first.weight.copy_(first.weight[:, inverse])
-    x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
-    # Their first block reads the second half of the channels, zeros only; ours reads the first.
-    state = tuple(reversed(torch.nn.functional.pad(x, (0, 0, 0, 0, 0, 5)).chunk(2, dim=1)))
+    theirs = module.iRevNet(**their_options, nClasses=5, in_shape=[3, 16, 16], mult=4).to(dtype)
+    move_normalisations(theirs)
+    ours = IRevNet(3, 5, **our_options).to(dtype)
+    half = their_options["nChannels"][0] // their_options["nStrides"][0] ** 2
+    order = copy_weights(theirs, ours, half)
+    x = torch.randn(2, 3, 16, 16, dtype=dtype)
+    for training in (False, True):
+        theirs.train(training)
+        ours.train(training)
+        expected, features = theirs_on(theirs, x, half), ours.encode(x)
+        assert (features[:, order] - expected).abs().max() < tolerance * expected.abs().max()
+        assert (ours.inverse(features) - x).abs().max() < 10 * tolerance
+        logits = theirs.linear(torch.relu(theirs.bn1(expected)).mean((2, 3)))
+        assert (ours(x) - logits).abs().max() < tolerance * logits.abs().max()
+
+
+def theirs_on(theirs: Any, x: torch.Tensor, half: int) -> torch.Tensor:
+    """The authors' features, with the halves exchanged at the start: ours begins by reading the image's half."""
+    x = theirs.init_psi.forward(x) if theirs.init_ds else x
+    x = torch.nn.functional.pad(x, (0, 0, 0, 0, 0, 2 * half - x.shape[1]))
+    state = tuple(reversed(x.chunk(2, dim=1)))
     for block in theirs.stack:
         block.pad = 0  # already padded
-        state = block(state)
-    expected = torch.cat([half[:, order] for half in reversed(state)], dim=1)
-    torch.testing.assert_close(ours.encode(x), expected, rtol=1e-10, atol=1e-10)
+        state = block.forward(state)
+    return torch.cat(state, dim=1)
 
 
-def convolutions_of(net: nn.Module) -> list[nn.Conv2d]:
-    return [part for part in net.modules() if isinstance(part, nn.Conv2d)]
+def copy_weights(theirs: Any, ours: IRevNet, half: int) -> torch.Tensor:
+    """Copy the authors' weights into ours; returns where in ours each of their feature channels stands."""
+    couplings = [part for part in ours.features if isinstance(part, AdditiveCoupling)]
+    # Which half of ours, and where in it: of the half that a block of theirs changes, and of the one it reads.
+    changed, read = (1, torch.arange(half)), (0, torch.arange(half))
+    for block, coupling in zip(theirs.stack, couplings, strict=True):
+        source, target = layers_of(block), layers_of(coupling)
+        order_in = read[1]
+        if block.stride == 2:  # theirs orders the channels (place, c), ours (c, place)
+            changed, read = ((which, (4 * o + torch.arange(4)[:, None]).flatten()) for which, o in (changed, read))
+        states = [{key: value.clone() for key, value in layer.state_dict().items()} for layer in source]
+        for state, layer in zip(states, source, strict=True):
+            if isinstance(layer, nn.Conv2d):  # the first convolution; a normalisation before it sees the same channels
+                state["weight"] = state["weight"][:, order_in.argsort()]
+                break
+            permute(state, order_in)
+        states[-1]["weight"] = states[-1]["weight"][changed[1].argsort()]
+        for state, layer in zip(states, target, strict=True):
+            layer.load_state_dict(state)
+        changed, read = read, changed
+    order = torch.cat([which * o.numel() + o for which, o in (changed, read)])
+    normalisation, *_, linear = ours.head
+    normalisation.load_state_dict(permute(theirs.bn1.state_dict(), order))
+    linear.load_state_dict(
+        {"weight": theirs.linear.weight.detach()[:, order.argsort()], "bias": theirs.linear.bias.detach()}
+    )
+    return order
+
+
+def permute(state: dict[str, torch.Tensor], order: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The state of a normalisation with its channels where ``order`` says, in place."""
+    state.update({key: value[order.argsort()] for key, value in state.items() if value.ndim})
+    return state
+
+
+def layers_of(net: nn.Module) -> list[nn.Module]:
+    return [part for part in net.modules() if isinstance(part, nn.Conv2d | nn.BatchNorm2d)]
+
+
+def move_normalisations(net: nn.Module) -> None:
+    """Away from their start, which would hide a permutation."""
+    with torch.no_grad():
+        for layer in layers_of(net):
+            if isinstance(layer, nn.BatchNorm2d):
+                for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                    tensor.add_(0.6 * torch.rand_like(tensor) - 0.3)  # type: ignore[union-attr, arg-type]
