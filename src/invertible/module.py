@@ -251,8 +251,8 @@ class OnChannels(Composite):
     def run_back(self, y: Tensor, grad: Tensor, step: BackStep) -> tuple[Tensor, Tensor]:
         y_rest, grad_rest = y[:, self.num_kept :], grad[:, self.num_kept :]
         x_rest, grad_x_rest = step(self.inner, y_rest, grad_rest)
-        y_rest.copy_(x_rest)
-        grad_rest.copy_(grad_x_rest)
+        _write(x_rest, y_rest)
+        _write(grad_x_rest, grad_rest)
         return y, grad
 
     def inverted(self) -> OnChannels:
@@ -260,3 +260,10 @@ class OnChannels(Composite):
 
     def extra_repr(self) -> str:
         return f"num_kept={self.num_kept}"
+
+
+def _write(value: Tensor, place: Tensor) -> None:
+    """Copy a value to its place; it may be another view of that place's numbers, as a reshaping leaves it."""
+    if value.untyped_storage().data_ptr() == place.untyped_storage().data_ptr():
+        value = value.clone()
+    place.copy_(value)

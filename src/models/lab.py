@@ -49,7 +49,8 @@ class LabIRevNet(InvertibleClassifier):
     """ψ, then ``num_layers`` times ``[x, x̃] ↦ [F(x) + x̃, x]`` with F a convolution and ReLU, a linear layer.
 
     Instead of exchanging the two halves of the channels, every other layer changes the first half: the same up to the
-    order of the channels. Arguments as for `LabNet`.
+    order of the channels. Of colour images, the halves part the colours here, and in the lab's ψ the places within a
+    block. Arguments as for `LabNet`.
 
     Raises:
         ValueError: also where ψ leaves an odd number of channels, which has no halves.
