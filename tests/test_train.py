@@ -64,7 +64,7 @@ def test_summary_holds_what_compare_needs(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["steps"] == 4 and summary["epochs"] == 2
     assert summary["model"] == "iunet"
-    assert summary["config"]["network"]["iunet_channels"] == [4, 8]
+    assert summary["config"]["network"]["blowup"] == 4
     net = instantiate(summary["config"]["model"])
     assert summary["num_parameters"] == sum(p.numel() for p in net.parameters())
     assert 0 < summary["invertibility_error"] < 1e-4
@@ -259,7 +259,13 @@ def test_the_whole_pipeline_on_simulated_scans(tmp_path: Path) -> None:
         "datamodule.generation_workers=0",
         f"datamodule.data_dir={tmp_path / 'data'}",
     ]
-    arguments += ["network.iunet_channels=[4,8]", "trainer.max_epochs=1", "logger=csv", f"run_dir={tmp_path / 'run'}"]
+    arguments += [
+        "network.blowup=4",
+        "network.num_levels=2",
+        "trainer.max_epochs=1",
+        "logger=csv",
+        f"run_dir={tmp_path / 'run'}",
+    ]
     result = subprocess.run(command("experiment=ct_postproc", *arguments), cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "PSNR (dB)" in result.stdout and f"files: {tmp_path / 'run'}" in result.stdout

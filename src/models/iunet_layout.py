@@ -83,3 +83,14 @@ def layout(channels: Sequence[int], num_couplings: Sequence[int], strides: Seque
         lines = [left + "-" * gap + right, *lines]
     total = len(lines[0])
     return "\n".join(line.center(total).rstrip() for line in lines)
+
+
+def doubled_channels(base_channels: int, num_levels: int) -> list[int]:
+    """Channels ``base · 2^level``: what split fraction 1/4 and stride 2 in 3D, or 1/2 in 2D, give.
+
+    Raises:
+        ValueError: for numbers below 1.
+    """
+    if base_channels < 1 or num_levels < 1:
+        raise ValueError(f"expected base_channels >= 1 and num_levels >= 1, got {base_channels} and {num_levels}")
+    return [base_channels * 2**level for level in range(num_levels)]

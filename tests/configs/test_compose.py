@@ -69,7 +69,7 @@ def test_the_papers_scale_is_the_papers() -> None:
     config = compose_config(["experiment=ct_postproc", "scale=paper"])
     assert config.datamodule.size == 256 and config.datamodule.num_train == 180 and config.datamodule.num_test == 20
     assert config.datamodule.batch_size == 1
-    assert len(config.network.iunet_channels) == 8 and config.network.num_couplings == 4
+    assert config.network.num_levels == 8 and config.network.blowup == 16 and config.network.num_couplings == 4
 
 
 def test_the_config_folder_mirrors_src() -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from src.models.blocks import NORMS, ConvBlock, ProjectionConv
 from src.models.iunet import IUNet
-from src.models.iunet_layout import strides_per_level
+from src.models.iunet_layout import doubled_channels, strides_per_level
 from src.models.lifted import Lifted
 from src.models.padding import PADDING_MODES, Padding
 from src.models.unet import UNet
@@ -284,3 +284,14 @@ def test_default_subnet_follows_the_paper() -> None:
     assert math.prod(block[0].kernel_size) == 27
     assert block.norm1.num_groups == 1  # type: ignore[union-attr]
     assert functools.reduce(lambda total, p: total + p.abs().sum(), block.norm1.parameters(), torch.tensor(0.0)) == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("base", "levels", "expected"), [(16, 1, [16]), (4, 4, [4, 8, 16, 32])])
+def test_doubled_channels(base: int, levels: int, expected: list[int]) -> None:
+    assert doubled_channels(base, levels) == expected
+
+
+@pytest.mark.parametrize(("base", "levels"), [(0, 3), (4, 0)])
+def test_no_channels_or_levels_to_double_are_refused(base: int, levels: int) -> None:
+    with pytest.raises(ValueError, match=f"got {base} and {levels}"):
+        doubled_channels(base, levels)

@@ -105,9 +105,9 @@ def test_the_name_of_a_network_is_that_of_its_body() -> None:
 
 def test_saved_values_reach_what_refers_to_them() -> None:
     saved = OmegaConf.to_container(compose_config(["backprop=stored"]))
-    config = with_overrides(saved, ["backprop=checkpoint", "+datamodule.extra={a: 1}", "network.iunet_channels=[4,8]"])  # type: ignore[arg-type]
+    config = with_overrides(saved, ["backprop=checkpoint", "+datamodule.extra={a: 1}", "network.blowup=4"])  # type: ignore[arg-type]
     assert config.task.backprop == "checkpoint" and config.datamodule.extra.a == 1
-    assert config.model.body.channels == [4, 8]
+    assert config.model.body.channels.base_channels == 4
 
 
 @pytest.mark.parametrize(
