@@ -12,7 +12,7 @@ from torch import Tensor
 
 import benchmarks.fourier
 import src.invertible.fourier as fourier
-from src.invertible.fourier import FourierConvolution, spectrum
+from src.invertible.fourier import FourierConvolution, logabsdet, spectrum
 
 CASES = [
     ((3,), (7,)),
@@ -139,6 +139,44 @@ def test_half_precision_states_are_computed_in_float32() -> None:
     y, logdet = layer.forward_and_logdet(x)
     assert (y.dtype, logdet.dtype, layer.inverse(y).dtype) == (torch.bfloat16, torch.float32, torch.bfloat16)
     torch.testing.assert_close(y, layer(x.float()).bfloat16(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("kernel_size", "spatial"), CASES)
+def test_the_gradient_of_the_logdet_is_that_of_slogdet(kernel_size: tuple[int, ...], spatial: tuple[int, ...]) -> None:
+    layer, x = layer_and_state(kernel_size, spatial, channels=3)
+    (found,) = torch.autograd.grad(layer.forward_and_logdet(x)[1][0], layer.weight)
+    logdet = torch.linalg.slogdet(circulant(layer.weight, spatial)).logabsdet
+    (expected,) = torch.autograd.grad(logdet, layer.weight)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_float32_logdet_and_gradient_are_those_of_float64() -> None:
+    torch.manual_seed(0)
+    layer, size = FourierConvolution(32, 3, spatial_dims=2), (16, 16)
+    with torch.no_grad():
+        layer.weight.add_(0.05 * torch.randn_like(layer.weight))
+    assert torch.linalg.cond(spectrum(layer.weight.detach().double(), size)).max() > 20
+    single, double = (
+        torch.autograd.functional.vjp(lambda w: logabsdet(spectrum(w, size), size[-1]), weight)
+        for weight in (layer.weight.detach(), layer.weight.detach().double())
+    )
+    torch.testing.assert_close(single[0].double(), double[0], rtol=1e-6, atol=256 * 1e-6)
+    error = (single[1].double() - double[1]).abs().max() / double[1].abs().max()
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize(("kernel_size", "spatial"), CASES)
+def test_convolving_can_be_differentiated_twice(kernel_size: tuple[int, ...], spatial: tuple[int, ...]) -> None:
+    layer, x = layer_and_state(kernel_size, spatial)
+    x.requires_grad_()
+    assert torch.autograd.gradcheck(layer, x)
+    assert torch.autograd.gradgradcheck(lambda state: layer(state).square(), x)
+
+
+def test_the_logdet_refuses_to_be_differentiated_twice() -> None:
+    layer, x = layer_and_state((3, 3), (4, 4))
+    with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
+        torch.autograd.grad(layer.forward_and_logdet(x)[1].sum(), layer.weight, create_graph=True)
 
 
 @pytest.mark.parametrize(
