@@ -6,14 +6,12 @@ import json
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from filelock import FileLock, Timeout
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from src.ct.foam import FoamSpec
@@ -22,6 +20,7 @@ from src.datamodules.cache import (
     TEMPORARY_SUFFIX,
     atomic_writer,
     available_cpus,
+    exclusive,
     require_writable,
     run_parallel,
 )
@@ -37,6 +36,7 @@ from src.datamodules.foam_volumes import (
 )
 
 CHECKING_THREADS = 4
+LOCK_NAME = "generation.lock"
 
 
 class FoamCTDataModule(pl.LightningDataModule):
@@ -152,16 +152,8 @@ class FoamCTDataModule(pl.LightningDataModule):
         if not self._unusable():  # a complete cache may be read-only
             return
         require_writable(self.cache_folder)
-        with self._generation_lock():
+        with exclusive(self.cache_folder / LOCK_NAME, f"makes the volumes of {self.cache_folder}"):
             self._build_unusable()
-
-    def _generation_lock(self) -> AbstractContextManager[object]:
-        lock = FileLock(self.cache_folder / "generation.lock")
-        try:
-            return lock.acquire(timeout=0)
-        except Timeout:
-            rank_zero_info(f"Waiting for another process that makes the volumes of {self.cache_folder}")
-            return lock.acquire()
 
     def _build_unusable(self) -> None:
         for leftover in self.cache_folder.rglob(f"*{TEMPORARY_SUFFIX}"):

@@ -16,7 +16,8 @@ import torch
 from omegaconf import OmegaConf
 
 from src.ct.fbp import FILTERS
-from src.datamodules.foam_ct import FoamCTDataModule
+from src.datamodules.cache import exclusive
+from src.datamodules.foam_ct import LOCK_NAME, FoamCTDataModule
 from src.datamodules.foam_volumes import find_damage
 
 SMALL = {
@@ -271,7 +272,7 @@ def test_waits_for_whoever_holds_the_lock(tmp_path):
     datamodule = prepare(tmp_path)
     victim = next(iter(contents(datamodule)))
     victim.unlink()
-    with datamodule._generation_lock():
+    with exclusive(datamodule.cache_folder / LOCK_NAME, "holds the lock"):
         second = threading.Thread(target=prepare, args=(tmp_path,))
         second.start()
         second.join(0.5)
