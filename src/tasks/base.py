@@ -62,7 +62,7 @@ class Task(pl.LightningModule):
         self.net = net
         self.optimizer = optimizer
         self.scheduler = scheduler
-        self.test_table: list[dict[str, float]] = []
+        self.test_table: list[dict[str, Any]] = []
         self._table = SampleTable(())
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
