@@ -21,11 +21,11 @@ def nested_case(seed: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """An image (4, *shape) and its label: boxes ET in TC in WT, each brighter in some channels; every 5th has no ET."""
     generator = torch.Generator().manual_seed(seed)
     label = torch.zeros(shape, dtype=torch.long)
-    low = [int(torch.randint(1, n // 4 + 1, (), generator=generator)) for n in shape]
+    low = [int(torch.randint(1, max(n // 4, 1) + 1, (), generator=generator)) for n in shape]
     for depth, value in enumerate((2, 1) if seed % 5 == 4 else (2, 1, 3)):
         box = tuple(slice(start + depth, start + n // 2 - depth) for start, n in zip(low, shape, strict=True))
         label[box] = value
-    image = 0.3 * torch.randn((4, *shape), generator=generator)
+    image = 0.2 * torch.randn((4, *shape), generator=generator)
     image += torch.stack([(label == 3) * 2.0, (label == 1) * 2.0, (label > 0) * 1.0, (label == 2) * 2.0])
     return image, label
 
@@ -124,7 +124,7 @@ class TinyCases(pl.LightningDataModule):
         return self._loader("test", 3)
 
     def predict_dataloader(self) -> DataLoader:
-        return DataLoader(self._scans(), 1)
+        return DataLoader(self._scans(), batch_size=1)
 
 
 class Linear(nn.Module):

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from src.utils.config import check_config
 from src.utils.errors import ConfigError
@@ -37,10 +37,13 @@ def saved_run(arguments: list[str], purpose: str) -> tuple[DictConfig, Path]:
     saved = read_checkpoint(path)["config"]
     # There is no curve to log; `logger=wandb` brings a logger back.
     saved["logger"] = None
-    saved["trainer"]["enable_checkpointing"] = False
-    saved["callbacks"] = {name: c for name, c in saved["callbacks"].items() if name not in TRAINING_CALLBACKS}
     saved["run_dir"] = str(run_folder_of(path) / purpose / datetime.now().strftime(f"%Y-%m-%d_%H-%M-%S-{path.stem}"))
-    return with_overrides(saved, [a for a in arguments if not a.startswith("ckpt=")]), path
+    config = with_overrides(saved, [a for a in arguments if not a.startswith("ckpt=")])
+    # After the overrides: `trainer=gpu` and `callbacks=guard` are a training's.
+    with open_dict(config):
+        config.trainer.enable_checkpointing = False
+        config.callbacks = {name: c for name, c in config.callbacks.items() if name not in TRAINING_CALLBACKS}
+    return config, path
 
 
 def single_argument(arguments: list[str], name: str, meaning: str) -> str:

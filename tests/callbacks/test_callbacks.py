@@ -128,3 +128,27 @@ def test_without_a_terminal_progress_is_lines(capsys: pytest.CaptureFixture, mon
     bar.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("epoch 3/8  step 30/80  train/loss 0.5  ") and line.endswith("min left")
+
+
+@pytest.mark.parametrize(("stage", "word"), [("validation", "val"), ("test", "test"), ("predict", "predict")])
+def test_long_evaluations_say_how_far_they_are(stage: str, word: str, capsys: pytest.CaptureFixture) -> None:
+    bar = LineProgress(interval_s=0.0)
+    trainer: Any = SimpleNamespace(**{f"num_{word}_batches": [66], "sanity_checking": False})
+    getattr(bar, f"on_{stage}_start")(trainer, None)
+    on_batch_end = getattr(bar, f"on_{stage}_batch_end")
+    on_batch_end(trainer, None, None, None, 2)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(stage) and "3/66  " in line and line.endswith("min left")
+    bar.interval_s = 100.0
+    on_batch_end(trainer, None, None, None, 3)
+    bar.interval_s = 0.0
+    bar.disable()
+    on_batch_end(trainer, None, None, None, 4)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_sanity_check_prints_no_line(capsys: pytest.CaptureFixture) -> None:
+    bar = LineProgress(interval_s=0.0)
+    trainer: Any = SimpleNamespace(num_val_batches=[66], sanity_checking=True)
+    bar.on_validation_batch_end(trainer, None, None, None, 0)
+    assert capsys.readouterr().out == ""
