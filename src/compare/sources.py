@@ -1,0 +1,93 @@
+"""Which runs a command line means."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from src.compare.runs import Run, find_pictures, is_run_folder, read_result, read_run
+
+
+@dataclass
+class Sources:
+    """What was found.
+
+    Attributes:
+        runs: by a name that is unique among them.
+        figures: pictures of a whole table, by name.
+        notes: what was left out and why, for people.
+    """
+
+    runs: dict[str, Run] = field(default_factory=dict)
+    figures: dict[str, Path] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_sources(arguments: Sequence[str]) -> Sources:
+    """Return the runs that ``arguments`` name: run folders, summaries, folders of runs, ``experiments/<key>``.
+
+    A run that is named itself must be readable. Among those of a folder, one that is not is noted and left out.
+
+    Raises:
+        ValueError: naming the argument that has no run, or the file that cannot be read.
+    """
+    found = Sources()
+    runs: dict[Path, Run] = {}
+    for argument in arguments:
+        for run in _runs_of(Path(argument), found):
+            runs.setdefault(run.path.resolve(), run)
+    found.runs = dict(zip(short_names([run.path for run in runs.values()]), runs.values(), strict=True))
+    return found
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of the paths that tell all of them apart; ``results`` and ``.json`` say nothing."""
+    parts = [tuple(p for p in path.resolve().with_suffix("").parts if p != "results") for path in paths]
+    deepest = max(map(len, parts), default=1)
+    for depth in range(1, deepest + 1):
+        names = ["/".join(p[-depth:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
+
+
+def _runs_of(path: Path, found: Sources) -> list[Run]:
+    if path.is_file():
+        return [read_result(path)]
+    if is_run_folder(path):
+        return [read_run(path)]
+    if (path / "results").is_dir():
+        found.figures.update(
+            {f"{path.name}: {name}": picture for name, (picture, *_) in _figures(path / "results").items()}
+        )
+        return _readable(read_result, sorted((path / "results").glob("*.json")), path, found)
+    if path.is_dir():
+        return _readable(read_run, sorted(_run_folders(path)), path, found)
+    raise ValueError(f"expected a run folder, a summary, a folder of runs or experiments/<key>, got {str(path)!r}")
+
+
+def _figures(folder: Path) -> dict[str, list[Path]]:
+    return {name: list(series.values()) for name, series in find_pictures(folder).items()}
+
+
+def _readable(read: Callable[[Path], Run], paths: Sequence[Path], source: Path, found: Sources) -> list[Run]:
+    runs = []
+    for path in paths:
+        try:
+            runs.append(read(path))
+        except ValueError as error:
+            found.notes.append(f"left out: {error}")
+    if not runs:
+        reasons = "".join(f"; {note}" for note in found.notes)
+        raise ValueError(f"expected a run folder with summary.json, got {str(source)!r} without any run{reasons}")
+    return runs
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    for directory, names, _ in os.walk(folder):
+        if is_run_folder(Path(directory)):
+            # What lies inside belongs to this run: its checkpoints, and tests of it that were made later.
+            names.clear()
+            yield Path(directory)
