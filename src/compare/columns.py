@@ -15,6 +15,8 @@ LOWER_IS_BETTER = (
     *("bits_per_dim", "hausdorff95", "loss", "reconstruction_error", "reconstruction_error_max"),
     *("invertibility_error", "convolution_ms", "fourier_ms", "inverse_ms", "logdet_ms"),
 )
+# What a run says of its monitored metric: max or min.
+Modes = dict[str, str | None]
 UNITS = {"ms": "ms", "s": "s", "gib": "GiB"}
 
 
@@ -48,7 +50,7 @@ COSTS = [
 
 def columns_of(runs: Sequence[Run]) -> list[Column]:
     """Return the columns that the runs can fill: what they are, their quality, their cost, then all other metrics."""
-    modes = {_leaf(metric): run.config["monitor"]["mode"] for run in runs if (metric := _monitor(run))}
+    modes = {_leaf(metric): run.config["monitor"].get("mode") for run in runs if (metric := _monitor(run))}
     names = {name for run in runs for name in run.summary["metrics"]}
     qualities = _qualities(runs, names, modes)
     others = sorted(names - set(qualities))
@@ -65,18 +67,18 @@ def columns_of(runs: Sequence[Run]) -> list[Column]:
 def values_of(run: Run) -> dict[str, Any]:
     """Return the run's value for each column; a number that is not finite, as one that is not known, is None."""
     summary = run.summary
-    costs = {
-        "parameters": summary.get("num_parameters"),
+    texts = {key: summary.get(key) for key in ("model", "experiment", "scale", "backprop", "seed")}
+    numbers = {
+        "parameters": _times(summary.get("num_parameters"), 1),
         "step_time": _times(summary.get("step_time_s"), 1000),
         "memory": _times(summary.get("peak_memory_bytes"), 1 / GIB),
         "total_time": _times(summary.get("total_time_s"), 1 / 60),
+        **summary["metrics"],
     }
-    texts = {key: summary.get(key) for key in ("model", "experiment", "scale", "backprop", "seed")}
-    metrics = {n: v if v is not None and math.isfinite(v) else None for n, v in summary["metrics"].items()}
-    return {**texts, **costs, **metrics}
+    return texts | {name: n if n is not None and math.isfinite(n) else None for name, n in numbers.items()}
 
 
-def _qualities(runs: Sequence[Run], names: set[str], modes: dict[str, str]) -> list[str]:
+def _qualities(runs: Sequence[Run], names: set[str], modes: Modes) -> list[str]:
     """The metrics of the test set that can be good or bad and those that chose the best checkpoints, these first."""
     monitored = {metric for run in runs if (metric := _monitor(run))} & names
     tested = {name for name in names if name.startswith("test/")}
@@ -116,7 +118,7 @@ def _rank(name: str) -> int:
     return len(HIGHER_IS_BETTER) + len(LOWER_IS_BETTER) if position is None else position
 
 
-def _better(name: str, modes: dict[str, str]) -> str | None:
+def _better(name: str, modes: Modes) -> str | None:
     if _known(name, HIGHER_IS_BETTER) is not None:
         return "max"
     lower = _known(name, LOWER_IS_BETTER) is not None or name.startswith(("time/", "memory/"))

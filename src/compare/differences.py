@@ -21,7 +21,7 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[str | None]]]:
     ``<run_dir>``.
     """
     flat = [_settings(run) for run in runs]
-    keys = dict.fromkeys(key for settings in flat for key in settings)
+    keys = sorted(dict.fromkeys(key for settings in flat for key in settings), key=_is_of_machine)
     rows = [(key, [settings.get(key) for settings in flat]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values) - _unknown(key)) > 1]
 
@@ -37,8 +37,12 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _is_of_machine(key: str) -> bool:
+    return key.startswith(tuple(f"{name}." for name in MACHINE))
+
+
 def _unknown(key: str) -> set[None]:
-    return {None} if key.startswith(MACHINE) else set()
+    return {None} if _is_of_machine(key) else set()
 
 
 def _settings(run: Run) -> dict[str, str]:

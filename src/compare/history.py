@@ -40,12 +40,7 @@ def read_csv(path: Path) -> History:
     Raises:
         ValueError: for a file without steps, or a line that is not as long as the header or not of numbers.
     """
-    text = path.read_text(encoding="utf-8")
-    lines = text.splitlines()
-    if text and not text.endswith("\n"):
-        # The run was killed while it wrote: half a number reads like another number.
-        lines.pop()
-    rows = list(csv.reader(lines))
+    rows = _rows(path)
     if not rows:
         return {}
     header = rows[0]
@@ -65,6 +60,18 @@ def read_csv(path: Path) -> History:
                 f"got {','.join(row)!r}"
             ) from error
     return {name: sorted(points.items()) for name, points in values.items()}
+
+
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        lines = text.splitlines()
+        if text and not text.endswith("\n"):
+            # The run was killed while it wrote: half a number reads like another number.
+            lines.pop()
+        return list(csv.reader(lines))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"expected a metrics.csv, got {str(path)!r}: {error}") from error
 
 
 def merge(earlier: History, later: History) -> History:

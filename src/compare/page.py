@@ -50,14 +50,15 @@ def page_data(sources: Sources, images: str) -> dict[str, Any]:
     """Return what the script of the page shows, as plain containers."""
     runs = list(sources.runs.values())
     shown = [_run_data(name, run, images, sources.notes) for name, run in sources.runs.items()]
-    figures = sources.figures.items() if images != "none" else ()
+    figures = sources.figures if images != "none" else {}
+    uris = {name: pictures.data_uri_or_note(path, sources.notes) for name, path in figures.items()}
     return {
         "title": _title(sources),
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "runs": shown,
         "columns": [column._asdict() for column in columns_of(runs)],
         "differences": [{"key": key, "values": values} for key, values in differences(runs)],
-        "figures": [[name, pictures.data_uri(path)] for name, path in figures],
+        "figures": [[name, uri] for name, uri in uris.items() if uri],
         "maxEpochs": pictures.MAX_EPOCHS,
         "images": images,
         "notes": sources.notes,
@@ -66,17 +67,12 @@ def page_data(sources: Sources, images: str) -> dict[str, Any]:
 
 def script_safe(data: Any) -> str:
     """Return ``data`` as JSON that can stand inside a script element: no ``<`` can end it."""
-    return json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _run_data(name: str, run: Run, images: str, notes: list[str]) -> dict[str, Any]:
     # A test is one point, and stands in the table.
-    curves = {metric: thin(points, MAX_POINTS) for metric, points in run.history.items() if metric[:5] != "test/"}
-    try:
-        embedded = pictures.embed(run, images)
-    except ValueError as error:
-        notes.append(f"{name}: without pictures: {error}")
-        embedded = {}
+    curves = {m: thin(points, MAX_POINTS) for m, points in run.history.items() if not m.startswith("test/")}
     return {
         "name": name,
         "path": str(run.path),
@@ -85,7 +81,7 @@ def _run_data(name: str, run: Run, images: str, notes: list[str]) -> dict[str, A
         "memoryKind": run.summary.get("peak_memory_kind"),
         "values": values_of(run),
         "curves": curves,
-        "pictures": embedded,
+        "pictures": pictures.embed(run, images, notes),
         "seriesLengths": {key: len(series) for key, series in run.pictures.items()},
     }
 

@@ -19,23 +19,34 @@ MAX_SIDE = 1200
 Frames = list[tuple[int | None, str]]
 
 
-def embed(run: Run, choice: str) -> dict[str, Frames]:
+def embed(run: Run, choice: str, notes: list[str]) -> dict[str, Frames]:
     """Return the run's pictures by name, each as (epoch, data URI) in the order of the epochs.
 
     Args:
         run: whose pictures.
         choice: ``all``, ``test`` (those that are made once, after the training), or ``none``.
-
-    Raises:
-        ValueError: for a damaged picture.
+        notes: gets a line for each picture that is damaged, and left out.
     """
     if choice == "none":
         return {}
-    return {
-        name: [(epoch, data_uri(series[epoch])) for epoch in choose_epochs(series)]
-        for name, series in run.pictures.items()
-        if choice == "all" or None in series
-    }
+    found: dict[str, Frames] = {}
+    for name, series in run.pictures.items():
+        if choice == "test" and None not in series:
+            continue
+        for epoch in choose_epochs(series):
+            uri = data_uri_or_note(series[epoch], notes)
+            if uri is not None:
+                found.setdefault(name, []).append((epoch, uri))
+    return found
+
+
+def data_uri_or_note(path: Path, notes: list[str]) -> str | None:
+    """Return the data URI, or None and a note that says what is wrong with the file."""
+    try:
+        return data_uri(path)
+    except ValueError as error:
+        notes.append(f"left out: {error}")
+        return None
 
 
 def choose_epochs(series: Series | Mapping[int, Path], limit: int = MAX_EPOCHS) -> list[int | None]:

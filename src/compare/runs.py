@@ -105,11 +105,18 @@ def _problem_of(summary: Any) -> str | None:
     absent = [key for key in ("experiment", "model", "metrics", "config") if key not in summary]
     if absent:
         return f"without {', '.join(absent)}"
-    if not isinstance(summary["config"], dict) or not isinstance(summary["metrics"], dict):
-        return "whose config or metrics are no objects"
+    for key in ("metrics", "config"):
+        if not isinstance(summary[key], dict):
+            return f"whose {key} is {summary[key]!r}, no JSON object"
     numbers = {**summary["metrics"], **{key: summary.get(key) for key in NUMBERS}}
     wrong = [key for key, value in numbers.items() if not (value is None or _is_number(value))]
-    return f"whose {wrong[0]} is {numbers[wrong[0]]!r}, no number" if wrong else None
+    return f"whose {wrong[0]} is {numbers[wrong[0]]!r}, no number" if wrong else _problem_of_config(summary["config"])
+
+
+def _problem_of_config(config: dict[str, Any]) -> str | None:
+    """Say what keeps the sections that are read here from being some; they may be absent."""
+    wrong = [key for key in ("monitor", "trainer", "model") if not isinstance(config.get(key, {}), dict)]
+    return f"whose {wrong[0]} is {config[wrong[0]]!r}, no section" if wrong else None
 
 
 def _is_number(value: Any) -> bool:
@@ -129,8 +136,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _summary_so_far(config: dict[str, Any], history: History, path: Path) -> dict[str, Any]:
     """What is known of a run without a summary. Times and parameters are not: they are measured at its end."""
     absent = [key for key in ("experiment", "scale", "model", "backprop", "seed") if key not in config]
-    if absent:
-        raise ValueError(f"expected the configuration of a run, got {str(path)!r} without {', '.join(absent)}")
+    problem = f"without {', '.join(absent)}" if absent else _problem_of_config(config)
+    if problem:
+        raise ValueError(f"expected the configuration of a run, got {str(path)!r} {problem}")
     return {
         **{key: config[key] for key in ("experiment", "scale", "backprop", "seed")},
         "model": model_name(OmegaConf.create({"model": config["model"]})),

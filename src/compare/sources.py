@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from src.compare.runs import Run, find_pictures, is_run_folder, read_result, read_run
+from src.compare.runs import Run, is_run_folder, read_result, read_run
 
 
 @dataclass
@@ -58,18 +58,19 @@ def _runs_of(path: Path, found: Sources) -> list[Run]:
         return [read_result(path)]
     if is_run_folder(path):
         return [read_run(path)]
-    if (path / "results").is_dir():
-        found.figures.update(
-            {f"{path.name}: {name}": picture for name, (picture, *_) in _figures(path / "results").items()}
-        )
-        return _readable(read_result, sorted((path / "results").glob("*.json")), path, found)
+    results = sorted((path / "results").glob("*.json"))
+    if results:
+        found.figures.update(_figures(path))
+        return _readable(read_result, results, path, found)
     if path.is_dir():
         return _readable(read_run, sorted(_run_folders(path)), path, found)
-    raise ValueError(f"expected a run folder, a summary, a folder of runs or experiments/<key>, got {str(path)!r}")
+    raise ValueError(
+        f"expected a run folder with summary.json, a folder of runs or experiments/<key>, got {str(path)!r}"
+    )
 
 
-def _figures(folder: Path) -> dict[str, list[Path]]:
-    return {name: list(series.values()) for name, series in find_pictures(folder).items()}
+def _figures(table: Path) -> dict[str, Path]:
+    return {f"{table.name}: {path.stem}": path for path in sorted((table / "results").glob("*.png"))}
 
 
 def _readable(read: Callable[[Path], Run], paths: Sequence[Path], source: Path, found: Sources) -> list[Run]:

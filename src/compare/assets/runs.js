@@ -99,7 +99,8 @@ function readFilter() {
 
 function startRuns() {
   const metric = data.columns.find((column) => column.role === "quality");
-  byId("filter").placeholder = `words, ${metric ? `${leaf(metric.key)}>…, ` : ""}seed=0`;
+  const example = metric && data.runs.map((run) => run.values[metric.key]).find(isNumber);
+  byId("filter-example").textContent = `${metric ? `${leaf(metric.key)}>${formatNumber(example)}, ` : ""}memory<2, seed=0.`;
   byId("filter").addEventListener("input", readFilter);
   byId("all-metrics").addEventListener("change", drawRuns);
   onChange(drawRuns);
