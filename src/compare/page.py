@@ -11,6 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import track
+
 from src.compare import pictures
 from src.compare.columns import columns_of, values_of
 from src.compare.differences import differences
@@ -49,7 +52,9 @@ def build_page(sources: Sources, images: str = "all") -> str:
 def page_data(sources: Sources, images: str) -> dict[str, Any]:
     """Return what the script of the page shows, as plain containers."""
     runs = list(sources.runs.values())
-    shown = [_run_data(name, run, images, sources.notes) for name, run in sources.runs.items()]
+    # A picture takes some 30 ms, hundreds of them a while.
+    named = track(sources.runs.items(), "Reading pictures", console=Console(stderr=True), transient=True)
+    shown = [_run_data(name, run, images, sources.notes) for name, run in named]
     figures = sources.figures if images != "none" else {}
     uris = {name: pictures.data_uri_or_note(path, sources.notes) for name, path in figures.items()}
     return {

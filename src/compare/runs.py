@@ -18,7 +18,7 @@ from src.utils.config import model_name, plain
 # A picture over the epochs; a picture that is made once has the epoch None.
 Series = dict[int | None, Path]
 
-NUMBERS = ("num_parameters", "step_time_s", "total_time_s", "peak_memory_bytes", "invertibility_error")
+NUMBERS = ("steps", "num_parameters", "step_time_s", "total_time_s", "peak_memory_bytes", "invertibility_error")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Run:
         path: the run folder, or the file that its summary was read from.
         summary: what summary.json holds, without the configuration; of an unfinished run, what is known of it.
         config: resolved, as plain containers.
-        finished: whether there was a summary.
+        finished: whether there is a summary of the whole run.
         history: every metric over the steps; empty for a summary alone.
         pictures: by name.
     """
@@ -48,7 +48,7 @@ def is_run_folder(folder: Path) -> bool:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder; one with a configuration and no summary yet is an unfinished run.
+    """Read a run folder; one with a configuration and no summary of all its steps yet is an unfinished run.
 
     Raises:
         ValueError: for another folder, or a damaged file in it, naming the file.
@@ -56,13 +56,13 @@ def read_run(folder: Path) -> Run:
     if not is_run_folder(folder):
         raise ValueError(f"expected a run folder with summary.json, got {str(folder)!r} without it and config.yaml")
     history = read_history(folder)
-    finished = (folder / "summary.json").is_file()
-    if finished:
+    pictures = find_pictures(folder / "images")
+    if (folder / "summary.json").is_file():
         summary, config = _read_summary(folder / "summary.json")
-    else:
-        config = _read_config(folder / "config.yaml")
-        summary = _summary_so_far(config, history, folder / "config.yaml")
-    return Run(folder, summary, config, finished, history, find_pictures(folder / "images"))
+        if not _goes_on(history, summary) or not (folder / "config.yaml").is_file():
+            return Run(folder, summary, config, True, history, pictures)
+    config = _read_config(folder / "config.yaml")
+    return Run(folder, _summary_so_far(config, history, folder / "config.yaml"), config, False, history, pictures)
 
 
 def read_result(path: Path) -> Run:
@@ -83,6 +83,12 @@ def find_pictures(folder: Path) -> dict[str, Series]:
         name, epoch = (match.group(1), int(match.group(2))) if match else (path.stem, None)
         found.setdefault(name, {})[epoch] = path
     return found
+
+
+def _goes_on(history: History, summary: dict[str, Any]) -> bool:
+    """Whether the run was resumed after its summary was written, and has not come to the next one."""
+    steps = summary.get("steps")
+    return steps is not None and any(points[-1][0] > steps for points in history.values())
 
 
 def _read_summary(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -45,6 +45,15 @@ def test_an_unfinished_run_shows_what_it_has(tmp_path: Path) -> None:
     assert run.config["callbacks"]["curves"]["dirpath"] == str(tmp_path / "run")
 
 
+def test_a_run_that_goes_on_after_its_summary_is_unfinished(tmp_path: Path) -> None:
+    folder = write_unfinished(tmp_path / "run")
+    for steps, finished in ((6, True), (4, False)):
+        (folder / "summary.json").write_text(json.dumps(summary(steps=steps)))
+        run = read_run(folder)
+        assert run.finished == finished
+        assert run.summary["metrics"]["val/psnr"] == (22.0 if finished else 25.0)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -57,7 +57,7 @@ function cell(run, column, format, best) {
 function runCell(run) {
   const box = el("input", { type: "checkbox", "aria-label": `show ${run.name}`, onchange: () => toggle(run) });
   box.checked = !state.hidden.has(run.index);
-  const tag = run.finished ? null : el("span", { class: "tag", title: "no summary.json yet" }, "unfinished");
+  const tag = run.finished ? null : el("span", { class: "tag", title: "no summary.json of all its steps yet" }, "unfinished");
   return el("th", { scope: "row" }, el("label", { class: "run", title: run.path }, box, mark(run), el("span", { class: "name" }, run.name), tag));
 }
 
