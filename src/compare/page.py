@@ -53,7 +53,8 @@ def page_data(sources: Sources, images: str) -> dict[str, Any]:
     """Return what the script of the page shows, as plain containers."""
     runs = list(sources.runs.values())
     # A picture takes some 30 ms, hundreds of them a while.
-    named = track(sources.runs.items(), "Reading pictures", console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    named = track(sources.runs.items(), "Reading pictures", console=console, disable=not console.is_terminal)
     shown = [_run_data(name, run, images, sources.notes) for name, run in named]
     figures = sources.figures if images != "none" else {}
     uris = {name: pictures.data_uri_or_note(path, sources.notes) for name, path in figures.items()}

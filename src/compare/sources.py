@@ -43,14 +43,19 @@ def find_sources(arguments: Sequence[str]) -> Sources:
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """Return the shortest ends of the paths that tell all of them apart; ``results`` and ``.json`` say nothing."""
-    parts = [tuple(p for p in path.resolve().with_suffix("").parts if p != "results") for path in paths]
-    deepest = max(map(len, parts), default=1)
-    for depth in range(1, deepest + 1):
+    """Return the shortest ends of the paths that tell all of them apart; ``results`` and suffixes say nothing."""
+    parts = [_telling_parts(path.resolve()) for path in paths]
+    for depth in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(p[-depth:]) for p in parts]
         if len(set(names)) == len(names):
             return names
     return [str(path) for path in paths]
+
+
+def _telling_parts(path: Path) -> list[str]:
+    # A folder's name may have a point as well: lr=0.01.
+    name = path.stem if path.suffix in (".json", ".png") else path.name
+    return [part for part in (*path.parts[:-1], name) if part != "results"]
 
 
 def _runs_of(path: Path, found: Sources) -> list[Run]:
@@ -58,19 +63,20 @@ def _runs_of(path: Path, found: Sources) -> list[Run]:
         return [read_result(path)]
     if is_run_folder(path):
         return [read_run(path)]
-    results = sorted((path / "results").glob("*.json"))
-    if results:
-        found.figures.update(_figures(path))
-        return _readable(read_result, results, path, found)
     if path.is_dir():
-        return _readable(read_run, sorted(_run_folders(path)), path, found)
+        folders = sorted(_run_folders(path))
+        if folders:
+            return _readable(read_run, folders, path, found)
+        found.figures.update(_figures(path))
+        return _readable(read_result, sorted(path.rglob("*.json")), path, found)
     raise ValueError(
         f"expected a run folder with summary.json, a folder of runs or experiments/<key>, got {str(path)!r}"
     )
 
 
 def _figures(table: Path) -> dict[str, Path]:
-    return {f"{table.name}: {path.stem}": path for path in sorted((table / "results").glob("*.png"))}
+    paths = sorted(table.rglob("*.png"))
+    return {f"{table.name}: {name}": path for name, path in zip(short_names(paths), paths, strict=True)}
 
 
 def _readable(read: Callable[[Path], Run], paths: Sequence[Path], source: Path, found: Sources) -> list[Run]:

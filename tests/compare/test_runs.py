@@ -127,6 +127,18 @@ def test_a_paper_table_has_its_results_and_figures(tmp_path: Path) -> None:
     assert "table.json" in found.notes[0]
 
 
+def test_a_paper_table_may_have_a_folder_per_scale(tmp_path: Path) -> None:
+    for scale in ("small", "paper"):
+        folder = tmp_path / "key" / "results" / scale
+        folder.mkdir(parents=True)
+        (folder / "seed0.json").write_text(json.dumps(summary()))
+        write_picture(folder / "figure.png")
+    found = find_sources([str(tmp_path / "key")])
+    assert list(found.runs) == ["paper/seed0", "small/seed0"]
+    assert list(found.figures) == ["key: paper/figure", "key: small/figure"]
+    assert list(find_sources([str(folder)]).runs) == ["seed0"]
+
+
 @pytest.mark.parametrize("table", sorted(p.parent.name for p in (ROOT / "experiments").glob("*/results/")))
 def test_every_committed_table_can_be_read(table: str) -> None:
     folder = ROOT / "experiments" / table
@@ -151,4 +163,6 @@ def test_a_path_without_a_run_is_named(tmp_path: Path) -> None:
 def test_names_are_as_short_as_they_can_be() -> None:
     assert short_names([Path("/o/a/x"), Path("/o/a/y")]) == ["x", "y"]
     assert short_names([Path("/o/a/x"), Path("/o/b/x"), Path("/o/b/y")]) == ["a/x", "b/x", "b/y"]
+    assert short_names([Path("/o/lr=0.01"), Path("/o/lr=0.02")]) == ["lr=0.01", "lr=0.02"]
+    assert short_names([Path("/o/x.json"), Path("/o/x.png")]) == ["/o/x.json", "/o/x.png"]
     assert short_names([Path("/e/k/results/s.json"), Path("/e/l/results/s.json")]) == ["k/s", "l/s"]
