@@ -25,7 +25,7 @@ function formatNumber(value) {
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e9) return value.toLocaleString("en-US");
   if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(3);
-  return value.toLocaleString("en-US", { maximumSignificantDigits: 5 });
+  return value.toLocaleString("en-US", { minimumSignificantDigits: 5, maximumSignificantDigits: 5 });
 }
 
 /** As many decimals for all values of a column, so that the points stand below each other. */

@@ -1,6 +1,7 @@
 // Every metric over the steps.
 
 const HEIGHT = 380;
+const MAX_ROWS = 12;
 const range = { from: null, to: null };
 let curvePlot = null;
 let cursor = null;
@@ -115,10 +116,10 @@ function showStep(step, pixelY = null) {
   overlay.replaceChildren(svg("line", { class: "cursor", x1: x(at), x2: x(at), y1: MARGIN.top, y2: bottom }),
     ...found.map((f) => pointShape(f.run, x(f.point.step), y(f.point.value), 4.5, { class: "point" })));
   found.sort((a, b) => b.point.value - a.point.value);
-  const rows = found.slice(0, 12).map((f) => el("tr", { class: f === near ? "near" : null }, el("td", {}, mark(f.run)),
+  const rows = found.slice(0, MAX_ROWS).map((f) => el("tr", { class: f === near ? "near" : null }, el("td", {}, mark(f.run)),
     el("th", { scope: "row" }, f.run.name), el("td", { class: "number" }, valueText(f)),
     el("td", { class: "missing" }, f.point.step === at ? "" : `step ${formatNumber(f.point.step)}`)));
-  const more = found.length > 12 ? [el("div", { class: "missing" }, `and ${found.length - 12} more runs`)] : [];
+  const more = found.length > MAX_ROWS ? [el("div", { class: "missing" }, `and ${found.length - MAX_ROWS} more runs`)] : [];
   placeTip(curvePlot, x(at), pixelY ?? HEIGHT / 2, el("strong", {}, `step ${formatNumber(at)}`), el("table", {}, ...rows), ...more);
 }
 

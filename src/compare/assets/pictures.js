@@ -31,7 +31,7 @@ function framesShown() {
 function figure({ run, name, source, text, tag }, open) {
   const caption = el("figcaption", {}, run ? mark(run) : null, el("span", {}, run ? run.name : name), tag ? el("span", { class: "tag" }, tag) : null);
   const content = source
-    ? el("button", { type: "button", "aria-label": `enlarge ${name}, ${text}`, onclick: open }, el("img", { src: source, alt: `${name}, ${text}`, decoding: "async" }))
+    ? el("button", { type: "button", "aria-label": `enlarge ${name}, ${text}`, onclick: open }, el("img", { src: source, alt: `${name}, ${text}`, decoding: "sync" }))
     : el("div", { class: "empty" }, "no such picture");
   return el("figure", {}, caption, content);
 }

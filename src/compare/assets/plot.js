@@ -87,12 +87,12 @@ function axes(box, { xs, ys, xLog, yLog, xTitle, yTitle, xPad, height }) {
 }
 
 /** Put the box beside (x, y), on the side where there is room. */
-function placeTip({ tip, width }, x, y, ...content) {
+function placeTip({ tip, width, bottom }, x, y, ...content) {
   tip.replaceChildren(...content);
   tip.hidden = false;
   const left = x + 14 + tip.offsetWidth > width ? x - 14 - tip.offsetWidth : x + 14;
   tip.style.left = `${Math.max(0, Math.min(left, width - tip.offsetWidth))}px`;
-  tip.style.top = `${Math.max(0, y - tip.offsetHeight / 2)}px`;
+  tip.style.top = `${Math.max(0, Math.min(y - tip.offsetHeight / 2, bottom - tip.offsetHeight))}px`;
 }
 
 /** Draw now, when the width changes, and when the runs change. */
