@@ -72,6 +72,7 @@ class TinyCases(pl.LightningDataModule):
     """The interface of the BraTS data on :func:`nested_case`."""
 
     num_classes = 4
+    class_names = ("background", "NCR", "ED", "ET")
     regions = REGIONS
     label_values = (0, 1, 2, 4)
 

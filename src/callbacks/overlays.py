@@ -61,7 +61,7 @@ def draw_overlays(cases: Sequence[Slice], classes: Sequence[str]) -> Figure:
         row[0].set_ylabel(case.title, fontsize=8)
     for cell, title in zip(axes[0], titles, strict=True):
         cell.set_title(title, fontsize=10)
-    patches = [Patch(color=color, label=name) for name, color in zip(classes, COLORS, strict=False)]
+    patches = [Patch(color=_color(value), label=name) for value, name in enumerate(classes, start=1)]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(classes), fontsize=9, frameon=False)
     return figure
 
@@ -75,17 +75,21 @@ def _window(image: NDArray) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6))
 
 
+def _color(value: int) -> str:
+    return COLORS[(value - 1) % len(COLORS)]
+
+
 def _paint(cell: Any, label: NDArray, num_classes: int) -> None:
     """Fill each class with a transparent colour, and draw its outline."""
     for value in range(1, num_classes + 1):
         mask = label == value
         if not mask.any():
             continue
-        color = np.array(to_rgba(COLORS[value - 1]))
+        color = np.array(to_rgba(_color(value)))
         cell.imshow(mask[..., None] * color * (1, 1, 1, FILL_OPACITY), interpolation="nearest")
         # A border of zeros closes outlines at the edge of the image.
         edges = np.arange(-1, label.shape[1] + 1), np.arange(-1, label.shape[0] + 1)
-        cell.contour(*edges, np.pad(mask, 1).astype(float), levels=[0.5], colors=[COLORS[value - 1]], linewidths=0.8)
+        cell.contour(*edges, np.pad(mask, 1).astype(float), levels=[0.5], colors=[_color(value)], linewidths=0.8)
 
 
 class Overlays(pl.Callback):
@@ -100,30 +104,24 @@ class Overlays(pl.Callback):
         num_cases: how many cases, counted from index 0 of each set.
         every_n_epochs: validation epochs between pictures; the last epoch always has them.
         modalities: title of each modality to show and its channel; the label maps are drawn over the first one.
-        classes: names of the classes 1, 2, ….
 
     Raises:
-        ValueError: for counts that are not positive, no modality, or more classes than there are colours.
+        ValueError: for counts that are not positive, or no modality.
     """
 
     def __init__(
         self,
         dirpath: str,
         modalities: Mapping[str, int],
-        classes: Sequence[str],
         num_cases: int = 3,
         every_n_epochs: int = 5,
     ) -> None:
         if num_cases < 1 or every_n_epochs < 1:
             raise ValueError(f"expected positive num_cases and every_n_epochs, got {num_cases} and {every_n_epochs}")
-        if not modalities or not 1 <= len(classes) <= len(COLORS):
-            raise ValueError(
-                f"expected at least one modality and 1 to {len(COLORS)} classes, got {list(modalities)} and "
-                f"{list(classes)}"
-            )
+        if not modalities:
+            raise ValueError("expected at least one modality to show, got none")
         self.dirpath = Path(dirpath)
         self.modalities = dict(modalities)
-        self.classes = list(classes)
         self.num_cases = num_cases
         self.every_n_epochs = every_n_epochs
         self._slices: dict[int, Slice] = {}
@@ -187,5 +185,6 @@ class Overlays(pl.Callback):
         slices, self._slices = self._slices, {}
         if slices:
             name = f"{stage}-overlays"
-            figure = draw_overlays([slices[index] for index in sorted(slices)], self.classes)
+            classes = trainer.datamodule.class_names[1:]  # type: ignore[attr-defined]
+            figure = draw_overlays([slices[index] for index in sorted(slices)], classes)
             publish(trainer, figure, self.dirpath / f"{name}{tail}.png", f"images/{name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import torch
 from monai.losses import DiceCELoss, DiceLoss
@@ -42,8 +43,9 @@ class Head(ABC):
 class SoftmaxClasses(Head):
     """One output per class, the softmax of them as p: Dice loss plus cross entropy.
 
-    ``mean_k (1 − (2 Σ_v p_k t_k + ε) / (Σ_v p_k + Σ_v t_k + ε)) − mean_v log p_{t_v}`` with ε = 1e-5. Dice leaves the
-    background out (Isensee et al. 2018), whose score says next to nothing; the cross entropy has it.
+    ``mean_k (1 − (2 Σ_v p_k t_k + ε) / (Σ_v p_k² + Σ_v t_k² + ε)) − mean_v log p_{t_v}`` with ε = 1e-5 (Milletari et
+    al. 2016, for the squares). Dice leaves the background out, whose score says next to nothing; the cross entropy has
+    it.
 
     Args:
         num_classes: background included.
@@ -53,7 +55,7 @@ class SoftmaxClasses(Head):
     def __init__(self, num_classes: int, regions: Regions) -> None:
         self.num_outputs = num_classes
         self.meaning = "class, background included"
-        self._loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+        self._loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, squared_pred=True)
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the mean loss."""
@@ -67,9 +69,9 @@ class SoftmaxClasses(Head):
 class SigmoidRegions(Head):
     """One output per region, a sigmoid of each: Dice loss plus binary cross entropy, both averaged over the regions.
 
-    The regions are nested, as BraTS's ET ⊂ TC ⊂ WT, and each has one class that the next smaller one has not. The
-    label map is painted with these from the largest to the smallest region, each where its sigmoid exceeds 1/2:
-    WT as ED, over it TC as NCR, over it ET as ET.
+    Dice as in `SoftmaxClasses`. Two regions are nested, as BraTS's ET ⊂ TC ⊂ WT, or have no class in common, and each
+    has one class that no smaller region in it has. The label map is painted with these from the largest to the
+    smallest region, each where its sigmoid exceeds 1/2: WT as ED, over it TC as NCR, over it ET as ET.
 
     Args:
         num_classes: background included.
@@ -84,7 +86,7 @@ class SigmoidRegions(Head):
         self.meaning = f"region ({', '.join(regions)})"
         self.regions = dict(regions)
         self.paints = _paints(num_classes, regions)
-        self._dice = DiceLoss(sigmoid=True)
+        self._dice = DiceLoss(sigmoid=True, squared_pred=True)
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the mean loss."""
@@ -101,17 +103,16 @@ class SigmoidRegions(Head):
 
 def _paints(num_classes: int, regions: Regions) -> list[tuple[int, int]]:
     """Return (output, class to paint) from the largest region to the smallest."""
-    ordered = sorted(enumerate(set(classes) for classes in regions.values()), key=lambda item: -len(item[1]))
-    smaller = [classes for _, classes in ordered[1:]] + [set()]
-    paints = []
-    for (output, classes), inner in zip(ordered, smaller, strict=True):
-        if not inner < classes or len(classes - inner) != 1 or not classes <= set(range(1, num_classes)):
-            raise ValueError(
-                f"expected nested regions of classes 1 to {num_classes - 1}, each with one class more than the next "
-                f"smaller one, for task.loss=sigmoid_regions, got {dict(regions)}"
-            )
-        paints.append((output, (classes - inner).pop()))
-    return paints
+    sets = [frozenset(classes) for classes in regions.values()]
+    own = [region.difference(*(other for other in sets if other < region)) for region in sets]
+    apart = all(a < b or b < a or not a & b for a, b in combinations(sets, 2))
+    if not apart or any(len(classes) != 1 for classes in own) or not set().union(*sets) <= set(range(1, num_classes)):
+        raise ValueError(
+            f"expected nested or separate regions of classes 1 to {num_classes - 1}, each with one class that no "
+            f"smaller one has, for task.loss=sigmoid_regions, got {dict(regions)}"
+        )
+    order = sorted(range(len(sets)), key=lambda output: -len(sets[output]))
+    return [(output, next(iter(own[output]))) for output in order]
 
 
 HEADS: dict[str, type[SoftmaxClasses] | type[SigmoidRegions]] = {

@@ -15,12 +15,14 @@ from torch import Tensor
 from src.callbacks.overlays import COLORS, FILL_OPACITY, Overlays, Slice, draw_overlays, fullest_slice
 from tests.fake_segmentation import nested_case
 
-SETTINGS: dict[str, Any] = {"modalities": {"FLAIR": 3, "T1ce": 1}, "classes": ["NCR", "ED", "ET"]}
+SETTINGS: dict[str, Any] = {"modalities": {"FLAIR": 3, "T1ce": 1}}
+CLASSES = ("NCR", "ED", "ET")
 
 
 def trainer(**state: Any) -> Any:
     usual = {"is_global_zero": True, "loggers": [], "global_step": 3, "current_epoch": 0, "sanity_checking": False}
-    datamodule = SimpleNamespace(case_name=lambda split, index: f"{split}_{index}")
+    names = ("background", *CLASSES)
+    datamodule = SimpleNamespace(case_name=lambda split, index: f"{split}_{index}", class_names=names)
     return SimpleNamespace(**{**usual, "max_epochs": 9, "datamodule": datamodule, **state})
 
 
@@ -48,10 +50,10 @@ def test_a_row_per_case_and_a_column_per_modality_and_label_map() -> None:
     position = fullest_slice(cases["label"][0])
     assert (slices[0].modalities["FLAIR"] == cases["image"][0, 3, :, :, position].numpy()).all()
     assert (slices[0].labels["truth"] == cases["label"][0, :, :, position].numpy()).all()
-    figure = draw_overlays(slices, SETTINGS["classes"])
+    figure = draw_overlays(slices, CLASSES)
     assert [axes.get_title() for axes in figure.axes] == ["FLAIR", "T1ce", "truth", "prediction", "", "", "", ""]
     assert figure.axes[0].get_ylabel() == f"case0\nslice {position}\nmean Dice 0.500"
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["NCR", "ED", "ET"]
+    assert tuple(text.get_text() for text in figure.legends[0].get_texts()) == CLASSES
     # One image of the modality, one more for each class in this slice.
     num_classes = len(cases["label"][0, :, :, position].unique()) - 1
     assert [len(axes.get_images()) for axes in figure.axes[:3]] == [1, 1, 1 + num_classes]
@@ -61,7 +63,7 @@ def test_a_voxel_is_drawn_where_it_is_in_its_class_color() -> None:
     label = torch.zeros(6, 4)
     label[5, 0] = 2
     case = Slice("case", {"FLAIR": torch.ones(6, 4).numpy()}, {"truth": label.numpy()})
-    axes = draw_overlays([case], ["NCR", "ED", "ET"]).axes[1]
+    axes = draw_overlays([case], CLASSES).axes[1]
     assert axes.get_xlim() == (-0.5, 5.5) and axes.get_ylim() == (3.5, -0.5)
     fill = torch.tensor(axes.get_images()[1].get_array())
     assert fill.shape == (4, 6, 4)
@@ -108,7 +110,7 @@ def test_tests_and_predictions_are_drawn_the_latter_without_truth(tmp_path: Path
 
 @pytest.mark.parametrize(
     "settings",
-    [{"num_cases": 0}, {"every_n_epochs": 0}, {"modalities": {}}, {"classes": []}, {"classes": ["x"] * 8}],
+    [{"num_cases": 0}, {"every_n_epochs": 0}, {"modalities": {}}],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):

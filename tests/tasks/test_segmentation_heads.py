@@ -25,7 +25,7 @@ def random_logits(outputs: int, batch: int = 2) -> Tensor:
 
 def soft_dice_loss(p: Tensor, t: Tensor) -> Tensor:
     dims = (2, 3, 4)
-    return (1 - (2 * (p * t).sum(dims) + EPSILON) / (p.sum(dims) + t.sum(dims) + EPSILON)).mean()
+    return (1 - (2 * (p * t).sum(dims) + EPSILON) / (p.square().sum(dims) + t.sum(dims) + EPSILON)).mean()
 
 
 def test_regions_are_unions_of_classes() -> None:
@@ -92,6 +92,13 @@ def test_the_order_of_the_outputs_is_that_of_the_regions() -> None:
     assert SigmoidRegions(4, REGIONS).label_map(logits).item() == 3
 
 
+def test_a_region_beside_the_others_is_painted_too() -> None:
+    head = SigmoidRegions(5, {**REGIONS, "RC": (4,)})
+    label = torch.arange(5)[None, :, None, None]
+    logits = 2.0 * region_masks(label, head.regions) - 1
+    assert torch.equal(head.label_map(logits), label)
+
+
 @pytest.mark.parametrize(
     "regions",
     [
@@ -103,5 +110,5 @@ def test_the_order_of_the_outputs_is_that_of_the_regions() -> None:
     ],
 )
 def test_regions_that_no_label_map_follows_from_are_refused(regions: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"expected nested regions of classes 1 to 3"):
+    with pytest.raises(ValueError, match=r"expected nested or separate regions of classes 1 to 3"):
         SigmoidRegions(4, regions)
