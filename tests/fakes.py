@@ -80,11 +80,11 @@ class TinyVolumes(pl.LightningDataModule):
 class SignalAfter(pl.Callback):
     """Sends this process a signal when a training step has been done, as a user or a scheduler does."""
 
-    def __init__(self, signum: int, step: int) -> None:
-        self.signum, self.step = signum, step
+    def __init__(self, signum: int, step: int, rank: int = 0) -> None:
+        self.signum, self.step, self.rank = signum, step, rank
 
     def on_train_batch_end(self, trainer: pl.Trainer, *unused: Any) -> None:
-        if trainer.global_step == self.step:
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
             signal.raise_signal(signal.Signals(self.signum))
 
 

@@ -109,7 +109,9 @@ class Task(pl.LightningModule):
                 "loses accuracy); or the input data are not finite."
             )
         for name, value in losses.items():
-            self.log(f"train/{name}", value, on_step=True, on_epoch=False, prog_bar=name == "loss")
+            on_bar = name == "loss"
+            # The mean over the processes: what one process would log of the whole batch.
+            self.log(f"train/{name}", value, on_step=True, on_epoch=False, prog_bar=on_bar, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
