@@ -15,8 +15,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from src.utils.combinations import check_combinations
 from src.utils.config import check_config
 from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
+from src.utils.targets import check_targets
 
 # A test saves no checkpoint, and must not touch those of the run.
 TRAINING_CALLBACKS = ("best", "last", "interrupt")
@@ -30,6 +32,8 @@ def evaluate(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
     """
     started = time.perf_counter()
     check_config(config)
+    check_targets(config)
+    check_combinations(config)
     from src.utils.build import build
     from src.utils.checkpoints import check_architecture, read_checkpoint
     from src.utils.summary import print_table, summarise, write_summary

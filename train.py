@@ -19,9 +19,12 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from src.utils.combinations import check_combinations
 from src.utils.composition import explained
 from src.utils.config import check_config
 from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
+from src.utils.run_folder import choose_run_dir
+from src.utils.targets import check_targets
 
 if TYPE_CHECKING:
     from src.utils.build import Run
@@ -42,11 +45,12 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
     """
     started = time.perf_counter()
     check_config(config)
+    config.run_dir = choose_run_dir(config)
+    check_targets(config)
+    check_combinations(config)
     from src.utils.build import build
-    from src.utils.run_folder import choose_run_dir
     from src.utils.summary import print_table, summarise, write_summary
 
-    config.run_dir = choose_run_dir(config)
     run = build(config)
     _check_before_training(run, checkpoint)
     with _exit_codes_of_signals(run):

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from src.invertible import set_backprop
+from src.invertible.backprop import PolicyName
 from src.tasks.sample_table import SampleTable
 
 Batch = dict[str, Tensor]
@@ -55,7 +56,7 @@ class Task(pl.LightningModule):
         net: nn.Module,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler] | None = None,
-        backprop: str = "reversible",
+        backprop: PolicyName = "reversible",
     ) -> None:
         super().__init__()
         set_backprop(net, backprop)

@@ -16,7 +16,6 @@ from src.callbacks.run_config import RunConfig
 from src.tasks.base import Task
 from src.utils.quiet import quiet_libraries
 from src.utils.run_logger import RunLogger
-from src.utils.targets import check_targets
 
 
 @dataclass
@@ -48,12 +47,13 @@ class Run:
 def build(config: DictConfig) -> Run:
     """Build what a checked configuration describes; nothing is written, generated or trained.
 
+    Args:
+        config: has passed `check_targets`, so that what is wrong now is a value.
+
     Raises:
-        ConfigError: for a class or an argument that does not exist.
         ValueError: for a value that a constructor refuses.
     """
     quiet_libraries()
-    check_targets(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     # Filling every new tensor with NaN is for finding reads of uninitialised memory, and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
