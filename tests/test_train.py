@@ -195,7 +195,7 @@ def test_typos_answer_at_once_in_one_line(arguments: list[str], message: str) ->
     [
         ("datamodule.size=15", "divisible"),
         ("datamodule.size=8", "at least 11"),
-        ("backprop=reversable", "expected backprop to be one of"),
+        ("backprop=reversable", "expected task.backprop to be one of"),
         ("+task.lr=3", "expected an argument of src.tasks.reconstruction.Reconstruction, got task.lr"),
         ("+nettwork.x=3", "did you mean 'network'?"),
         ("seed=-1", "expected seed"),

@@ -34,6 +34,7 @@ from src.datamodules.foam_volumes import (
     find_damage,
     volume_entropy,
 )
+from src.datamodules.training_loader import TrainingLoader, own_generator
 
 CHECKING_THREADS = 4
 LOCK_NAME = "generation.lock"
@@ -54,7 +55,7 @@ class FoamCTDataModule(pl.LightningDataModule):
         num_trial_points: points that placement starts from; see src.ct.placement.
         num_views, photon_count, attenuation, axis_noise_deg, fbp_filter, detector_size, detector_oversampling,
             fbp_oversampling, truth_oversampling: the scan; see src.ct.simulate.ScanSpec.
-        seed: of the data. The order and the augmentation of batches follow torch's seed.
+        seed: of the data. The order and the augmentation of batches follow the seed of the run.
         batch_size, num_workers, pin_memory: of the data loaders.
         augment: apply a random symmetry of the cube to each training pair.
         generation_workers: processes that simulate; None for one per CPU, 0 for none but this.
@@ -193,15 +194,15 @@ class FoamCTDataModule(pl.LightningDataModule):
         return unusable
 
     def _dataloader(self, split: str) -> DataLoader[dict[str, Any]]:
-        training = split == "train"
-        return DataLoader(
-            FoamVolumes(self._paths(split), augment=training and self.augment),
-            batch_size=self.batch_size,
-            shuffle=training,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self.pin_memory,
-        )
+        settings: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": self.pin_memory,
+        }
+        if split == "train":
+            return TrainingLoader(FoamVolumes(self._paths(split), self.augment), self.trainer, **settings)
+        return DataLoader(FoamVolumes(self._paths(split), augment=False), generator=own_generator(), **settings)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return the training pairs, shuffled and, if asked for, augmented."""

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, open_dict
 
+from src.utils.combinations import check_combinations
 from src.utils.config import check_config
 from src.utils.errors import ConfigError
+from src.utils.targets import check_targets
 
 if TYPE_CHECKING:
     from src.utils.build import Run
@@ -65,6 +67,8 @@ def rebuild(config: DictConfig, checkpoint: Path) -> Run:
         ValueError: for a configuration or checkpoint that cannot work.
     """
     check_config(config)
+    check_targets(config)
+    check_combinations(config)
     from src.utils.build import build
     from src.utils.checkpoints import check_architecture, read_checkpoint
 

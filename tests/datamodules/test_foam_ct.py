@@ -73,19 +73,22 @@ def test_only_training_pairs_are_shuffled_and_augmented(prepared):
         assert list(first) == list(second) == list(range(len(first)))
         assert all(torch.equal(first[index], second[index]) for index in first)
     torch.manual_seed(0)
-    epochs = [epoch(prepared.train_dataloader()) for _ in range(8)]
+    loader = prepared.train_dataloader()
+    epochs = [epoch(loader) for _ in range(8)]
     assert len({tuple(targets) for targets in epochs}) > 1
     assert len({targets[0].numpy().tobytes() for targets in epochs}) > 1
     assert len({round(float(targets[0].double().sum()), 6) for targets in epochs}) == 1  # turned, not changed
     torch.manual_seed(0)
-    again = [epoch(prepared.train_dataloader()) for _ in range(8)]
+    loader = prepared.train_dataloader()
+    again = [epoch(loader) for _ in range(8)]
     assert [list(targets) for targets in again] == [list(targets) for targets in epochs]
     assert all(torch.equal(a[n], b[n]) for a, b in zip(again, epochs, strict=True) for n in range(3))
 
 
 def test_augmentation_can_be_switched_off(prepared):
     plain = make(prepared.cache_folder.parent, augment=False)
-    targets = [next(b["target"] for b in plain.train_dataloader() if b["index"] == 0) for _ in range(4)]
+    loader = plain.train_dataloader()
+    targets = [next(b["target"] for b in loader if b["index"] == 0) for _ in range(4)]
     assert all(torch.equal(targets[0], target) for target in targets)
 
 
