@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.sweeps.plan import EXPERIMENTS, adopt, make_plan, table_keys
 from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from src.sweeps.runner import Entry
 
 SHOWN_LOG_LINES, SHOWN_TRIALS = 12, 10
+# The sweep file that makes the table; others are searches and studies.
+TABLE_SWEEP = "sweep"
 
 
 def main() -> None:
@@ -34,10 +37,8 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from src.sweeps.plan import table_keys
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("key", help=f"folder of the table: {', '.join(table_keys())}")
+    parser.add_argument("key", help=f"folder of the table: {', '.join(table_keys(EXPERIMENTS))}")
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; the cores are shared out among them")
     parser.add_argument("--fail-fast", action="store_true", help="stop when a run fails")
-    parser.add_argument("--sweep", default="sweep", help="another sweep file of the folder, such as search")
+    parser.add_argument("--sweep", default=TABLE_SWEEP, help="another sweep file of the folder, such as search")
     parser.add_argument("--count", type=int, help="number of trials of a random or Bayesian search")
     parser.add_argument("--runs", type=Path, nargs="+", default=[], help="folders whose finished runs count as well")
     parser.add_argument("--dry-run", action="store_true", help="print each run's state and command, and run nothing")
@@ -60,11 +61,9 @@ def reproduce(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: for a table, sweep or override that does not exist.
     """
-    from src.sweeps.plan import make_plan
-
     if arguments.jobs < 1:
         raise ConfigError(f"expected --jobs to be positive, got {arguments.jobs}")
-    plan = make_plan(arguments.key, arguments.overrides, arguments.sweep)
+    plan = make_plan(EXPERIMENTS, arguments.key, arguments.overrides, arguments.sweep)
     if not Path(plan.sweep.program).is_file():
         raise ConfigError(f"expected to run where {plan.sweep.program} is, got {Path.cwd()}")
     if plan.sweep.method != "grid":
@@ -73,8 +72,6 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _grid(plan: Plan, arguments: argparse.Namespace) -> int:
-    from src.sweeps.plan import EXPERIMENTS, adopt
-    from src.sweeps.runner import State
     from src.tables.render import render
     from src.tables.results import store
 
@@ -83,22 +80,26 @@ def _grid(plan: Plan, arguments: argparse.Namespace) -> int:
         print(f"{cell.name}: taken from {cell.summary()['run_dir']}")
     if arguments.dry_run:
         return _print_commands(cells)
-    results = EXPERIMENTS / plan.key / "results" / plan.variant
+    table = EXPERIMENTS / plan.key / "results" / plan.variant if arguments.sweep == TABLE_SWEEP else None
     entries: list[Entry] = []
     try:
         if not arguments.render:
-            entries = _run(
-                iter(cells),
-                len(cells),
-                arguments,
-                lambda entry: store([entry.cell] if entry.state is State.FINISHED else [], results),
-            )
+            entries = _run(iter(cells), len(cells), arguments, lambda entry: _keep(entry, table))
     finally:
         # After Ctrl-C as well: what is not run yet says so.
-        store(cells, results)
-        render(EXPERIMENTS / plan.key / "published.yaml", results, plan.scale, plan.command)
-        print(f"table: {results.relative_to(Path.cwd())}/table.md")
+        if table is not None:
+            store(cells, table)
+            render(EXPERIMENTS / plan.key / "published.yaml", table, plan.scale, plan.changes, plan.command)
+            print(f"table: {table.relative_to(Path.cwd())}/table.md")
     return _report(entries)
+
+
+def _keep(entry: Entry, table: Path | None) -> None:
+    from src.sweeps.runner import State
+    from src.tables.results import store
+
+    if table is not None and entry.state is State.FINISHED:
+        store([entry.cell], table)
 
 
 def _search(plan: Plan, arguments: argparse.Namespace) -> int:

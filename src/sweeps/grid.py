@@ -29,14 +29,14 @@ def _values(name: str, spec: dict[str, Any]) -> list[Any]:
         return [spec["value"]]
     if "values" in spec and "probabilities" not in spec and distribution in (None, "categorical"):
         return list(spec["values"])
-    bounds = (spec.get("min"), spec.get("max"))
     if distribution == "q_uniform":
-        return np.arange(*bounds, spec.get("q", 1.0)).tolist()
-    if distribution in (None, "int_uniform") and all(type(bound) is int for bound in bounds):
+        return np.arange(spec["min"], spec["max"], spec.get("q", 1.0)).tolist()
+    if distribution in (None, "int_uniform") and type(spec.get("min")) is type(spec.get("max")) is int:
         return list(range(spec["min"], spec["max"] + 1))
     raise ConfigError(f"expected value, values, int_uniform or q_uniform for {name!r} in a grid, got {spec}")
 
 
 def _without_repeats(values: list[Any]) -> list[Any]:
-    # 1, 1.0 and True are equal and still three different arguments.
-    return list({(type(value), repr(value)): value for value in values}.values())
+    """As W&B: 3 and 3.0 are one value, which is written as the later one; 1, True and "1" are three."""
+    whole = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
+    return list({(type(key), repr(key)): value for key, value in zip(whole, values, strict=True)}.values())

@@ -46,6 +46,7 @@ def digest_of_composed(arguments: list[str]) -> str:
 
     config = compose_config(arguments)
     check_config(config)
+    config.run_dir = "somewhere"  # and not null, which would stand in its places
     return digest_of_config(plain(config, resolve=True))
 
 

@@ -78,19 +78,19 @@ class Plan:
         ]
 
 
-def table_keys(experiments: Path = EXPERIMENTS) -> list[str]:
+def table_keys(experiments: Path) -> list[str]:
     """Return the folders under ``experiments/`` that have a sweep."""
     return sorted(path.parent.name for path in experiments.glob("*/sweep.yaml"))
 
 
-def make_plan(key: str, arguments: Sequence[str], name: str = "sweep", experiments: Path = EXPERIMENTS) -> Plan:
+def make_plan(experiments: Path, key: str, arguments: Sequence[str], name: str = "sweep") -> Plan:
     """Return what ``python reproduce.py <key> <arguments>`` means.
 
     Args:
+        experiments: where the folders of the tables are.
         key: the folder of the table.
         arguments: Hydra overrides.
         name: the sweep file in that folder, without its ending.
-        experiments: where the folders of the tables are.
 
     Raises:
         ConfigError: for an unknown key, a file that is no sweep, or arguments that are no overrides.

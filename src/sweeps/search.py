@@ -39,9 +39,7 @@ class Search:
         ConfigError: for a sweep without metric, number of trials or a distribution that can be drawn.
     """
 
-    def __init__(
-        self, sweep: Sweep, count: int | None, overrides: list[str], identify: Identify, folder: Path
-    ) -> None:
+    def __init__(self, sweep: Sweep, count: int | None, overrides: list[str], identify: Identify, folder: Path) -> None:
         if sweep.metric is None:
             raise ConfigError("expected a metric that the search optimises, got none")
         count = sweep.run_cap if count is None else count

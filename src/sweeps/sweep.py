@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,7 +17,10 @@ from src.utils.suggestions import did_you_mean
 
 METHODS = ("grid", "random", "bayes")
 # What a sweep file may say: the keys that reproduce.py follows, and those that only concern W&B's pages.
-KEYS = ("program", "method", "metric", "parameters", "command", "run_cap", "name", "description", "project", "entity")
+KEYS = (
+    *("program", "method", "metric", "parameters", "command", "run_cap"),
+    *("name", "description", "project", "entity", "apiVersion", "kind"),
+)
 GOALS = ("minimize", "maximize")
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 
@@ -27,7 +30,7 @@ class Metric:
     """What a search optimises: a metric of summary.json, and ``minimize`` or ``maximize``."""
 
     name: str
-    goal: str = "minimize"
+    goal: Literal["minimize", "maximize"] = "minimize"
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,9 @@ def _sweep(content: dict[str, Any], place: str) -> Sweep:
         )
     for key in content:
         if key not in KEYS:
-            raise ConfigError(f"expected a key of a W&B sweep in {place}, got {key!r}{did_you_mean(str(key), KEYS)}")
+            raise ConfigError(
+                f"expected a key of a sweep that can run locally in {place}, got {key!r}{did_you_mean(str(key), KEYS)}"
+            )
     for key in ("program", "method", "parameters"):
         if not content.get(key):
             raise ConfigError(f"expected {key} in {place}, got none")
