@@ -19,7 +19,8 @@ def to_markdown(table: Table, command: str) -> str:
     """
     parts = [
         f"# {table.published.title}",
-        f"Scale `{table.scale}`, beside {table.published.source}. Published: {table.published.setting}.",
+        f"Scale {', '.join(f'`{word}`' for word in (table.scale, *table.changes))}, beside {table.published.source}. "
+        f"Published: {table.published.setting}.",
         _beside(table),
         _first_in_rows(table),
         _differences(table),
@@ -45,7 +46,9 @@ def _beside(table: Table) -> str:
         for j, column in enumerate(columns):
             entry = table.entries[i][j]
             texts = measured_text(entry, column), published_text(entry, column, table.published.rows[i].tolerance)
-            cells += [_bold(text, j == _best(table, i, j, ours)) for text, ours in zip(texts, (True, False), strict=True)]
+            cells += [
+                _bold(text, j == _best(table, i, j, ours)) for text, ours in zip(texts, (True, False), strict=True)
+            ]
         rows.append(cells)
     return _grid(head, rows)
 

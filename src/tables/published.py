@@ -1,4 +1,4 @@
-"""A paper's table as ``published.yaml`` states it: the numbers, their source, and which of our runs stands beside each."""
+"""A paper's table as ``published.yaml`` states it: numbers, their source, and which of our runs stand beside each."""
 
 from __future__ import annotations
 
@@ -132,7 +132,9 @@ def _build(kind: Callable[..., T], content: Any, place: str) -> T:
     missing = [name for name, p in names.items() if p.default is p.empty and name not in content]
     if missing:
         raise ConfigError(f"expected {', '.join(missing)} in {place}, got none")
-    frozen = {k: tuple(v) if isinstance(v, list) and k in ("head", "label", "values") else v for k, v in content.items()}
+    frozen = {
+        k: tuple(v) if isinstance(v, list) and k in ("head", "label", "values") else v for k, v in content.items()
+    }
     if "label" in frozen:
         frozen["label"] = tuple(map(str, frozen["label"]))
     return kind(**frozen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,12 +53,14 @@ class Table:
     Attributes:
         published: the table.
         scale: of our runs.
+        changes: what else makes them others than the sweep file's own.
         entries: by row and column.
         labels: of the rows, with what differs here.
     """
 
     published: Published
     scale: str
+    changes: tuple[str, ...]
     entries: list[list[Entry]]
     labels: list[tuple[str, ...]]
 
@@ -84,7 +87,7 @@ class Table:
         return columns[numbers.index(best(number for number in numbers if number is not None))]
 
 
-def make_table(published: Published, results: list[dict[str, Any]], scale: str) -> Table:
+def make_table(published: Published, results: list[dict[str, Any]], scale: str, changes: Sequence[str] = ()) -> Table:
     """Put our results into a published table."""
     described = [(describe(result["model"], result["config"]), result) for result in results]
     entries = [[Entry(value, None, False) for value in row.values] for row in published.rows]
@@ -97,7 +100,7 @@ def make_table(published: Published, results: list[dict[str, Any]], scale: str) 
         for key, config_key in published.here.items():
             _say_what_is_here(labels[i], published.head.index(key), published.rows[i].label, config_key, entry.runs)
     _fill_differences(published, entries)
-    table = Table(published, scale, entries, [tuple(label) for label in labels])
+    table = Table(published, scale, tuple(changes), entries, [tuple(label) for label in labels])
     for metric in table.ranked_metrics():
         _rank(table, metric)
     return table
