@@ -59,7 +59,8 @@ class FoamCTDataModule(pl.LightningDataModule):
         batch_size, num_workers, pin_memory: of the data loaders.
         augment: apply a random symmetry of the cube to each training pair.
         generation_workers: processes that simulate; None for one per CPU, 0 for none but this.
-        generation_device: where they backproject; volumes from different devices agree up to rounding.
+        generation_device: where they project, voxelise and backproject; volumes from different devices agree up to
+            rounding.
 
     Raises:
         ValueError: an argument is out of its range.
