@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from src.invertible.backprop import PolicyName
 from src.tasks.base import Batch, Report, Task
 from src.tasks.segmentation_heads import HEADS, Head, Regions, region_masks
 from src.tasks.segmentation_metrics import dice, hausdorff95, sensitivity
@@ -54,7 +55,7 @@ class Segmentation(Task):
         blending: str = "gaussian",
         sw_batch_size: int = 1,
         hausdorff95: bool = False,
-        backprop: str = "reversible",
+        backprop: PolicyName = "reversible",
     ) -> None:
         super().__init__(net, optimizer, scheduler, backprop)
         if loss not in HEADS:

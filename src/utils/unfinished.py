@@ -49,7 +49,7 @@ def _has_values(folder: Path, overrides: list[str]) -> bool:
         return False
     saved = OmegaConf.load(path)
     named = dict(override.split("=", 1) for override in overrides if override.startswith(("experiment=", "scale=")))
-    if any(saved[key] != value for key, value in named.items()):
+    if any(OmegaConf.select(saved, key) != value for key, value in named.items()):
         return False
     others = [override for override in overrides if override.partition("=")[0] not in named]
     try:
