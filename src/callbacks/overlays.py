@@ -53,7 +53,8 @@ def draw_overlays(cases: Sequence[Slice], classes: Sequence[str]) -> Figure:
         for cell, title in zip(row, titles, strict=True):
             image = case.modalities.get(title, background)
             low, high = _window(image)
-            cell.imshow(image.T, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+            # Outside of the brain images are 0, which a z-score makes the brain's mean: there is nothing, show black.
+            cell.imshow(np.where(image == 0, low, image).T, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
             if title in case.labels:
                 _paint(cell, case.labels[title].T, len(classes))
             height, width = image.T.shape
@@ -71,7 +72,6 @@ def _window(image: NDArray) -> tuple[float, float]:
     if inside.size == 0:
         return 0.0, 1.0
     low, high = np.percentile(inside, (1, 99))
-    # Zero is the background, and stays as dark as the darkest tissue.
     return float(low), float(max(high, low + 1e-6))
 
 
