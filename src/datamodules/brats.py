@@ -182,7 +182,7 @@ class BratsDataModule(pl.LightningDataModule):
 
     def case_name(self, split: str, index: int) -> str:
         """Return the name of a case of a split, "train", "val", "test" or "predict", by the batches' "index"."""
-        return self.cases[split][index].case.name
+        return self.cases[split][int(index)].case.name
 
     def save_prediction(self, index: int, label: Tensor, folder: Path) -> Path:
         """Write classes (X, Y, Z) of a case to predict as the release's labels to ``<folder>/<case>.nii.gz``.
@@ -195,7 +195,7 @@ class BratsDataModule(pl.LightningDataModule):
         Raises:
             ValueError: if the shape is not the batch's, or a class is not the release's.
         """
-        return write_prediction(self.cases["predict"][index], label, self.release, folder)
+        return write_prediction(self.cases["predict"][int(index)], label, self.release, folder)
 
     def _predicting(self) -> bool:
         return self.trainer is not None and self.trainer.predicting

@@ -150,15 +150,17 @@ def _write_arrays(stem: Path, volumes: CaseVolumes) -> list[tuple[int, int]]:
     from monai.transforms.intensity.array import NormalizeIntensity
     from monai.transforms.utils import generate_spatial_bounding_box
 
-    used = (volumes.images != 0).any(axis=0)
-    if volumes.classes is not None:
-        used |= volumes.classes != BACKGROUND
+    used = np.zeros(volumes.images.shape[1:], bool) if volumes.classes is None else volumes.classes != BACKGROUND
+    for image in volumes.images:
+        used |= image != 0
     box = [(int(first), int(end)) for first, end in zip(*generate_spatial_bounding_box(used[None]), strict=True)]
     part = tuple(slice(first, end) for first, end in box)
-    # What lies outside is 0, which has no part in the mean and the deviation.
-    image = NormalizeIntensity(nonzero=True, channel_wise=True)(volumes.images[(slice(None), *part)])
+    brains = volumes.images[(slice(None), *part)].copy()
+    normalise = NormalizeIntensity(nonzero=True)
+    for brain in brains:  # one by one, for the memory
+        brain[...] = normalise(brain)
     with atomic_writer(_image_path(stem)) as file:
-        np.save(file, np.ascontiguousarray(image, np.float32))
+        np.save(file, brains)
     if volumes.classes is not None:
         with atomic_writer(_classes_path(stem)) as file:
             np.save(file, volumes.classes[part])

@@ -31,6 +31,14 @@ class Volume(NamedTuple):
     affine: NDArray[np.float64]
 
 
+class Geometry(NamedTuple):
+    """What the volumes of a case share, and the file that it is taken from."""
+
+    file: str
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
+
+
 class CaseVolumes(NamedTuple):
     """The modalities, float32 (4, X, Y, Z), as in the files, and the canonical classes, uint8 (X, Y, Z)."""
 
@@ -66,25 +74,27 @@ def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
     Each file is read once and released, so that the memory is that of four float32 volumes and one file.
     """
     problems: list[Problem] = []
-    images: list[NDArray[np.float32]] = []
+    images = np.empty((len(MODALITIES), 0, 0, 0), np.float32)
     classes = None
-    first: tuple[str, Volume] | None = None
-    for role, path in zip((*MODALITIES, TRUTH), case.files, strict=False):
+    first: Geometry | None = None
+    for channel, (role, path) in enumerate(zip((*MODALITIES, TRUTH), case.files, strict=False)):
         try:
             volume = read_volume(path)
         except ValueError as error:
             problems.append(Problem(case.name, path.name, str(error)))
             continue
-        first = first or (path.name, volume)
-        messages = [*_find_geometry_errors(volume, *first), *_find_value_errors(volume, role, release)]
+        if first is None:
+            first = Geometry(path.name, volume.voxels.shape, volume.affine)
+            images = np.empty((len(MODALITIES), *first.shape), np.float32)
+        messages = [*_find_geometry_errors(volume, first), *_find_value_errors(volume.voxels, role, release)]
         problems += [Problem(case.name, path.name, message) for message in messages]
         if problems:
             continue
         if role == TRUTH:
             classes = canonical(volume.voxels, release)
         else:
-            images.append(volume.voxels.astype(np.float32))
-    return problems or CaseVolumes(np.stack(images), classes)
+            images[channel] = volume.voxels
+    return problems or CaseVolumes(images, classes)
 
 
 def canonical(labels: NDArray[Any], release: Release) -> NDArray[np.uint8]:
@@ -95,24 +105,23 @@ def canonical(labels: NDArray[Any], release: Release) -> NDArray[np.uint8]:
     return classes
 
 
-def _find_geometry_errors(volume: Volume, name: str, reference: Volume) -> Iterator[str]:
-    shape, expected = volume.voxels.shape, reference.voxels.shape
-    if shape != expected:
-        yield f"expected shape {expected} as in {name}, got {shape}"
-    difference_mm = (np.abs(volume.affine - reference.affine) @ [*expected, 1])[:3].max()
+def _find_geometry_errors(volume: Volume, first: Geometry) -> Iterator[str]:
+    if volume.voxels.shape != first.shape:
+        yield f"expected shape {first.shape} as in {first.file}, got {volume.voxels.shape}"
+    difference_mm = (np.abs(volume.affine - first.affine) @ [*first.shape, 1])[:3].max()
     if not difference_mm <= AFFINE_TOLERANCE_MM:
-        affines = [matrix[:3].round(4).tolist() for matrix in (reference.affine, volume.affine)]
-        yield f"expected the affine of {name}, {affines[0]}, got {affines[1]}"
+        affines = [matrix[:3].round(4).tolist() for matrix in (first.affine, volume.affine)]
+        yield f"expected the affine of {first.file}, {affines[0]}, got {affines[1]}"
 
 
-def _find_value_errors(volume: Volume, role: str, release: Release) -> Iterator[str]:
+def _find_value_errors(voxels: NDArray[Any], role: str, release: Release) -> Iterator[str]:
     with np.errstate(over="ignore"):  # what is too large becomes infinite, and is counted
-        num_infinite = np.count_nonzero(~np.isfinite(volume.voxels.astype(np.float32)))
+        num_infinite = np.count_nonzero(~np.isfinite(voxels.astype(np.float32, copy=False)))
     if num_infinite:
         yield f"expected finite values, got {num_infinite} that are not"
     elif role == TRUTH:
-        yield from _find_label_errors(volume.voxels, release)
-    elif not volume.voxels.any():
+        yield from _find_label_errors(voxels, release)
+    elif not voxels.any():
         yield "expected a brain, got zeros only"
 
 
