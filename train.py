@@ -1,8 +1,8 @@
 """Train and test what the configuration describes: ``python train.py experiment=ct_postproc model=unet seed=1``.
 
-``python train.py --help`` lists the choices; ``python train.py resume=<run folder>`` goes on with an earlier run, with
-its configuration and whatever else the command line changes; ``resume=auto`` with the newest unfinished run that the
-other arguments describe.
+``python train.py --help`` lists the choices, ``experiment=?`` the experiments with their time and memory.
+``python train.py resume=<run folder>`` goes on with an earlier run, with its configuration and whatever else the
+command line changes; ``resume=auto`` with the newest unfinished run that the other arguments describe.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from src.utils.config import check_config
 from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
 from src.utils.run_folder import choose_run_dir
 from src.utils.targets import check_targets
+from src.utils.usage import experiments_text, help_text
 
 if TYPE_CHECKING:
     from src.utils.build import Run
@@ -148,6 +149,12 @@ def _train_new(show_traceback: bool) -> None:
 def main() -> None:
     """Run the command line."""
     arguments = sys.argv[1:]
+    if set(arguments) & {"-h", "--help"}:
+        print(help_text())
+        return
+    if "experiment=?" in arguments:
+        print(experiments_text())
+        return
     show_traceback = full_traceback_wanted(arguments)
     with user_errors(show_traceback), explained(arguments):
         if any(a.startswith("resume=") and a != "resume=null" for a in arguments):
