@@ -13,6 +13,8 @@ EXECUTION_KEYS = (
     *("run_dir", "resume", "debug", "logger", "callbacks.progress"),
     *("datamodule.data_dir", "datamodule.pin_memory", "datamodule.download", "datamodule.generation_workers"),
 )
+# Only what other values refer to: those hold what it comes to.
+REFERRED_TO = "network"
 
 # From the arguments of a cell to its digest.
 Identify = Callable[[list[str]], str]
@@ -52,7 +54,8 @@ def digest_of_composed(arguments: list[str]) -> str:
 
 def digest_of_config(config: dict[str, Any]) -> str:
     """Return the digest of a resolved configuration, as summary.json holds it, wherever the run wrote its files."""
-    return digest(_without_place(config, str(config.get("run_dir"))))
+    values = {key: value for key, value in config.items() if key != REFERRED_TO}
+    return digest(_without_place(values, str(config.get("run_dir"))))
 
 
 def _without_place(node: Any, run_dir: str, prefix: str = "") -> Any:

@@ -49,6 +49,13 @@ def test_a_default_written_out_is_the_same_run() -> None:
     assert digest_of_composed([*BASE, "scale=small", "trainer.max_epochs=12"]) == digest_of_composed(BASE)
 
 
+def test_a_value_that_the_network_does_not_have_is_no_other_run() -> None:
+    assert digest_of_composed([*BASE, "network.num_couplings=4"]) == digest_of_composed(BASE)
+    assert digest_of_composed([*BASE, "network.blowup=4"]) != digest_of_composed(BASE)
+    iunet = ["experiment=ct_postproc", "model=iunet"]
+    assert digest_of_composed([*iunet, "network.num_couplings=4"]) != digest_of_composed(iunet)
+
+
 def test_the_summary_of_a_run_has_its_digest() -> None:
     config = plain(compose_config([*BASE, "run_dir=outputs/x/y"]), resolve=True)
     assert config["callbacks"]["best"]["dirpath"] == "outputs/x/y/checkpoints"
