@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from src.datamodules.brats_cache import BratsCache, CachedCase
 from src.datamodules.brats_cases import Problem, find_cases, problem_list
@@ -19,6 +19,7 @@ from src.datamodules.brats_predictions import write_prediction
 from src.datamodules.brats_releases import CLASS_NAMES, MODALITIES, find_release
 from src.datamodules.brats_split import SPLITS, Split, draw_split, read_split, write_split
 from src.datamodules.cache import available_cpus, require_writable
+from src.datamodules.training_loader import TrainingLoader, own_generator
 
 
 class BratsDataModule(pl.LightningDataModule):
@@ -41,7 +42,7 @@ class BratsDataModule(pl.LightningDataModule):
         intensity_scale, intensity_shift, noise_std: by how much; see src.datamodules.brats_crops.Augmentation.
         val_fraction, test_fraction: of the labelled cases. The paper has 0.09 and, for want of public truth, none to
             test with: 0.0 tests with the validation cases, which the choice of the checkpoint has seen.
-        seed: of the split. The order of cases, crops and augmentation follow torch's seed.
+        seed: of the split. The order of cases, crops and augmentation follow the seed of the run.
         split_file: the split, written where it does not exist yet, and otherwise read, whatever the fractions; None for
             a file in the cache that is named after fractions and seed.
         skip_bad_cases: go on without the cases that are not as they should be.
@@ -166,19 +167,19 @@ class BratsDataModule(pl.LightningDataModule):
         """Return random crops, one per training case, shuffled."""
         augmentation = None if self.intensities is None else Augmentation(*self.intensities)
         crops = BratsCrops(self.cases["train"], self.size, self.tumour_probability, augmentation)
-        return self._loader(crops, self.batch_size, shuffle=True)
+        return TrainingLoader(crops, self.trainer, batch_size=self.batch_size, **self._settings())
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Return the validation cases, whole and one by one."""
-        return self._loader(BratsVolumes(self.cases["val"], labelled=True))
+        return self._whole(BratsVolumes(self.cases["val"], labelled=True))
 
     def test_dataloader(self) -> DataLoader[Sample]:
         """Return the test cases, whole and one by one."""
-        return self._loader(BratsVolumes(self.cases["test"], labelled=True))
+        return self._whole(BratsVolumes(self.cases["test"], labelled=True))
 
     def predict_dataloader(self) -> DataLoader[Sample]:
         """Return the cases of predict_dir, with or without truth, whole and one by one, without labels."""
-        return self._loader(BratsVolumes(self.cases["predict"], labelled=False))
+        return self._whole(BratsVolumes(self.cases["predict"], labelled=False))
 
     def case_name(self, split: str, index: int) -> str:
         """Return the name of a case of a split, "train", "val", "test" or "predict", by the batches' "index"."""
@@ -264,15 +265,15 @@ class BratsDataModule(pl.LightningDataModule):
             self._cache(self.data_dir).folder / f"split-val{val_fraction:g}-test{test_fraction:g}-seed{self.seed}.json"
         )
 
-    def _loader(self, dataset: Dataset[Sample], batch_size: int = 1, shuffle: bool = False) -> DataLoader[Sample]:
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self.pin_memory,
-        )
+    def _whole(self, volumes: BratsVolumes) -> DataLoader[Sample]:
+        return DataLoader(volumes, batch_size=1, generator=own_generator(), **self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": self.pin_memory,
+        }
 
 
 def _check_range(values: dict[str, Any], highest: float | None = None) -> None:

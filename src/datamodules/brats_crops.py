@@ -38,7 +38,7 @@ class BratsVolumes(Dataset[Sample]):
 class BratsCrops(Dataset[Sample]):
     """One random crop per case: "image" (4, *size), "label" (*size), "index". What lies outside the brain's box is 0.
 
-    All draws are from torch's global generator, which Lightning seeds in every worker and which a checkpoint keeps.
+    All draws are from torch's global generator; see `src.datamodules.training_loader.Seeded`.
 
     Args:
         cases: with truth.
