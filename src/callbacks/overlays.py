@@ -38,8 +38,9 @@ def fullest_slice(label: Tensor) -> int:
 def draw_overlays(cases: Sequence[Slice], classes: Sequence[str]) -> Figure:
     """Draw one row per case: its modalities, and the first of them under each label map.
 
-    Greys go from the 1st to the 99th percentile of what is not zero. The first array axis points to the right and the
-    second one down, which is the radiological view of volumes whose axes point left, posterior, superior, as BraTS's.
+    Greys go from the 1st to the 99th percentile of what is not zero; zeros, the background, are black. The first array
+    axis points to the right and the second one down, which is the radiological view of volumes whose axes point left,
+    posterior, superior, as BraTS's.
 
     Args:
         cases: all with the same titles.
@@ -53,7 +54,8 @@ def draw_overlays(cases: Sequence[Slice], classes: Sequence[str]) -> Figure:
         for cell, title in zip(row, titles, strict=True):
             image = case.modalities.get(title, background)
             low, high = _window(image)
-            cell.imshow(image.T, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+            shown = np.where(image == 0, low, image).T
+            cell.imshow(shown, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
             if title in case.labels:
                 _paint(cell, case.labels[title].T, len(classes))
             height, width = image.T.shape
@@ -71,7 +73,6 @@ def _window(image: NDArray) -> tuple[float, float]:
     if inside.size == 0:
         return 0.0, 1.0
     low, high = np.percentile(inside, (1, 99))
-    # Zero is the background, and stays as dark as the darkest tissue.
     return float(low), float(max(high, low + 1e-6))
 
 
