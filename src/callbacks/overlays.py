@@ -38,8 +38,9 @@ def fullest_slice(label: Tensor) -> int:
 def draw_overlays(cases: Sequence[Slice], classes: Sequence[str]) -> Figure:
     """Draw one row per case: its modalities, and the first of them under each label map.
 
-    Greys go from the 1st to the 99th percentile of what is not zero. The first array axis points to the right and the
-    second one down, which is the radiological view of volumes whose axes point left, posterior, superior, as BraTS's.
+    Greys go from the 1st to the 99th percentile of what is not zero; zeros, the background, are black. The first array
+    axis points to the right and the second one down, which is the radiological view of volumes whose axes point left,
+    posterior, superior, as BraTS's.
 
     Args:
         cases: all with the same titles.
