@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from src.utils.composition import compose_config
 from src.utils.errors import ConfigError
@@ -48,6 +48,7 @@ def _has_values(folder: Path, overrides: list[str]) -> bool:
     if not path.exists():
         return False
     saved = OmegaConf.load(path)
+    assert isinstance(saved, DictConfig)
     named = dict(override.split("=", 1) for override in overrides if override.startswith(("experiment=", "scale=")))
     if any(OmegaConf.select(saved, key) != value for key, value in named.items()):
         return False
