@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from src.tables.numbers import NOT_PUBLISHED, NOT_RUN, difference_text, heading, measured_text, published_text
+from src.tables.numbers import NONE, NOT_RUN, difference_text, heading, measured_text, published_text
 from src.tables.table import Table
 
 
@@ -38,22 +38,20 @@ def _beside(table: Table) -> str:
     """The published table with our numbers; the first of a row is bold."""
     columns = table.published.columns
     head = [*table.published.head]
-    for column in columns:
-        head += [f"{heading(column)}, here", "published"]
-    rows = []
-    for i, label in enumerate(table.labels):
-        cells = [*label]
-        for j, column in enumerate(columns):
+    rows = [[*label] for label in table.labels]
+    for j, column in enumerate(columns):
+        is_published = any(row[j].published is not None for row in table.entries)
+        head += [f"{heading(column)}, here", "published"] if is_published else [heading(column)]
+        for i, cells in enumerate(rows):
             entry = table.entries[i][j]
-            texts = measured_text(entry, column), published_text(entry, column, table.published.rows[i].tolerance)
-            cells += [
-                _bold(text, j == _best(table, i, j, ours)) for text, ours in zip(texts, (True, False), strict=True)
-            ]
-        rows.append(cells)
+            cells.append(_bold(measured_text(entry, column), j == _best(table, i, j, ours=True)))
+            if is_published:
+                theirs = published_text(entry, column, table.published.rows[i].tolerance)
+                cells.append(_bold(theirs, j == _best(table, i, j, ours=False)))
     return _grid(head, rows)
 
 
-def _best(table: Table, row: int, column: int, ours: bool) -> int | None:
+def _best(table: Table, row: int, column: int, *, ours: bool) -> int | None:
     spec = table.published.columns[column]
     return table.best_in_row(row, spec.metric, ours) if spec.metric is not None and spec.goal else None
 
@@ -91,7 +89,7 @@ def _differences(table: Table) -> str:
         for i, label in enumerate(table.labels):
             entry = table.entries[i][j]
             if entry.difference is not None:
-                ranks = [str(rank) for rank in reversed(entry.ranks)] if entry.ranks else [NOT_PUBLISHED] * 2
+                ranks = [str(rank) for rank in reversed(entry.ranks)] if entry.ranks else [NONE] * 2
                 rows.append([*label, heading(column), difference_text(entry, column), *ranks])
     if not rows:
         return ""
@@ -102,6 +100,7 @@ def _differences(table: Table) -> str:
 
 def _differs(table: Table) -> str:
     texts = [table.published.differs[key] for key in ("all", table.scale) if key in table.published.differs]
+    texts += [f"Here with `{change}`." for change in table.changes]
     return "\n".join(f"- {' '.join(text.split())}" for text in texts)
 
 
@@ -121,7 +120,7 @@ def _runs(table: Table) -> str:
 def _costs(runs: Sequence[dict[str, Any]]) -> list[str]:
     def mean(key: str, factor: float, form: str, unit: str) -> str:
         values = [run[key] for run in runs if run.get(key) is not None]
-        return f"{factor * statistics.fmean(values):{form}} {unit}" if values else NOT_PUBLISHED
+        return f"{factor * statistics.fmean(values):{form}} {unit}" if values else NONE
 
     return [
         runs[0]["model"],
@@ -137,8 +136,9 @@ def _provenance(results: Sequence[dict[str, Any]]) -> str:
     if not results:
         return ""
     dates = sorted(str(result["finished"])[:10] for result in results)
+    period = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
     return (
-        f"{len(results)} runs, {dates[0]}{f' to {dates[-1]}' if dates[-1] != dates[0] else ''}. "
+        f"{len(results)} {'run' if len(results) == 1 else 'runs'}, {period}. "
         f"Commit {_listed(str(result['git_commit'])[:12] for result in results)}. "
         f"Hardware: {_listed(_hardware(result['hardware']) for result in results)}. "
         f"torch {_listed(result['versions'].get('torch', '?') for result in results)}, "

@@ -5,13 +5,13 @@ from __future__ import annotations
 from src.tables.published import Column
 from src.tables.table import Entry
 
-NOT_RUN, NOT_PUBLISHED = "not run", "–"
+NOT_RUN, NONE = "not run", "–"
 
 
 def published_text(entry: Entry, column: Column, tolerance: float | None = None) -> str:
     """Return the paper's number."""
     if entry.published is None:
-        return NOT_PUBLISHED
+        return NONE
     around = "" if tolerance is None else f" ± {tolerance:g}"
     return f"{_signed(entry.published, column)}{around}"
 
@@ -19,7 +19,7 @@ def published_text(entry: Entry, column: Column, tolerance: float | None = None)
 def measured_text(entry: Entry, column: Column) -> str:
     """Return our number, with the deviation over seeds where there are several."""
     if entry.measured is None:
-        return NOT_RUN if entry.is_ours else NOT_PUBLISHED
+        return NOT_RUN if entry.is_ours and not entry.runs else NONE
     deviation = entry.measured.deviation
     around = "" if deviation is None else f" ± {number(deviation, column.digits)}"
     return f"{_signed(entry.measured.mean, column)}{around}"
@@ -27,7 +27,7 @@ def measured_text(entry: Entry, column: Column) -> str:
 
 def difference_text(entry: Entry, column: Column) -> str:
     """Return ours minus the paper's."""
-    return NOT_PUBLISHED if entry.difference is None else number(entry.difference, column.digits, sign=True)
+    return NONE if entry.difference is None else number(entry.difference, column.digits, sign=True)
 
 
 def number(value: float, digits: int, *, sign: bool = False) -> str:

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
+from src.sweeps.identity import digest_of_composed, digest_of_config
 from src.utils.composition import CONFIG_DIR
 from tests.fakes import tiny_overrides
 
@@ -35,14 +36,16 @@ def test_the_launcher_composes_and_takes_our_values() -> None:
 def test_submitit_runs_train_py_and_its_runs_count(tmp_path: Path) -> None:
     """The launcher's local twin: the same pickled job in a process of its own, without a SLURM."""
     overrides = [word for word in tiny_overrides("unused") if not word.startswith("run_dir=")]
-    overrides += [f"run_dir={tmp_path}/run-${{seed}}", "seed=0,1", "--multirun", "hydra/launcher=submitit_local"]
+    overrides += [f"run_dir={tmp_path}/run-${{seed}}", "seed=0,1", "hydra/launcher=submitit_local"]
     result = subprocess.run(
-        [sys.executable, "train.py", *overrides, f"hydra.sweep.dir={tmp_path}/jobs"],
+        [sys.executable, "train.py", "--multirun", *overrides, f"hydra.sweep.dir={tmp_path}/jobs"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    seeds = [json.loads((tmp_path / f"run-{seed}" / "summary.json").read_text())["seed"] for seed in (0, 1)]
-    assert seeds == [0, 1]
+    for seed in (0, 1):
+        summary = json.loads((tmp_path / f"run-{seed}" / "summary.json").read_text())
+        same = [*tiny_overrides("elsewhere"), f"seed={seed}", "logger=wandb"]
+        assert digest_of_config({**summary["config"], "run_dir": summary["run_dir"]}) == digest_of_composed(same)

@@ -15,6 +15,7 @@ from src.sweeps.runner import Runner
 from src.tables.figure import draw
 from src.tables.latex import escaped, to_latex
 from src.tables.markdown import to_markdown
+from src.tables.numbers import number
 from src.tables.published import Published, read_published
 from src.tables.render import render
 from src.tables.results import describe, fits, load, result_of, store
@@ -82,9 +83,10 @@ def test_rows_say_what_is_different_here(table: Table) -> None:
     assert table.labels == [("4", "narrow"), ("8 (6 here)", "wide"), ("9", "quoted")]
 
 
-def test_a_metric_that_is_missing_is_not_run(published: Published) -> None:
+def test_a_run_without_the_metric_is_not_called_not_run(published: Published) -> None:
     table = make_table(published, [result("old", 8, 0, None)], "small")
-    assert table.entries[0][0].measured is None and table.entries[0][0].is_ours
+    assert table.entries[0][0].measured is None and table.entries[0][0].runs
+    assert "| 4 | narrow | – | 10.00 | not run |" in to_markdown(table, "x")
 
 
 def test_markdown(table: Table) -> None:
@@ -115,6 +117,9 @@ def test_the_figure_has_a_dot_per_number(table: Table) -> None:
     assert sorted(float(ring.get_xdata()[0]) for ring in rings) == [9.0, 10.0, 11.0, 11.5, 12.0]
     assert sorted(float(c.lines[0].get_xdata()[0]) for c in psnr.containers) == [20.5, 22.5, 24.5, 25.0]
     assert psnr.get_xlabel() == "PSNR (dB)" and gain.get_xlabel() == "gain"
+    (legend,) = draw(table).legends
+    names = {"old, here", "old, published", "new, here", "new, published", "here", "published"}
+    assert {text.get_text() for text in legend.get_texts()} == names
     assert [label.get_text() for label in psnr.get_yticklabels()] == ["4, narrow", "8 (6 here), wide", "9, quoted"]
 
 
@@ -173,9 +178,31 @@ def test_results_keep_their_provenance_and_no_places(tmp_path: Path) -> None:
 def test_a_table_is_written(published: Published, tmp_path: Path) -> None:
     folder = tmp_path / "results"
     folder.mkdir()
-    for number, one in enumerate(RESULTS):
-        (folder / f"{number}.json").write_text(json.dumps(one))
+    for i, one in enumerate(RESULTS):
+        (folder / f"{i}.json").write_text(json.dumps(one))
     render(tmp_path / "published.yaml", folder, "small", [], "python reproduce.py table scale=small")
     assert (folder / "table.md").read_text() == GOLDEN.read_text()
     assert (folder / "table.tex").read_text().startswith("\\begin{table}")
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "sign", "text"),
+    [
+        (0.854, 2, False, "0.85"),
+        (-1.6, 1, True, "-1.6"),
+        (0.0, 1, True, "+0.0"),
+        (4.84e-7, 2, False, "4.8e-07"),
+        (0.004, 2, False, "4.0e-03"),
+        (0.005, 2, False, "0.01"),
+    ],
+)
+def test_numbers(value: float, digits: int, sign: bool, text: str) -> None:
+    assert number(value, digits, sign=sign) == text
+
+
+def test_a_column_without_published_numbers_is_one_column(tmp_path: Path) -> None:
+    path = tmp_path / "published.yaml"
+    path.write_text(PUBLISHED.replace("-0.5]", "null]").replace(", null]", ", null]"))
+    text = to_markdown(make_table(read_published(path), RESULTS, "small"), "x")
+    assert "| new PSNR (dB), here | published | gain |\n" in text
