@@ -67,7 +67,7 @@ def _signature(found: _Found) -> Signature | None:
     node = found.node
     if isinstance(node, ast.ClassDef):
         if any("dataclass" in ast.dump(decorator) for decorator in node.decorator_list):
-            return None
+            return _of_fields(node, found.module)
         own = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
         inherited = _of_bases([_resolve(base, found.module) for base in node.bases])
         if own is None:
@@ -86,6 +86,13 @@ def _of_bases(bases: list[_Found | None]) -> Signature | None:
         return None
     # Without an __init__ of its own, as ABC and whatever has no bases, a class leaves it to the next one.
     return next((s for s in signatures if s is not None and s != NOTHING), NOTHING)
+
+
+def _of_fields(node: ast.ClassDef, module: _Module) -> Signature | None:
+    """The signature of a dataclass without bases."""
+    fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+    hints = {n.target.id: _plain(n.annotation, module) for n in fields}  # type: ignore[union-attr]
+    return None if node.bases else Signature(hints, takes_any=False)
 
 
 def _of_function(node: ast.FunctionDef, module: _Module, skip_first: bool = False) -> Signature:
