@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from monai.transforms.intensity.array import NormalizeIntensity
+from monai.transforms.utils import generate_spatial_bounding_box
 from numpy.typing import NDArray
 
 from src.datamodules.brats_cases import Case, Problem
@@ -147,9 +149,6 @@ def _preprocess(task: _PreprocessingTask) -> None:
 
 def _write_arrays(stem: Path, volumes: CaseVolumes) -> list[tuple[int, int]]:
     """Write the part of a case that has the brain and the truth, and return its box."""
-    from monai.transforms.intensity.array import NormalizeIntensity
-    from monai.transforms.utils import generate_spatial_bounding_box
-
     used = np.zeros(volumes.images.shape[1:], bool) if volumes.classes is None else volumes.classes != BACKGROUND
     for image in volumes.images:
         used |= image != 0

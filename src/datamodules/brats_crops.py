@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.transforms.compose import Compose
+from monai.transforms.intensity.array import RandGaussianNoise, RandScaleIntensity, RandShiftIntensity
+from monai.transforms.spatial.dictionary import RandFlipd
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -112,10 +115,6 @@ class Augmentation:
     """
 
     def __init__(self, intensity_scale: float, intensity_shift: float, noise_std: float) -> None:
-        from monai.transforms.compose import Compose
-        from monai.transforms.intensity.array import RandGaussianNoise, RandScaleIntensity, RandShiftIntensity
-        from monai.transforms.spatial.dictionary import RandFlipd
-
         self.flips = Compose([RandFlipd(("image", "label"), prob=0.5, spatial_axis=axis) for axis in range(3)])
         self.intensities = Compose(
             [

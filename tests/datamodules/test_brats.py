@@ -493,11 +493,8 @@ class Voxelwise(pl.LightningModule):
     test_step = validation_step
 
     def predict_step(self, batch, batch_idx):
-        label = self.net(batch["image"]).argmax(dim=1)
-        return [
-            self.trainer.datamodule.save_prediction(*item, self.folder)
-            for item in zip(batch["index"], label, strict=True)
-        ]
+        [label], [index] = self.net(batch["image"]).argmax(dim=1), batch["index"]
+        self.trainer.datamodule.save_prediction(index, label, self.folder)
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=0.01)
