@@ -90,8 +90,10 @@ def _read_folder(folder: Path, names: Sequence[str], release: Release) -> tuple[
         stem = release.stem(case, role)
         stems = dict.fromkeys((stem, release.renamed.get(stem, stem)))
         present = [s + ending for s in stems for ending in ENDINGS if s + ending in names]
-        if len(present) == 1:
+        if len(present) == 1 and (folder / present[0]).is_file():
             files[role] = folder / present[0]
+        elif len(present) == 1:
+            problems.append(Problem(case, present[0], "expected a file, got a link to one that is not there"))
         elif present:
             problems.append(Problem(case, stem, f"expected one file, got {' and '.join(present)}"))
         elif role != TRUTH:

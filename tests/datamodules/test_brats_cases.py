@@ -87,6 +87,17 @@ def test_both_endings_of_one_file_are_a_problem(tmp_path):
     assert problem.message == f"expected one file, got {folder.name}_seg.nii.gz and {folder.name}_seg.nii"
 
 
+def test_a_link_to_nothing_is_a_problem(tmp_path):
+    folder, *_ = write_case(tmp_path, "2018", 0)
+    path = folder / f"{folder.name}_t2.nii.gz"
+    target = path.rename(tmp_path / "t2")
+    path.symlink_to(target)
+    assert len(find_cases(tmp_path, find_release(2018))[0]) == 1
+    target.unlink()
+    cases, [problem] = find_cases(tmp_path, find_release(2018))
+    assert cases == [] and problem.file == path.name and "link to one that is not there" in problem.message
+
+
 def test_one_case_in_two_folders_is_a_problem(tmp_path):
     for root in (tmp_path / "a", tmp_path / "b"):
         write_case(root, "2018", 0)
