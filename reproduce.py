@@ -72,9 +72,11 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _grid(plan: Plan, arguments: argparse.Namespace) -> int:
+    from src.tables.published import read_published
     from src.tables.render import render
     from src.tables.results import store
 
+    published = read_published(EXPERIMENTS / plan.key / "published.yaml")
     cells = plan.cells()
     for cell in adopt(cells, arguments.runs):
         print(f"{cell.name}: taken from {cell.summary()['run_dir']}")
@@ -89,7 +91,7 @@ def _grid(plan: Plan, arguments: argparse.Namespace) -> int:
         # After Ctrl-C as well: what is not run yet says so.
         if table is not None:
             store(cells, table)
-            render(EXPERIMENTS / plan.key / "published.yaml", table, plan.scale, plan.changes, plan.command)
+            render(published, table, plan.scale, plan.changes, plan.command)
             print(f"table: {table.relative_to(Path.cwd())}/table.md")
     return _report(entries)
 

@@ -180,7 +180,7 @@ def test_a_table_is_written(published: Published, tmp_path: Path) -> None:
     folder.mkdir()
     for i, one in enumerate(RESULTS):
         (folder / f"{i}.json").write_text(json.dumps(one))
-    render(tmp_path / "published.yaml", folder, "small", [], "python reproduce.py table scale=small")
+    render(published, folder, "small", [], "python reproduce.py table scale=small")
     assert (folder / "table.md").read_text() == GOLDEN.read_text()
     assert (folder / "table.tex").read_text().startswith("\\begin{table}")
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
