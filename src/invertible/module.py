@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .layout import laid_out_as
+
 # What a bijection maps: one tensor (B, C, *spatial), or several. And what may steer it: class labels, an image, …
 State = Any
 Condition = Tensor | tuple[Tensor, ...] | None
@@ -246,7 +248,8 @@ class OnChannels(Composite):
         if x.shape[1] <= self.num_kept:
             raise ValueError(f"expected more than the {self.num_kept} kept channels, got {x.shape[1]}")
         rest = step(self.inner, x[:, self.num_kept :])
-        return torch.cat((x[:, : self.num_kept], rest), dim=1)
+        # One channel alone has no layout, and torch would put the channels first.
+        return laid_out_as(x, torch.cat((x[:, : self.num_kept], rest), dim=1))
 
     def run_back(self, y: Tensor, grad: Tensor, step: BackStep) -> tuple[Tensor, Tensor]:
         y_rest, grad_rest = y[:, self.num_kept :], grad[:, self.num_kept :]

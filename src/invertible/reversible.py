@@ -223,7 +223,7 @@ class _Reversible(torch.autograd.Function):
         end = num_outputs + call.num_conditions
         # Clones, since rules overwrite what they get: the output is the caller's, the gradient autograd's.
         y = tuple(part.clone() for part in saved[:num_outputs])
-        grad = tuple(part.clone() for part in grads[:num_outputs])
+        grad = tuple(torch.empty_like(a).copy_(b) for a, b in zip(y, grads, strict=False))  # laid out in memory as y
         condition = call.leaf_condition(saved[num_outputs:end])
         kept_inputs = tree_unflatten(saved[end:], ctx.kept_form)
         walk = BackwardWalk(ctx.rng_states, kept_inputs, grads[-1] if ctx.with_logdet else None, condition)
