@@ -68,6 +68,24 @@ def map_tensors(function: Callable[[Tensor], Tensor], state: State) -> State:
     return tuple(function(part) for part in state) if isinstance(state, tuple) else function(state)
 
 
+def all_modules(root: nn.Module) -> list[nn.Module]:
+    """The module and all inside it, each once: `nn.Module.modules`, whose cost grows with the depth of a tree."""
+    found: dict[int, nn.Module] = {}
+    waiting = [root]
+    while waiting:
+        module = waiting.pop()
+        if id(module) not in found:
+            found[id(module)] = module
+            waiting.extend(child for child in module._modules.values() if child is not None)
+    return list(found.values())
+
+
+def trained_parameters(root: nn.Module) -> list[Tensor]:
+    """The parameters that require a gradient, each once."""
+    parameters = (p for module in all_modules(root) for p in module._parameters.values() if p is not None)
+    return list({id(p): p for p in parameters if p.requires_grad}.values())
+
+
 def zero_logdet(state: State) -> Tensor:
     """Zeros of shape (B,), on the state's device and in its precision."""
     first = tensors_of(state)[0]
