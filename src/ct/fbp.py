@@ -72,30 +72,32 @@ def backproject(
     """Return (π/V) Σ_φ views_φ(t = p·axis, s = p·e(φ)) at all points p = (x, y, z) of a grid, bilinearly.
 
     Args:
-        views: (V, t, s); taken as zero outside the detector.
+        views: (V, t, s), or (V, C, t, s) with C images to each view; taken as zero outside the detector.
         z, y, x: coordinates of the grid's planes, in half-widths of the cube.
 
     Returns:
-        (len(z), len(y), len(x)).
+        (len(z), len(y), len(x)), or (C, len(z), len(y), len(x)).
     """
+    if views.ndim == 3:
+        return backproject(views[:, None], geometry, z, y, x)[0]
     z_planes, y_planes, x_planes = (torch.from_numpy(planes).to(views) / DETECTOR_HALF_WIDTH for planes in (z, y, x))
-    volume = views.new_zeros(len(z), len(y), len(x))
+    volumes = views.new_zeros(views.shape[1], len(z), len(y), len(x))
     slab_size = max(1, MAX_VOXELS_PER_SLAB // (len(y) * len(x)))
-    for slab, z_slab in zip(volume.split(slab_size), z_planes.split(slab_size), strict=True):
+    for slab, z_slab in zip(volumes.split(slab_size, dim=1), z_planes.split(slab_size), strict=True):
+        # (D, H, W, 2): the detector position (s, t) of each voxel, where the detector is [−1, 1]²
+        position = views.new_empty(*slab.shape[1:], 2)
 
-        def coordinate(direction: NDArray[np.float64], z_slab: Tensor = z_slab) -> Tensor:
+        def locate(out: Tensor, direction: NDArray[np.float64], z_slab: Tensor = z_slab) -> None:
             along_x, along_y, along_z = direction.tolist()
             plane = along_z * z_slab[:, None] + along_y * y_planes
-            return plane[:, :, None] + along_x * x_planes
+            torch.add(plane[:, :, None], x_planes, alpha=along_x, out=out)
 
-        # (D, H, W, 2): the detector position (s, t) of each voxel, where the detector is [−1, 1]²
-        position = torch.stack([torch.empty_like(slab), coordinate(geometry.axis)], dim=-1)
+        locate(position[..., 1], geometry.axis)
         for view, direction in zip(views, geometry.detector_directions, strict=True):
-            position[..., 0] = coordinate(direction)
-            slab += functional.grid_sample(view[None, None], position.flatten(1, 2)[None], align_corners=False)[
-                0, 0
-            ].view_as(slab)
-    return volume.mul_(torch.pi / geometry.num_views)
+            locate(position[..., 0], direction)
+            samples = functional.grid_sample(view[None], position.flatten(1, 2)[None], align_corners=False)
+            slab += samples.view_as(slab)
+    return volumes.mul_(torch.pi / geometry.num_views)
 
 
 def filtered_backprojection(sinogram: Tensor, geometry: ParallelBeam, size: int, filter_name: str = "ramp") -> Tensor:
@@ -119,4 +121,9 @@ def filtered_backprojection(sinogram: Tensor, geometry: ParallelBeam, size: int,
     if size < 1:
         raise ValueError(f"expected a reconstruction size of at least 1, got {size}")
     planes = grid_centres(size)
-    return backproject(filter_views(sinogram, geometry.pixel_size, filter_name), geometry, planes, planes, planes)
+    views = filter_views(sinogram, geometry.pixel_size, filter_name)
+    # A point and its mirror image −p share the coordinates (s, t) up to their sign: half of the grid, with every view
+    # and the view turned by half a turn, gives both halves of the volume.
+    pairs = torch.stack([views, views.flip(1, 2)], dim=1)
+    half, turned = backproject(pairs, geometry, planes[: (size + 1) // 2], planes, planes)
+    return torch.cat([half, turned.flip(0, 1, 2)[size % 2 :]])

@@ -9,8 +9,11 @@ is only a start, from which the ball is moved to a locally best place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,30 +34,61 @@ class Obstacles:
     cylinder_radius: float
     cylinder_half_height: float
 
+    @cached_property
+    def _squared_distance_rows(self) -> Array:
+        """Rows (−2 c, ‖c‖²), whose product with (p, 1) is ‖p − c‖² − ‖p‖²: (n, 4)."""
+        rows = np.empty((len(self.radii), 4))
+        np.multiply(self.centres, -2, out=rows[:, :3])
+        np.einsum("nd,nd->n", self.centres, self.centres, out=rows[:, 3])
+        return rows
+
     def gaps(self, points: Array) -> Array:
         """Return the signed distances of points (m, 3) to every ball, the wall and the nearer cap: (m, n + 2)."""
-        gaps = np.empty((len(points), len(self.radii) + 2))
+        # One obstacle after the other in memory, and returned transposed: the minimum over obstacles is vectorised.
+        gaps = np.empty((len(self.radii) + 2, len(points)))
+        balls = gaps[:-2]
         # ‖p − c‖² = ‖p‖² − 2 p·c + ‖c‖²: a matrix product is much faster than differences of all pairs.
-        squared = points @ (-2 * self.centres.T)
-        squared += (points**2).sum(axis=1)[:, None]
-        squared += (self.centres**2).sum(axis=1)
-        gaps[:, :-2] = np.sqrt(np.maximum(squared, 0)) - self.radii
-        gaps[:, -2] = self.cylinder_radius - np.hypot(points[:, 0], points[:, 1])
-        gaps[:, -1] = self.cylinder_half_height - np.abs(points[:, 2])
+        columns = np.ones((4, len(points)))
+        columns[:3] = points.T
+        np.matmul(self._squared_distance_rows, columns, out=balls)
+        balls += np.einsum("md,md->m", points, points)
+        np.maximum(balls, 0, out=balls)
+        np.sqrt(balls, out=balls)
+        balls -= self.radii[:, None]
+        gaps[-2] = self.cylinder_radius - np.hypot(points[:, 0], points[:, 1])
+        gaps[-1] = self.cylinder_half_height - np.abs(points[:, 2])
+        return gaps.T
+
+    def gaps_at(self, point: Array) -> Array:
+        """Return the row of `gaps` of one point (3,), which costs less than a matrix of one row: (n + 2,)."""
+        gaps = np.empty(len(self.radii) + 2)
+        offsets = self.centres - point
+        np.sqrt(np.einsum("nd,nd->n", offsets, offsets), out=gaps[:-2])
+        gaps[:-2] -= self.radii
+        x, y, z = point.tolist()
+        gaps[-2] = self.cylinder_radius - math.hypot(x, y)
+        gaps[-1] = self.cylinder_half_height - abs(z)
         return gaps
 
     def normals(self, point: Array, columns: NDArray[np.intp]) -> Array:
         """Return the gradients of the given columns of `gaps` at one point: (len(columns), 3)."""
-        wall = np.array([-point[0], -point[1], 0.0])
-        cap = np.array([0.0, 0.0, -1.0 if point[2] > 0 else 1.0])
-        away = np.vstack([point - self.centres, wall, cap])[columns]
-        lengths = np.sqrt((away**2).sum(axis=1, keepdims=True))
-        return away / np.maximum(lengths, np.finfo(float).tiny)
+        wall, cap = len(self.radii), len(self.radii) + 1
+        away = np.zeros((len(columns), 3))
+        for row, column in zip(away, columns.tolist(), strict=True):
+            if column == wall:
+                row[:2] = -point[:2]
+            elif column == cap:
+                row[2] = -1.0 if point[2] > 0 else 1.0
+            else:
+                np.subtract(point, self.centres[column], out=row)
+        lengths = np.sqrt(np.einsum("md,md->m", away, away))
+        away /= np.maximum(lengths, np.finfo(float).tiny)[:, None]
+        return away
 
     def near(self, point: Array, reach: float) -> Obstacles:
         """Return the same cylinder with only the balls whose surface is closer than `reach` to the point."""
         offsets = self.centres - point
-        close = np.einsum("nd,nd->n", offsets, offsets) < (self.radii + reach) ** 2
+        close = np.flatnonzero(np.einsum("nd,nd->n", offsets, offsets) < (self.radii + reach) ** 2)
         return Obstacles(self.centres[close], self.radii[close], self.cylinder_radius, self.cylinder_half_height)
 
 
@@ -96,12 +130,12 @@ class TrialPoints:
 
     def best(self, rng: np.random.Generator) -> tuple[Array, float]:
         """Return the point of largest clearance, a random one if several reach the cap, and its clearance."""
-        clearance = self.largest.max()
+        cell = self.largest.argmax()
+        clearance = self.largest[cell]
         if clearance >= self.max_radius:
             cell = rng.choice(np.flatnonzero(self.largest >= self.max_radius))
             index = rng.choice(np.flatnonzero(self.clearance[cell] >= self.max_radius))
         else:
-            cell = self.largest.argmax()
             index = self.clearance[cell].argmax()
         return self.points[:, cell, index].astype(np.float64), float(clearance)
 
@@ -125,14 +159,17 @@ def enlarge(obstacles: Obstacles, start: Array, step: float, rng: np.random.Gene
     obstacles j, with the unknowns p and ρ; a step is kept only if it raises the clearance.
     """
     point = _random_search(obstacles, start, step, rng, _clearance, num_rounds=4, num_samples=40, decay=0.5)
-    gaps = obstacles.gaps(point[None])[0]
+    gaps = obstacles.gaps_at(point)
     for _ in range(3):
         nearest = _nearest(gaps, 4)
-        system = np.column_stack([obstacles.normals(point, nearest), -np.ones(len(nearest))])
-        shift = np.linalg.lstsq(system, -gaps[nearest], rcond=None)[0][:3]
+        system = np.full((len(nearest), 4), -1.0)
+        system[:, :3] = obstacles.normals(point, nearest)
+        shift = _solve(system, -gaps[nearest])[:3]
+        if math.sqrt(shift @ shift) > step:
+            break
         moved = point + shift
-        moved_gaps = obstacles.gaps(moved[None])[0]
-        if np.linalg.norm(shift) > step or moved_gaps.min() <= gaps.min():
+        moved_gaps = obstacles.gaps_at(moved)
+        if moved_gaps.min() <= gaps.min():
             break
         point, gaps = moved, moved_gaps
     return point
@@ -150,18 +187,28 @@ def settle(obstacles: Obstacles, start: Array, radius: float, step: float, rng: 
         return np.where(_clearance(gaps) >= radius, -spare, -np.inf)
 
     point = _random_search(obstacles, start, step, rng, snugness, num_rounds=24, num_samples=160, decay=0.8)
-    gaps = obstacles.gaps(point[None])[0]
+    gaps = obstacles.gaps_at(point)
     for _ in range(3):
         nearest = _nearest(gaps, 3)
         normals = obstacles.normals(point, nearest)
-        shift = np.linalg.lstsq(normals, radius - gaps[nearest], rcond=None)[0]
+        shift = _solve(normals, radius - gaps[nearest])
+        if math.sqrt(shift @ shift) > radius / 4:
+            break
         moved = point + shift
-        moved_gaps = obstacles.gaps(moved[None])[0]
+        moved_gaps = obstacles.gaps_at(moved)
         # A small overlap is what the next step removes; a large one means that there is no such pocket here.
-        if np.linalg.norm(shift) > radius / 4 or moved_gaps.min() < 0.99 * radius:
+        if moved_gaps.min() < 0.99 * radius:
             break
         point, gaps = moved, moved_gaps
     return point
+
+
+def _solve(system: Array, values: Array) -> NDArray[np.floating]:
+    """Return the solution, of the smallest norm where there are several, of least squares where there is none."""
+    if len(system) == system.shape[1]:
+        with suppress(np.linalg.LinAlgError):
+            return np.linalg.solve(system, values)
+    return np.linalg.lstsq(system, values, rcond=None)[0]
 
 
 def _clearance(gaps: Array) -> Array:
@@ -190,10 +237,12 @@ def _random_search(
     """
     point = start
     low, high = start - 2 * step, start + 2 * step
-    for _ in range(num_rounds):
-        samples = point + step * rng.uniform(-1, 1, size=(num_samples, 3))
+    for samples in rng.uniform(-1, 1, size=(num_rounds, num_samples, 3)):
+        samples *= step
+        samples += point
         samples[0] = point
-        np.clip(samples, low, high, out=samples)
+        np.maximum(samples, low, out=samples)
+        np.minimum(samples, high, out=samples)
         point = samples[score(obstacles.gaps(samples)).argmax()]
         step *= decay
     return point
@@ -232,16 +281,21 @@ def place_balls(
         if clearance >= trial_points.max_radius:
             step = 3 * max_radius
             reach = max_radius + 2 * 3**0.5 * step  # all that a ball can meet on its way
-            point = settle(placed.near(start, reach), start, max_radius, step, rng)
+            near = placed.near(start, reach)
+            point = settle(near, start, max_radius, step, rng)
         else:
             step = trial_points.cell_half_diagonal
             reach = clearance + 2 * step  # all that it meets unless it wanders unusually far
-            point = enlarge(placed.near(start, reach), start, step, rng)
-        # Against all balls, as the search may have met some that its neighbourhood did not hold.
-        if placed.gaps(point[None]).min() < 0.99 * clearance:
+            near = placed.near(start, reach)
+            point = enlarge(near, start, step, rng)
+        room = near.gaps_at(point).min()
+        if room > reach - math.dist(point, start):  # then a ball that is not near may be nearer
+            room = placed.gaps_at(point).min()
+        if room < 0.99 * clearance:
             point = start
+            room = placed.gaps_at(point).min()
         centres[n] = point
-        radii[n] = min(max_radius, placed.gaps(point[None]).min() - CONTACT_MARGIN)
+        radii[n] = min(max_radius, room - CONTACT_MARGIN)
         if radii[n] <= min_radius:
             return centres[:n], radii[:n]
         trial_points.add_ball(point, radii[n])

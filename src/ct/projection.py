@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from src.ct.foam import FoamPhantom
 from src.ct.geometry import DETECTOR_HALF_WIDTH, ParallelBeam, grid_centres
 
 Array = NDArray[np.float64]
 
-# Bounds the memory of one batch of ball patches.
-MAX_SAMPLES_PER_BATCH = 4_000_000
+# Rays that are evaluated together: on a CPU their numbers stay in the cache, a GPU wants many at a time.
+RAYS_PER_BLOCK = {"cpu": 2**16, "cuda": 2**23}
+# Rays at a smaller angle to the axis of the cylinder count as parallel to its wall.
+MIN_ANGLE_RAD = 1e-8
 
 
-def project(phantom: FoamPhantom, geometry: ParallelBeam, oversampling: int = 1) -> Array:
+class _Balls(NamedTuple):
+    """Balls whose boxes on the detector are equally wide."""
+
+    centres: Tensor  # (n, 3)
+    radii: Tensor  # (n,)
+    width: int  # pixels
+
+    def split(self, size: int) -> Iterator[_Balls]:
+        """Yield them in groups of `size`."""
+        for centres, radii in zip(self.centres.split(size), self.radii.split(size), strict=True):
+            yield _Balls(centres, radii, self.width)
+
+
+def project(
+    phantom: FoamPhantom, geometry: ParallelBeam, oversampling: int = 1, device: str | torch.device = "cpu"
+) -> Array:
     """Return the phantom's line integrals, each pixel the mean over oversampling × oversampling sub-pixel centres.
+
+    The balls lie in the cylinder and do not overlap. `device` is where it is computed.
 
     Returns:
         (views, t, s), float64, in half-widths of the cube times the attenuation 1.
@@ -25,92 +49,87 @@ def project(phantom: FoamPhantom, geometry: ParallelBeam, oversampling: int = 1)
     """
     if oversampling < 1:
         raise ValueError(f"expected detector oversampling of at least 1, got {oversampling}")
-    fine_coordinates = grid_centres(geometry.detector_size * oversampling, DETECTOR_HALF_WIDTH)
-    projection = np.empty((geometry.num_views, geometry.detector_size, geometry.detector_size))
-    for view in range(geometry.num_views):
-        # (T, S) sub-pixels -> (T', k, S', k) -> mean over each pixel
-        chords = _cylinder_chords(phantom, geometry, view, fine_coordinates)
-        split = (geometry.detector_size, oversampling) * 2
-        projection[view] = chords.reshape(split).mean(axis=(1, 3))
-    _subtract_balls(projection, phantom, geometry, oversampling)
-    return projection
+    shape = (geometry.num_views, geometry.detector_size, geometry.detector_size)
+    sums = torch.zeros(shape, dtype=torch.float64, device=device)  # over the sub-pixels of each pixel
+    _add_cylinder(sums, phantom, geometry, oversampling)
+    rays_per_block = _rays_per_block(sums.device)
+    for group in _balls_by_width(phantom, geometry, sums.device):
+        for balls in group.split(max(1, rays_per_block // (geometry.num_views * group.width**2))):
+            _subtract_balls(sums, balls, geometry, oversampling)
+    return sums.div_(oversampling**2).cpu().numpy()
 
 
-def _cylinder_chords(phantom: FoamPhantom, geometry: ParallelBeam, view: int, coordinates: Array) -> Array:
-    """Return the chord lengths of the finite cylinder for one view's rays s·e + t·axis + λ d: (T, S).
+def _rays_per_block(device: torch.device) -> int:
+    return RAYS_PER_BLOCK["cpu" if device.type == "cpu" else "cuda"]
 
-    The wall bounds λ by the roots of a λ² + 2 b λ + c = 0 with a = d_x² + d_y², and the caps by |p_z + λ d_z| ≤ H.
+
+def _add_cylinder(sums: Tensor, phantom: FoamPhantom, geometry: ParallelBeam, oversampling: int) -> None:
+    """Add the chord lengths of the finite cylinder for all rays s·e + t·axis + λ d.
+
+    With a = d_x² + d_y² and q = s·axis_z − t·e_z, a ray is within the wall for |λ a + b| ≤ w = √(a R² − q²) and between
+    the caps for |λ d_z + z| ≤ H. As b = −z d_z, the middles of these intervals of λ a are |z|/|d_z| apart, and they
+    share min(2 w, 2 a H/|d_z|, w + (a H − |z|)/|d_z|), or nothing where that is negative.
     """
-    direction = geometry.ray_directions[view]
-    # (3, T, S): the rays' points nearest to the origin
-    x, y, z = (
-        along_t * coordinates[:, None] + along_s * coordinates
-        for along_t, along_s in zip(geometry.axis, geometry.detector_directions[view], strict=True)
-    )
-    a = direction[0] ** 2 + direction[1] ** 2
-    c = x**2 + y**2 - phantom.radius**2
-    if a > 0:
-        b = x * direction[0] + y * direction[1]
-        discriminant = b**2 - a * c
-        root = np.sqrt(np.maximum(discriminant, 0))
-        enter, leave = (-b - root) / a, (-b + root) / a
-        missed = discriminant <= 0
-    else:  # parallel to the wall
-        enter, leave = np.full_like(x, -np.inf), np.full_like(x, np.inf)
-        missed = c >= 0
-    if direction[2] != 0:
-        to_caps = -z / direction[2]
-        half_length = phantom.half_height / abs(direction[2])
-        enter = np.maximum(enter, to_caps - half_length)
-        leave = np.minimum(leave, to_caps + half_length)
-    else:  # parallel to the caps
-        missed |= np.abs(z) > phantom.half_height
-    return np.where(missed, 0, np.maximum(leave - enter, 0))
+    axis_z = geometry.axis[2]
+    for view, (_, _, e_z), direction in zip(sums, geometry.detector_directions, geometry.ray_directions, strict=True):
+        a = direction[0] ** 2 + direction[1] ** 2
+        steepness = max(abs(direction[2]), np.finfo(float).tiny)
+        between_caps = 2 * phantom.half_height / steepness
+        for rows, t, s in _ray_blocks(view, oversampling):
+            if a < MIN_ANGLE_RAD**2:
+                rows.add_((s**2 + t**2 < phantom.radius**2).to(rows), alpha=between_caps)
+                continue
+            wall = (axis_z * s - e_z * t).square_().neg_().add_(a * phantom.radius**2).clamp_(min=0).sqrt_()
+            height = (e_z * s + axis_z * t).abs_()
+            overlap = height.neg_().add_(a * phantom.half_height).div_(steepness).add_(wall)
+            shared = torch.minimum(overlap, wall.mul_(2), out=overlap)
+            rows.add_(shared.clamp_(0, a * between_caps), alpha=1 / a)
 
 
-def _subtract_balls(projection: Array, phantom: FoamPhantom, geometry: ParallelBeam, oversampling: int) -> None:
-    """Subtract each ball's chords 2 √(r² − ρ²), ρ the ray's distance from its centre, from the pixels under it.
+def _ray_blocks(view: Tensor, oversampling: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield blocks of a view's rows (r, S) with coordinates t (r, 1) and s (S,), once for each sub-pixel of a pixel."""
+    size = len(view)
+    fine = torch.from_numpy(grid_centres(size * oversampling, DETECTOR_HALF_WIDTH)).to(view)
+    phases = fine.view(size, oversampling).T.contiguous()
+    num_rows = max(1, _rays_per_block(view.device) // size)
+    for t_phase in phases[:, :, None]:
+        for rows, t in zip(view.split(num_rows), t_phase.split(num_rows), strict=True):
+            for s in phases:
+                yield rows, t, s
 
-    Balls with equally large bounding boxes on the detector are evaluated together, for all views at once.
-    """
-    fine_size = geometry.pixel_size / oversampling
-    widths = np.ceil(2 * phantom.radii / fine_size).astype(int) + 1
+
+def _balls_by_width(phantom: FoamPhantom, geometry: ParallelBeam, device: torch.device) -> Iterator[_Balls]:
+    """Yield the balls in groups whose boxes on the detector cover equally many pixels."""
+    widths = np.ceil(2 * phantom.radii / geometry.pixel_size).astype(int) + 1
     for width in np.unique(widths):
-        group = np.flatnonzero(widths == width)
-        batch = max(1, MAX_SAMPLES_PER_BATCH // (geometry.num_views * width**2))
-        for start in range(0, len(group), batch):
-            balls = group[start : start + batch]
-            _subtract_equal_balls(projection, phantom, geometry, oversampling, balls, int(width))
+        chosen = widths == width
+        centres, radii = (torch.from_numpy(array[chosen]).to(device) for array in (phantom.centres, phantom.radii))
+        yield _Balls(centres, radii, int(width))
 
 
-def _subtract_equal_balls(
-    projection: Array,
-    phantom: FoamPhantom,
-    geometry: ParallelBeam,
-    oversampling: int,
-    balls: NDArray[np.intp],
-    width: int,
-) -> None:
-    """Subtract the chords of balls whose bounding boxes are at most `width` sub-pixels wide."""
-    fine_size = geometry.pixel_size / oversampling
-    radii = phantom.radii[balls]
+def _subtract_balls(sums: Tensor, balls: _Balls, geometry: ParallelBeam, oversampling: int) -> None:
+    """Subtract each ball's chords 2 √(r² − ρ²), ρ the ray's distance from its centre, in all views at once."""
+    pixel_size, size = geometry.pixel_size, geometry.detector_size
 
-    def patch(centres: Array) -> tuple[NDArray[np.intp], Array]:
-        """Return the sub-pixels under a ball along one detector coordinate and their squared offsets: (..., w)."""
-        first = np.floor((centres - radii + DETECTOR_HALF_WIDTH) / fine_size).astype(np.intp)
-        index = first[..., None] + np.arange(width)
-        offset = (index + 0.5) * fine_size - DETECTOR_HALF_WIDTH - centres[..., None]
+    def box(coordinate: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a box's pixels (…, w) along one axis of the detector, and squared offsets (k, …, w) of sub-pixels."""
+        first = ((coordinate - balls.radii + DETECTOR_HALF_WIDTH) / pixel_size).floor()
+        pixels = first[..., None] + torch.arange(balls.width, device=sums.device)
+        phases = (torch.arange(oversampling).to(sums) + 0.5) / oversampling
+        edges = pixels * pixel_size - (coordinate + DETECTOR_HALF_WIDTH)[..., None]
+        offsets = edges + pixel_size * phases.view(-1, *[1] * edges.ndim)
         # The box may end beyond the detector, where the ball does not reach: its chords there are zero.
-        return np.minimum(index // oversampling, geometry.detector_size - 1), offset**2
+        return pixels.long().clamp_(max=size - 1), offsets.square_()
 
-    centres = phantom.centres[balls]
-    s_index, s_squared = patch(geometry.detector_directions @ centres.T)  # (V, n, w)
-    t_index, t_squared = patch(centres @ geometry.axis)  # (n, w)
-    # (V, n, w_t, w_s)
-    chords = (radii[:, None] ** 2 - t_squared)[:, :, None] - s_squared[:, :, None, :]
-    np.sqrt(np.maximum(chords, 0, out=chords), out=chords)
-    view_index = np.arange(geometry.num_views)[:, None, None, None]
-    size = geometry.detector_size
-    pixel = (view_index * size + t_index[:, :, None]) * size + s_index[:, :, None, :]
-    total = np.bincount(pixel.ravel(), weights=chords.ravel(), minlength=projection.size)
-    projection -= (2 / oversampling**2) * total.reshape(projection.shape)
+    directions = torch.from_numpy(geometry.detector_directions).to(sums)
+    s_pixels, s_squared = box(directions @ balls.centres.T)  # (V, n, w), (k, V, n, w)
+    t_pixels, t_squared = box(balls.centres @ torch.from_numpy(geometry.axis).to(sums))  # (n, w), (k, n, w)
+    half_chords = sums.new_zeros(geometry.num_views, len(balls.radii), balls.width, balls.width)
+    scratch = torch.empty_like(half_chords)
+    for below in balls.radii[:, None] ** 2 - t_squared:
+        for s_phase in s_squared:
+            torch.sub(below[:, :, None], s_phase[:, :, None], out=scratch)
+            half_chords += scratch.clamp_(min=0).sqrt_()
+    first_rows = torch.arange(geometry.num_views, device=sums.device)[:, None, None] * size
+    index = ((first_rows + t_pixels) * size)[..., None] + s_pixels[:, :, None]
+    sums.view(-1).index_add_(0, index.view(-1), half_chords.view(-1), alpha=-2)

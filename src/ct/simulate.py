@@ -93,7 +93,8 @@ def simulate(
 ) -> Simulation:
     """Draw a foam phantom, scan it and reconstruct it, as section 4.1 of Etmann, Ke, Schönlieb (2020) describes.
 
-    The same `spec` and `seed` give the same result; `device` is where the backprojection is computed.
+    The same `spec` and `seed` give the same result, up to rounding. `device` is where the volumes and the projections
+    are computed; balls and noise are drawn on the CPU, so that they are the same for every device.
 
     Source: C. Etmann, R. Ke, C.-B. Schönlieb: iUNets: fully invertible U-Nets with learnable up- and downsampling,
     arXiv:2005.05220.
@@ -103,14 +104,15 @@ def simulate(
     phantom = draw_foam(spec.foam, rng)
     tilt_deg, azimuth_rad = rng.normal(0, scan.axis_noise_deg), rng.uniform(0, 2 * np.pi)
     geometry = ParallelBeam(tilted_axis(CUBE_DIAGONAL, tilt_deg, azimuth_rad), scan.num_views, scan.detector_pixels)
-    clean = project(phantom, geometry, scan.detector_oversampling)
+    exact_device = "cpu" if torch.device(device).type == "mps" else device  # which has no float64
+    clean = project(phantom, geometry, scan.detector_oversampling, exact_device)
     measured = add_poisson_noise(clean, scan.photon_count, scan.attenuation, rng)
     sinogram = torch.from_numpy(measured).float().to(device)
     fine_size = scan.fbp_oversampling * scan.size
     reconstruction = filtered_backprojection(sinogram, geometry, fine_size, scan.fbp_filter)
     return Simulation(
-        truth=voxelise(phantom, scan.size, scan.truth_oversampling),
-        fbp=downsample(reconstruction.cpu().numpy(), scan.fbp_oversampling),
+        truth=voxelise(phantom, scan.size, scan.truth_oversampling, exact_device),
+        fbp=downsample(reconstruction, scan.fbp_oversampling).cpu().numpy(),
         phantom=phantom,
         geometry=geometry,
     )

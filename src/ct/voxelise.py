@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from src.ct.foam import FoamPhantom
@@ -12,11 +13,11 @@ from src.ct.geometry import grid_centres
 
 Volume = NDArray[np.float32]
 
-# Bounds the memory of one slab of fine slices.
-MAX_FINE_VOXELS_PER_SLAB = 2**25
+# Lines through balls that are counted together: on a CPU their numbers stay in the cache, a GPU wants many at a time.
+LINES_PER_BATCH = {"cpu": 2**15, "cuda": 2**22}
 
 
-def downsample(volume: Volume, factor: int) -> Volume:
+def downsample(volume: Tensor, factor: int) -> Tensor:
     """Shrink a volume (factor·D, factor·H, factor·W) to (D, H, W), each voxel the mean of the block it covers.
 
     For factor 2 this is trilinear interpolation at the centres of the coarse voxels.
@@ -25,16 +26,16 @@ def downsample(volume: Volume, factor: int) -> Volume:
         ValueError: a side of the volume is not a multiple of `factor`.
     """
     if factor < 1 or any(side % factor for side in volume.shape):
-        raise ValueError(f"expected sides that are multiples of a factor >= 1, got {volume.shape} and {factor}")
-    if factor == 1:
-        return volume
-    return functional.avg_pool3d(torch.from_numpy(volume)[None, None], factor)[0, 0].numpy()
+        raise ValueError(f"expected sides that are multiples of a factor >= 1, got {tuple(volume.shape)} and {factor}")
+    return volume if factor == 1 else functional.avg_pool3d(volume[None, None], factor)[0, 0]
 
 
-def voxelise(phantom: FoamPhantom, size: int, oversampling: int = 4) -> Volume:
+def voxelise(phantom: FoamPhantom, size: int, oversampling: int = 4, device: str | torch.device = "cpu") -> Volume:
     """Return the phantom on the grid of the cube [−1, 1]³, each voxel the mean of oversampling³ point samples.
 
-    Only a slab of the fine grid is held at a time, and each ball touches only the voxels of its bounding box.
+    The balls lie in the cylinder and do not overlap, so that samples of air can be counted ball by ball. A line of
+    samples along x is in a ball from one sample to another: nothing is computed for those between. `device` is where
+    the counting is done.
 
     Returns:
         (size, size, size) as (z, y, x), values in [0, 1].
@@ -44,24 +45,66 @@ def voxelise(phantom: FoamPhantom, size: int, oversampling: int = 4) -> Volume:
     """
     if size < 1 or oversampling < 1:
         raise ValueError(f"expected size and oversampling of at least 1, got {size} and {oversampling}")
-    centres = grid_centres(size * oversampling)
-    slab_slices = max(1, MAX_FINE_VOXELS_PER_SLAB // (oversampling * len(centres) ** 2)) * oversampling
-    slabs = [
-        downsample(_sample(phantom, centres[start : start + slab_slices], centres), oversampling)
-        for start in range(0, len(centres), slab_slices)
-    ]
-    return np.concatenate(slabs)
+    samples = torch.from_numpy(grid_centres(size * oversampling)).to(device)
+    # (size, size, size + 2): differences along x of the numbers of samples in air
+    steps = samples.new_zeros(size, size, size + 2)
+    widths = np.ceil(phantom.radii * len(samples)).astype(int) + 1
+    batch_lines = LINES_PER_BATCH["cpu" if samples.device.type == "cpu" else "cuda"]
+    for width in np.unique(widths):
+        balls = np.column_stack([phantom.centres, phantom.radii])[widths == width]
+        for batch in torch.from_numpy(balls).to(samples).split(max(1, batch_lines // int(width) ** 2)):
+            _count_air(steps, batch, samples, oversampling, int(width))
+    material = _count_cylinder(phantom, samples, oversampling) - steps.cumsum(dim=-1)[..., :size]
+    return material.div_(oversampling**3).float().cpu().numpy()
 
 
-def _sample(phantom: FoamPhantom, z: NDArray[np.float64], xy: NDArray[np.float64]) -> Volume:
-    """Return 1 at the grid's points (z, y, x) inside the material, else 0: (len(z), len(xy), len(xy))."""
-    disc = xy[:, None] ** 2 + xy**2 <= phantom.radius**2
-    inside = (np.abs(z) <= phantom.half_height)[:, None, None] & disc
-    for (cx, cy, cz), radius in zip(phantom.centres, phantom.radii, strict=True):
-        z_box, y_box, x_box = (
-            slice(*np.searchsorted(planes, [centre - radius, centre + radius]))
-            for planes, centre in ((z, cz), (xy, cy), (xy, cx))
-        )
-        in_plane = (xy[y_box, None] - cy) ** 2 + (xy[x_box] - cx) ** 2
-        inside[z_box, y_box, x_box] &= (z[z_box] - cz)[:, None, None] ** 2 + in_plane > radius**2
-    return inside.astype(np.float32)
+def _count_cylinder(phantom: FoamPhantom, samples: Tensor, oversampling: int) -> Tensor:
+    """Return how many of each voxel's samples are in the cylinder: (size, size, size)."""
+    size = len(samples) // oversampling
+    disc = samples[:, None] ** 2 + samples**2 <= phantom.radius**2
+    in_plane = disc.view(size, oversampling, size, oversampling).sum(dim=(1, 3))
+    between_caps = (samples.abs() <= phantom.half_height).view(size, oversampling).sum(dim=1)
+    return (between_caps[:, None, None] * in_plane).to(samples)
+
+
+def _count_air(steps: Tensor, balls: Tensor, samples: Tensor, oversampling: int, width: int) -> None:
+    """Add what the balls change in the voxels' numbers of samples in air, as differences along x.
+
+    With k = oversampling, of a line's samples from the i-th on k − i mod k are in voxel ⌊i/k⌋ and k in each after it:
+    differences of k − i mod k and i mod k. In a ball are those from its first one on, less those after its last one.
+
+    Args:
+        steps: (size, size, size + 2), changed in place.
+        balls: (n, 4), as (x, y, z, radius).
+        width: samples along a side of the largest box around a ball.
+    """
+    num_samples, size = len(samples), len(steps)
+    x, y, z, radius = balls.T[:, :, None]  # (n, 1) each
+
+    def position(coordinate: Tensor) -> Tensor:
+        """Return where a coordinate is among the samples, 0 at the first."""
+        return (coordinate + 1) * (num_samples / 2) - 0.5
+
+    def box(centre: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the voxels (n, w) of a box's samples along one direction and the squared distances of these."""
+        index = position(centre - radius).ceil_().long() + torch.arange(width, device=samples.device)
+        outside = (index < 0) | (index >= num_samples)
+        index.clamp_(0, num_samples - 1)
+        return index // oversampling, (samples[index] - centre).square_().masked_fill_(outside, torch.inf)
+
+    z_voxels, z_squared = box(z)
+    y_voxels, y_squared = box(y)
+    squared = (radius**2 - z_squared)[:, :, None] - y_squared[:, None]  # (n, w, w), of half of a line's chord
+    missed = squared < 0
+    reach = squared.clamp_(min=0).sqrt_().mul_(num_samples / 2)
+    middle = position(x)[:, :, None]
+    begin = (middle - reach).ceil_()
+    end = torch.where(missed, begin, (middle + reach).floor_().add_(1))
+    lines = ((z_voxels * size)[:, :, None] + y_voxels[:, None]) * steps.shape[-1]
+    flat = steps.view(-1)
+    for bound, sign in ((begin, 1), (end, -1)):
+        voxel = (bound.clamp_(0, num_samples) / oversampling).floor_()
+        phase = bound.sub_(voxel, alpha=oversampling).view(-1)
+        index = voxel.long().add_(lines).view(-1)
+        flat[1:].index_add_(0, index, phase, alpha=sign)
+        flat.index_add_(0, index, oversampling - phase, alpha=sign)

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from .layout import laid_out_as
 State = Any
 Condition = Tensor | tuple[Tensor, ...] | None
 Step = Callable[["InvertibleModule", State], State]
-BackStep = Callable[["InvertibleModule", State, State], tuple[State, State]]
+BackStep = Callable[["InvertibleModule", "Position"], None]
 Policy = Callable[["InvertibleModule", str, State, Condition], Any]
 
 _engine = threading.local()
@@ -90,6 +91,18 @@ def zero_logdet(state: State) -> Tensor:
     """Zeros of shape (B,), on the state's device and in its precision."""
     first = tensors_of(state)[0]
     return first.new_zeros(first.shape[0])
+
+
+@dataclass
+class Position:
+    """Where a walk from output to input stands: a state and its gradient, which each part replaces.
+
+    Nobody on the way holds either in a variable of its own: so what a part leaves behind is freed before the next part
+    needs memory, however deep the tree is.
+    """
+
+    state: State
+    grad: State
 
 
 class InvertibleModule(nn.Module):
@@ -181,8 +194,9 @@ class Composite(InvertibleModule):
         """``f(x)``, where ``step(part, x)`` evaluates each part."""
         raise NotImplementedError
 
-    def run_back(self, y: State, grad: State, step: BackStep) -> tuple[State, State]:
-        """Input and input gradient from output and output gradient, where ``step(part, y, grad)`` does it per part.
+    def run_back(self, position: Position, step: BackStep) -> None:
+        """Move from output and output gradient to input and input gradient, where ``step(part, position)`` does it per
+        part.
 
         Both belong to the engine, which may overwrite them.
         """
@@ -240,10 +254,9 @@ class Sequential(Composite):
             x = step(part, x)
         return x
 
-    def run_back(self, y: State, grad: State, step: BackStep) -> tuple[State, State]:
+    def run_back(self, position: Position, step: BackStep) -> None:
         for part in reversed(list(self)):
-            y, grad = step(part, y, grad)
-        return y, grad
+            step(part, position)
 
     def inverted(self) -> Sequential:
         return Sequential(*(part.inverted() for part in reversed(list(self))))
@@ -269,12 +282,12 @@ class OnChannels(Composite):
         # One channel alone has no layout, and torch would put the channels first.
         return laid_out_as(x, torch.cat((x[:, : self.num_kept], rest), dim=1))
 
-    def run_back(self, y: Tensor, grad: Tensor, step: BackStep) -> tuple[Tensor, Tensor]:
-        y_rest, grad_rest = y[:, self.num_kept :], grad[:, self.num_kept :]
-        x_rest, grad_x_rest = step(self.inner, y_rest, grad_rest)
-        _write(x_rest, y_rest)
-        _write(grad_x_rest, grad_rest)
-        return y, grad
+    def run_back(self, position: Position, step: BackStep) -> None:
+        y_rest, grad_rest = position.state[:, self.num_kept :], position.grad[:, self.num_kept :]
+        rest = Position(y_rest, grad_rest)
+        step(self.inner, rest)
+        _write(rest.state, y_rest)
+        _write(rest.grad, grad_rest)
 
     def inverted(self) -> OnChannels:
         return OnChannels(self.inner.inverted(), self.num_kept)

@@ -45,7 +45,8 @@ def _shift_back(
     groups = _Groups.of(layer, y, grad)
     with leaf.replay(), torch.enable_grad():
         shift = layer.shift(groups.read, leaf.condition)
-    groups.grad_read.add_(leaf.differentiate(shift, groups.read, sign * groups.grad_changed))
+    grad_shift = groups.grad_changed if sign == 1 else -groups.grad_changed
+    groups.grad_read.add_(leaf.differentiate(shift, groups.read, grad_shift))
     groups.changed.sub_(shift.detach(), alpha=sign)
     return y, grad
 

@@ -70,6 +70,7 @@ def test_gaps_and_their_normals():
         0.5 - 0.25,
     ]
     np.testing.assert_allclose(gaps, expected, atol=1e-14)
+    np.testing.assert_allclose(obstacles.gaps_at(point), expected, atol=1e-15)
     step = 1e-6
     numeric = [
         (obstacles.gaps(point[None] + step * e) - obstacles.gaps(point[None] - step * e))[0] / (2 * step)

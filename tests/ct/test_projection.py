@@ -3,7 +3,7 @@ import pytest
 
 from src.ct.foam import FoamPhantom, FoamSpec, draw_foam
 from src.ct.geometry import DETECTOR_HALF_WIDTH, ParallelBeam, grid_centres
-from src.ct.projection import project
+from src.ct.projection import RAYS_PER_BLOCK, project
 from src.ct.voxelise import voxelise
 
 NO_BALLS = (np.empty((0, 3)), np.empty(0))
@@ -76,6 +76,25 @@ def test_oversampling_is_the_mean_over_subpixels():
     coarse = project(phantom, ParallelBeam(OBLIQUE, 3, 20), oversampling=3)
     fine = project(phantom, ParallelBeam(OBLIQUE, 3, 60))
     np.testing.assert_allclose(coarse, fine.reshape(3, 20, 3, 20, 3).mean(axis=(2, 4)), atol=1e-12)
+
+
+def test_blocks_do_not_change_the_result(monkeypatch):
+    phantom = draw_foam(FoamSpec(num_balls=(20, 20), num_trial_points=5_000), np.random.default_rng(1))
+    whole = project(phantom, ParallelBeam(OBLIQUE, 3, 20), oversampling=2)
+    monkeypatch.setitem(RAYS_PER_BLOCK, "cpu", 1)
+    np.testing.assert_allclose(project(phantom, ParallelBeam(OBLIQUE, 3, 20), oversampling=2), whole, atol=1e-13)
+
+
+@pytest.mark.parametrize("angle_rad", [1e-4, 1e-7, 1e-9, 1e-20])
+def test_rays_almost_along_the_cylinder_have_chords_of_its_height(angle_rad):
+    # The first view's rays run along cos α z − sin α x.
+    geometry = ParallelBeam((np.cos(angle_rad), 0, np.sin(angle_rad)), num_views=1, detector_size=49)
+    assert np.hypot(*geometry.ray_directions[0, :2]) == pytest.approx(angle_rad, rel=1e-6, abs=1e-16)
+    t, s = np.meshgrid(*[grid_centres(49, DETECTOR_HALF_WIDTH)] * 2, indexing="ij")
+    inside = np.hypot(s, t) < 0.6 - 1e-3
+    (view,) = project(FoamPhantom(0.6, 0.4, *NO_BALLS), geometry)
+    np.testing.assert_allclose(view[inside], 0.8 / np.cos(angle_rad), rtol=1e-12)
+    np.testing.assert_array_equal(view[np.hypot(s, t) > 0.6 + 1e-3], 0)
 
 
 def test_tiny_detector_holds_all_of_the_phantom():

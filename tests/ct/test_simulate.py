@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from src.ct.fbp import FILTERS
 from src.ct.foam import FoamSpec
@@ -62,6 +63,15 @@ def test_oversampling_factors():
     assert plain.fbp.shape == plain.truth.shape == (12, 12, 12)
     assert set(np.unique(plain.truth)) == {0.0, 1.0}
     assert len(np.unique(run().truth)) > 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpu_agrees_with_cpu():
+    spec = SimulationSpec(FOAM, SCAN)
+    on_cpu, on_gpu = simulate(spec, 0), simulate(spec, 0, "cuda")
+    np.testing.assert_array_equal(on_gpu.truth, on_cpu.truth)
+    np.testing.assert_allclose(on_gpu.fbp, on_cpu.fbp, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from src.ct.foam import FoamPhantom, FoamSpec, draw_foam
 from src.ct.geometry import grid_centres
-from src.ct.voxelise import downsample, voxelise
+from src.ct.voxelise import LINES_PER_BATCH, downsample, voxelise
 
 
 @pytest.fixture(scope="module")
@@ -43,26 +43,39 @@ def test_volume_is_ordered_z_y_x():
     assert volume[10, 13, 4] > 0.9
 
 
-def test_slabs_do_not_change_the_result(phantom, monkeypatch):
+@pytest.mark.parametrize("oversampling", [1, 2, 3, 5])
+def test_voxels_are_means_of_point_samples(phantom, oversampling):
+    fine = torch.from_numpy(voxelise(phantom, 12 * oversampling, oversampling=1))
+    np.testing.assert_allclose(voxelise(phantom, 12, oversampling), downsample(fine, oversampling), atol=1e-6)
+
+
+def test_batches_do_not_change_the_result(phantom, monkeypatch):
     whole = voxelise(phantom, 12)
-    monkeypatch.setattr("src.ct.voxelise.MAX_FINE_VOXELS_PER_SLAB", 5 * 4 * 48**2)
+    monkeypatch.setitem(LINES_PER_BATCH, "cpu", 1)
     np.testing.assert_array_equal(voxelise(phantom, 12), whole)
 
 
+def test_a_ball_that_reaches_out_of_the_cube_is_cut_off_there():
+    ball = FoamPhantom(1.0, 1.0, np.array([[0.8, -0.7, 0.9]]), np.array([0.4]))
+    hole = voxelise(FoamPhantom(1.0, 1.0, np.empty((0, 3)), np.empty(0)), 20, 1) - voxelise(ball, 20, 1)
+    z, y, x = np.meshgrid(*[grid_centres(20)] * 3, indexing="ij")
+    np.testing.assert_array_equal(hole, (x - 0.8) ** 2 + (y + 0.7) ** 2 + (z - 0.9) ** 2 <= 0.4**2)
+
+
 def test_halving_is_trilinear_interpolation():
-    volume = np.random.default_rng(0).random((8, 6, 4), dtype=np.float32)
-    expected = functional.interpolate(torch.from_numpy(volume)[None, None], scale_factor=0.5, mode="trilinear")
-    np.testing.assert_allclose(downsample(volume, 2), expected[0, 0], rtol=1e-6)
+    volume = torch.from_numpy(np.random.default_rng(0).random((8, 6, 4), dtype=np.float32))
+    expected = functional.interpolate(volume[None, None], scale_factor=0.5, mode="trilinear")
+    torch.testing.assert_close(downsample(volume, 2), expected[0, 0], rtol=1e-6, atol=0)
 
 
 def test_downsampling_twice_by_two_is_once_by_four(phantom):
-    fine = voxelise(phantom, 32, oversampling=1)
+    fine = torch.from_numpy(voxelise(phantom, 32, oversampling=1))
     np.testing.assert_allclose(downsample(downsample(fine, 2), 2), voxelise(phantom, 8), atol=1e-6)
     assert downsample(fine, 1) is fine
 
 
 def test_bad_values_are_named(phantom):
     with pytest.raises(ValueError, match=r"multiples of a factor >= 1, got \(5, 4, 4\) and 2"):
-        downsample(np.zeros((5, 4, 4), np.float32), 2)
+        downsample(torch.zeros(5, 4, 4), 2)
     with pytest.raises(ValueError, match="at least 1, got 0 and 4"):
         voxelise(phantom, 0)
