@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .layout import laid_out_as
+
 # What a bijection maps: one tensor (B, C, *spatial), or several. And what may steer it: class labels, an image, …
 State = Any
 Condition = Tensor | tuple[Tensor, ...] | None
@@ -65,6 +67,24 @@ def tensors_of(state: State) -> tuple[Tensor, ...]:
 def map_tensors(function: Callable[[Tensor], Tensor], state: State) -> State:
     """The state with the function applied to each of its tensors."""
     return tuple(function(part) for part in state) if isinstance(state, tuple) else function(state)
+
+
+def all_modules(root: nn.Module) -> list[nn.Module]:
+    """The module and all inside it, each once: `nn.Module.modules`, whose cost grows with the depth of a tree."""
+    found: dict[int, nn.Module] = {}
+    waiting = [root]
+    while waiting:
+        module = waiting.pop()
+        if id(module) not in found:
+            found[id(module)] = module
+            waiting.extend(child for child in module._modules.values() if child is not None)
+    return list(found.values())
+
+
+def trained_parameters(root: nn.Module) -> list[Tensor]:
+    """The parameters that require a gradient, each once."""
+    parameters = (p for module in all_modules(root) for p in module._parameters.values() if p is not None)
+    return list({id(p): p for p in parameters if p.requires_grad}.values())
 
 
 def zero_logdet(state: State) -> Tensor:
@@ -259,7 +279,8 @@ class OnChannels(Composite):
         if x.shape[1] <= self.num_kept:
             raise ValueError(f"expected more than the {self.num_kept} kept channels, got {x.shape[1]}")
         rest = step(self.inner, x[:, self.num_kept :])
-        return torch.cat((x[:, : self.num_kept], rest), dim=1)
+        # One channel alone has no layout, and torch would put the channels first.
+        return laid_out_as(x, torch.cat((x[:, : self.num_kept], rest), dim=1))
 
     def run_back(self, position: Position, step: BackStep) -> None:
         y_rest, grad_rest = position.state[:, self.num_kept :], position.grad[:, self.num_kept :]

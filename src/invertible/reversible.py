@@ -27,6 +27,7 @@ from .module import (
     map_tensors,
     past_policies,
     tensors_of,
+    trained_parameters,
     zero_logdet,
 )
 from .replay import AutocastState, FrozenStatistics, Replay, RngState
@@ -118,8 +119,8 @@ class LeafBackward:
     def __init__(self, walk: BackwardWalk, layer: InvertibleModule, state: RngState | None) -> None:
         self.grad_logdet = walk.grad_logdet
         self.condition = walk.condition if layer.takes_condition else None
-        tensors = [*layer.parameters(), *tensors_of(self.condition)]
-        self._tracked = [tensor for tensor in tensors if tensor.requires_grad]
+        conditions = (tensor for tensor in tensors_of(self.condition) if tensor.requires_grad)
+        self._tracked = [*trained_parameters(layer), *conditions]
         self._walk = walk
         self._rng_state = state
 
@@ -230,7 +231,9 @@ class _Reversible(torch.autograd.Function):
         walk = BackwardWalk(ctx.rng_states, kept_inputs, grads[-1] if ctx.with_logdet else None, condition)
         with past_policies(), ctx.autocast(), FrozenStatistics(ctx.tree), torch.no_grad():
             # Clones, since rules overwrite what they get: the output is the caller's, the gradient autograd's.
-            y, grad = (tuple(part.clone() for part in parts[:num_outputs]) for parts in (saved, grads))
+            y = tuple(part.clone() for part in saved[:num_outputs])
+            # Laid out in memory as y.
+            grad = tuple(torch.empty_like(a).copy_(b) for a, b in zip(y, grads, strict=False))
             position = Position(y, grad) if call.y_is_tuple else Position(y[0], grad[0])
             del y, grad
             walk(ctx.tree, position)
@@ -287,8 +290,7 @@ def _refuse_what_cannot_be_repeated(ctx: Any) -> None:
 
 def reversible(tree: InvertibleModule, with_logdet: bool, x: State, condition: Condition) -> Any:
     """``tree(x)``, or output and log-determinant, as one node of the graph."""
-    parameters = [p for p in tree.parameters() if p.requires_grad]
-    tensors = (*tensors_of(x), *tensors_of(condition), *parameters)
+    tensors = (*tensors_of(x), *tensors_of(condition), *trained_parameters(tree))
     call = _Call(x, condition)
     result = _Reversible.apply(tree, with_logdet, call, *tensors)
     if not with_logdet:
