@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ def tiny() -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
+@patch("torch.backends.mkldnn.is_available", bool)
 def test_fake_and_real_bytes_are_the_same(policy: str) -> None:
     kept, peak = count(tiny(), policy, (8, 8, 8))
     net = tiny()
