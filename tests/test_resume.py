@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import signal
 import subprocess
@@ -136,7 +137,10 @@ def readable(folder: Path) -> None:
 
 def start(*arguments: str) -> subprocess.Popen:
     command = [sys.executable, "train.py", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    # Without WANDB_SERVICE: W&B's process of this one would keep the run of a killed one open.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, env={**environment, "WANDB_MODE": "offline"}, text=True, **pipes)
 
 
 @pytest.mark.parametrize("step", [2, 3, 4])
