@@ -50,8 +50,8 @@ def network(model: str, width: str, *overrides: str) -> nn.Module:
 def count(net: nn.Module, policy: str, crop: Sequence[int], channels: int = 4) -> tuple[int, int]:
     """Bytes that a forward pass keeps for the backward pass, and the most that a step has alive beside the weights.
 
-    The gradients of the weights are part of the latter, the image and a kernel's scratch memory are not. The network's parameters are
-    replaced by fake ones.
+    The gradients of the weights are part of the latter, the image and a kernel's scratch memory are not. The network's
+    parameters are replaced by fake ones.
     """
     set_backprop(net, policy)
     mode = FakeTensorMode(allow_non_fake_inputs=True)

@@ -27,7 +27,7 @@ def test_fake_and_real_bytes_are_the_same(policy: str) -> None:
     image = torch.zeros(1, 4, 8, 8, 8)
     with LiveBytes() as live:
         loss = net(image).square().mean()
-        assert live.now == pytest.approx(kept, rel=1e-3)
+        assert live.now == pytest.approx(kept, rel=0.01)
         loss.backward()
     assert live.peak == pytest.approx(peak, rel=0.02)
 
