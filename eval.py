@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from src.utils.config import check_config
-from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
-
-# A test saves no checkpoint, and must not touch those of the run.
-TRAINING_CALLBACKS = ("best", "last", "interrupt")
+from src.utils.errors import full_traceback_wanted, user_errors
+from src.utils.saved_run import rebuild, saved_run
 
 
 def evaluate(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
@@ -29,15 +25,9 @@ def evaluate(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
         ValueError: for a configuration or checkpoint that cannot work.
     """
     started = time.perf_counter()
-    check_config(config)
-    from src.utils.build import build
-    from src.utils.checkpoints import check_architecture, read_checkpoint
+    run = rebuild(config, checkpoint)
     from src.utils.summary import print_table, summarise, write_summary
 
-    run = build(config)
-    check_architecture(read_checkpoint(checkpoint), run.task, config.model["_target_"])
-    run.task.to(run.trainer.strategy.root_device)
-    run.task.check_data(run.datamodule)
     tested = run.trainer.test(run.task, run.datamodule, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
     summary = summarise(run, dict(tested[0]), str(checkpoint), time.perf_counter() - started)
     if run.trainer.is_global_zero:
@@ -47,26 +37,8 @@ def evaluate(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
 
 
 def load(arguments: list[str]) -> tuple[DictConfig, Path]:
-    """Return the configuration and the checkpoint that the command line asks for.
-
-    Raises:
-        ConfigError: for arguments that do not fit, naming the nearest key.
-        ValueError: if there is no such checkpoint.
-    """
-    from src.utils.checkpoints import find_checkpoint, read_checkpoint, run_folder_of
-    from src.utils.saved_config import with_overrides
-
-    sources = [a.partition("=")[2] for a in arguments if a.startswith("ckpt=")]
-    if len(sources) != 1:
-        raise ConfigError(f"expected one ckpt=<run folder or checkpoint>, got {len(sources)}")
-    path = find_checkpoint(sources[0], "best")
-    saved = read_checkpoint(path)["config"]
-    # A test has no curve to log; `logger=wandb` brings a logger back.
-    saved["logger"] = None
-    saved["trainer"]["enable_checkpointing"] = False
-    saved["callbacks"] = {name: c for name, c in saved["callbacks"].items() if name not in TRAINING_CALLBACKS}
-    saved["run_dir"] = str(run_folder_of(path) / "eval" / datetime.now().strftime(f"%Y-%m-%d_%H-%M-%S-{path.stem}"))
-    return with_overrides(saved, [a for a in arguments if not a.startswith("ckpt=")]), path
+    """Return the configuration and the checkpoint that the command line asks for, see `saved_run`."""
+    return saved_run(arguments, "eval")
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Train and test what the configuration describes: ``python train.py experiment=ct_postproc model=unet seed=1``.
 
-``python train.py --help`` lists the choices; ``python train.py resume=<run folder>`` goes on with an earlier run, with
-its configuration and whatever else the command line changes.
+``python train.py --help`` lists the choices, ``experiment=?`` the experiments with their time and memory.
+``python train.py resume=<run folder>`` goes on with an earlier run, with its configuration and whatever else the
+command line changes; ``resume=auto`` with the newest unfinished run that the other arguments describe.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from src.utils.combinations import check_combinations
 from src.utils.composition import explained
 from src.utils.config import check_config
 from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
+from src.utils.run_folder import choose_run_dir
+from src.utils.targets import check_targets
+from src.utils.usage import experiments_text, help_text
 
 if TYPE_CHECKING:
     from src.utils.build import Run
@@ -41,17 +46,19 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
     """
     started = time.perf_counter()
     check_config(config)
+    config.run_dir = choose_run_dir(config)
+    check_targets(config)
+    check_combinations(config)
     from src.utils.build import build
-    from src.utils.run_folder import choose_run_dir
     from src.utils.summary import print_table, summarise, write_summary
 
-    config.run_dir = choose_run_dir(config)
     run = build(config)
     _check_before_training(run, checkpoint)
     with _exit_codes_of_signals(run):
         metrics, best = _fit_and_test(run, checkpoint)
     summary = summarise(run, metrics, best, time.perf_counter() - started)
-    _finish_loggers(run)
+    for logger in run.loggers():
+        logger.finish(summary)
     if run.trainer.is_global_zero:
         write_summary(summary)
         print_table(summary, run.task.report(summary["metrics"]))
@@ -62,7 +69,10 @@ def _check_before_training(run: Run, checkpoint: str | None) -> None:
     if checkpoint is not None:
         from src.utils.checkpoints import check_architecture, read_checkpoint
 
-        check_architecture(read_checkpoint(Path(checkpoint)), run.task, run.config.model["_target_"])
+        content = read_checkpoint(Path(checkpoint))
+        check_architecture(content, run.task, run.config.model["_target_"])
+        for logger in run.loggers():
+            logger.go_on_from(content["global_step"])
     # On the device of the training: one volume of the paper's size is long work for a CPU.
     run.task.to(run.trainer.strategy.root_device)
     run.task.check_data(run.datamodule)
@@ -95,25 +105,22 @@ def _exit_codes_of_signals(run: Run) -> Iterator[None]:
         raise
 
 
-def _finish_loggers(run: Run) -> None:
-    from pytorch_lightning.loggers import WandbLogger
-
-    if any(isinstance(logger, WandbLogger) for logger in run.trainer.loggers):
-        import wandb
-
-        # The next job of a multirun would otherwise go on writing into this run.
-        wandb.finish()
-
-
 def _resume(arguments: list[str]) -> None:
     from src.utils.checkpoints import find_checkpoint, read_checkpoint, run_folder_of
     from src.utils.saved_config import with_overrides
+    from src.utils.unfinished import newest_unfinished
 
     sources = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
     if len(sources) != 1:
         raise ConfigError(f"expected one resume=<run folder or checkpoint>, got {len(sources)}")
+    overrides = [a for a in arguments if not a.startswith("resume=")]
+    if sources[0] == "auto":
+        sources[0] = str(newest_unfinished(overrides))
+        print(f"resume=auto: going on with {sources[0]}", flush=True)
     path = find_checkpoint(sources[0])
-    config = with_overrides(read_checkpoint(path)["config"], [a for a in arguments if not a.startswith("resume=")])
+    # The processes that Lightning starts with this command line shall not look for themselves.
+    sys.argv[1:] = [f"resume={path}", *overrides]
+    config = with_overrides(read_checkpoint(path)["config"], overrides)
     if not any(a.startswith("run_dir=") for a in arguments):
         config.run_dir = str(run_folder_of(path))
     config.resume = str(path)
@@ -142,6 +149,12 @@ def _train_new(show_traceback: bool) -> None:
 def main() -> None:
     """Run the command line."""
     arguments = sys.argv[1:]
+    if set(arguments) & {"-h", "--help"}:
+        print(help_text())
+        return
+    if "experiment=?" in arguments:
+        print(experiments_text())
+        return
     show_traceback = full_traceback_wanted(arguments)
     with user_errors(show_traceback), explained(arguments):
         if any(a.startswith("resume=") and a != "resume=null" for a in arguments):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import random
 import signal
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from src.datamodules.augment import random_cube_symmetry
+from src.datamodules.training_loader import TrainingLoader
+
 
 class BoxVolumes(Dataset):
     """Random boxes as truth, and the same with noise as input; item i of a set is the same in every process."""
 
-    def __init__(self, size: int, count: int, seed: int) -> None:
-        self.size, self.count, self.seed = size, count, seed
+    def __init__(self, size: int, count: int, seed: int, augment: bool = False) -> None:
+        self.size, self.count, self.seed, self.augment = size, count, seed, augment
 
     def __len__(self) -> int:
         return self.count
@@ -26,7 +31,10 @@ class BoxVolumes(Dataset):
         target = torch.zeros(1, self.size, self.size, self.size)
         target[(0, *(slice(start, start + self.size // 2) for start in low))] = 1.0
         noise = 0.3 * torch.randn(target.shape, generator=generator)
-        return {"input": target + noise, "target": target, "index": torch.tensor(index)}
+        volumes = torch.cat([target + noise, target])
+        if self.augment:
+            volumes = random_cube_symmetry(volumes)
+        return {"input": volumes[:1], "target": volumes[1:], "index": torch.tensor(index)}
 
 
 class TinyVolumes(pl.LightningDataModule):
@@ -35,17 +43,29 @@ class TinyVolumes(pl.LightningDataModule):
     data_range = 1.0
 
     def __init__(
-        self, size: int, num_train: int, num_val: int, num_test: int, batch_size: int = 1, **unused: Any
+        self,
+        size: int,
+        num_train: int,
+        num_val: int,
+        num_test: int,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        augment: bool = False,
+        **unused: Any,
     ) -> None:
         super().__init__()
         self.size = size
         self.sample_shape = (1, size, size, size)
         self.counts = {"train": num_train, "val": num_val, "test": num_test}
         self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.augment = augment
 
     def _loader(self, name: str, seed: int) -> DataLoader:
-        dataset = BoxVolumes(self.size, self.counts[name], seed)
-        return DataLoader(dataset, self.batch_size, shuffle=name == "train")
+        dataset = BoxVolumes(self.size, self.counts[name], seed, augment=self.augment and name == "train")
+        if name == "train":
+            return TrainingLoader(dataset, self.trainer, batch_size=self.batch_size, num_workers=self.num_workers)
+        return DataLoader(dataset, self.batch_size)
 
     def train_dataloader(self) -> DataLoader:
         return self._loader("train", 1)
@@ -60,12 +80,21 @@ class TinyVolumes(pl.LightningDataModule):
 class SignalAfter(pl.Callback):
     """Sends this process a signal when a training step has been done, as a user or a scheduler does."""
 
-    def __init__(self, signum: int, step: int) -> None:
-        self.signum, self.step = signum, step
+    def __init__(self, signum: int, step: int, rank: int = 0) -> None:
+        self.signum, self.step, self.rank = signum, step, rank
 
     def on_train_batch_end(self, trainer: pl.Trainer, *unused: Any) -> None:
-        if trainer.global_step == self.step:
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
             signal.raise_signal(signal.Signals(self.signum))
+
+
+class NoisyGradients(pl.Callback):
+    """Adds noise of every generator to the gradients: a run that draws other numbers ends with other weights."""
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        noise = torch.rand(()) + np.random.rand() + random.random()  # noqa: NPY002
+        for parameter in pl_module.parameters():
+            parameter.grad += 0.01 * noise * torch.randn_like(parameter)
 
 
 class ToNaN(nn.Module):

@@ -33,12 +33,17 @@ class Curves(pl.Callback):
         self._running: dict[str, list[float]] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the history as plain lists."""
-        return {name: [list(point) for point in points] for name, points in self.history.items()}
+        """Return the history, and what the epoch has brought so far, as plain lists."""
+        return {
+            "history": {name: [list(point) for point in points] for name, points in self.history.items()},
+            "running": {name: list(values) for name, values in self._running.items()},
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the history of the checkpoint."""
-        self.history = {name: [(step, value) for step, value in points] for name, points in state_dict.items()}
+        history = state_dict["history"]
+        self.history = {name: [(step, value) for step, value in points] for name, points in history.items()}
+        self._running = {name: list(values) for name, values in state_dict["running"].items()}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

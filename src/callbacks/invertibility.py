@@ -45,6 +45,14 @@ class Invertibility(pl.Callback):
         self._inputs: dict[str, tuple[Any, ...]] = {}
         self._parts: list[InvertibleModule] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the latest value."""
+        return {"last_error": self.last_error}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Begin with the value of the checkpoint."""
+        self.last_error = state_dict["last_error"]
+
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -32,6 +33,14 @@ class PeakMemory(pl.Callback):
     def __init__(self) -> None:
         self.peak_bytes = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the peak."""
+        return {"peak_bytes": self.peak_bytes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Begin with the peak of the checkpoint."""
+        self.peak_bytes = state_dict["peak_bytes"]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget what was allocated before training."""
         if pl_module.device.type == "cuda":
@@ -40,5 +49,6 @@ class PeakMemory(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the peak so far."""
         cuda = pl_module.device.type == "cuda"
-        self.peak_bytes = torch.cuda.max_memory_allocated(pl_module.device) if cuda else peak_resident_bytes()
+        now = torch.cuda.max_memory_allocated(pl_module.device) if cuda else peak_resident_bytes()
+        self.peak_bytes = max(self.peak_bytes, now)
         pl_module.log("memory/peak_gib", self.peak_bytes / GIB, reduce_fx="max", sync_dist=True)

@@ -16,7 +16,7 @@ def progress_bar() -> ProgressBar:
 
 
 class LineProgress(ProgressBar):
-    """Prints a line after each epoch, and within long epochs every ``interval_s`` seconds.
+    """Prints a line after each epoch, and within long epochs, tests and predictions every ``interval_s`` seconds.
 
     A bar that redraws itself floods a log file; no progress at all makes a slow run look like a dead one.
     """
@@ -25,7 +25,7 @@ class LineProgress(ProgressBar):
         super().__init__()
         self.interval_s = interval_s
         self._enabled = True
-        self._started = self._printed = time.monotonic()
+        self._started = self._printed = self._evaluation_started = time.monotonic()
         self._first_step = 0
 
     def enable(self) -> None:
@@ -51,6 +51,40 @@ class LineProgress(ProgressBar):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch's numbers."""
         self._print(trainer, pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock of an evaluation."""
+        self._evaluation_started = time.monotonic()
+
+    # A test and a prediction start as a validation does.
+    on_test_start = on_predict_start = on_validation_start
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Print now and then."""
+        if not trainer.sanity_checking:
+            self._print_batch("validation", batch_idx + 1, trainer.num_val_batches[dataloader_idx])
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Print now and then."""
+        self._print_batch("test", batch_idx + 1, trainer.num_test_batches[dataloader_idx])
+
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Print now and then."""
+        self._print_batch("prediction", batch_idx + 1, trainer.num_predict_batches[dataloader_idx])
+
+    def _print_batch(self, stage: str, done: int, total: float) -> None:
+        now = time.monotonic()
+        if not self._enabled or now - self._printed < self.interval_s:
+            return
+        self._printed = now
+        left = (now - self._evaluation_started) / done * (total - done)
+        print(f"{stage} {done}/{total:.0f}  {left / 60:.1f} min left", flush=True)
 
     def _print(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._printed = time.monotonic()

@@ -2,40 +2,71 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 
+KEY = "random_state"
+
 
 class RandomState(pl.Callback):
-    """Keeps the state of torch's generators in the checkpoint.
+    """Keeps the states of torch's, numpy's and Python's generators in the checkpoint, those of every process.
 
-    A run that is resumed from the end of an epoch then shuffles and augments as the uninterrupted run does, and ends
-    with the same weights.
+    A run that goes on then draws what the uninterrupted run draws, and ends with the same weights. The order and the
+    augmentation of the training data need no state: they are functions of the seed and the epoch.
     """
 
     def __init__(self) -> None:
-        self._loaded: dict[str, Any] | None = None
+        self._loaded: list[dict[str, Any]] | None = None
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the states of the CPU's and the current GPU's generator."""
-        state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            state["cuda"] = torch.cuda.get_rng_state()
-        return state
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add ``checkpoint["random_state"]``, a list with the states of each process."""
+        states: list[Any] = [generator_states()]
+        if trainer.world_size > 1:
+            states *= trainer.world_size
+            torch.distributed.all_gather_object(states, generator_states())
+        checkpoint[KEY] = states
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Keep the states until the network is set up, which may draw numbers too."""
-        self._loaded = state_dict
+        self._loaded = checkpoint.get(KEY)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the states of the checkpoint that training goes on from, before the first data loader asks for a seed."""
-        if self._loaded is None:
-            return
-        # The processes of a distributed run share the checkpoint of the first one, and must not share its numbers.
-        if trainer.world_size == 1:
-            torch.set_rng_state(self._loaded["cpu"].cpu())
-            if torch.cuda.is_available() and "cuda" in self._loaded:
-                torch.cuda.set_rng_state(self._loaded["cuda"].cpu())
+        """Set the states of the checkpoint that training goes on from.
+
+        A process that the interrupted run did not have goes on from its own seed.
+        """
+        if self._loaded is not None and trainer.global_rank < len(self._loaded):
+            set_generator_states(self._loaded[trainer.global_rank])
         self._loaded = None
+
+
+def generator_states() -> dict[str, Any]:
+    """Return the states of this process's generators, as tensors and plain containers."""
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002, the generator of libraries
+    states: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
+        "python": random.getstate(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_generator_states(states: dict[str, Any]) -> None:
+    """Set what `generator_states` returned, as far as this machine has it."""
+    torch.set_rng_state(states["torch"].cpu())
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"].cpu())

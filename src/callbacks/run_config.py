@@ -7,10 +7,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from src.utils.config import plain
+from src.utils.config import model_name, plain
 from src.utils.files import write_text
+from src.utils.run_logger import RunLogger
 
 
 class RunConfig(pl.Callback):
@@ -25,24 +25,23 @@ class RunConfig(pl.Callback):
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
+        self._told = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write the file: the data are there by now, and the run begins."""
-        if trainer.is_global_zero:
-            write_text(Path(self.config.run_dir) / "config.yaml", OmegaConf.to_yaml(self.config))
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell the loggers."""
-        _log_hyperparameters(trainer, plain(self.config, resolve=True))
+        """Write the file and tell the loggers: the data are there by now, and the run begins."""
+        if not trainer.is_global_zero or self._told:
+            return
+        self._told = True  # the test of the same run comes with the same configuration
+        write_text(Path(self.config.run_dir) / "config.yaml", OmegaConf.to_yaml(self.config))
+        tags = [self.config.experiment, self.config.scale, model_name(self.config), self.config.backprop]
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.describe(plain(self.config, resolve=True), tags)
+            else:
+                logger.log_hyperparams(plain(self.config, resolve=True))
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add ``checkpoint["config"]``."""
         checkpoint["config"] = plain(self.config, resolve=False)
-
-
-@rank_zero_only
-def _log_hyperparameters(trainer: pl.Trainer, config: dict[str, Any]) -> None:
-    for logger in trainer.loggers:
-        logger.log_hyperparams(config)

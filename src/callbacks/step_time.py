@@ -21,9 +21,17 @@ class StepTime(pl.Callback):
         self._epoch_start = 0
         self._started = 0.0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the times of all steps, and where the epoch began."""
+        return {"seconds": list(self._seconds), "epoch_start": self._epoch_start}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the times of the checkpoint."""
+        self._seconds, self._epoch_start = list(state_dict["seconds"]), state_dict["epoch_start"]
+
     @property
     def median_s(self) -> float | None:
-        """Median over all steps of this process in seconds; None before the first step."""
+        """Median over all steps in seconds; None before the first step."""
         return statistics.median(self._seconds) if self._seconds else None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

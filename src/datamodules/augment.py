@@ -10,7 +10,7 @@ def random_cube_symmetry(volumes: Tensor) -> Tensor:
     """Apply one of the cube's 48 symmetries, drawn uniformly, to all volumes (C, N, N, N) alike.
 
     A permutation of the axes and a flip of each of them: all 90° rotations and all flips. The draw is from torch's
-    global generator, which Lightning seeds in every worker.
+    global generator; see `src.datamodules.training_loader.Seeded`.
     """
     permutation = torch.randperm(3).tolist()
     flips = torch.randint(2, (3,)).tolist()

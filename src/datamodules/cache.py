@@ -1,4 +1,4 @@
-"""Making a data set's files once: atomic writing, a check of the folder, and parallel work with a progress bar."""
+"""Making a data set's files once: atomic writing, one process at a time, and parallel work with a progress bar."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import torch
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -49,6 +50,19 @@ def require_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise ValueError(f"expected a folder that can be written to, got {folder}: {error.strerror}") from error
+
+
+def exclusive(path: Path, activity: str) -> AbstractContextManager[object]:
+    """Return a context for one process at a time; ``path`` is the lock's file, ``activity`` what the others do."""
+    lock = FileLock(path)
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        # Here, because the processes of `run_parallel` import this file and never wait.
+        from pytorch_lightning.utilities import rank_zero_info
+
+        rank_zero_info(f"Waiting for another process that {activity}")
+        return lock.acquire()
 
 
 def available_cpus() -> int:

@@ -8,17 +8,16 @@ import socket
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
-from src.datamodules.cache import TEMPORARY_SUFFIX, require_writable
+from src.datamodules.cache import TEMPORARY_SUFFIX, exclusive, require_writable
 
 SOCKET_TIMEOUT_S = 30.0  # a server that falls silent would otherwise hold a run, and the lock, for ever
 
@@ -108,7 +107,7 @@ class DataFiles(ABC):
             require_writable(self.folder)
         except ValueError as error:
             raise self.error(damages, str(error)) from error
-        with _exclusive(self.folder / "download.lock", f"downloads {self.title} to {self.folder}"):
+        with exclusive(self.folder / "download.lock", f"downloads {self.title} to {self.folder}"):
             for leftover in self.folder.glob(f"*{TEMPORARY_SUFFIX}"):
                 shutil.rmtree(leftover)  # of an interrupted process: whoever downloads holds the lock
             self._replace(self._damages())
@@ -189,15 +188,6 @@ def _checksum_damage(path: Path, expected: str) -> str | None:
 
     found = calculate_md5(path)
     return None if found == expected else f"expected md5 {expected}, got {found} ({path.stat().st_size} bytes)"
-
-
-def _exclusive(path: Path, activity: str) -> AbstractContextManager[object]:
-    lock = FileLock(path)
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        rank_zero_info(f"Waiting for another process that {activity}")
-        return lock.acquire()
 
 
 @contextmanager

@@ -6,14 +6,12 @@ import json
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from filelock import FileLock, Timeout
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from src.ct.foam import FoamSpec
@@ -22,6 +20,7 @@ from src.datamodules.cache import (
     TEMPORARY_SUFFIX,
     atomic_writer,
     available_cpus,
+    exclusive,
     require_writable,
     run_parallel,
 )
@@ -35,8 +34,10 @@ from src.datamodules.foam_volumes import (
     find_damage,
     volume_entropy,
 )
+from src.datamodules.training_loader import TrainingLoader, own_generator
 
 CHECKING_THREADS = 4
+LOCK_NAME = "generation.lock"
 
 
 class FoamCTDataModule(pl.LightningDataModule):
@@ -54,7 +55,7 @@ class FoamCTDataModule(pl.LightningDataModule):
         num_trial_points: points that placement starts from; see src.ct.placement.
         num_views, photon_count, attenuation, axis_noise_deg, fbp_filter, detector_size, detector_oversampling,
             fbp_oversampling, truth_oversampling: the scan; see src.ct.simulate.ScanSpec.
-        seed: of the data. The order and the augmentation of batches follow torch's seed.
+        seed: of the data. The order and the augmentation of batches follow the seed of the run.
         batch_size, num_workers, pin_memory: of the data loaders.
         augment: apply a random symmetry of the cube to each training pair.
         generation_workers: processes that simulate; None for one per CPU, 0 for none but this.
@@ -153,16 +154,8 @@ class FoamCTDataModule(pl.LightningDataModule):
         if not self._unusable():  # a complete cache may be read-only
             return
         require_writable(self.cache_folder)
-        with self._generation_lock():
+        with exclusive(self.cache_folder / LOCK_NAME, f"makes the volumes of {self.cache_folder}"):
             self._build_unusable()
-
-    def _generation_lock(self) -> AbstractContextManager[object]:
-        lock = FileLock(self.cache_folder / "generation.lock")
-        try:
-            return lock.acquire(timeout=0)
-        except Timeout:
-            rank_zero_info(f"Waiting for another process that makes the volumes of {self.cache_folder}")
-            return lock.acquire()
 
     def _build_unusable(self) -> None:
         for leftover in self.cache_folder.rglob(f"*{TEMPORARY_SUFFIX}"):
@@ -202,15 +195,15 @@ class FoamCTDataModule(pl.LightningDataModule):
         return unusable
 
     def _dataloader(self, split: str) -> DataLoader[dict[str, Any]]:
-        training = split == "train"
-        return DataLoader(
-            FoamVolumes(self._paths(split), augment=training and self.augment),
-            batch_size=self.batch_size,
-            shuffle=training,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self.pin_memory,
-        )
+        settings: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": self.pin_memory,
+        }
+        if split == "train":
+            return TrainingLoader(FoamVolumes(self._paths(split), self.augment), self.trainer, **settings)
+        return DataLoader(FoamVolumes(self._paths(split), augment=False), generator=own_generator(), **settings)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return the training pairs, shuffled and, if asked for, augmented."""

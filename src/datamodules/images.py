@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from src.datamodules.downloads import DataFiles
+from src.datamodules.training_loader import TrainingLoader, own_generator
 
 Batch = dict[str, Tensor]
 
@@ -211,15 +212,16 @@ class ImageDataModule(pl.LightningDataModule):
         return {"test": slice(self.num_test)}
 
     def _dataloader(self, split: str) -> DataLoader[Batch]:
-        return DataLoader(
-            self._sets[split],
-            batch_size=self.batch_size,
-            shuffle=split == "train",
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self.pin_memory,
-            collate_fn=_as_it_is,
-        )
+        settings: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": self.pin_memory,
+            "collate_fn": _as_it_is,
+        }
+        if split == "train":
+            return TrainingLoader(self._sets[split], self.trainer, **settings)
+        return DataLoader(self._sets[split], generator=own_generator(), **settings)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training images, shuffled and, if asked for, augmented."""

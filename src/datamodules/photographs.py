@@ -9,6 +9,8 @@ from skimage.color import rgb2gray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from src.datamodules.training_loader import TrainingLoader, own_generator
+
 TRAINING_PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "coins", "moon", "rocket")
 TEST_PHOTOGRAPH = "camera"
 
@@ -83,15 +85,15 @@ class PhotographsDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return the training patches, shuffled."""
-        return DataLoader(self._sets["train"], self.batch_size, shuffle=True)
+        return TrainingLoader(self._sets["train"], self.trainer, batch_size=self.batch_size)
 
     def val_dataloader(self) -> DataLoader:
         """Return other patches of the training photographs."""
-        return DataLoader(self._sets["val"], self.batch_size)
+        return DataLoader(self._sets["val"], self.batch_size, generator=own_generator())
 
     def test_dataloader(self) -> DataLoader:
         """Return patches of the test photograph."""
-        return DataLoader(self._sets["test"], self.batch_size)
+        return DataLoader(self._sets["test"], self.batch_size, generator=own_generator())
 
 
 def photograph(name: str) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.utils.checkpoint
@@ -64,6 +64,8 @@ def _memcnn(leaf: InvertibleModule, method: str, x: State, condition: Condition)
     return wrapped_by_memcnn(leaf, method, x, condition)
 
 
+# Spelled out, so that a configuration can be judged from the source alone.
+PolicyName = Literal["reversible", "stored", "checkpoint", "memcnn"]
 POLICIES = {
     "reversible": _reversible,
     "stored": None,

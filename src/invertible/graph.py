@@ -44,7 +44,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .module import BackStep, Composite, Condition, InvertibleModule, State, Step, evaluate, tensors_of
+from .module import BackStep, Composite, Condition, InvertibleModule, Position, State, Step, evaluate, tensors_of
 from .reversible import LeafBackward, backward_rule, default_rule, expand, find_rule
 from .shapes import Shape, as_state, output_shapes, show
 
@@ -203,15 +203,15 @@ class GraphNet(Composite):
             wires |= zip(node.outputs, tensors_of(y), strict=True)
         return as_state([wires[wire] for wire in self.outputs])
 
-    def run_back(self, y: State, grad: State, step: BackStep) -> tuple[State, State]:
-        states, grads = self._assign(self.outputs, y), self._assign(self.outputs, grad)
+    def run_back(self, position: Position, step: BackStep) -> None:
+        states, grads = self._assign(self.outputs, position.state), self._assign(self.outputs, position.grad)
+        position.state = position.grad = ()
         for node in reversed(self.nodes):
-            y_node = as_state([states.pop(wire) for wire in node.outputs])
-            grad_node = as_state([grads.pop(wire) for wire in node.outputs])
-            x, grad_x = step(self.part(node.name), y_node, grad_node)
-            states |= zip(node.inputs, tensors_of(x), strict=True)
-            grads |= zip(node.inputs, tensors_of(grad_x), strict=True)
-        return as_state([states[wire] for wire in self.inputs]), as_state([grads[wire] for wire in self.inputs])
+            at_node = Position(*(as_state([known.pop(wire) for wire in node.outputs]) for known in (states, grads)))
+            step(self.part(node.name), at_node)
+            states |= zip(node.inputs, tensors_of(at_node.state), strict=True)
+            grads |= zip(node.inputs, tensors_of(at_node.grad), strict=True)
+        position.state, position.grad = (as_state([known[wire] for wire in self.inputs]) for known in (states, grads))
 
     def inverted(self) -> GraphNet:
         nodes = [replace(node, inputs=node.outputs, outputs=node.inputs) for node in reversed(self.nodes)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from .module import InvertibleModule
+from .module import InvertibleModule, all_modules
 
 
 def keep_input(part: nn.Module, keep: bool = True) -> None:
@@ -20,4 +20,4 @@ def keep_input(part: nn.Module, keep: bool = True) -> None:
 
 def keeps_input(leaf: InvertibleModule) -> bool:
     """Whether the engine saves the input of this leaf. An `Inverse` does if what it inverts does."""
-    return any(getattr(module, "_keeps_input", False) for module in leaf.modules())
+    return any(getattr(module, "_keeps_input", False) for module in all_modules(leaf))

@@ -34,11 +34,17 @@ class LipSwish(nn.Module):
         return x * torch.sigmoid(x * nn.functional.softplus(self.theta)) / 1.1
 
 
+_SWEEP = 16  # vectors of one sweep of Lanczos' method
+_SETTLED = 12  # of these: if the others no longer enlarge σ, it is found
+_DENSE = 64  # inputs of so few numbers need no iteration
+_NOVELTY = 0.3  # length of the random vector that is added to the last singular vector
+
+
 @dataclass
 class _Settled:
-    """Singular vectors as they were found for a weight, and the mark of that weight while it stays as it is."""
+    """The singular vector as it was found for a weight, and the mark of that weight while it stays as it is."""
 
-    vectors: Tensor  # (k, *input shape), orthonormal, the largest singular value first
+    vector: Tensor  # (1, *input shape), of norm 1
     weight: Tensor
     mark: tuple[int, int] | None = None
 
@@ -50,20 +56,21 @@ class SpectralNormalised(nn.Module):
     padding and stride at the size of the input at hand, not that of the reshaped kernel, which may be smaller or larger
     (Gouk et al., 2018; Behrmann et al., 2019). It is ``|A v|`` for the singular vector ``v``, differentiable in W.
 
-    ``v`` comes from orthogonal iteration on ``AᵀA`` with a few vectors at once, started from those found for the
-    previous weight but one, which starts at random, and repeated until twice as many iterations no longer enlarge σ. It
-    advances when the weight has changed, so once per optimiser step, and only then: calls with the same weight, as in
-    the inverse and in recomputation during backward, see the same vectors. Writing through ``weight.data`` goes
-    unnoticed.
+    ``v`` comes from Lanczos' method on ``AᵀA``, started from the one found for the previous weight with a random vector
+    added, since the old one alone is blind to another that outgrew it. Each sweep takes 16 products with ``AᵀA`` and
+    goes on from the best vector of the last, until the last four no longer enlarge σ; a layer with at most 64 inputs is
+    decomposed instead. ``v`` moves when the weight has changed, so once per optimiser step, and only then: calls with
+    the same weight, as in the inverse and in recomputation during backward, see the same vector. Writing through
+    ``weight.data`` goes unnoticed.
 
-    The vectors take the memory of ``num_vectors`` inputs per input size; the state dict has them as extra state.
+    The vector takes the memory of one input per input size, a sweep for a moment that of 16 inputs and outputs of one
+    sample; the state dict has the vectors as extra state.
 
     Args:
         layer: ``torch.nn.Linear`` or a convolution.
         coefficient: the bound ``c``.
-        num_vectors: number of vectors iterated together.
-        tolerance: relative growth of σ at which the iteration ends.
-        max_iterations: it ends after about so many, in any case.
+        tolerance: relative growth of σ over the last quarter of a sweep at which the iteration ends.
+        max_iterations: it ends after about so many products, in any case.
 
     Raises:
         ValueError: for another kind of layer, or a coefficient that is not positive; in use, for weights that are not
@@ -75,7 +82,6 @@ class SpectralNormalised(nn.Module):
         layer: nn.Module,
         coefficient: float,
         *,
-        num_vectors: int = 4,
         tolerance: float = 1e-4,
         max_iterations: int = 1000,
     ) -> None:
@@ -84,11 +90,8 @@ class SpectralNormalised(nn.Module):
             raise ValueError(f"expected a Linear layer or a convolution, got {type(layer).__name__}")
         if not coefficient > 0:
             raise ValueError(f"expected a positive coefficient, got {coefficient}")
-        if num_vectors < 1:
-            raise ValueError(f"expected num_vectors >= 1, got {num_vectors}")
         self.layer = layer
         self.coefficient = coefficient
-        self.num_vectors = num_vectors
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         # Plain attributes, not buffers: their shapes follow the input, and the engine copies every buffer in backward.
@@ -109,7 +112,7 @@ class SpectralNormalised(nn.Module):
 
     def norm(self, input_shape: tuple[int, ...]) -> Tensor:
         """The operator norm σ of the layer as it was given, for inputs of shape ``input_shape``."""
-        vector = self._vectors(input_shape)[:1]
+        vector = self._vector(input_shape)
         with torch.autocast(vector.device.type, enabled=False):
             return _linear_map(self.layer, self.layer.weight.to(vector.dtype), vector).norm()
 
@@ -135,8 +138,8 @@ class SpectralNormalised(nn.Module):
         return (x.shape[1], *[1] * (x.ndim - 2)) if _is_pointwise(self.layer) else tuple(x.shape[1:])
 
     @torch.compiler.disable
-    def _vectors(self, input_shape: tuple[int, ...]) -> Tensor:
-        """The orthonormal singular vectors for the present weight, found anew if that has changed."""
+    def _vector(self, input_shape: tuple[int, ...]) -> Tensor:
+        """The first singular vector of the present weight, found anew if that has changed."""
         weight = self.layer.weight
         mark = (weight._version, weight.data_ptr())
         settled = self._settled.get(input_shape)
@@ -145,60 +148,71 @@ class SpectralNormalised(nn.Module):
                 settled = self._settle(input_shape, settled)
             settled.mark = mark
             self._settled[input_shape] = settled
-        return settled.vectors
+        return settled.vector
 
     def _settle(self, input_shape: tuple[int, ...], last: _Settled | None) -> _Settled:
-        """Vectors for the present weight, which are the last ones if the weight has the same values (a copied or a
+        """The vector for the present weight, which is the last one if the weight has the same values (a copied or a
         reloaded module)."""
         weight = self.layer.weight.detach()
         if not bool(torch.isfinite(weight).all()):
             raise ValueError("expected finite weights, got infinite or undefined ones: the training may have diverged")
         precise = weight.to(torch.promote_types(weight.dtype, torch.float32))
-        if last is None:
-            start = _random_vectors(min(self.num_vectors, math.prod(input_shape)), input_shape, precise)
-        else:
-            last = _Settled(last.vectors.to(precise), last.weight.to(weight))
+        start = _random_vector(input_shape, precise)
+        if last is not None:
+            last = _Settled(last.vector.to(precise), last.weight.to(weight))
             if torch.equal(last.weight, weight):
                 return last
-            # One vector starts anew: the others may all be singular vectors still, and blind to one that outgrew them.
-            start = torch.cat((last.vectors[:-1], _random_vectors(1, input_shape, precise)))
-        return _Settled(self._iterate(precise, start), weight.clone())
-
-    def _iterate(self, weight: Tensor, vectors: Tensor) -> Tensor:
+            start = last.vector + _NOVELTY * start
         # An activation checkpoint must not count what is saved here: it is not repeated.
         with torch.autocast(weight.device.type, enabled=False), unwatched():
-            vectors, norm = self._diagonalise(weight, _orthonormal(vectors))
-            num_iterations = 4
-            while num_iterations <= self.max_iterations:
-                for _ in range(num_iterations):
-                    vectors = _orthonormal(self._gram(weight, vectors))
-                last_norm = norm
-                vectors, norm = self._diagonalise(weight, vectors)
-                if norm <= last_norm * (1 + self.tolerance):
-                    break
-                num_iterations *= 2
-        return vectors
+            few = start.numel() <= _DENSE
+            return _Settled(self._decompose(precise, start) if few else self._iterate(precise, start), weight.clone())
 
-    def _gram(self, weight: Tensor, vectors: Tensor) -> Tensor:
-        """``AᵀA v`` for each vector: the gradient of ``½|A v|²``, whatever the padding and stride."""
-        with torch.enable_grad():
-            vectors = vectors.detach().requires_grad_()
-            image = _linear_map(self.layer, weight, vectors)
-        return torch.autograd.grad(image, vectors, image.detach())[0]
-
-    def _diagonalise(self, weight: Tensor, vectors: Tensor) -> tuple[Tensor, float]:
-        """The best singular vectors in the span of the given ones, largest singular value first, and that value."""
+    def _decompose(self, weight: Tensor, like: Tensor) -> Tensor:
+        """The first singular vector, from the whole matrix."""
+        units = torch.eye(like.numel(), dtype=like.dtype, device=like.device)
         with torch.no_grad():
-            images = _linear_map(self.layer, weight, vectors).flatten(1)  # (k, output numbers)
-            squares, rotation = torch.linalg.eigh(images @ images.mT)  # ascending
-            rotated = rotation.flip(-1).mT @ vectors.flatten(1)
-        return rotated.reshape(vectors.shape), math.sqrt(max(squares[-1].item(), 0.0))
+            columns = _linear_map(self.layer, weight, units.reshape(-1, *like.shape[1:])).flatten(1)
+        return _largest(columns)[0].reshape(like.shape)
+
+    def _iterate(self, weight: Tensor, vector: Tensor) -> Tensor:
+        """The first singular vector, by Lanczos' method with restarts."""
+        for _ in range(max(self.max_iterations // _SWEEP, 1)):
+            basis, images = self._sweep(weight, vector)
+            combination, norm = _largest(images)
+            vector = (combination @ basis).reshape(vector.shape)
+            if norm <= _largest(images[:_SETTLED])[1] * (1 + self.tolerance):
+                break
+        return _unit(vector)
+
+    def _sweep(self, weight: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """An orthonormal basis of the span of ``(AᵀA)ᵏ v``, k < n, and its images under A: (n, numbers) each."""
+        vector = _unit(vector).requires_grad_()
+        with torch.enable_grad():
+            image = _linear_map(self.layer, weight, vector)
+        basis = vector.new_zeros(_SWEEP, vector.numel())
+        images = vector.new_zeros(_SWEEP, image.numel())
+        basis[0], images[0] = vector.detach().flatten(), image.detach().flatten()
+        for k in range(1, _SWEEP):
+            # A is linear: its graph, made once, transposes it everywhere, whatever the padding and stride.
+            last = images[k - 1].reshape(image.shape)
+            product = torch.autograd.grad(image, vector, last, retain_graph=True)[0].flatten()
+            following = product
+            for _ in range(2):  # rounding errors of the first pass are the second's to remove
+                following = following - (basis @ following) @ basis
+            # Where only rounding errors are left, the basis spans all that v can reach: zeros fill it up.
+            is_new = following.norm() > 16 * torch.finfo(product.dtype).eps * product.norm()
+            basis[k] = _unit(following) * is_new
+            with torch.no_grad():
+                images[k] = _linear_map(self.layer, weight, basis[k].reshape(vector.shape)).flatten()
+        return basis, images
 
     def get_extra_state(self) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
-        return {shape: (settled.vectors, settled.weight) for shape, settled in self._settled.items()}
+        return {shape: (settled.vector, settled.weight) for shape, settled in self._settled.items()}
 
     def set_extra_state(self, state: dict[tuple[int, ...], tuple[Tensor, Tensor]]) -> None:
-        self._settled = {shape: _Settled(*tensors) for shape, tensors in state.items()}
+        # Older checkpoints have several vectors, the first singular vector first.
+        self._settled = {shape: _Settled(vectors[:1], weight) for shape, (vectors, weight) in state.items()}
 
     def extra_repr(self) -> str:
         return f"coefficient={self.coefficient}"
@@ -225,15 +239,21 @@ def _linear_map(layer: LinearLayer, weight: Tensor, x: Tensor, bias: Tensor | No
     return layer._conv_forward(x, weight, bias)
 
 
-def _random_vectors(num: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """The same ones each time, and without a draw from the global generators."""
+def _random_vector(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """The same one of norm 1 each time, and without a draw from the global generators."""
     generator = torch.Generator(like.device).manual_seed(0)
-    return torch.randn(num, *shape, generator=generator, dtype=like.dtype, device=like.device)
+    return _unit(torch.randn(1, *shape, generator=generator, dtype=like.dtype, device=like.device))
 
 
-def _orthonormal(vectors: Tensor) -> Tensor:
-    basis = torch.linalg.qr(vectors.detach().flatten(1).mT).Q  # (numbers, k)
-    return basis.mT.reshape(vectors.shape)
+def _unit(vector: Tensor) -> Tensor:
+    """The vector with norm 1, or zero if it is zero."""
+    return vector.detach() / vector.detach().norm().clamp(min=torch.finfo(vector.dtype).tiny)
+
+
+def _largest(images: Tensor) -> tuple[Tensor, float]:
+    """The unit combination (n,) of the rows (n, numbers) that is longest, and its length."""
+    squares, rotation = torch.linalg.eigh(images @ images.mT)  # ascending
+    return rotation[:, -1], math.sqrt(max(squares[-1].item(), 0.0))
 
 
 def bound_lipschitz(net: nn.Module, coefficient: float) -> nn.Module:

@@ -134,16 +134,20 @@ def _power_series(g: Tensor, x: Tensor, weights: Sequence[float], *, create_grap
     time of a training step with 5 terms, and the memory of one term (Chen et al., 2019, section 3.2).
     """
     v = 2 * torch.randint_like(x, 2, requires_grad=False) - 1
-    total, w = x.new_zeros(x.shape[0]), torch.zeros_like(v)
-    product = v
+    total, plain, w = x.new_zeros(x.shape[0]), x.new_zeros(x.shape[0]), torch.zeros_like(v)
+    product, n = v, len(weights)
     for k, weight in enumerate(weights, start=1):
         w = w - weight * (-1) ** k * product
+        if create_graph and k == n:
+            break
         product = _transposed_product(g, x, product, create_graph=False)  # (Jᵀ)^k v
-        total = total - weight * (-1) ** k / k * (product * v).flatten(1).sum(1)
+        term = -weight * (-1) ** k * (product * v).flatten(1).sum(1)
+        total, plain = total + term / k, plain + term
     if not create_graph or not weights:
         return total
     slope = (_transposed_product(g, x, w, create_graph=True) * v).flatten(1).sum(1)
-    return total + (slope - slope.detach())
+    # The slope is the sum of all terms without their 1/k: what it has beyond the others is the last one.
+    return total + (slope.detach() - plain) / n + (slope - slope.detach())
 
 
 def _transposed_product(g: Tensor, x: Tensor, vector: Tensor, *, create_graph: bool) -> Tensor:

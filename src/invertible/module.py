@@ -7,16 +7,19 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .layout import laid_out_as
+
 # What a bijection maps: one tensor (B, C, *spatial), or several. And what may steer it: class labels, an image, …
 State = Any
 Condition = Tensor | tuple[Tensor, ...] | None
 Step = Callable[["InvertibleModule", State], State]
-BackStep = Callable[["InvertibleModule", State, State], tuple[State, State]]
+BackStep = Callable[["InvertibleModule", "Position"], None]
 Policy = Callable[["InvertibleModule", str, State, Condition], Any]
 
 _engine = threading.local()
@@ -66,10 +69,40 @@ def map_tensors(function: Callable[[Tensor], Tensor], state: State) -> State:
     return tuple(function(part) for part in state) if isinstance(state, tuple) else function(state)
 
 
+def all_modules(root: nn.Module) -> list[nn.Module]:
+    """The module and all inside it, each once: `nn.Module.modules`, whose cost grows with the depth of a tree."""
+    found: dict[int, nn.Module] = {}
+    waiting = [root]
+    while waiting:
+        module = waiting.pop()
+        if id(module) not in found:
+            found[id(module)] = module
+            waiting.extend(child for child in module._modules.values() if child is not None)
+    return list(found.values())
+
+
+def trained_parameters(root: nn.Module) -> list[Tensor]:
+    """The parameters that require a gradient, each once."""
+    parameters = (p for module in all_modules(root) for p in module._parameters.values() if p is not None)
+    return list({id(p): p for p in parameters if p.requires_grad}.values())
+
+
 def zero_logdet(state: State) -> Tensor:
     """Zeros of shape (B,), on the state's device and in its precision."""
     first = tensors_of(state)[0]
     return first.new_zeros(first.shape[0])
+
+
+@dataclass
+class Position:
+    """Where a walk from output to input stands: a state and its gradient, which each part replaces.
+
+    Nobody on the way holds either in a variable of its own: so what a part leaves behind is freed before the next part
+    needs memory, however deep the tree is.
+    """
+
+    state: State
+    grad: State
 
 
 class InvertibleModule(nn.Module):
@@ -161,8 +194,9 @@ class Composite(InvertibleModule):
         """``f(x)``, where ``step(part, x)`` evaluates each part."""
         raise NotImplementedError
 
-    def run_back(self, y: State, grad: State, step: BackStep) -> tuple[State, State]:
-        """Input and input gradient from output and output gradient, where ``step(part, y, grad)`` does it per part.
+    def run_back(self, position: Position, step: BackStep) -> None:
+        """Move from output and output gradient to input and input gradient, where ``step(part, position)`` does it per
+        part.
 
         Both belong to the engine, which may overwrite them.
         """
@@ -220,10 +254,9 @@ class Sequential(Composite):
             x = step(part, x)
         return x
 
-    def run_back(self, y: State, grad: State, step: BackStep) -> tuple[State, State]:
+    def run_back(self, position: Position, step: BackStep) -> None:
         for part in reversed(list(self)):
-            y, grad = step(part, y, grad)
-        return y, grad
+            step(part, position)
 
     def inverted(self) -> Sequential:
         return Sequential(*(part.inverted() for part in reversed(list(self))))
@@ -246,14 +279,15 @@ class OnChannels(Composite):
         if x.shape[1] <= self.num_kept:
             raise ValueError(f"expected more than the {self.num_kept} kept channels, got {x.shape[1]}")
         rest = step(self.inner, x[:, self.num_kept :])
-        return torch.cat((x[:, : self.num_kept], rest), dim=1)
+        # One channel alone has no layout, and torch would put the channels first.
+        return laid_out_as(x, torch.cat((x[:, : self.num_kept], rest), dim=1))
 
-    def run_back(self, y: Tensor, grad: Tensor, step: BackStep) -> tuple[Tensor, Tensor]:
-        y_rest, grad_rest = y[:, self.num_kept :], grad[:, self.num_kept :]
-        x_rest, grad_x_rest = step(self.inner, y_rest, grad_rest)
-        _write(x_rest, y_rest)
-        _write(grad_x_rest, grad_rest)
-        return y, grad
+    def run_back(self, position: Position, step: BackStep) -> None:
+        y_rest, grad_rest = position.state[:, self.num_kept :], position.grad[:, self.num_kept :]
+        rest = Position(y_rest, grad_rest)
+        step(self.inner, rest)
+        _write(rest.state, y_rest)
+        _write(rest.grad, grad_rest)
 
     def inverted(self) -> OnChannels:
         return OnChannels(self.inner.inverted(), self.num_kept)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .layout import laid_out_as
 from .module import VolumePreserving
 
 
@@ -185,16 +186,25 @@ class OrthogonalMap(VolumePreserving):
             raise ValueError(f"expected {k * n} channels, got {y.shape[1]}")
         return y.reshape(y.shape[0], k, n, -1)
 
+    def output_of(self, columns: Tensor, x: Tensor) -> Tensor:
+        """The output that columns (B, k, n, N) make up, for an input like ``x``."""
+        return laid_out_as(x, columns.reshape(x.shape[0], -1, *self.output_spatial(x)))
+
+    def input_of(self, columns: Tensor, y: Tensor) -> Tensor:
+        """The input that columns (B, k, n, N) make up, for an output like ``y``."""
+        return laid_out_as(y, self.from_columns(columns, y.shape[2:]))
+
     def forward(self, x: Tensor) -> Tensor:
-        columns = multiply(self.matrices(), self.to_columns(x))
-        return columns.reshape(x.shape[0], -1, *self.output_spatial(x))
+        return self.output_of(multiply(self.matrices(), self.to_columns(x)), x)
 
     def inverse(self, y: Tensor) -> Tensor:
-        columns = multiply(self.matrices().mT, self.output_columns(y))
-        return self.from_columns(columns, y.shape[2:])
+        return self.input_of(multiply(self.matrices().mT, self.output_columns(y)), y)
 
 
 def multiply(matrices: Tensor, columns: Tensor) -> Tensor:
     """``A x`` for matrices (k, n, n) and columns (B, k, n, N), in the columns' precision, whatever autocast says."""
     with torch.autocast(columns.device.type, enabled=False):
-        return matrices.to(columns.dtype) @ columns
+        matrices = matrices.to(columns.dtype)
+        if columns.stride(-2) == 1:  # each column's numbers lie side by side: keep them so
+            return (columns.mT @ matrices.mT).mT
+        return matrices @ columns

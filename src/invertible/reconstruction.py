@@ -15,6 +15,7 @@ from .module import (
     Condition,
     Inverse,
     InvertibleModule,
+    Position,
     State,
     evaluate,
     map_tensors,
@@ -79,25 +80,27 @@ def reconstruction_errors(
         taken.append((to_cpu(state), to_cpu(y), before))
         return y
 
-    def back_step(part: InvertibleModule, y: State, grad: State) -> tuple[State, State]:
+    def back_step(part: InvertibleModule, position: Position) -> None:
         part = expand(part)
         if isinstance(part, Composite):
-            return part.run_back(y, grad, back_step)
+            part.run_back(position, back_step)
+            return
         x_true, y_true, before = taken.pop()
         x_true, y_true = (map_tensors(lambda t: t.to(device), state) for state in (x_true, y_true))
         with Replay(before):
             own = relative_error(evaluate(part, "inverse", y_true, condition), x_true)
         with Replay(before):
             # A clone: the inverse of a layer that only reshapes lies in the memory of its output.
-            x = x_true if keeps_input(part) else map_tensors(Tensor.clone, evaluate(part, "inverse", y, condition))
+            x = x_true if keeps_input(part) else evaluate(part, "inverse", position.state, condition)
+            x = map_tensors(Tensor.clone, x)
         errors.append(LeafError(part, relative_error(x, x_true), own))
         if exact_past is not None and not errors[-1].rebuilt <= exact_past:
             x = x_true
-        return x, map_tensors(torch.zeros_like, x_true)
+        position.state, position.grad = x, map_tensors(torch.zeros_like, x_true)
 
     with _measuring(tree, device):
         y = map_tensors(Tensor.clone, run_leaves(tree, x, forward_step))
-        back_step(tree, y, map_tensors(torch.zeros_like, y))
+        back_step(tree, Position(y, map_tensors(torch.zeros_like, y)))
     return errors[::-1]
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from .module import all_modules
+
 
 class RngState:
     """The states of the random generators that a layer on ``device`` may draw from."""
@@ -76,9 +78,10 @@ class FrozenStatistics:
     def __enter__(self) -> None:
         self._before = [
             (module, buffer, buffer._version, buffer.clone())
-            for module in self._root.modules()
+            for module in all_modules(self._root)
             if module.training
-            for buffer in module.buffers(recurse=False)
+            for buffer in module._buffers.values()
+            if buffer is not None
         ]
 
     def __exit__(

@@ -21,11 +21,13 @@ from .module import (
     Condition,
     Inverse,
     InvertibleModule,
+    Position,
     State,
     evaluate,
     map_tensors,
     past_policies,
     tensors_of,
+    trained_parameters,
     zero_logdet,
 )
 from .replay import AutocastState, FrozenStatistics, Replay, RngState
@@ -92,15 +94,18 @@ class BackwardWalk:
         self._rng_states = list(rng_states)
         self._kept_inputs = list(kept_inputs)
 
-    def __call__(self, part: InvertibleModule, y: State, grad: State) -> tuple[State, State]:
+    def __call__(self, part: InvertibleModule, position: Position) -> None:
         part = expand(part)
         if isinstance(part, Composite):
-            return part.run_back(y, grad, self)
+            part.run_back(position, self)
+            return
         leaf, kept = LeafBackward(self, part, self._rng_states.pop()), self._kept_inputs.pop()
         if kept is None:
-            return find_rule(part)(leaf, part, y, grad)
-        # A clone, since the rules of the leaves before it overwrite what they get.
-        return forward_again(leaf, part, map_tensors(Tensor.clone, kept), grad)
+            position.state, position.grad = find_rule(part)(leaf, part, position.state, position.grad)
+        else:
+            # A clone, since the rules of the leaves before it overwrite what they get.
+            x = map_tensors(Tensor.clone, kept)
+            position.state, position.grad = forward_again(leaf, part, x, position.grad)
 
     def add(self, tensor: Tensor, grad: Tensor) -> None:
         """Add to the gradient of a parameter or condition, which may belong to several leaves."""
@@ -114,8 +119,8 @@ class LeafBackward:
     def __init__(self, walk: BackwardWalk, layer: InvertibleModule, state: RngState | None) -> None:
         self.grad_logdet = walk.grad_logdet
         self.condition = walk.condition if layer.takes_condition else None
-        tensors = [*layer.parameters(), *tensors_of(self.condition)]
-        self._tracked = [tensor for tensor in tensors if tensor.requires_grad]
+        conditions = (tensor for tensor in tensors_of(self.condition) if tensor.requires_grad)
+        self._tracked = [*trained_parameters(layer), *conditions]
         self._walk = walk
         self._rng_state = state
 
@@ -221,16 +226,19 @@ class _Reversible(torch.autograd.Function):
         _refuse_what_cannot_be_repeated(ctx)
         call, saved, num_outputs = ctx.call, ctx.saved_tensors, len(grads) - ctx.with_logdet
         end = num_outputs + call.num_conditions
-        # Clones, since rules overwrite what they get: the output is the caller's, the gradient autograd's.
-        y = tuple(part.clone() for part in saved[:num_outputs])
-        grad = tuple(part.clone() for part in grads[:num_outputs])
         condition = call.leaf_condition(saved[num_outputs:end])
         kept_inputs = tree_unflatten(saved[end:], ctx.kept_form)
         walk = BackwardWalk(ctx.rng_states, kept_inputs, grads[-1] if ctx.with_logdet else None, condition)
         with past_policies(), ctx.autocast(), FrozenStatistics(ctx.tree), torch.no_grad():
-            _, grad_x = walk(ctx.tree, y if call.y_is_tuple else y[0], grad if call.y_is_tuple else grad[0])
+            # Clones, since rules overwrite what they get: the output is the caller's, the gradient autograd's.
+            y = tuple(part.clone() for part in saved[:num_outputs])
+            # Laid out in memory as y.
+            grad = tuple(torch.empty_like(a).copy_(b) for a, b in zip(y, grads, strict=False))
+            position = Position(y, grad) if call.y_is_tuple else Position(y[0], grad[0])
+            del y, grad
+            walk(ctx.tree, position)
         tracked = (*tensors_of(condition), *ctx.parameters)
-        return (None, None, None, *tensors_of(grad_x), *(walk.gradients.get(tensor) for tensor in tracked))
+        return (None, None, None, *tensors_of(position.grad), *(walk.gradients.get(tensor) for tensor in tracked))
 
 
 def _compact(part: Tensor) -> Tensor:
@@ -282,8 +290,7 @@ def _refuse_what_cannot_be_repeated(ctx: Any) -> None:
 
 def reversible(tree: InvertibleModule, with_logdet: bool, x: State, condition: Condition) -> Any:
     """``tree(x)``, or output and log-determinant, as one node of the graph."""
-    parameters = [p for p in tree.parameters() if p.requires_grad]
-    tensors = (*tensors_of(x), *tensors_of(condition), *parameters)
+    tensors = (*tensors_of(x), *tensors_of(condition), *trained_parameters(tree))
     call = _Call(x, condition)
     result = _Reversible.apply(tree, with_logdet, call, *tensors)
     if not with_logdet:

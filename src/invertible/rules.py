@@ -45,7 +45,8 @@ def _shift_back(
     groups = _Groups.of(layer, y, grad)
     with leaf.replay(), torch.enable_grad():
         shift = layer.shift(groups.read, leaf.condition)
-    groups.grad_read.add_(leaf.differentiate(shift, groups.read, sign * groups.grad_changed))
+    grad_shift = groups.grad_changed if sign == 1 else -groups.grad_changed
+    groups.grad_read.add_(leaf.differentiate(shift, groups.read, grad_shift))
     groups.changed.sub_(shift.detach(), alpha=sign)
     return y, grad
 
@@ -99,26 +100,26 @@ def _add_per_sample(values: Tensor, per_sample: Tensor | None, sign: int) -> Ten
 
 @backward_rule(OrthogonalMap)
 def orthogonal_map(leaf: LeafBackward, layer: OrthogonalMap, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """``x = Aᵀ y``, ``∇x = Aᵀ ∇y``, ``∇A = ∇y xᵀ``: no second forward pass."""
+    """``x = Aᵀ y``, ``∇x = Aᵀ ∇y``, ``∇A = ∇y xᵀ = (∇y yᵀ) A``: no second forward pass."""
+    y_columns, grad_columns = layer.output_columns(y), layer.output_columns(grad)
     with torch.enable_grad():
         matrices = layer.matrices()
-    transposed, spatial = matrices.detach().mT, y.shape[2:]
-    x_columns = multiply(transposed, layer.output_columns(y))
-    grad_columns = layer.output_columns(grad)
-    leaf.differentiate_parameters(matrices, multiply(grad_columns, x_columns.mT).sum(0))
-    grad_x = layer.from_columns(multiply(transposed, grad_columns), spatial)
-    return layer.from_columns(x_columns, spatial), grad_x
+    fixed = matrices.detach()
+    outer = multiply(grad_columns, y_columns.mT).sum(0)
+    leaf.differentiate_parameters(matrices, multiply(outer, fixed))
+    x_columns, grad_x_columns = (multiply(fixed.mT, columns) for columns in (y_columns, grad_columns))
+    return layer.input_of(x_columns, y), layer.input_of(grad_x_columns, y)
 
 
 @backward_rule(OrthogonalMap, inverse=True)
 def inverse_orthogonal_map(leaf: LeafBackward, layer: Inverse, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """The same for ``y = Aᵀ x``: ``x = A y``, ``∇x = A ∇y``, ``∇A = x ∇yᵀ``."""
+    """The same for ``y = Aᵀ x``: ``x = A y``, ``∇x = A ∇y``, ``∇A = x ∇yᵀ = A (y ∇yᵀ)``."""
     mapping = cast(OrthogonalMap, layer.module)
+    y_columns, grad_columns = mapping.to_columns(y), mapping.to_columns(grad)
     with torch.enable_grad():
         matrices = mapping.matrices()
-    spatial = mapping.output_spatial(y)
-    x_columns = multiply(matrices.detach(), mapping.to_columns(y))
-    grad_columns = mapping.to_columns(grad)
-    leaf.differentiate_parameters(matrices, multiply(x_columns, grad_columns.mT).sum(0))
-    grad_x = multiply(matrices.detach(), grad_columns)
-    return x_columns.reshape(y.shape[0], -1, *spatial), grad_x.reshape(y.shape[0], -1, *spatial)
+    fixed = matrices.detach()
+    outer = multiply(y_columns, grad_columns.mT).sum(0)
+    leaf.differentiate_parameters(matrices, multiply(fixed, outer))
+    x_columns, grad_x_columns = (multiply(fixed, columns) for columns in (y_columns, grad_columns))
+    return mapping.output_of(x_columns, y), mapping.output_of(grad_x_columns, y)

@@ -18,6 +18,7 @@ from src.invertible.module import Inverse, InvertibleModule, OnChannels, Sequent
 from src.invertible.resampling import Downsampling
 
 from .blocks import ConvBlock, check_spatial_dims
+from .convolution import fast_layout
 from .iunet_layout import achievable_channels, couplings_per_level, layout, strides_per_level
 from .padding import Padding
 
@@ -118,17 +119,17 @@ class IUNet(InvertibleModule):
         return self.body
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.body(self.padding.pad(self._checked(x)))
+        y = self.body(self.padding.pad(fast_layout(self._checked(x))))
         return self.padding.crop(y, x.shape[2:]) if self.revert_padding else y
 
     def inverse(self, y: Tensor) -> Tensor:
         """The input of output ``y``. Its size must be divisible: what a reverted padding cut off is lost."""
         self._check_divisible(y)
-        return self.body.inverse(y)
+        return self.body.inverse(fast_layout(y))
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         self._check_divisible(x)
-        return self.body.forward_and_logdet(x)
+        return self.body.forward_and_logdet(fast_layout(x))
 
     def inverted(self) -> InvertibleModule:
         return self.body.inverted()

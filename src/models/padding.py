@@ -57,6 +57,7 @@ class Padding:
 
     def crop(self, y: Tensor, spatial: Sequence[int]) -> Tensor:
         """Cut ``y`` back to what had the size ``spatial`` before padding."""
-        for dimension, (size, (before, _)) in enumerate(zip(spatial, self.widths(spatial), strict=True)):
-            y = y.narrow(2 + dimension, before, size)
+        for dimension, (size, (before, after)) in enumerate(zip(spatial, self.widths(spatial), strict=True)):
+            if after:
+                y = y.narrow(2 + dimension, before, size)
         return y

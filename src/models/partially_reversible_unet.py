@@ -3,36 +3,54 @@
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from src.invertible.coupling import AdditiveCoupling, TwoSidedCoupling
 from src.invertible.module import Sequential as InvertibleSequential
 
-from .blocks import MAX_POOLS, ConvBlock, ProjectionConv, check_spatial_dims
+from .blocks import CONVOLUTIONS, MAX_POOLS, ProjectionConv, check_spatial_dims
 from .padding import Padding
 
 _INTERPOLATIONS = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
+class PreActivation(nn.Sequential):
+    """Group normalisation, leaky ReLU, 3×3 convolution: the functions F and G of the reversible blocks.
+
+    Args:
+        in_channels, out_channels: channels.
+        num_groups: wanted groups of the normalisation; their greatest common divisor with ``in_channels`` is used.
+        spatial_dims: 1, 2 or 3.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, num_groups: int, spatial_dims: int) -> None:
+        super().__init__(
+            nn.GroupNorm(math.gcd(num_groups, in_channels), in_channels),
+            nn.LeakyReLU(inplace=True),
+            CONVOLUTIONS[spatial_dims](in_channels, out_channels, 3, padding=1, bias=False),
+        )
+
+
 class PartiallyReversibleUNet(nn.Module):
     """Reversible sequences on every level of a U-Net, joined by layers that are not reversible.
 
-    A block of a sequence is ``y₁ = x₁ + F(x₂)``, ``y₂ = x₂ + G(y₁)`` with convolution, normalisation, leaky ReLU as F
-    and G. Down: max pooling, then a 1×1 convolution to twice the channels. Up: a 1×1 convolution to half of the
-    channels, then (multi)linear interpolation; the skip connection is added. Gradients need what lies at the ends of
-    the sequences only, so the memory grows with the number of levels and not with ``num_couplings``.
+    A block of a sequence is ``y₁ = x₁ + F(x₂)``, ``y₂ = x₂ + G(y₁)`` with `PreActivation` as F and G. Down: max
+    pooling, then a 1×1 convolution to the next level's channels. Up: a sequence, a 1×1 convolution to the finer level's
+    channels, (multi)linear interpolation; the skip connection is added. The last sequence is followed by a 1×1
+    convolution. Gradients need what lies at the ends of the sequences only, so the memory grows with the number of
+    levels and not with the number of blocks.
 
-    The authors' code differs in this: F and G normalise and activate before they convolve, the first convolution is
-    3×3, the coarsest level has a second sequence, and the channels are 60, 120, 240, 360, 480.
+    The network and its defaults are those of the authors' code, which has 60, 120, 240, 360, 480 channels and one block
+    per sequence (or two in the encoder).
 
     Args:
         in_channels, out_channels: channels of the images.
-        base_channels: channels of the first level, an even number.
-        num_levels: number of resolutions.
+        channels: even numbers, one per level.
         spatial_dims: 1, 2 or 3.
-        num_couplings: blocks per level and side.
-        norm: see `ConvBlock`; the paper has group normalisation.
+        num_encoder_blocks, num_decoder_blocks: blocks per level and side; the coarsest level has both.
         padding_mode: padding for sizes not divisible by ``2^(num_levels-1)``, None to refuse them; it is cut off again.
 
     Raises:
@@ -43,43 +61,42 @@ class PartiallyReversibleUNet(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        base_channels: int,
-        num_levels: int,
-        spatial_dims: int,
+        channels: Sequence[int] = (60, 120, 240, 360, 480),
+        spatial_dims: int = 3,
         *,
-        num_couplings: int = 1,
-        norm: str = "group",
+        num_encoder_blocks: int = 1,
+        num_decoder_blocks: int = 1,
         padding_mode: str | None = None,
     ) -> None:
         super().__init__()
         check_spatial_dims(spatial_dims)
-        if num_levels < 1 or num_couplings < 1:
-            raise ValueError(f"expected num_levels >= 1 and num_couplings >= 1, got {num_levels} and {num_couplings}")
-        if base_channels < 2 or base_channels % 2:
-            raise ValueError(f"expected an even number of base_channels, got {base_channels}")
+        if not channels or min(channels) < 2 or any(width % 2 for width in channels):
+            raise ValueError(f"expected an even number of channels per level, got channels={list(channels)}")
+        if min(num_encoder_blocks, num_decoder_blocks) < 1:
+            raise ValueError(f"expected at least one block, got {num_encoder_blocks} and {num_decoder_blocks}")
         self.in_channels = in_channels
-        self.padding = Padding((2 ** (num_levels - 1),) * spatial_dims, padding_mode)
-        self.channels = [base_channels * 2**level for level in range(num_levels)]
-        residual = functools.partial(ConvBlock, spatial_dims=spatial_dims, depth=1, norm=norm, final_activation=True)
+        self.channels = list(channels)
+        self.padding = Padding((2 ** (len(channels) - 1),) * spatial_dims, padding_mode)
+        residual = functools.partial(PreActivation, num_groups=channels[0] // 2, spatial_dims=spatial_dims)
 
-        def sequence(channels: int) -> InvertibleSequential:
-            blocks = [TwoSidedCoupling(AdditiveCoupling, channels, residual) for _ in range(num_couplings)]
+        def sequence(width: int, num_blocks: int) -> InvertibleSequential:
+            blocks = [TwoSidedCoupling(AdditiveCoupling, width, residual) for _ in range(num_blocks)]
             return InvertibleSequential(*blocks)
 
         pairs = list(zip(self.channels, self.channels[1:], strict=False))
         project = functools.partial(ProjectionConv, spatial_dims=spatial_dims)
-        self.lift = project(in_channels, base_channels)
-        self.encoders = nn.ModuleList(sequence(channels) for channels in self.channels)
+        self.lift = CONVOLUTIONS[spatial_dims](in_channels, channels[0], 3, padding=1, bias=False)
+        self.encoders = nn.ModuleList(sequence(width, num_encoder_blocks) for width in self.channels)
         self.downs = nn.ModuleList(
             nn.Sequential(MAX_POOLS[spatial_dims](2), project(fine, coarse)) for fine, coarse in pairs
         )
+        self.decoders = nn.ModuleList(sequence(width, num_decoder_blocks) for width in self.channels)
         interpolation = _INTERPOLATIONS[spatial_dims]
         self.ups = nn.ModuleList(
             nn.Sequential(project(coarse, fine), nn.Upsample(scale_factor=2, mode=interpolation))
             for fine, coarse in pairs
         )
-        self.decoders = nn.ModuleList(sequence(fine) for fine, _ in pairs)
-        self.project = project(base_channels, out_channels)
+        self.project = project(channels[0], out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] != self.in_channels:
@@ -90,6 +107,7 @@ class PartiallyReversibleUNet(nn.Module):
         for down, encoder in zip(self.downs, self.encoders[1:], strict=True):
             skips.append(x)
             x = encoder(down(x))
-        for up, decoder in zip(reversed(self.ups), reversed(self.decoders), strict=True):
+        x = self.decoders[-1](x)
+        for up, decoder in zip(reversed(self.ups), reversed(self.decoders[:-1]), strict=True):
             x = decoder(skips.pop() + up(x))
         return self.padding.crop(self.project(x), spatial)

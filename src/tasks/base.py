@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from src.invertible import set_backprop
+from src.invertible.backprop import PolicyName
 from src.tasks.sample_table import SampleTable
 
 Batch = dict[str, Tensor]
@@ -55,14 +56,14 @@ class Task(pl.LightningModule):
         net: nn.Module,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler] | None = None,
-        backprop: str = "reversible",
+        backprop: PolicyName = "reversible",
     ) -> None:
         super().__init__()
         set_backprop(net, backprop)
         self.net = net
         self.optimizer = optimizer
         self.scheduler = scheduler
-        self.test_table: list[dict[str, float]] = []
+        self.test_table: list[dict[str, Any]] = []
         self._table = SampleTable(())
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -109,7 +110,9 @@ class Task(pl.LightningModule):
                 "loses accuracy); or the input data are not finite."
             )
         for name, value in losses.items():
-            self.log(f"train/{name}", value, on_step=True, on_epoch=False, prog_bar=name == "loss")
+            on_bar = name == "loss"
+            # The mean over the processes: what one process would log of the whole batch.
+            self.log(f"train/{name}", value, on_step=True, on_epoch=False, prog_bar=on_bar, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from src.invertible.backprop import PolicyName
 from src.tasks.base import Batch, Report, Task
 from src.tasks.metrics import MIN_SSIM_SIZE, quality
 
@@ -37,7 +38,7 @@ class Reconstruction(Task):
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler] | None = None,
         data_range: float = 1.0,
-        backprop: str = "reversible",
+        backprop: PolicyName = "reversible",
     ) -> None:
         super().__init__(net, optimizer, scheduler, backprop)
         if not data_range > 0:

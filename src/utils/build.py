@@ -11,10 +11,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 
+from src.callbacks.last_checkpoint import LastCheckpoint
 from src.callbacks.run_config import RunConfig
 from src.tasks.base import Task
 from src.utils.quiet import quiet_libraries
-from src.utils.targets import check_targets
+from src.utils.run_logger import RunLogger
 
 
 @dataclass
@@ -31,23 +32,28 @@ class Run:
         """Return the callback of a class, or None if the configuration has none."""
         return next((c for c in self.callbacks.values() if isinstance(c, kind)), None)
 
+    def loggers(self) -> list[RunLogger]:
+        """Return the loggers that are this project's own."""
+        return [logger for logger in self.trainer.loggers if isinstance(logger, RunLogger)]
+
     def best_checkpoint(self) -> str | None:
         """Return the checkpoint that the monitored metric likes best, else the latest one, else None."""
-        saved = [c for c in self.callbacks.values() if isinstance(c, ModelCheckpoint)]
-        paths = [c.best_model_path for c in saved if c.monitor is not None]
-        paths += [c.best_model_path for c in saved if c.monitor is None]
-        return next((path for path in paths if path), None)
+        saved = [c.best_model_path for c in self.callbacks.values() if isinstance(c, ModelCheckpoint)]
+        last = self.callback(LastCheckpoint)
+        saved += [str(last.path)] if last is not None and last.path.exists() else []
+        return next((path for path in saved if path), None)
 
 
 def build(config: DictConfig) -> Run:
     """Build what a checked configuration describes; nothing is written, generated or trained.
 
+    Args:
+        config: has passed `check_targets`, so that what is wrong now is a value.
+
     Raises:
-        ConfigError: for a class or an argument that does not exist.
         ValueError: for a value that a constructor refuses.
     """
     quiet_libraries()
-    check_targets(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     # Filling every new tensor with NaN is for finding reads of uninitialised memory, and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -12,9 +12,9 @@ from src.utils.suggestions import did_you_mean
 # configs/train.yaml and its groups define these; an experiment's own values go under `network` or into its groups.
 TOP_LEVEL_KEYS = (
     *("experiment", "scale", "seed", "backprop", "run_dir", "resume", "fit", "test", "debug", "monitor"),
-    *("network", "image", "datamodule", "model", "task", "trainer", "logger", "callbacks"),
+    *("about", "network", "image", "datamodule", "model", "task", "trainer", "logger", "callbacks"),
 )
-OPTIONAL_KEYS = {"network", "image", "logger", "callbacks"}
+OPTIONAL_KEYS = {"about", "network", "image", "logger", "callbacks"}
 
 
 def check_config(config: DictConfig) -> None:

@@ -23,3 +23,7 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*functional.all_gather is deprecated.*")
     # eval.py leaves the callbacks of the training out on purpose.
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create.*")
+    # predict.py says itself that every case has its label map already.
+    warnings.filterwarnings("ignore", message="Total length of `DataLoader` across ranks is zero.*")
+    # MONAI's own use of what it deprecates.
+    warnings.filterwarnings("ignore", message=".*get_mask_edges:always_return_as_numpy.*")

@@ -14,6 +14,7 @@ from torch import nn
 from src.callbacks.invertibility import Invertibility
 from src.callbacks.peak_memory import GIB, PeakMemory
 from src.callbacks.step_time import StepTime
+from src.callbacks.total_time import TotalTime
 from src.tasks.base import Report
 from src.utils.build import Run
 from src.utils.config import model_name, plain
@@ -35,10 +36,11 @@ def summarise(run: Run, metrics: dict[str, float], checkpoint: str | None, total
         run: after training or testing.
         metrics: the last value of each logged metric.
         checkpoint: the one that was tested.
-        total_s: wall time in seconds, data generation included.
+        total_s: wall time of this process in seconds, data generation included.
     """
     config = run.config
     memory, step_time, invertibility = (run.callback(kind) for kind in (PeakMemory, StepTime, Invertibility))
+    total_time = run.callback(TotalTime)
     return {
         "experiment": config.experiment,
         "scale": config.scale,
@@ -50,7 +52,7 @@ def summarise(run: Run, metrics: dict[str, float], checkpoint: str | None, total
         "steps": run.trainer.global_step,
         "num_parameters": num_parameters(run.task),
         "step_time_s": step_time.median_s if step_time else None,
-        "total_time_s": total_s,
+        "total_time_s": total_s + (total_time.earlier_s if total_time else 0.0),
         "peak_memory_bytes": memory.peak_bytes or None if memory else None,
         "peak_memory_kind": "cuda_allocated" if run.trainer.strategy.root_device.type == "cuda" else "process_resident",
         "invertibility_error": invertibility.last_error if invertibility else None,

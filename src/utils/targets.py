@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import types
-from collections.abc import Callable, Iterator
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterator
+from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig
 
 from src.utils.errors import ConfigError
+from src.utils.signatures import Plain, Signature, signature_of
 from src.utils.suggestions import did_you_mean
 
 HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
@@ -41,43 +41,38 @@ def _nodes(node: Any, place: str) -> Iterator[tuple[str, DictConfig]]:
 
 
 def _check_node(place: str, node: DictConfig) -> None:
-    target = _locate(place, node["_target_"])
-    parameters = inspect.signature(target).parameters
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    hints = _type_hints(target)
+    path = node["_target_"]
+    signature = signature_of(path) or _imported_signature(place, path)
     for key in map(str, node):
         if key in HYDRA_KEYS:
             continue
-        if key not in parameters and not takes_any:
-            raise ConfigError(
-                f"expected an argument of {node['_target_']}, got {place}.{key}{did_you_mean(key, parameters)}"
-            )
-        _check_type(f"{place}.{key}", node[key], hints.get(key, Any))
+        if key not in signature.parameters and not signature.takes_any:
+            hint = did_you_mean(key, signature.parameters)
+            raise ConfigError(f"expected an argument of {path}, got {place}.{key}{hint}")
+        _check_value(f"{place}.{key}", node[key], signature.parameters.get(key))
 
 
-def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except (NameError, TypeError):  # names that exist for type checkers only, or a callable without annotations
-        return {}
-
-
-def _check_type(place: str, value: Any, hint: Any) -> None:
-    """Refuse a value that a hint made of plain types excludes; other hints are the constructor's business."""
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    if not set(options) <= {int, float, bool, str, type(None)}:
+def _check_value(place: str, value: Any, hint: Plain | None) -> None:
+    """Refuse a value that a plain hint excludes; other hints are the constructor's business."""
+    if hint is None or hint.allows(value):
         return
-    if type(value) in options or (type(value) is int and float in options):
-        return
-    expected = " or ".join("null" if option is type(None) else option.__name__ for option in options)
-    raise ConfigError(f"expected {place} to be {expected}, got {value!r}")
+    types = sorted("null" if kind is type(None) else kind.__name__ for kind in hint.types)
+    words = [str(literal) for literal in hint.literals]
+    nearest = did_you_mean(str(value), words) if words else ""
+    raise ConfigError(
+        f"expected {place} to be {'one of ' if words else ''}{', '.join(words)}{' or ' if words and types else ''}"
+        f"{' or '.join(types)}, got {value!r}{nearest if 'did you mean' in nearest else ''}"
+    )
 
 
-def _locate(place: str, path: str) -> Callable[..., Any]:
+def _imported_signature(place: str, path: str) -> Signature:
+    """Import what has no source to read, or what is not there at all."""
     try:
         target = get_object(path)
     except (ImportError, AttributeError, ValueError, InstantiationException) as error:
         raise ConfigError(f"expected an importable class in {place}._target_, got {path!r}: {error}") from error
     if not callable(target):
         raise ConfigError(f"expected a class or function in {place}._target_, got {path!r}")
-    return target
+    parameters = inspect.signature(target).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return Signature(dict.fromkeys(parameters), takes_any)

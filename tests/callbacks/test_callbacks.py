@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +17,11 @@ from torch import Tensor
 from src.callbacks.curves import Curves, draw_curves
 from src.callbacks.image_log import ImageLog, central_slices, triptych
 from src.callbacks.invertibility import relative_inversion_error
-from src.callbacks.peak_memory import peak_resident_bytes
+from src.callbacks.peak_memory import PeakMemory, peak_resident_bytes
 from src.callbacks.progress import LineProgress, progress_bar
 from src.callbacks.random_state import RandomState
+from src.callbacks.step_time import StepTime
+from src.callbacks.total_time import TotalTime
 from src.invertible import AdditiveCoupling, InvertibleModule
 
 
@@ -102,17 +105,51 @@ def test_curves_go_on_after_a_resume_and_draw_what_there_is(tmp_path: Path) -> N
     assert loss.get_yscale() == "log" and psnr.get_yscale() == "linear"
 
 
+def draw() -> list[float]:
+    return [float(torch.rand(())), np.random.rand(), random.random()]  # noqa: NPY002
+
+
 def test_random_numbers_go_on_where_the_checkpoint_stopped() -> None:
-    state = RandomState().state_dict()
-    expected = torch.rand(3)
+    trainer: Any = SimpleNamespace(world_size=1, global_rank=0)
+    checkpoint: dict[str, Any] = {}
+    RandomState().on_save_checkpoint(trainer, None, checkpoint)  # type: ignore[arg-type]
+    expected = draw()
     resumed = RandomState()
-    resumed.load_state_dict(state)
-    trainer: Any = SimpleNamespace(world_size=1)
+    resumed.on_load_checkpoint(trainer, None, checkpoint)  # type: ignore[arg-type]
     resumed.on_fit_start(trainer, None)  # type: ignore[arg-type]
-    assert torch.equal(torch.rand(3), expected)
+    assert draw() == expected
     # Only once: a second fit of the same process goes its own way.
     resumed.on_fit_start(trainer, None)  # type: ignore[arg-type]
-    assert not torch.equal(torch.rand(3), expected)
+    assert draw() != expected
+
+
+def test_a_process_that_the_interrupted_run_did_not_have_keeps_its_own_numbers() -> None:
+    trainer: Any = SimpleNamespace(world_size=1, global_rank=0)
+    checkpoint: dict[str, Any] = {}
+    RandomState().on_save_checkpoint(trainer, None, checkpoint)  # type: ignore[arg-type]
+    fourth = SimpleNamespace(world_size=4, global_rank=3)
+    resumed = RandomState()
+    resumed.on_load_checkpoint(fourth, None, checkpoint)  # type: ignore[arg-type]
+    before = torch.get_rng_state()
+    resumed.on_fit_start(fourth, None)  # type: ignore[arg-type]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_costs_go_on_after_a_resume() -> None:
+    first, second = StepTime(), StepTime()
+    first._seconds = [1.0, 2.0, 6.0]
+    second.load_state_dict(first.state_dict())
+    assert second.median_s == 2.0
+    earlier, later = TotalTime(), TotalTime()
+    earlier.earlier_s = 100.0
+    later.load_state_dict(earlier.state_dict())
+    assert 100.0 < later.earlier_s < 101.0
+    peak, after = PeakMemory(), PeakMemory()
+    peak.peak_bytes = 2**50
+    after.load_state_dict(peak.state_dict())
+    module = SimpleNamespace(device=torch.device("cpu"), log=lambda *_, **__: None)
+    after.on_train_epoch_end(None, module)  # type: ignore[arg-type]
+    assert after.peak_bytes == 2**50
 
 
 def test_without_a_terminal_progress_is_lines(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,3 +165,27 @@ def test_without_a_terminal_progress_is_lines(capsys: pytest.CaptureFixture, mon
     bar.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("epoch 3/8  step 30/80  train/loss 0.5  ") and line.endswith("min left")
+
+
+@pytest.mark.parametrize(("stage", "word"), [("validation", "val"), ("test", "test"), ("predict", "predict")])
+def test_long_evaluations_say_how_far_they_are(stage: str, word: str, capsys: pytest.CaptureFixture) -> None:
+    bar = LineProgress(interval_s=0.0)
+    trainer: Any = SimpleNamespace(**{f"num_{word}_batches": [66], "sanity_checking": False})
+    getattr(bar, f"on_{stage}_start")(trainer, None)
+    on_batch_end = getattr(bar, f"on_{stage}_batch_end")
+    on_batch_end(trainer, None, None, None, 2)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(stage) and "3/66  " in line and line.endswith("min left")
+    bar.interval_s = 100.0
+    on_batch_end(trainer, None, None, None, 3)
+    bar.interval_s = 0.0
+    bar.disable()
+    on_batch_end(trainer, None, None, None, 4)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_sanity_check_prints_no_line(capsys: pytest.CaptureFixture) -> None:
+    bar = LineProgress(interval_s=0.0)
+    trainer: Any = SimpleNamespace(num_val_batches=[66], sanity_checking=True)
+    bar.on_validation_batch_end(trainer, None, None, None, 0)
+    assert capsys.readouterr().out == ""

@@ -29,6 +29,7 @@ PARTS = {
     "iconvnet_table1": {"model": CLASSIFIERS, "datamodule": IMAGES},
     "iconvnet_table2": {"model": FLOWS, "datamodule": IMAGES},
     "irevnet_lab": {"model": CLASSIFIERS, "datamodule": IMAGES},
+    "brats": {"model": ["iunet", "partially_reversible_unet", "unet"], "datamodule": ["brats", "brats_demo"]},
     "iunet_figures": {"model": ["downsampling"], "datamodule": ["photographs"]},
 }
 # trainer/base is what the trainers share. An experiment has one task.

@@ -216,7 +216,7 @@ def test_the_genuine_files():
     datamodule = CIFAR10DataModule(GENUINE, num_train=None, num_val=0, download=False)
     datamodule.prepare_data()
     datamodule.setup()
-    train, test = (loader.dataset for loader in (datamodule.train_dataloader(), datamodule.test_dataloader()))
+    train, test = datamodule.train_dataloader().dataset.dataset, datamodule.test_dataloader().dataset
     assert train.images.shape == (50_000, 3, 32, 32) and test.images.shape == (10_000, 3, 32, 32)
     assert train.labels[:5].tolist() == [6, 9, 9, 4, 1] and test.labels[:5].tolist() == [3, 8, 8, 0, 6]
     assert train.labels.bincount().tolist() == [5000] * 10 and test.labels.bincount().tolist() == [1000] * 10

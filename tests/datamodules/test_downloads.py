@@ -5,8 +5,9 @@ import warnings
 
 import pytest
 
+from src.datamodules.cache import exclusive
 from src.datamodules.cifar10 import CIFAR10DataModule
-from src.datamodules.downloads import DataFileError, _exclusive
+from src.datamodules.downloads import DataFileError
 from src.datamodules.mnist import MNISTDataModule
 from tests.image_files import publish_cifar10, publish_mnist, serve, write_cifar10, write_mnist
 
@@ -226,7 +227,7 @@ def test_waits_for_whoever_downloads_and_takes_its_files(kind, published, tmp_pa
     folder, _, requested = published
     datamodule = make(kind, tmp_path / "data")
     datamodule.files.folder.mkdir(parents=True)
-    with _exclusive(datamodule.files.folder / "download.lock", "tests"):
+    with exclusive(datamodule.files.folder / "download.lock", "tests"):
         second = threading.Thread(target=datamodule.prepare_data)
         second.start()
         second.join(0.3)

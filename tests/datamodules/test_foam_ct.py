@@ -16,7 +16,8 @@ import torch
 from omegaconf import OmegaConf
 
 from src.ct.fbp import FILTERS
-from src.datamodules.foam_ct import FoamCTDataModule
+from src.datamodules.cache import exclusive
+from src.datamodules.foam_ct import LOCK_NAME, FoamCTDataModule
 from src.datamodules.foam_volumes import find_damage
 
 SMALL = {
@@ -72,19 +73,22 @@ def test_only_training_pairs_are_shuffled_and_augmented(prepared):
         assert list(first) == list(second) == list(range(len(first)))
         assert all(torch.equal(first[index], second[index]) for index in first)
     torch.manual_seed(0)
-    epochs = [epoch(prepared.train_dataloader()) for _ in range(8)]
+    loader = prepared.train_dataloader()
+    epochs = [epoch(loader) for _ in range(8)]
     assert len({tuple(targets) for targets in epochs}) > 1
     assert len({targets[0].numpy().tobytes() for targets in epochs}) > 1
     assert len({round(float(targets[0].double().sum()), 6) for targets in epochs}) == 1  # turned, not changed
     torch.manual_seed(0)
-    again = [epoch(prepared.train_dataloader()) for _ in range(8)]
+    loader = prepared.train_dataloader()
+    again = [epoch(loader) for _ in range(8)]
     assert [list(targets) for targets in again] == [list(targets) for targets in epochs]
     assert all(torch.equal(a[n], b[n]) for a, b in zip(again, epochs, strict=True) for n in range(3))
 
 
 def test_augmentation_can_be_switched_off(prepared):
     plain = make(prepared.cache_folder.parent, augment=False)
-    targets = [next(b["target"] for b in plain.train_dataloader() if b["index"] == 0) for _ in range(4)]
+    loader = plain.train_dataloader()
+    targets = [next(b["target"] for b in loader if b["index"] == 0) for _ in range(4)]
     assert all(torch.equal(targets[0], target) for target in targets)
 
 
@@ -271,7 +275,7 @@ def test_waits_for_whoever_holds_the_lock(tmp_path):
     datamodule = prepare(tmp_path)
     victim = next(iter(contents(datamodule)))
     victim.unlink()
-    with datamodule._generation_lock():
+    with exclusive(datamodule.cache_folder / LOCK_NAME, "holds the lock"):
         second = threading.Thread(target=prepare, args=(tmp_path,))
         second.start()
         second.join(0.5)

@@ -185,7 +185,7 @@ def test_the_genuine_files():
     datamodule = MNISTDataModule(GENUINE, num_train=None, num_val=0, download=False)
     datamodule.prepare_data()
     datamodule.setup()
-    train, test = (loader.dataset for loader in (datamodule.train_dataloader(), datamodule.test_dataloader()))
+    train, test = datamodule.train_dataloader().dataset.dataset, datamodule.test_dataloader().dataset
     assert train.images.shape == (60_000, 1, 28, 28) and test.images.shape == (10_000, 1, 28, 28)
     assert train.labels[:5].tolist() == [5, 0, 4, 1, 9] and test.labels[:5].tolist() == [7, 2, 1, 0, 4]
     counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -194,5 +194,5 @@ def test_the_genuine_files():
     assert mean_and_std(train.images) == pytest.approx((*datamodule.MEAN, *datamodule.STD), abs=5.1e-5)
     first = MNISTDataModule(GENUINE, num_train=500, values="integers", download=False)
     first.setup("fit")
-    batch = first.train_dataloader().dataset.__getitems__(list(range(500)))
+    batch = first.train_dataloader().dataset.dataset.__getitems__(list(range(500)))
     assert torch.equal(batch["image"], train.images[:500].float()) and torch.equal(batch["label"], train.labels[:500])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from src.invertible import InvertibleModule
-from src.models.blocks import NORMS
 from src.models.irevnet import IRevNet
 from src.models.lab import LabIRevNet
 from src.models.partially_reversible_unet import PartiallyReversibleUNet
@@ -18,9 +17,9 @@ def irevnet(
     return IRevNet(in_channels, 2, num_blocks, strides, **options).features
 
 
-def reversible_encoder(spatial_dims: int, norm: str = "group") -> InvertibleModule:
+def reversible_encoder(spatial_dims: int) -> InvertibleModule:
     """The bijection of one resolution."""
-    net = PartiallyReversibleUNet(1, 1, 4, 1, spatial_dims, num_couplings=2, norm=norm)
+    net = PartiallyReversibleUNet(1, 1, [4], spatial_dims, num_encoder_blocks=2)
     encoder = net.encoders[0]
     assert isinstance(encoder, InvertibleModule)
     return encoder
@@ -41,5 +40,3 @@ LAYERS: dict[str, Case] = {
 }
 for d, size in SPATIAL.items():
     LAYERS[f"reversible-encoder-{d}d"] = (lambda d=d: reversible_encoder(d), (2, 4, *size))
-for norm in NORMS:
-    LAYERS[f"reversible-encoder-2d-{norm}"] = (lambda norm=norm: reversible_encoder(2, norm), (1, 4, 4, 4))

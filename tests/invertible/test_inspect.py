@@ -119,7 +119,7 @@ def test_text_and_picture(found: Inspection, tmp_path: Path) -> None:
     assert imread(tmp_path / "inspection.png").std() > 0
 
 
-TINY = ["model=iunet", "size=4", "repeats=1", "network.iunet_channels=[2,8]", "network.num_couplings=1"]
+TINY = ["model=iunet", "size=4", "repeats=1", "network.blowup=2", "network.num_levels=2", "network.num_couplings=1"]
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

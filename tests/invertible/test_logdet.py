@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import ExactLogDet, LogDetEstimator, ResidualBlock, RussianRouletteLogDet, TruncatedLogDet
-from src.invertible.logdet import logdet_estimator
+from src.invertible import logdet as logdet_module
+from src.invertible.logdet import _transposed_product, logdet_estimator
 
 
 def dense(dims_in: int, dims_out: int) -> nn.Module:
@@ -70,3 +71,29 @@ def kept_bytes(estimator: LogDetEstimator) -> int:
 
 def test_more_terms_take_no_more_memory() -> None:
     assert kept_bytes(TruncatedLogDet(30)) == kept_bytes(TruncatedLogDet(2)) < kept_bytes(ExactLogDet())
+
+
+@pytest.mark.parametrize("estimator", [*map(TruncatedLogDet, (1, 2, 5)), RussianRouletteLogDet(3)], ids=repr)
+def test_an_estimate_with_a_graph_has_the_same_value_for_as_many_products(
+    estimator: LogDetEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    block = ResidualBlock(3, dense, logdet=estimator).double()
+    x = torch.randn(5, 3, dtype=torch.float64)
+    block(x)  # finds the singular vectors
+    products: list[bool] = []
+
+    def counted(*args: Tensor, create_graph: bool) -> Tensor:
+        products.append(create_graph)
+        return _transposed_product(*args, create_graph=create_graph)
+
+    monkeypatch.setattr(logdet_module, "_transposed_product", counted)
+    values, counts = [], []
+    for context in (torch.no_grad(), torch.enable_grad()):
+        torch.manual_seed(1)
+        products.clear()
+        with context:
+            values.append(block.forward_and_logdet(x)[1].detach())
+        counts.append(len(products))
+    torch.testing.assert_close(values[0], values[1], rtol=0, atol=1e-14)
+    assert counts[0] == counts[1] and products == [False] * (counts[1] - 1) + [True]

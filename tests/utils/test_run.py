@@ -85,6 +85,14 @@ def test_a_run_keeps_its_name_and_a_sweep_gives_its_own(no_account: Path, monkey
     assert wandb_logger("outputs/x/2026-a").version == "sweep7"
 
 
+def test_a_run_that_goes_on_has_the_id_of_its_wandb_folder(no_account: Path) -> None:
+    run_dir = no_account / "2026-a"
+    for name in ("offline-run-20260101_120000-cell-7", "run-20260102_120000-cell-7"):
+        (run_dir / "wandb" / name).mkdir(parents=True)
+    (run_dir / "wandb" / "latest-run").symlink_to(run_dir / "wandb" / "run-20260102_120000-cell-7")
+    assert wandb_logger(str(run_dir)).version == "cell-7"
+
+
 def summary(**changes: Any) -> dict[str, Any]:
     return {
         "experiment": "ct_postproc",

@@ -1,0 +1,164 @@
+"""What a training step of the BraTS networks at the paper's crop keeps and needs, under every policy.
+
+``python -m benchmarks.segmentation_memory`` counts the bytes of all tensors without computing them: torch's fake
+tensors have shapes only, so that a step of any size runs on any machine in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from hydra.utils import instantiate
+from rich.progress import track
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmarks.live_bytes import LiveBytes
+from src.invertible import POLICIES, set_backprop
+from src.invertible.replay import RngState
+from src.utils.composition import compose_config
+from src.utils.files import write_text
+from src.utils.provenance import git_commit, hardware, versions
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "experiments" / "iunet_table2" / "results" / "memory.json"
+PAPER_CROP = (160, 192, 128)
+GIB = 2**30
+# Weights, their gradients and Adam's two moments.
+COPIES_OF_WEIGHTS = 4
+ROWS = {
+    "U-Net": ("unet", "baseline", ("stored",)),
+    "iUNet-16": ("iunet", "narrow", tuple(POLICIES)),
+    "iUNet-32": ("iunet", "medium", tuple(POLICIES)),
+    "iUNet-64": ("iunet", "wide", tuple(POLICIES)),
+    "partially reversible U-Net": ("partially_reversible_unet", "baseline", tuple(POLICIES)),
+}
+
+
+def network(model: str, width: str, *overrides: str) -> nn.Module:
+    """The network of a row at the paper's scale."""
+    config = compose_config(["experiment=brats", "scale=paper", f"model={model}", f"network.width={width}", *overrides])
+    return instantiate(config.model)
+
+
+def count(net: nn.Module, policy: str, crop: Sequence[int], channels: int = 4) -> tuple[int, int]:
+    """Bytes that a forward pass keeps for the backward pass, and the most that a step has alive beside the weights.
+
+    The gradients of the weights are part of the latter, the image and a kernel's scratch memory are not. The network's
+    parameters are replaced by fake ones.
+    """
+    set_backprop(net, policy)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    for module in net.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = nn.Parameter(mode.from_tensor(parameter.detach()))
+    # These networks draw no random numbers, and a fake generator's state cannot be compared. Without oneDNN channels
+    # come first, as on a GPU.
+    patches = patch.object(RngState, "__eq__", lambda *_: True), patch("torch.backends.mkldnn.is_available", bool)
+    with mode, patches[0], patches[1]:
+        image = torch.zeros(1, channels, *crop)
+        with LiveBytes() as live:
+            loss = net(image).square().mean()
+            kept = live.now
+            loss.backward()
+    return kept, live.peak
+
+
+def row(net: nn.Module, policy: str, crop: Sequence[int] = PAPER_CROP) -> dict[str, Any]:
+    """Numbers of one network under one policy."""
+    num_parameters = sum(p.numel() for p in net.parameters())
+    weights = sum(p.numel() * p.element_size() for p in net.parameters())
+    kept, peak = count(net, policy, crop)
+    return {
+        "policy": policy,
+        "num_parameters": num_parameters,
+        "kept_gib": kept / GIB,
+        # The gradients are in the peak already.
+        "step_gib": (peak + (COPIES_OF_WEIGHTS - 1) * weights) / GIB,
+    }
+
+
+def largest_blowup(sizes: dict[int, float], limit_gib: float) -> int:
+    """The largest even channel blowup whose step fits, from the parabola through three blowups.
+
+    Activations grow linearly with the channels, weights with their square.
+
+    Args:
+        sizes: GiB of a step by blowup, three of them.
+        limit_gib: of the card.
+    """
+    (a, fa), (b, fb), (c, fc) = sorted(sizes.items())
+    slope, bend = (fb - fa) / (b - a), ((fc - fb) / (c - b) - (fb - fa) / (b - a)) / (c - a)
+
+    def step_gib(blowup: int) -> float:
+        return fa + slope * (blowup - a) + bend * (blowup - a) * (blowup - b)
+
+    blowup = 0
+    while step_gib(blowup + 2) <= limit_gib:
+        blowup += 2
+    return blowup
+
+
+def measure(names: Sequence[str], limit_gib: float) -> dict[str, Any]:
+    """All rows, and the largest iUNet for a card of ``limit_gib``."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    steps = [(name, policy) for name in names for policy in ROWS[name][2]]
+    for name, policy in track(steps, description="Counting bytes"):
+        torch.manual_seed(0)
+        rows.setdefault(name, []).append(row(network(*ROWS[name][:2]), policy))
+    iunets = {int(name.rpartition("-")[2]): found for name, found in rows.items() if name.startswith("iUNet-")}
+    largest = {}
+    if len(iunets) == 3:
+        for position, policy in enumerate(POLICIES):
+            sizes = {blowup: found[position]["step_gib"] for blowup, found in iunets.items()}
+            largest[policy] = largest_blowup(sizes, limit_gib)
+    return {
+        "crop": PAPER_CROP,
+        "rows": rows,
+        "limit_gib": limit_gib,
+        "largest_iunet_blowup": largest,
+        "git_commit": git_commit(ROOT),
+        "hardware": hardware(),
+        "versions": versions(),
+    }
+
+
+def as_markdown(result: dict[str, Any]) -> str:
+    """The result as two tables."""
+    lines = [
+        "| network | parameters | backprop | kept for backward (GiB) | whole step (GiB) |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in result["rows"].items():
+        for r in found:
+            numbers = f"{r['kept_gib']:.2f} | {r['step_gib']:.2f}"
+            lines.append(f"| {name} | {r['num_parameters'] / 1e6:.1f} M | {r['policy']} | {numbers} |")
+    if result["largest_iunet_blowup"]:
+        lines += ["", f"| backprop | largest iUNet in {result['limit_gib']:g} GiB |", "|---|---|"]
+        lines += [f"| {policy} | iUNet-{blowup} |" for policy, blowup in result["largest_iunet_blowup"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument(
+        "--limit-gib", type=float, default=24.0, help="memory of the card that the largest iUNet must fit"
+    )
+    parser.add_argument("--output", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    result = measure(arguments.rows, arguments.limit_gib)
+    write_text(arguments.output, json.dumps(result, indent=2) + "\n")
+    print(as_markdown(result))
+
+
+if __name__ == "__main__":
+    main()

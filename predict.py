@@ -1,0 +1,103 @@
+"""Predict label maps: ``python predict.py ckpt=<run folder or checkpoint> output=<folder> [key=value ...]``.
+
+Writes one NIfTI file per case of the datamodule's prediction set, in the place and orientation of its scan. The
+configuration is the one of the run that wrote the checkpoint; further arguments change it, for example
+``datamodule.predict_dir=<folder of cases>``, ``trainer=gpu`` or ``task.overlap=0.5``. A run folder means its best
+checkpoint. Cases that the folder has already are left alone, so that an interrupted prediction goes on where it
+stopped; ``overwrite=true`` predicts them again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
+from src.utils.saved_run import rebuild, saved_run, single_argument
+
+if TYPE_CHECKING:
+    from src.utils.build import Run
+
+OWN_ARGUMENTS = ("output=", "overwrite=")
+
+
+def predict(config: DictConfig, checkpoint: Path, overwrite: bool = False) -> int:
+    """Write the label maps into ``config.run_dir`` and return how many this process wrote.
+
+    Raises:
+        ValueError: for a configuration, a checkpoint or cases that cannot work, and for a folder with label maps of
+            another checkpoint.
+    """
+    run = rebuild(config, checkpoint)
+    from src.callbacks.prediction_writer import PredictionWriter
+
+    if not hasattr(run.datamodule, "save_prediction"):
+        raise ValueError(f"expected a run on data that label maps belong to, got {type(run.datamodule).__name__}")
+    writer = PredictionWriter(Path(config.run_dir), _origin(config, checkpoint), overwrite)
+    run.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+    if not overwrite:
+        _leave_out_what_is_there(run, writer.folder)
+    run.trainer.predict(
+        run.task, run.datamodule, ckpt_path=str(checkpoint), weights_only=True, return_predictions=False
+    )
+    print(f"{writer.num_written} label maps written to {writer.folder}")
+    return writer.num_written
+
+
+def _origin(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
+    """What decides about a label map, besides its scan."""
+    from src.utils.checkpoints import read_checkpoint
+
+    origin = {"checkpoint": str(checkpoint.resolve()), "steps": read_checkpoint(checkpoint)["global_step"]}
+    return origin | {key: value for key, value in config.task.items() if key in ("overlap", "blending")}
+
+
+def _leave_out_what_is_there(run: Run, folder: Path) -> None:
+    from src.callbacks.prediction_writer import only_missing
+
+    datamodule: Any = run.datamodule
+    loader = datamodule.predict_dataloader
+
+    def missing() -> Any:
+        cases = loader()
+        rest: Any = only_missing(cases, datamodule.case_name, folder)
+        total, left = len(cases.dataset), len(rest.dataset)
+        if left < total and run.trainer.is_global_zero:
+            print(f"{total - left} of {total} cases are in {folder} already (overwrite=true replaces them)")
+        return rest
+
+    # Hides the method: Lightning asks the datamodule once the data are prepared.
+    datamodule.predict_dataloader = missing
+
+
+def load(arguments: list[str]) -> tuple[DictConfig, Path, bool]:
+    """Return the configuration, the checkpoint and whether to overwrite, as the command line asks for.
+
+    Raises:
+        ConfigError: for arguments that do not fit, naming the nearest key.
+        ValueError: if there is no such checkpoint.
+    """
+    output = single_argument(arguments, "output", "<folder>")
+    overwrite = [a.partition("=")[2].lower() for a in arguments if a.startswith("overwrite=")]
+    if overwrite not in ([], ["true"], ["false"]):
+        raise ConfigError(f"expected overwrite=true or overwrite=false, got overwrite={' '.join(overwrite)}")
+    config, path = saved_run([a for a in arguments if not a.startswith(OWN_ARGUMENTS)], "predictions")
+    config.run_dir = output
+    return config, path, overwrite == ["true"]
+
+
+def main() -> None:
+    """Run the command line."""
+    arguments = sys.argv[1:]
+    if not arguments or set(arguments) & {"-h", "--help"}:
+        print(__doc__)
+        return
+    with user_errors(full_traceback_wanted(arguments)):
+        predict(*load(arguments))
+
+
+if __name__ == "__main__":
+    main()

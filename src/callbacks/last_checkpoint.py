@@ -1,0 +1,85 @@
+"""The checkpoint that a run can go on from, whatever happens to it."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+
+
+def last_checkpoint(run_dir: str | Path) -> Path:
+    """Return where a run keeps it."""
+    return Path(run_dir) / "checkpoints" / "last.ckpt"
+
+
+def between_updates(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether no gradients of earlier batches wait for an update after this batch; no checkpoint would keep them."""
+    return trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
+def _validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
+    counted = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
+    return trainer.is_last_batch or (counted + 1) % (trainer.val_check_batch or math.inf) == 0
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes ``checkpoints/last.ckpt`` at the end of every epoch, and within long epochs at an interval.
+
+    A process that is killed at any moment loses what it did since. (Lightning's ModelCheckpoint also writes after the
+    last batch of an epoch, and Lightning goes on from there without that epoch's validation.)
+
+    Args:
+        run_dir: the run folder.
+        every_n_minutes: interval within an epoch in minutes; None: none.
+        every_n_steps: interval within an epoch in optimizer steps; None: none.
+
+    Raises:
+        ValueError: if an interval is not positive.
+    """
+
+    def __init__(self, run_dir: str, every_n_minutes: float | None = None, every_n_steps: int | None = None) -> None:
+        for name, value in {"every_n_minutes": every_n_minutes, "every_n_steps": every_n_steps}.items():
+            if value is not None and value <= 0:
+                raise ValueError(f"expected a positive callbacks.last.{name} or null, got {value}")
+        self.path = last_checkpoint(run_dir)
+        self.every_n_minutes = every_n_minutes
+        self.every_n_steps = every_n_steps
+        self._written = time.monotonic()
+        self._step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._written = time.monotonic()
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write, if it is time and no validation comes first."""
+        if (
+            between_updates(trainer, batch_idx)
+            and not _validation_follows(trainer, batch_idx)
+            and self._is_due(trainer)
+        ):
+            self._write(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write; the validation of this epoch is over."""
+        self._write(trainer)
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        if self.every_n_steps is not None and trainer.global_step - self._step >= self.every_n_steps:
+            return True
+        if self.every_n_minutes is None:
+            return False
+        # The processes write together, and their clocks differ.
+        return trainer.strategy.broadcast(time.monotonic() - self._written >= 60 * self.every_n_minutes)
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self.path, weights_only=False)  # the optimizer too
+        self._written = time.monotonic()
+        self._step = trainer.global_step

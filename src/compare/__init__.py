@@ -1,0 +1,1 @@
+"""Runs side by side: read what they left behind, and write one page."""

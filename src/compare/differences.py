@@ -1,0 +1,58 @@
+"""In what the configurations and the machines of runs differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from src.compare.runs import Run
+
+# Where a run writes and went on from: different by nature.
+PLACES = ("run_dir", "resume")
+MACHINE = ("hardware", "versions")
+
+
+def differences(runs: Sequence[Run]) -> list[tuple[str, list[str | None]]]:
+    """Return each dotted key whose value is not the same in all runs, with its value per run; None where it is absent.
+
+    Keys of the configuration come first, then ``hardware.`` and ``versions.``, which times and memory depend on; an
+    unfinished run has not told these, which is no difference. A run's own folder inside a value is written
+    ``<run_dir>``.
+    """
+    flat = [_settings(run) for run in runs]
+    keys = sorted(dict.fromkeys(key for settings in flat for key in settings), key=_is_of_machine)
+    rows = [(key, [settings.get(key) for settings in flat]) for key in keys]
+    return [(key, values) for key, values in rows if len(set(values) - _unknown(key)) > 1]
+
+
+def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by dotted key; a list is a leaf, and so is an empty mapping."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _is_of_machine(key: str) -> bool:
+    return key.startswith(tuple(f"{name}." for name in MACHINE))
+
+
+def _unknown(key: str) -> set[None]:
+    return {None} if _is_of_machine(key) else set()
+
+
+def _settings(run: Run) -> dict[str, str]:
+    config = {key: value for key, value in run.config.items() if key not in PLACES}
+    machine = {key: run.summary[key] for key in MACHINE if run.summary.get(key)}
+    # A summary that was made smaller has lost run_dir, but not what refers to it.
+    folder = run.config.get("run_dir") or run.config.get("trainer", {}).get("default_root_dir")
+    return {key: _text(value, folder) for key, value in {**flatten(config), **flatten(machine)}.items()}
+
+
+def _text(value: Any, folder: str | None) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.replace(folder, "<run_dir>") if folder else text

@@ -1,0 +1,102 @@
+"""The page: data, style and script in one file that asks nothing of the network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from src.compare import pictures
+from src.compare.columns import columns_of, values_of
+from src.compare.differences import differences
+from src.compare.history import thin
+from src.compare.runs import Run
+from src.compare.sources import Sources
+
+ASSETS = Path(__file__).parent / "assets"
+# In this order: later ones use what earlier ones define.
+SCRIPTS = ("base", "state", "plot", "runs", "differences", "curves", "pictures", "tradeoff", "main")
+MAX_POINTS = 2000
+
+
+def build_page(sources: Sources, images: str = "all") -> str:
+    """Return the page of these runs as HTML; what cannot be shown is added to ``sources.notes``.
+
+    Args:
+        sources: at least one run.
+        images: which pictures are embedded: ``all``, ``test`` or ``none``.
+    """
+    script = "\n".join((ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    script = f'(() => {{\n"use strict";\n{script}\n}})();\n'
+    style = (ASSETS / "style.css").read_text(encoding="utf-8")
+    parts = {
+        "title": html.escape(_title(sources)),
+        # The hashes allow these two blocks and nothing that the data may smuggle in.
+        "policy": f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'",
+        "style": style,
+        "data": script_safe(page_data(sources, images)),
+        "script": script,
+    }
+    template = (ASSETS / "page.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match.group(1)], template)
+
+
+def page_data(sources: Sources, images: str) -> dict[str, Any]:
+    """Return what the script of the page shows, as plain containers."""
+    runs = list(sources.runs.values())
+    # A picture takes some 30 ms, hundreds of them a while.
+    console = Console(stderr=True)
+    named = track(sources.runs.items(), "Reading pictures", console=console, disable=not console.is_terminal)
+    shown = [_run_data(name, run, images, sources.notes) for name, run in named]
+    figures = sources.figures if images != "none" else {}
+    uris = {name: pictures.data_uri_or_note(path, sources.notes) for name, path in figures.items()}
+    return {
+        "title": _title(sources),
+        "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "runs": shown,
+        "columns": [column._asdict() for column in columns_of(runs)],
+        "differences": [{"key": key, "values": values} for key, values in differences(runs)],
+        "figures": [[name, uri] for name, uri in uris.items() if uri],
+        "maxEpochs": pictures.MAX_EPOCHS,
+        "images": images,
+        "notes": sources.notes,
+    }
+
+
+def script_safe(data: Any) -> str:
+    """Return ``data`` as JSON that can stand inside a script element: no ``<`` can end it."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _run_data(name: str, run: Run, images: str, notes: list[str]) -> dict[str, Any]:
+    # A test is one point, and stands in the table.
+    curves = {m: thin(points, MAX_POINTS) for m, points in run.history.items() if not m.startswith("test/")}
+    return {
+        "name": name,
+        "path": str(run.path),
+        "finished": run.finished,
+        "commit": run.summary.get("git_commit"),
+        "memoryKind": run.summary.get("peak_memory_kind"),
+        "values": values_of(run),
+        "curves": curves,
+        "pictures": pictures.embed(run, images, notes),
+        "seriesLengths": {key: len(series) for key, series in run.pictures.items()},
+    }
+
+
+def _title(sources: Sources) -> str:
+    experiments = sorted({str(run.summary["experiment"]) for run in sources.runs.values()})
+    count = len(sources.runs)
+    return f"{', '.join(experiments)}: {count} run{'s' if count != 1 else ''}"
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

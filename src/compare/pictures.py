@@ -1,0 +1,82 @@
+"""Pictures as data URIs, few and small enough for a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from src.compare.runs import Run, Series
+
+CHOICES = ("none", "test", "all")
+# A triptych of volumes takes some 20 kB: 20 runs with 2 series of 12 epochs come to 10 MB.
+MAX_EPOCHS = 12
+MAX_SIDE = 1200
+
+Frames = list[tuple[int | None, str]]
+
+
+def embed(run: Run, choice: str, notes: list[str]) -> dict[str, Frames]:
+    """Return the run's pictures by name, each as (epoch, data URI) in the order of the epochs.
+
+    Args:
+        run: whose pictures.
+        choice: ``all``, ``test`` (those that are made once, after the training), or ``none``.
+        notes: gets a line for each picture that is damaged, and left out.
+    """
+    if choice == "none":
+        return {}
+    found: dict[str, Frames] = {}
+    for name, series in run.pictures.items():
+        if choice == "test" and None not in series:
+            continue
+        for epoch in choose_epochs(series):
+            uri = data_uri_or_note(series[epoch], notes)
+            if uri is not None:
+                found.setdefault(name, []).append((epoch, uri))
+    return found
+
+
+def data_uri_or_note(path: Path, notes: list[str]) -> str | None:
+    """Return the data URI, or None and a note that says what is wrong with the file."""
+    try:
+        return data_uri(path)
+    except ValueError as error:
+        notes.append(f"left out: {error}")
+        return None
+
+
+def choose_epochs(series: Series | Mapping[int, Path], limit: int = MAX_EPOCHS) -> list[int | None]:
+    """Return at most ``limit`` epochs of a series, evenly spread, the first and the last among them."""
+    epochs: Sequence[int | None] = sorted(series, key=lambda epoch: -1 if epoch is None else epoch)
+    if len(epochs) <= limit:
+        return list(epochs)
+    return [epochs[round(i * (len(epochs) - 1) / (limit - 1))] for i in range(limit)]
+
+
+def data_uri(path: Path) -> str:
+    """Return a picture as a data URI: its own bytes or lossless WebP, whichever is smaller.
+
+    Only a picture with a side above ``MAX_SIDE`` pixels is scaled down.
+
+    Raises:
+        ValueError: if it is not a picture.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            is_large = max(image.size) > MAX_SIDE
+            picture = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"expected a picture, got {str(path)!r}: {error}") from error
+    if is_large:
+        picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="WEBP", lossless=True)
+    kind, content = "webp", buffer.getvalue()
+    if not is_large and path.stat().st_size <= len(content):
+        kind, content = "png", path.read_bytes()
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

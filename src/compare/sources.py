@@ -1,0 +1,100 @@
+"""Which runs a command line means."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from src.compare.runs import Run, is_run_folder, read_result, read_run
+
+
+@dataclass
+class Sources:
+    """What was found.
+
+    Attributes:
+        runs: by a name that is unique among them.
+        figures: pictures of a whole table, by name.
+        notes: what was left out and why, for people.
+    """
+
+    runs: dict[str, Run] = field(default_factory=dict)
+    figures: dict[str, Path] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_sources(arguments: Sequence[str]) -> Sources:
+    """Return the runs that ``arguments`` name: run folders, summaries, folders of runs, ``experiments/<key>``.
+
+    A run that is named itself must be readable. Among those of a folder, one that is not is noted and left out.
+
+    Raises:
+        ValueError: naming the argument that has no run, or the file that cannot be read.
+    """
+    found = Sources()
+    runs: dict[Path, Run] = {}
+    for argument in arguments:
+        for run in _runs_of(Path(argument), found):
+            runs.setdefault(run.path.resolve(), run)
+    found.runs = dict(zip(short_names([run.path for run in runs.values()]), runs.values(), strict=True))
+    return found
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of the paths that tell all of them apart; ``results`` and suffixes say nothing."""
+    parts = [_telling_parts(path.resolve()) for path in paths]
+    for depth in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(p[-depth:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
+
+
+def _telling_parts(path: Path) -> list[str]:
+    # A folder's name may have a point as well: lr=0.01.
+    name = path.stem if path.suffix in (".json", ".png") else path.name
+    return [part for part in (*path.parts[:-1], name) if part != "results"]
+
+
+def _runs_of(path: Path, found: Sources) -> list[Run]:
+    if path.is_file():
+        return [read_result(path)]
+    if is_run_folder(path):
+        return [read_run(path)]
+    if path.is_dir():
+        folders = sorted(_run_folders(path))
+        if folders:
+            return _readable(read_run, folders, path, found)
+        found.figures.update(_figures(path))
+        return _readable(read_result, sorted(path.rglob("*.json")), path, found)
+    raise ValueError(
+        f"expected a run folder with summary.json, a folder of runs or experiments/<key>, got {str(path)!r}"
+    )
+
+
+def _figures(table: Path) -> dict[str, Path]:
+    paths = sorted(table.rglob("*.png"))
+    return {f"{table.name}: {name}": path for name, path in zip(short_names(paths), paths, strict=True)}
+
+
+def _readable(read: Callable[[Path], Run], paths: Sequence[Path], source: Path, found: Sources) -> list[Run]:
+    runs = []
+    for path in paths:
+        try:
+            runs.append(read(path))
+        except ValueError as error:
+            found.notes.append(f"left out: {error}")
+    if not runs:
+        reasons = "".join(f"; {note}" for note in found.notes)
+        raise ValueError(f"expected a run folder with summary.json, got {str(source)!r} without any run{reasons}")
+    return runs
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    for directory, names, _ in os.walk(folder):
+        if is_run_folder(Path(directory)):
+            # What lies inside belongs to this run: its checkpoints, and tests of it that were made later.
+            names.clear()
+            yield Path(directory)

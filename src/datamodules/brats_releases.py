@@ -1,0 +1,94 @@
+"""What differs between the releases of BraTS: file names, label values, regions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+# The order of a volume's channels, in every release: native T1, T1 with contrast agent, T2, FLAIR.
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+
+# The classes in memory, in every release.
+BACKGROUND, NCR, ED, ET, RC = range(5)
+CLASS_NAMES = ("background", "NCR", "ED", "ET", "RC")
+
+# Each region is a union of classes: ET ⊂ TC ⊂ WT. The resection cavity is in none of them.
+REGIONS: Mapping[str, tuple[int, ...]] = MappingProxyType({"ET": (ET,), "WT": (NCR, ED, ET), "TC": (NCR, ET)})
+
+
+@dataclass(frozen=True)
+class Release:
+    """One year's data set.
+
+    Args:
+        name: the year.
+        separator, suffixes: a modality's file is ``<case><separator><suffix>.nii[.gz]``, the truth's has "seg".
+        example: of a case's name.
+        label_values: the value in the truth's file of each class in memory.
+        regions: what is scored, as unions of classes.
+        renamed: files with another name than the rest, by the name that they should have, both without ending.
+    """
+
+    name: str
+    separator: str
+    suffixes: Mapping[str, str]
+    example: str
+    label_values: Mapping[int, int]
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: REGIONS)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def stem(self, case: str, modality: str) -> str:
+        """Return the name, without ending, of a case's file of a modality or of the truth, "seg"."""
+        return f"{case}{self.separator}{self.suffixes.get(modality, modality)}"
+
+    @property
+    def layout(self) -> str:
+        """One file's name, to show."""
+        return f"{self.example}/{self.stem(self.example, MODALITIES[0])}.nii[.gz]"
+
+
+UNDERSCORED = {name: name for name in MODALITIES}
+HYPHENATED = dict(zip(MODALITIES, ("t1n", "t1c", "t2w", "t2f"), strict=True))
+# Menze et al. (2015), Bakas et al. (2018): 1 necrosis and non-enhancing core, 2 edema, 4 enhancing tumour; no 3.
+WITHOUT_THREE = {BACKGROUND: 0, NCR: 1, ED: 2, ET: 4}
+# Since 2023 enhancing tumour is 3. In 2024, after treatment: 1 NETC, 2 SNFH, 3 ET, 4 resection cavity.
+CONSECUTIVE = {BACKGROUND: 0, NCR: 1, ED: 2, ET: 3}
+
+RELEASES = {
+    release.name: release
+    for release in (
+        Release("2017", "_", UNDERSCORED, "Brats17_TCIA_105_1", WITHOUT_THREE),
+        Release("2018", "_", UNDERSCORED, "Brats18_TCIA01_131_1", WITHOUT_THREE),
+        Release("2019", "_", UNDERSCORED, "BraTS19_TCIA01_131_1", WITHOUT_THREE),
+        Release(
+            "2020",
+            "_",
+            UNDERSCORED,
+            "BraTS20_Training_001",
+            WITHOUT_THREE,
+            renamed={"BraTS20_Training_355_seg": "W39_1998.09.19_Segm"},
+        ),
+        Release("2021", "_", UNDERSCORED, "BraTS2021_00000", WITHOUT_THREE),
+        Release("2023", "-", HYPHENATED, "BraTS-GLI-00000-000", CONSECUTIVE),
+        Release(
+            "2024",
+            "-",
+            HYPHENATED,
+            "BraTS-GLI-00005-100",
+            {**CONSECUTIVE, RC: 4},
+            regions=MappingProxyType({**REGIONS, "RC": (RC,)}),
+        ),
+    )
+}
+
+
+def find_release(name: str | int) -> Release:
+    """Return a release by its year.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if str(name) not in RELEASES:
+        raise ValueError(f"expected release as one of {', '.join(RELEASES)}, got {name!r}")
+    return RELEASES[str(name)]

@@ -1,0 +1,69 @@
+"""Which cases are for training, validation and test: drawn once and kept in a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from src.utils.files import write_text
+
+SPLITS = ("train", "val", "test")
+
+Split = dict[str, list[str]]
+
+
+def draw_split(names: Sequence[str], val_fraction: float, test_fraction: float, seed: int) -> Split:
+    """Return a random partition of the cases; with a ``test_fraction`` of 0, "test" has the cases of "val".
+
+    Raises:
+        ValueError: if no case would be left for training.
+    """
+    num_val = max(1, round(val_fraction * len(names)))
+    num_test = max(1, round(test_fraction * len(names))) if test_fraction > 0 else 0
+    if num_val + num_test >= len(names):
+        raise ValueError(
+            f"expected more than {num_val + num_test} labelled cases, for val_fraction={val_fraction} and "
+            f"test_fraction={test_fraction}, got {len(names)}"
+        )
+    order = np.random.default_rng(seed).permutation(sorted(names)).tolist()
+    held_out = sorted(order[:num_val])
+    test = sorted(order[num_val : num_val + num_test]) if num_test else held_out
+    return {"train": sorted(order[num_val + num_test :]), "val": held_out, "test": test}
+
+
+def write_split(path: Path, split: Split) -> None:
+    """Write a split as JSON: one list of cases each for "train", "val" and "test"."""
+    write_text(path, json.dumps(split, indent=2))
+
+
+def read_split(path: Path, names: Sequence[str]) -> Split:
+    """Read a split, whoever wrote it.
+
+    Args:
+        path: of the file.
+        names: of the labelled cases.
+
+    Raises:
+        ValueError: if it is no split, has no cases for some part, has cases that are not among the names, or trains
+            with cases that it validates or tests with.
+    """
+    try:
+        content = json.loads(path.read_text())
+        split = {part: [str(name) for name in content[part]] for part in SPLITS}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"expected a JSON file with lists of cases {', '.join(SPLITS)}, got {path}: {error}"
+        ) from error
+    for part in SPLITS:
+        if not split[part]:
+            raise ValueError(f"expected cases in {part} of {path}, got none")
+    unknown = sorted({name for part in SPLITS for name in split[part]} - set(names))
+    if unknown:
+        raise ValueError(f"expected labelled cases of the data in {path}, got {', '.join(unknown)}")
+    leaked = sorted(set(split["train"]) & {*split["val"], *split["test"]})
+    if leaked:
+        raise ValueError(f"expected training cases apart from val and test in {path}, got in both: {', '.join(leaked)}")
+    return split

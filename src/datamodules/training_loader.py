@@ -1,0 +1,117 @@
+"""Training batches in an order that neither an interruption nor the number of workers changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from src.utils.random_stream import own_stream
+
+
+class EpochSampler(DistributedSampler):
+    """Draws the samples of an epoch: pairs of an index and a seed for the sample's own random numbers.
+
+    Order and seeds are functions of the run's seed and the epoch. Of R processes, number r takes every R-th pair from
+    the r-th one on, so that R processes with batches of b see what one process sees with batches of R·b. (Lightning
+    leaves a loader with a DistributedSampler as it is; with one process it is a plain sampler.)
+
+    Args:
+        dataset: what is drawn from.
+        seed: of the run.
+        num_replicas, rank: R and r.
+
+    Attributes:
+        start: how many of its pairs this process has behind it; the next iteration begins after them.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int, num_replicas: int = 1, rank: int = 0) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, seed=seed)
+        self.start = 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield the pairs of the epoch, then turn to the next one; Lightning says itself which epoch it is."""
+        size = len(self.dataset)  # type: ignore[arg-type]
+        (entropy,) = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(entropy))
+        order = torch.randperm(size, generator=generator)
+        seeds = torch.randint(2**63 - 1, (size,), generator=generator)
+        # Every process has the same number: the first samples stand in for those that the last batch lacks.
+        order = order.repeat(math.ceil(self.total_size / size))[: self.total_size]
+        mine = order[self.rank :: self.num_replicas][self.start :]
+        self.epoch += 1
+        yield from zip(mine.tolist(), seeds[mine].tolist(), strict=True)
+
+
+class Seeded(Dataset):
+    """A data set whose items draw from streams of their own, torch's generator being seeded for each.
+
+    Args:
+        dataset: takes an index, or whole batches of them by ``__getitems__``; a batch then has one stream.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, pair: tuple[int, int]) -> Any:
+        index, seed = pair
+        with own_stream(seed, torch.device("cpu")):
+            return self.dataset[index]
+
+    def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> Any:
+        """Return a whole batch, which torch's DataLoader asks for by this name."""
+        if not hasattr(self.dataset, "__getitems__"):
+            return [self[pair] for pair in pairs]
+        with own_stream(pairs[0][1], torch.device("cpu")):
+            return self.dataset.__getitems__([index for index, _ in pairs])
+
+
+class TrainingLoader(DataLoader):
+    """The shuffled batches of a training set; a run that goes on in the middle of an epoch gets the rest of it.
+
+    Args:
+        dataset: its random numbers come from torch's generator.
+        trainer: says how far the epoch is and which part of it is this process's; None: alone, from the beginning.
+        settings: further arguments of DataLoader.
+    """
+
+    def __init__(self, dataset: Dataset, trainer: pl.Trainer | None, **settings: Any) -> None:
+        self._trainer = trainer
+        processes = (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
+        super().__init__(
+            Seeded(dataset),
+            sampler=EpochSampler(dataset, torch.initial_seed(), *processes),
+            generator=own_generator(),
+            **settings,
+        )
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Yield the batches from the trainer's position on.
+
+        Nothing is drawn before the first batch is asked for: Lightning makes the iterator of a resumed epoch before it
+        has said which epoch it is.
+        """
+        batches_done = self._trainer.fit_loop.batch_idx + 1 if self._trainer is not None else 0
+        assert isinstance(self.sampler, EpochSampler) and self.batch_size is not None
+        self.sampler.start = batches_done * self.batch_size
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: seed, epoch and position are in the checkpoint. Lightning takes this for "can go on"."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Accept what `state_dict` returned."""
+
+
+def own_generator() -> torch.Generator:
+    """Return a generator for a DataLoader, which otherwise draws the seed of its workers from the training's stream."""
+    return torch.Generator()

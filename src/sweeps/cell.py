@@ -1,0 +1,106 @@
+"""A cell of a sweep: its arguments, its files, how far it has come."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.sweeps.command import command_line
+from src.sweeps.identity import Identify, is_execution_key
+from src.sweeps.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    Attributes:
+        sweep: which it belongs to.
+        parameters: the values of the sweep's parameters.
+        overrides: further arguments.
+        name: the values that vary, readable.
+        digest: of everything that can change the result.
+        parent: folder of the run folder.
+    """
+
+    sweep: Sweep
+    parameters: dict[str, Any]
+    overrides: tuple[str, ...]
+    name: str
+    digest: str
+    parent: Path
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.parent / f"{self.name}_{self.digest}"
+
+    @property
+    def log(self) -> Path:
+        """What the run printed, over all attempts."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def lock(self) -> Path:
+        """Locked while the run's process lives."""
+        return self.folder.with_name(f"{self.folder.name}.lock")
+
+    @property
+    def summary_path(self) -> Path:
+        """The file that a finished run leaves."""
+        return self.folder / "summary.json"
+
+    def is_finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.summary_path.is_file()
+
+    def can_be_resumed(self) -> bool:
+        """Whether an interrupted run left a checkpoint."""
+        return (self.folder / "checkpoints" / "last.ckpt").is_file()
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the finished run came to."""
+        return json.loads(self.summary_path.read_text())
+
+    def command(self) -> list[str]:
+        """Return the command line of a new run."""
+        return command_line(self.sweep, self.parameters, [*self.overrides, f"run_dir={self.folder}"])
+
+    def resume_command(self) -> list[str]:
+        """Return the command line that goes on with an interrupted run, which knows its own configuration."""
+        kept = [override for override in self.overrides if is_execution_key(override.partition("=")[0])]
+        return command_line(self.sweep, {"resume": str(self.folder)}, kept)
+
+
+def make_cell(
+    sweep: Sweep, parameters: dict[str, Any], overrides: Sequence[str], identify: Identify, parent: Path
+) -> Cell:
+    """Return the cell with these parameters.
+
+    Raises:
+        ConfigError: if ``identify`` refuses its arguments.
+    """
+    arguments = [f"{name}={value}" for name, value in parameters.items()]
+    return Cell(
+        sweep=sweep,
+        parameters=parameters,
+        overrides=tuple(overrides),
+        name=cell_name(sweep, parameters),
+        digest=identify([*arguments, *overrides]),
+        parent=parent,
+    )
+
+
+def cell_name(sweep: Sweep, parameters: dict[str, Any]) -> str:
+    """Return the parameters that vary as one readable word, such as ``blowup-8_depth-deep_model-unet_seed-0``."""
+    words = [f"{name.rpartition('.')[2]}-{_readable(parameters[name])}" for name in sweep.varied]
+    return "_".join(words) or "run"
+
+
+def _readable(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return re.sub(r"[^A-Za-z0-9.+-]+", "-", text).strip("-")

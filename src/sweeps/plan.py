@@ -1,0 +1,134 @@
+"""From a table's key and a command line to the cells that have to run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.sweeps.cell import Cell, make_cell
+from src.sweeps.grid import grid
+from src.sweeps.identity import (
+    Identify,
+    digest_of_arguments,
+    digest_of_composed,
+    digest_of_config,
+    is_execution_key,
+)
+from src.sweeps.sweep import Sweep, read_sweep, with_overrides
+from src.utils.errors import ConfigError
+from src.utils.suggestions import did_you_mean
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = ROOT / "experiments"
+OUTPUTS = Path("outputs") / "reproduce"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the command line asks for.
+
+    Attributes:
+        key: the folder of the table under ``experiments/``.
+        sweep: with the values of the command line.
+        overrides: the arguments that every cell gets besides.
+        scale: the value of ``scale``.
+        changes: whatever makes these results others than the sweep file's own at this scale.
+    """
+
+    key: str
+    sweep: Sweep
+    overrides: tuple[str, ...]
+    scale: str
+    changes: tuple[str, ...]
+
+    @property
+    def variant(self) -> str:
+        """Scale and changes as one word."""
+        return "_".join([self.scale, *(re.sub(r"[^A-Za-z0-9.]+", "-", change).strip("-") for change in self.changes)])
+
+    @property
+    def command(self) -> str:
+        """The command line that makes the whole table, wherever the data are."""
+        scale = [f"scale={self.scale}"] if "scale" in self.sweep.parameters else []
+        return shlex.join(["python", "reproduce.py", self.key, *scale, *self.changes])
+
+    @property
+    def identify(self) -> Identify:
+        """From a cell's arguments to its digest."""
+        return digest_of_composed if self.sweep.program == "train.py" else digest_of_arguments
+
+    def parent(self, outputs: Path = OUTPUTS) -> Path:
+        """The folder of the run folders."""
+        return outputs / self.key / self.scale
+
+    def cells(self, outputs: Path = OUTPUTS) -> list[Cell]:
+        """Return the cells of a grid.
+
+        Raises:
+            ConfigError: if the arguments of one do not compose.
+        """
+        return [
+            make_cell(self.sweep, parameters, self.overrides, self.identify, self.parent(outputs))
+            for parameters in grid(self.sweep)
+        ]
+
+
+def table_keys(experiments: Path) -> list[str]:
+    """Return the folders under ``experiments/`` that have a sweep."""
+    return sorted(path.parent.name for path in experiments.glob("*/sweep.yaml"))
+
+
+def make_plan(experiments: Path, key: str, arguments: Sequence[str], name: str = "sweep") -> Plan:
+    """Return what ``python reproduce.py <key> <arguments>`` means.
+
+    Args:
+        experiments: where the folders of the tables are.
+        key: the folder of the table.
+        arguments: Hydra overrides.
+        name: the sweep file in that folder, without its ending.
+
+    Raises:
+        ConfigError: for an unknown key, a file that is no sweep, or arguments that are no overrides.
+    """
+    keys = table_keys(experiments)
+    if key not in keys:
+        raise ConfigError(f"expected a table, got {key!r}{did_you_mean(key, keys)}")
+    file = read_sweep(experiments / key / f"{name}.yaml")
+    sweep, overrides = with_overrides(file, list(arguments))
+    scale = str(sweep.parameters.get("scale", {}).get("value", "default"))
+    replaced = [
+        f"{parameter}={spec.get('value', spec.get('values'))}"
+        for parameter, spec in sweep.parameters.items()
+        if parameter not in (*file.varied, "scale") and spec != file.parameters[parameter]
+    ]
+    changes = [*replaced, *(o for o in overrides if not is_execution_key(o.lstrip("+~").partition("=")[0]))]
+    return Plan(key, sweep, tuple(overrides), scale, tuple(sorted(changes)))
+
+
+def adopt(cells: Iterable[Cell], folders: Iterable[Path]) -> list[Cell]:
+    """Take over finished runs that another program started, such as W&B's agent or a SLURM job; return their cells.
+
+    A run is a cell's if its configuration is the cell's, wherever it wrote its files.
+
+    Raises:
+        ConfigError: for a folder that does not exist.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"expected a folder of runs, got {str(folder)!r}")
+        for path in sorted(folder.rglob("summary.json")):
+            summary = json.loads(path.read_text())
+            found[digest_of_config({**summary["config"], "run_dir": summary["run_dir"]})] = path
+    taken = [cell for cell in cells if cell.digest in found and not cell.is_finished()]
+    for cell in taken:
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        partial = cell.summary_path.with_suffix(".part")
+        shutil.copy2(found[cell.digest], partial)
+        partial.replace(cell.summary_path)
+    return taken

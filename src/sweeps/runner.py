@@ -1,0 +1,171 @@
+"""Running cells side by side."""
+
+from __future__ import annotations
+
+import enum
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from src.sweeps.cell import Cell
+from src.sweeps.process import CellProcess, start
+
+# How often a cell that another process runs is looked at again.
+RETRY_S = 2.0
+
+
+class State(enum.Enum):
+    """What became of a cell."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    SKIPPED = "finished before"
+    ELSEWHERE = "runs elsewhere"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass
+class Entry:
+    """A cell and how it stands.
+
+    Attributes:
+        cell: which.
+        state: how it stands.
+        seconds: how long it has run, or ran, in this session.
+        resumed: whether it went on from a checkpoint.
+        exit_code: of its process, once that ended.
+    """
+
+    cell: Cell
+    state: State = State.WAITING
+    seconds: float = 0.0
+    resumed: bool = False
+    exit_code: int | None = None
+
+
+class Runner:
+    """Runs cells, ``jobs`` at a time.
+
+    Args:
+        cells: in their order; the next one is asked for when there is a free place.
+        jobs: how many run at once.
+        environment: of their processes.
+        fail_fast: stop all others when one fails.
+        on_change: called with an entry when its state changes.
+        on_tick: called with all entries in between.
+        poll_s: seconds between two looks at the processes.
+        grace_s: seconds that a cell has to save its checkpoint before it is killed.
+
+    Attributes:
+        entries: of the cells so far, in their order.
+    """
+
+    def __init__(
+        self,
+        cells: Iterator[Cell],
+        jobs: int,
+        environment: Mapping[str, str],
+        *,
+        fail_fast: bool = False,
+        on_change: Callable[[Entry], None] = lambda entry: None,
+        on_tick: Callable[[list[Entry]], None] = lambda entries: None,
+        poll_s: float = 0.2,
+        grace_s: float = 120.0,
+    ) -> None:
+        self.entries: list[Entry] = []
+        self._cells = cells
+        self._jobs = jobs
+        self._environment = environment
+        self._fail_fast = fail_fast
+        self._on_change = on_change
+        self._on_tick = on_tick
+        self._poll_s = poll_s
+        self._grace_s = grace_s
+        self._running: dict[int, CellProcess] = {}
+        self._elsewhere: dict[int, float] = {}
+
+    def run(self) -> list[Entry]:
+        """Run all cells; return their entries.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, once the running cells have saved their checkpoints.
+        """
+        try:
+            exhausted = False
+            while True:
+                self._look_at_processes()
+                if self._fail_fast and any(entry.state is State.FAILED for entry in self.entries):
+                    break
+                self._retry()
+                while not exhausted and len(self._running) < self._jobs:
+                    exhausted = not self._start_next()
+                if exhausted and not self._running and not self._elsewhere:
+                    break
+                self._on_tick(self.entries)
+                time.sleep(self._poll_s)
+        finally:
+            self._stop_all()
+        return self.entries
+
+    def _start_next(self) -> bool:
+        cell = next(self._cells, None)
+        if cell is None:
+            return False
+        self.entries.append(Entry(cell))
+        self._start(len(self.entries) - 1)
+        return True
+
+    def _start(self, index: int) -> None:
+        entry = self.entries[index]
+        self._elsewhere.pop(index, None)
+        if entry.cell.is_finished():
+            self._set(entry, State.SKIPPED)
+            return
+        process = start(entry.cell, self._environment)
+        if process is None:
+            self._elsewhere[index] = time.monotonic()
+            self._set(entry, State.ELSEWHERE)
+            return
+        self._running[index] = process
+        entry.resumed = process.resumed
+        self._set(entry, State.RUNNING)
+
+    def _set(self, entry: Entry, state: State) -> None:
+        if entry.state is not state:
+            entry.state = state
+            self._on_change(entry)
+
+    def _retry(self) -> None:
+        """Look again at the cells that other processes ran: they may be finished, or free after a crash."""
+        for index, looked in list(self._elsewhere.items()):
+            if len(self._running) < self._jobs and time.monotonic() - looked > RETRY_S:
+                self._start(index)
+
+    def _look_at_processes(self) -> None:
+        for index, process in list(self._running.items()):
+            entry = self.entries[index]
+            entry.seconds, entry.exit_code = process.seconds(), process.exit_code()
+            if entry.exit_code is not None:
+                del self._running[index]
+                finished = entry.exit_code == 0 and entry.cell.is_finished()
+                self._set(entry, State.FINISHED if finished else State.FAILED)
+
+    def _stop_all(self) -> None:
+        """Let the cells save their checkpoints; a second Ctrl-C kills them."""
+        for process in self._running.values():
+            process.stop()
+        deadline = time.monotonic() + self._grace_s
+        try:
+            for process in self._running.values():
+                process.wait(max(0.0, deadline - time.monotonic()))
+        finally:
+            for index, process in self._running.items():
+                process.stop(signal.SIGKILL)
+                process.wait(1.0)
+                entry = self.entries[index]
+                entry.seconds, entry.exit_code = process.seconds(), process.exit_code()
+                self._set(entry, State.FINISHED if entry.cell.is_finished() else State.STOPPED)
+            self._running.clear()

@@ -1,0 +1,129 @@
+"""Random and Bayesian search through Optuna, with the trials in a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.sweeps.cell import Cell, make_cell
+from src.sweeps.identity import Identify
+from src.sweeps.runner import Entry, State
+from src.sweeps.search_space import SearchSpace
+from src.sweeps.sweep import Sweep
+from src.utils.errors import ConfigError
+from src.utils.files import write_text
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+
+class Search:
+    """A search whose trials survive an interruption: those under way are gone on with, the finished ones are known.
+
+    ``method: random`` draws at random, ``method: bayes`` by the tree-structured Parzen estimator.
+
+    Args:
+        sweep: with ``method`` random or bayes and a metric.
+        count: number of trials in all, those of earlier sessions included; None: the sweep's ``run_cap``.
+        overrides: further arguments of every trial.
+        identify: from arguments to a digest.
+        folder: of the trials, and of ``search.journal``.
+
+    Raises:
+        ConfigError: for a sweep without metric, number of trials or a distribution that can be drawn.
+    """
+
+    def __init__(self, sweep: Sweep, count: int | None, overrides: list[str], identify: Identify, folder: Path) -> None:
+        if sweep.metric is None:
+            raise ConfigError("expected a metric that the search optimises, got none")
+        count = sweep.run_cap if count is None else count
+        if count is None or count < 1:
+            raise ConfigError(f"expected a positive number of trials (--count or run_cap), got {count}")
+        self.count = count
+        self.metric = sweep.metric
+        self._sweep, self._overrides, self._identify, self._folder = sweep, overrides, identify, folder
+        self._space = SearchSpace(sweep)
+        # Trials with the same parameters share a cell.
+        self._numbers: dict[str, list[int]] = defaultdict(list)
+        self.study = self._open_study()
+
+    def _open_study(self) -> Study:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        study = optuna.create_study(
+            study_name="search",
+            storage=JournalStorage(JournalFileBackend(str(self._folder / "search.journal"))),
+            direction=self.metric.goal,
+            load_if_exists=True,
+        )
+        if study.direction.name.lower() != self.metric.goal:
+            raise ConfigError(f"expected a search to {study.direction.name.lower()} as in {self._folder}, got another")
+        # A sampler with the same seed would draw in every session what the first one drew.
+        seed = len(study.trials)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.sampler = (
+                optuna.samplers.RandomSampler(seed=seed)
+                if self._sweep.method == "random"
+                # constant_liar: trials that run side by side keep away from each other.
+                else optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+            )
+        return study
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield the trials that have no result yet, those of an interrupted session first, then new ones."""
+        from optuna.trial import TrialState
+
+        for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
+            yield self._cell(trial.number, trial.params)
+        while len(self.study.trials) < self.count:
+            asked = self._space.ask(self.study)
+            yield self._cell(asked.number, asked.params)
+
+    def _cell(self, number: int, params: dict[str, Any]) -> Cell:
+        cell = make_cell(self._sweep, self._space.values(params), self._overrides, self._identify, self._folder)
+        self._numbers[cell.folder.name].append(number)
+        return cell
+
+    def tell(self, entry: Entry) -> None:
+        """Give Optuna the result of a cell that has ended; an interrupted one stays open for the next session."""
+        from optuna.trial import TrialState
+
+        numbers = self._numbers[entry.cell.folder.name]
+        if entry.state in (State.FINISHED, State.SKIPPED):
+            value = entry.cell.summary()["metrics"].get(self.metric.name)
+            if value is None:
+                known = ", ".join(sorted(entry.cell.summary()["metrics"]))
+                raise ConfigError(f"expected the metric {self.metric.name!r} in {entry.cell.folder}, got {known}")
+            for number in numbers:
+                self.study.tell(number, value, skip_if_finished=True)
+        elif entry.state is State.FAILED:
+            for number in numbers:
+                self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+
+    def ranking(self) -> list[tuple[float, dict[str, Any]]]:
+        """Return the value and the parameters of every finished trial, the best first."""
+        finished: list[FrozenTrial] = [trial for trial in self.study.trials if trial.value is not None]
+        ordered = sorted(finished, key=lambda trial: trial.value, reverse=self.metric.goal == "maximize")  # type: ignore[arg-type, return-value]
+        return [(float(trial.value or 0.0), self._space.values(trial.params)) for trial in ordered]
+
+    def write_ranking(self) -> Path:
+        """Write the ranking to ``trials.csv`` and return its path."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        names = self._space.names
+        writer.writerow([self.metric.name, *names])
+        writer.writerows([value, *(params[name] for name in names)] for value, params in self.ranking())
+        path = self._folder / "trials.csv"
+        write_text(path, text.getvalue())
+        return path

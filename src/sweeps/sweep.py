@@ -1,0 +1,160 @@
+"""A W&B sweep file, read without W&B's server."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Transformer
+from hydra.errors import OverrideParseException
+
+from src.utils.errors import ConfigError
+from src.utils.suggestions import did_you_mean
+
+METHODS = ("grid", "random", "bayes")
+# What a sweep file may say: the keys that reproduce.py follows, and those that only concern W&B's pages.
+KEYS = (
+    *("program", "method", "metric", "parameters", "command", "run_cap"),
+    *("name", "description", "project", "entity", "apiVersion", "kind"),
+)
+GOALS = ("minimize", "maximize")
+DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a search optimises: a metric of summary.json, and ``minimize`` or ``maximize``."""
+
+    name: str
+    goal: Literal["minimize", "maximize"] = "minimize"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep: which program, with which arguments.
+
+    Attributes:
+        program: the script that every cell runs.
+        method: ``grid``, ``random`` or ``bayes``.
+        parameters: W&B's specification (``value``, ``values``, ``min`` and ``max``, ``distribution``) by argument name.
+        command: W&B's template of the command line.
+        metric: what a search optimises; None for a grid without one.
+        run_cap: the number of trials of a search; None if the file does not say.
+        varied: the parameters with more than one value in the file; they name a cell.
+    """
+
+    program: str
+    method: str
+    parameters: dict[str, dict[str, Any]]
+    command: tuple[str, ...]
+    metric: Metric | None
+    run_cap: int | None
+    varied: tuple[str, ...]
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read a sweep file.
+
+    Raises:
+        ConfigError: for a file that is missing or no sweep, or that asks for what only W&B's server does.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"expected a sweep file, got {str(path)!r}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"expected a YAML file, got {str(path)!r}: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"expected a sweep in {path}, got {content!r}")
+    return _sweep(content, str(path))
+
+
+def _sweep(content: dict[str, Any], place: str) -> Sweep:
+    if "early_terminate" in content:
+        raise ConfigError(
+            f"expected no early_terminate in {place}: only W&B's server stops runs early, under `wandb agent`"
+        )
+    for key in content:
+        if key not in KEYS:
+            raise ConfigError(
+                f"expected a key of a sweep that can run locally in {place}, got {key!r}{did_you_mean(str(key), KEYS)}"
+            )
+    for key in ("program", "method", "parameters"):
+        if not content.get(key):
+            raise ConfigError(f"expected {key} in {place}, got none")
+    if content["method"] not in METHODS:
+        raise ConfigError(f"expected method to be one of {', '.join(METHODS)} in {place}, got {content['method']!r}")
+    parameters = content["parameters"]
+    for name, spec in parameters.items():
+        _check_parameter(name, spec, place)
+    return Sweep(
+        program=content["program"],
+        method=content["method"],
+        parameters=parameters,
+        command=tuple(map(str, content.get("command") or DEFAULT_COMMAND)),
+        metric=_metric(content.get("metric"), place),
+        run_cap=content.get("run_cap"),
+        varied=tuple(sorted(name for name, spec in parameters.items() if not _is_constant(spec))),
+    )
+
+
+def _check_parameter(name: str, spec: Any, place: str) -> None:
+    if not isinstance(spec, dict):
+        raise ConfigError(f"expected parameters.{name} to be like {{values: [1, 2]}} in {place}, got {spec!r}")
+    if "parameters" in spec:
+        raise ConfigError(f"expected dotted names ({name}.<key>) in place of nested parameters in {place}, got {name}")
+    if "value" not in spec and not spec.get("values") and "distribution" not in spec and not {"min", "max"} <= {*spec}:
+        raise ConfigError(f"expected parameters.{name} to have value, values, or min and max in {place}, got {spec}")
+
+
+def _is_constant(spec: dict[str, Any]) -> bool:
+    return "value" in spec
+
+
+def _metric(content: Any, place: str) -> Metric | None:
+    if content is None:
+        return None
+    if not isinstance(content, dict) or not content.get("name") or content.get("goal", GOALS[0]) not in GOALS:
+        raise ConfigError(f"expected metric {{name: ..., goal: {' | '.join(GOALS)}}} in {place}, got {content!r}")
+    return Metric(content["name"], content.get("goal", GOALS[0]))
+
+
+def with_overrides(sweep: Sweep, overrides: list[str]) -> tuple[Sweep, list[str]]:
+    """Return the sweep with the values that the command line gives its parameters, and all other overrides.
+
+    ``seed=0,1`` gives a parameter of the sweep two values, ``model=unet`` one; ``trainer.max_epochs=1``, which is no
+    parameter of the sweep, goes to every cell.
+
+    Raises:
+        ConfigError: for what is no ``key=value``, and for several values of what is no parameter.
+    """
+    parameters, others = dict(sweep.parameters), []
+    for override in _parse(overrides):
+        values = _values(override)
+        if override.key_or_group in parameters and not override.is_add() and not override.is_delete():
+            parameters[override.key_or_group] = {"value": values[0]} if len(values) == 1 else {"values": values}
+        elif len(values) > 1:
+            raise ConfigError(
+                f"expected one value for what is no parameter of the sweep, got {override.input_line!r}"
+                f"{did_you_mean(override.key_or_group, sweep.parameters)}"
+            )
+        else:
+            others.append(str(override.input_line))
+    return dataclasses.replace(sweep, parameters=parameters), others
+
+
+def _parse(overrides: list[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except OverrideParseException as error:
+        raise ConfigError(f"expected key=value, got {error.override!r}") from error
+
+
+def _values(override: Override) -> list[Any]:
+    if not override.is_sweep_override():
+        return [None if override.is_delete() else override.value()]
+    return list(override.sweep_iterator(transformer=Transformer.identity))

@@ -1,0 +1,67 @@
+"""A table beside the published one, as pairs of dots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from src.tables.numbers import heading
+from src.tables.table import Table
+
+
+def draw(table: Table) -> Figure:
+    """Draw one panel per metric: a line per row of the table, filled dots for our numbers, rings for the paper's."""
+    groups = _panels(table)
+    figure = Figure(figsize=(1.5 + 4.2 * len(groups), 2.0 + 0.42 * len(table.labels)), layout="constrained")
+    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    handles: dict[str, Any] = {}
+    for axes, columns in zip(panels, groups, strict=True):
+        _draw_panel(axes, table, columns)
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    panels[0].set_yticks(range(len(table.labels)), [", ".join(label) for label in table.labels])
+    panels[0].set_ylabel(", ".join(table.published.head))
+    panels[0].invert_yaxis()
+    figure.suptitle(f"{table.published.title} ({', '.join([table.scale, *table.changes])})")
+    if handles:
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def _panels(table: Table) -> list[list[int]]:
+    """The columns of each panel: those of one metric, else one."""
+    groups: dict[object, list[int]] = {}
+    for j, column in enumerate(table.published.columns):
+        groups.setdefault(column.metric or ("difference", j), []).append(j)
+    return list(groups.values())
+
+
+def _draw_panel(axes: Axes, table: Table, columns: list[int]) -> None:
+    axes.set_xlabel(_shared_words(table, columns))
+    for k, j in enumerate(columns):
+        color, offset = f"C{k}", 0.16 * (k - (len(columns) - 1) / 2)
+        name = _own_words(table, j, columns)
+        for i, row in enumerate(table.entries):
+            entry, y = row[j], i + offset
+            if entry.published is not None and entry.measured is not None:
+                axes.plot([entry.published, entry.measured.mean], [y, y], color=color, alpha=0.35, zorder=1)
+            if entry.published is not None:
+                axes.plot(entry.published, y, "o", mfc="white", mec=color, label=f"{name}published")
+            if entry.measured is not None:
+                deviation = entry.measured.deviation
+                axes.errorbar(entry.measured.mean, y, xerr=deviation, fmt="o", color=color, label=f"{name}here")
+    axes.grid(alpha=0.3)
+
+
+def _shared_words(table: Table, columns: list[int]) -> str:
+    """Of "U-Net PSNR (dB)" and "iUNet PSNR (dB)": "PSNR (dB)"."""
+    names = [heading(table.published.columns[j]).split() for j in columns]
+    return " ".join(word for word in names[0] if all(word in name for name in names))
+
+
+def _own_words(table: Table, column: int, columns: list[int]) -> str:
+    """Of "U-Net PSNR (dB)" beside "iUNet PSNR (dB)": "U-Net, "; nothing for a column alone."""
+    shared = _shared_words(table, columns).split()
+    own = " ".join(word for word in heading(table.published.columns[column]).split() if word not in shared)
+    return f"{own}, " if own else ""

@@ -1,0 +1,40 @@
+"""A table beside the published one, as LaTeX (package booktabs)."""
+
+from __future__ import annotations
+
+from src.tables.numbers import heading, measured_text, published_text
+from src.tables.table import Table
+
+SPECIAL = {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}, "±": r"$\pm$", "−": "$-$", "–": "--"}
+SPECIAL |= {"×": r"$\times$", "→": r"$\to$", "³": "$^3$", "²": "$^2$"}
+
+
+def to_latex(table: Table) -> str:
+    """Return a ``table`` environment; our numbers, the published ones in brackets behind them."""
+    published = table.published
+    head = [*published.head, *map(heading, published.columns)]
+    lines = [_line(head)]
+    for i, label in enumerate(table.labels):
+        cells = [*label]
+        for j, column in enumerate(published.columns):
+            entry = table.entries[i][j]
+            theirs = published_text(entry, column, published.rows[i].tolerance)
+            cells.append(f"{measured_text(entry, column)} ({theirs})")
+        lines.append(_line(cells))
+    body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
+    columns = "l" * len(published.head) + "r" * len(published.columns)
+    caption = f"{published.title}. Scale {table.scale}, in brackets: published ({published.source})."
+    return (
+        "\\begin{table}\n\\centering\n"
+        f"\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}\n"
+        f"\\caption{{{escaped(caption)}}}\n\\end{{table}}\n"
+    )
+
+
+def _line(cells: list[str]) -> str:
+    return " & ".join(map(escaped, cells)) + r" \\"
+
+
+def escaped(text: str) -> str:
+    """Return text as LaTeX source."""
+    return "".join(SPECIAL.get(character, character) for character in text)

@@ -1,0 +1,160 @@
+"""A table beside the published one, as Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from src.tables.numbers import NONE, NOT_RUN, difference_text, heading, measured_text, published_text
+from src.tables.table import Table
+
+
+def to_markdown(table: Table, command: str) -> str:
+    """Return the whole page.
+
+    Args:
+        table: filled.
+        command: that makes it.
+    """
+    parts = [
+        f"# {table.published.title}",
+        f"Scale {', '.join(f'`{word}`' for word in (table.scale, *table.changes))}, beside {table.published.source}. "
+        f"Published: {table.published.setting}.",
+        _beside(table),
+        _first_in_rows(table),
+        _differences(table),
+        "## What differs from the paper",
+        _differs(table),
+        "## Runs",
+        _runs(table),
+        f"```bash\n{command}\n```",
+        _provenance(table.results),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _beside(table: Table) -> str:
+    """The published table with our numbers; the first of a row is bold."""
+    columns = table.published.columns
+    head = [*table.published.head]
+    rows = [[*label] for label in table.labels]
+    for j, column in enumerate(columns):
+        is_published = any(row[j].published is not None for row in table.entries)
+        head += [f"{heading(column)}, here", "published"] if is_published else [heading(column)]
+        for i, cells in enumerate(rows):
+            entry = table.entries[i][j]
+            cells.append(_bold(measured_text(entry, column), j == _best(table, i, j, ours=True)))
+            if is_published:
+                theirs = published_text(entry, column, table.published.rows[i].tolerance)
+                cells.append(_bold(theirs, j == _best(table, i, j, ours=False)))
+    return _grid(head, rows)
+
+
+def _best(table: Table, row: int, column: int, *, ours: bool) -> int | None:
+    spec = table.published.columns[column]
+    return table.best_in_row(row, spec.metric, ours) if spec.metric is not None and spec.goal else None
+
+
+def _bold(text: str, bold: bool) -> str:
+    return f"**{text}**" if bold else text
+
+
+def _first_in_rows(table: Table) -> str:
+    """For metrics with several columns: how often each of them is the first of its row."""
+    lines = []
+    for metric in table.ranked_metrics():
+        columns = table.columns_of(metric)
+        firsts = {ours: _firsts(table, metric, ours) for ours in (True, False)}
+        if len(columns) < 2 or not firsts[True]:
+            continue
+        counts = [
+            f"{table.published.columns[j].name} in {firsts[True].count(j)} of {len(firsts[True])} rows "
+            f"(published: {firsts[False].count(j)} of {len(firsts[False])})"
+            for j in columns
+        ]
+        lines.append(f"- First by `{metric}`: {'; '.join(counts)}.")
+    return "\n".join(lines)
+
+
+def _firsts(table: Table, metric: str, ours: bool) -> list[int]:
+    found = [table.best_in_row(i, metric, ours) for i in range(len(table.entries))]
+    return [column for column in found if column is not None]
+
+
+def _differences(table: Table) -> str:
+    """Differences and ranks of all entries that have both numbers."""
+    rows = []
+    for j, column in enumerate(table.published.columns):
+        for i, label in enumerate(table.labels):
+            entry = table.entries[i][j]
+            if entry.difference is not None:
+                ranks = [str(rank) for rank in reversed(entry.ranks)] if entry.ranks else [NONE] * 2
+                rows.append([*label, heading(column), difference_text(entry, column), *ranks])
+    if not rows:
+        return ""
+    head = [*table.published.head, "number", "here − published", "rank here", "rank published"]
+    note = "Ranks: 1 is the best of all entries of one metric that have both numbers."
+    return f"## Differences and ranks\n\n{_grid(head, rows)}\n\n{note}"
+
+
+def _differs(table: Table) -> str:
+    texts = [table.published.differs[key] for key in ("all", table.scale) if key in table.published.differs]
+    texts += [f"Here with `{change}`." for change in table.changes]
+    return "\n".join(f"- {' '.join(text.split())}" for text in texts)
+
+
+def _runs(table: Table) -> str:
+    """What each entry's runs cost."""
+    head = [*table.published.head, "network", "seeds", "parameters", "time per step", "peak memory", "total time"]
+    rows: list[list[str]] = []
+    seen: list[list[dict[str, Any]]] = []
+    for i, label in enumerate(table.labels):
+        for entry in table.entries[i]:
+            if entry.runs and entry.runs not in seen:
+                seen.append(entry.runs)
+                rows.append([*label, *_costs(entry.runs)])
+    return _grid(head, rows) if rows else f"{NOT_RUN.capitalize()}."
+
+
+def _costs(runs: Sequence[dict[str, Any]]) -> list[str]:
+    def mean(key: str, factor: float, form: str, unit: str) -> str:
+        values = [run[key] for run in runs if run.get(key) is not None]
+        return f"{factor * statistics.fmean(values):{form}} {unit}" if values else NONE
+
+    return [
+        runs[0]["model"],
+        ", ".join(str(run["seed"]) for run in runs),
+        f"{runs[0]['num_parameters']:,}",
+        mean("step_time_s", 1000, ".0f", "ms"),
+        mean("peak_memory_bytes", 2**-30, ".2f", "GiB"),
+        mean("total_time_s", 1 / 60, ".1f", "min"),
+    ]
+
+
+def _provenance(results: Sequence[dict[str, Any]]) -> str:
+    if not results:
+        return ""
+    dates = sorted(str(result["finished"])[:10] for result in results)
+    period = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    return (
+        f"{len(results)} {'run' if len(results) == 1 else 'runs'}, {period}. "
+        f"Commit {_listed(str(result['git_commit'])[:12] for result in results)}. "
+        f"Hardware: {_listed(_hardware(result['hardware']) for result in results)}. "
+        f"torch {_listed(result['versions'].get('torch', '?') for result in results)}, "
+        f"Python {_listed(result['versions'].get('python', '?') for result in results)}. "
+        "Mean ± sample standard deviation over seeds. Every run in full beside this file."
+    )
+
+
+def _hardware(hardware: dict[str, Any]) -> str:
+    return ", ".join(hardware["gpus"]) or f"{hardware['cpu']}, {hardware['threads']} of {hardware['cores']} cores"
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))
+
+
+def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

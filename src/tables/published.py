@@ -1,0 +1,162 @@
+"""A paper's table as ``published.yaml`` states it: numbers, their source, and which of our runs stand beside each."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from src.utils.errors import ConfigError
+from src.utils.suggestions import did_you_mean
+
+GOALS = ("max", "min")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of numbers.
+
+    Attributes:
+        name: as the table's head says it.
+        metric: of summary.json, or one of its own keys such as ``num_parameters``; None for a ``difference``.
+        goal: whether ``max`` or ``min`` is better; None: neither, the column has no ranks.
+        digits: behind the decimal point.
+        factor: of the metric, 100 for per cent.
+        unit: of the number.
+        match: what the runs of this column have in their configuration, dotted, besides what the row asks for.
+        difference: the column whose value minus that of the row's ``minus`` this one is.
+    """
+
+    name: str
+    metric: str | None = None
+    goal: str | None = None
+    digits: int = 2
+    factor: float = 1.0
+    unit: str = ""
+    match: dict[str, Any] = field(default_factory=dict)
+    difference: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of numbers.
+
+    Attributes:
+        label: one cell per column of the table's head.
+        values: what is published, one per column; None where the paper has no number.
+        match: what the runs of this row have in their configuration, dotted; None: a row that is only quoted.
+        quote: the line of the paper that has these numbers; None if none is published.
+        tolerance: published beside the values, ± so much; None if there is none.
+        minus: the label's last cell of the row that differences refer to.
+    """
+
+    label: tuple[str, ...]
+    values: tuple[float | None, ...]
+    match: dict[str, Any] | None = None
+    quote: str | None = None
+    tolerance: float | None = None
+    minus: str | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """A table.
+
+    Attributes:
+        title: of the table.
+        source: of its numbers.
+        setting: in which the paper measured them.
+        head: names of the columns that label a row.
+        columns: of numbers.
+        rows: of numbers.
+        here: for a column of the head, the value of our configuration that may differ from the label at other scales.
+        differs: what else differs from the paper, by scale; ``all``: at every scale.
+    """
+
+    title: str
+    source: str
+    setting: str
+    head: tuple[str, ...]
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    here: dict[str, str] = field(default_factory=dict)
+    differs: dict[str, str] = field(default_factory=dict)
+
+    def entries(self) -> Iterator[tuple[int, int]]:
+        """Yield the indices of row and column of every entry that runs of ours stand for."""
+        for i, row in enumerate(self.rows):
+            for j, column in enumerate(self.columns):
+                if row.match is not None and column.metric is not None:
+                    yield i, j
+
+    def match(self, row: int, column: int) -> dict[str, Any]:
+        """Return what the runs of an entry have in their configuration."""
+        return {**(self.rows[row].match or {}), **self.columns[column].match}
+
+
+def read_published(path: Path) -> Published:
+    """Read a table.
+
+    Raises:
+        ConfigError: for a file that is missing or no such table, naming the key.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"expected published numbers, got {str(path)!r}: {error.strerror}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"expected a table in {path}, got {content!r}")
+    lists = {"columns": Column, "rows": Row}
+    for key, kind in lists.items():
+        items = content.get(key)
+        if not isinstance(items, list) or not items:
+            raise ConfigError(f"expected a list of {key} in {path}, got {items!r}")
+        content[key] = tuple(_build(kind, item, f"{key}[{i}] in {path}") for i, item in enumerate(items))
+    table = _build(Published, content, str(path))
+    _check(table, path)
+    return table
+
+
+def _build(kind: Callable[..., T], content: Any, place: str) -> T:
+    names = inspect.signature(kind).parameters
+    if not isinstance(content, dict):
+        raise ConfigError(f"expected keys and values for {place}, got {content!r}")
+    for key in content:
+        if key not in names:
+            raise ConfigError(f"expected a key of {place}, got {key!r}{did_you_mean(str(key), names)}")
+    missing = [name for name, p in names.items() if p.default is p.empty and name not in content]
+    if missing:
+        raise ConfigError(f"expected {', '.join(missing)} in {place}, got none")
+    frozen = {
+        k: tuple(v) if isinstance(v, list) and k in ("head", "label", "values") else v for k, v in content.items()
+    }
+    if "label" in frozen:
+        frozen["label"] = tuple(map(str, frozen["label"]))
+    return kind(**frozen)
+
+
+def _check(table: Published, path: Path) -> None:
+    names = [column.name for column in table.columns]
+    for column in table.columns:
+        if (column.metric is None) == (column.difference is None):
+            raise ConfigError(f"expected metric or difference for column {column.name!r} in {path}, got {column}")
+        if column.difference is not None and column.difference not in names:
+            raise ConfigError(f"expected difference of a column of {path}, got {column.difference!r}")
+        if column.goal not in (None, *GOALS):
+            raise ConfigError(f"expected goal max or min in {path}, got {column.goal!r}")
+    labels = [row.label[-1] for row in table.rows]
+    for row in table.rows:
+        if len(row.label) != len(table.head) or len(row.values) != len(table.columns):
+            raise ConfigError(
+                f"expected {len(table.head)} labels and {len(table.columns)} values in each row of {path}, got {row}"
+            )
+        if row.minus is not None and row.minus not in labels:
+            raise ConfigError(f"expected minus to be the label of a row of {path}, got {row.minus!r}")
+    for key in table.here:
+        if key not in table.head:
+            raise ConfigError(f"expected here to name a column of the head of {path}, got {key!r}")

@@ -1,0 +1,61 @@
+"""The result of a run as it is committed: its metrics and where they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from src.sweeps.cell import Cell
+from src.sweeps.command import for_people
+from src.utils.files import write_text
+
+# Places on the machine that measured, and pictures and logs, which are not results.
+LEFT_OUT = ("checkpoint", "run_dir")
+LEFT_OUT_OF_CONFIG = ("callbacks", "logger", "run_dir", "resume")
+
+
+def result_of(cell: Cell) -> dict[str, Any]:
+    """Return what is kept of a finished cell: its summary without places, with its command, digest and date."""
+    summary = cell.summary()
+    config = {key: value for key, value in summary.get("config", {}).items() if key not in LEFT_OUT_OF_CONFIG}
+    finished = datetime.fromtimestamp(cell.summary_path.stat().st_mtime, timezone.utc)
+    return {
+        **{key: value for key, value in summary.items() if key not in LEFT_OUT},
+        "config": config,
+        "cell": cell.name,
+        "digest": cell.digest,
+        "command": for_people([word for word in cell.command() if not word.startswith("run_dir=")]),
+        "finished": finished.isoformat(timespec="seconds"),
+    }
+
+
+def store(cells: Iterable[Cell], folder: Path) -> None:
+    """Write the results of the finished cells to ``<folder>/<cell>.json``."""
+    for cell in cells:
+        if cell.is_finished():
+            write_text(folder / f"{cell.name}.json", json.dumps(result_of(cell), indent=1, sort_keys=True) + "\n")
+
+
+def load(folder: Path) -> list[dict[str, Any]]:
+    """Return the results in a folder, by name."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def describe(model: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a table can ask of a run: every value of its configuration, dotted, and the name of its network."""
+    return {**dict(_dotted(config, "")), "model": model}
+
+
+def _dotted(node: Any, prefix: str) -> Iterable[tuple[str, Any]]:
+    for key, value in node.items():
+        yield prefix + key, value
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")
+
+
+def fits(description: dict[str, Any], match: dict[str, Any]) -> bool:
+    """Whether a run has all values that ``match`` asks for."""
+    return all(key in description and description[key] == value for key, value in match.items())

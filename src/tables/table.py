@@ -1,0 +1,161 @@
+"""A published table beside our runs: means, deviations, differences and ranks."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from src.tables.published import Column, Published
+from src.tables.results import describe, fits
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Mean and sample standard deviation of a number over seeds; None for a single one."""
+
+    mean: float
+    deviation: float | None
+    seeds: tuple[int, ...]
+
+
+@dataclass
+class Entry:
+    """One number of the table.
+
+    Attributes:
+        published: the paper's.
+        measured: ours; None if not run.
+        is_ours: whether runs of ours stand for it at all.
+        runs: ours, with their seeds.
+        ranks: of the paper's and of ours, 1 for the best, among the entries of this metric that have both.
+    """
+
+    published: float | None
+    measured: Measured | None
+    is_ours: bool
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    ranks: tuple[int, int] | None = None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        if self.published is None or self.measured is None:
+            return None
+        return self.measured.mean - self.published
+
+
+@dataclass
+class Table:
+    """A published table and our runs.
+
+    Attributes:
+        published: the table.
+        scale: of our runs.
+        changes: what else makes them others than the sweep file's own.
+        entries: by row and column.
+        labels: of the rows, with what differs here.
+    """
+
+    published: Published
+    scale: str
+    changes: tuple[str, ...]
+    entries: list[list[Entry]]
+    labels: list[tuple[str, ...]]
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """The runs that the entries are made of, without repeats."""
+        return list({id(run): run for row in self.entries for entry in row for run in entry.runs}.values())
+
+    def columns_of(self, metric: str) -> list[int]:
+        """Return the columns of a metric."""
+        return [j for j, column in enumerate(self.published.columns) if column.metric == metric]
+
+    def ranked_metrics(self) -> list[str]:
+        """Return the metrics that have a better and a worse, in the order of their columns."""
+        return list(dict.fromkeys(c.metric for c in self.published.columns if c.metric is not None and c.goal))
+
+    def best_in_row(self, row: int, metric: str, ours: bool) -> int | None:
+        """Return the column that is first in a row, None unless all columns of the metric have a number there."""
+        columns = self.columns_of(metric)
+        numbers = [_number(self.entries[row][j], ours) for j in columns]
+        if len(columns) < 2 or any(number is None for number in numbers):
+            return None
+        best = max if self.published.columns[columns[0]].goal == "max" else min
+        return columns[numbers.index(best(number for number in numbers if number is not None))]
+
+
+def make_table(published: Published, results: list[dict[str, Any]], scale: str, changes: Sequence[str] = ()) -> Table:
+    """Put our results into a published table."""
+    described = [(describe(result["model"], result["config"]), result) for result in results]
+    entries = [[Entry(value, None, False) for value in row.values] for row in published.rows]
+    labels = [list(row.label) for row in published.rows]
+    for i, j in published.entries():
+        entry = entries[i][j]
+        entry.is_ours = True
+        entry.runs = [result for description, result in described if fits(description, published.match(i, j))]
+        entry.measured = _measure(published.columns[j], entry.runs)
+        for key, config_key in published.here.items():
+            _say_what_is_here(labels[i], published.head.index(key), published.rows[i].label, config_key, entry.runs)
+    _fill_differences(published, entries)
+    table = Table(published, scale, tuple(changes), entries, [tuple(label) for label in labels])
+    for metric in table.ranked_metrics():
+        _rank(table, metric)
+    return table
+
+
+def _measure(column: Column, runs: list[dict[str, Any]]) -> Measured | None:
+    values = [(run["seed"], run["metrics"].get(column.metric, run.get(str(column.metric)))) for run in runs]
+    known = sorted((seed, column.factor * value) for seed, value in values if value is not None)
+    if not known:
+        return None
+    numbers = [value for _, value in known]
+    deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
+    return Measured(statistics.fmean(numbers), deviation, tuple(seed for seed, _ in known))
+
+
+def _say_what_is_here(
+    label: list[str], position: int, original: tuple[str, ...], key: str, runs: list[dict[str, Any]]
+) -> None:
+    here = {str(describe("", run["config"]).get(key)) for run in runs} - {original[position]}
+    if here:
+        label[position] = f"{original[position]} ({', '.join(sorted(here))} here)"
+
+
+def _fill_differences(published: Published, entries: list[list[Entry]]) -> None:
+    names = [column.name for column in published.columns]
+    labels = [row.label[-1] for row in published.rows]
+    for j, column in enumerate(published.columns):
+        if column.difference is None:
+            continue
+        of = names.index(column.difference)
+        for i, row in enumerate(published.rows):
+            if row.minus is None or row.match is None:
+                continue
+            entries[i][j].is_ours = True
+            own, other = entries[i][of].measured, entries[labels.index(row.minus)][of].measured
+            if own is not None and other is not None:
+                entries[i][j].measured = Measured(own.mean - other.mean, None, own.seeds)
+
+
+def _number(entry: Entry, ours: bool) -> float | None:
+    if not ours:
+        return entry.published
+    return None if entry.measured is None else entry.measured.mean
+
+
+def _rank(table: Table, metric: str) -> None:
+    columns = table.columns_of(metric)
+    sign = -1 if table.published.columns[columns[0]].goal == "max" else 1
+    both = [
+        (entry, sign * entry.published, sign * entry.measured.mean)
+        for row in table.entries
+        for entry in (row[j] for j in columns)
+        if entry.published is not None and entry.measured is not None
+    ]
+    if len(both) < 2:
+        return
+    for entry, published, measured in both:
+        entry.ranks = (1 + sum(p < published for _, p, _ in both), 1 + sum(m < measured for _, _, m in both))

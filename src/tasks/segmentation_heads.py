@@ -1,0 +1,121 @@
+"""What the output channels of a segmentation network stand for: its loss, and the label map that it comes to."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import torch
+from monai.losses import DiceCELoss, DiceLoss
+from torch import Tensor
+from torch.nn import functional as F
+
+Regions = Mapping[str, Sequence[int]]
+
+
+def region_masks(label: Tensor, regions: Regions) -> Tensor:
+    """Return for each region which voxels have one of its classes: (B, *spatial) to (B, regions, *spatial), boolean."""
+    masks = [torch.isin(label, torch.tensor(list(classes), device=label.device)) for classes in regions.values()]
+    return torch.stack(masks, dim=1)
+
+
+class Head(ABC):
+    """The meaning of the output channels.
+
+    Attributes:
+        num_outputs: how many channels there have to be.
+        meaning: one of what they are, for messages.
+    """
+
+    num_outputs: int
+    meaning: str
+
+    @abstractmethod
+    def loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return the mean loss of logits (B, outputs, *spatial) for the classes ``label`` (B, *spatial)."""
+
+    @abstractmethod
+    def label_map(self, logits: Tensor) -> Tensor:
+        """Return one class per voxel: (B, outputs, *spatial) to (B, *spatial)."""
+
+
+class SoftmaxClasses(Head):
+    """One output per class, the softmax of them as p: Dice loss plus cross entropy.
+
+    ``mean_k (1 − (2 Σ_v p_k t_k + ε) / (Σ_v p_k² + Σ_v t_k² + ε)) − mean_v log p_{t_v}`` with ε = 1e-5 (Milletari et
+    al. 2016, for the squares). Dice leaves the background out, whose score says next to nothing; the cross entropy has
+    it.
+
+    Args:
+        num_classes: background included.
+        regions: not needed here.
+    """
+
+    def __init__(self, num_classes: int, regions: Regions) -> None:
+        self.num_outputs = num_classes
+        self.meaning = "class, background included"
+        self._loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, squared_pred=True)
+
+    def loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return the mean loss."""
+        return self._loss(logits, label[:, None])
+
+    def label_map(self, logits: Tensor) -> Tensor:
+        """Return the likeliest class."""
+        return logits.argmax(dim=1)
+
+
+class SigmoidRegions(Head):
+    """One output per region, a sigmoid of each: Dice loss plus binary cross entropy, both averaged over the regions.
+
+    Dice as in `SoftmaxClasses`. Two regions are nested, as BraTS's ET ⊂ TC ⊂ WT, or have no class in common, and each
+    has one class that no smaller region in it has. The label map is painted with these from the largest to the
+    smallest region, each where its sigmoid exceeds 1/2: WT as ED, over it TC as NCR, over it ET as ET.
+
+    Args:
+        num_classes: background included.
+        regions: classes of each region; the order is that of the outputs.
+
+    Raises:
+        ValueError: unless the regions are nested so.
+    """
+
+    def __init__(self, num_classes: int, regions: Regions) -> None:
+        self.num_outputs = len(regions)
+        self.meaning = f"region ({', '.join(regions)})"
+        self.regions = dict(regions)
+        self.paints = _paints(num_classes, regions)
+        self._dice = DiceLoss(sigmoid=True, squared_pred=True)
+
+    def loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return the mean loss."""
+        target = region_masks(label, self.regions).to(logits.dtype)
+        return self._dice(logits, target) + F.binary_cross_entropy_with_logits(logits, target)
+
+    def label_map(self, logits: Tensor) -> Tensor:
+        """Return the class of the smallest region that each voxel is in."""
+        label = torch.zeros_like(logits[:, 0], dtype=torch.long)
+        for output, paint in self.paints:
+            label[logits[:, output] > 0] = paint
+        return label
+
+
+def _paints(num_classes: int, regions: Regions) -> list[tuple[int, int]]:
+    """Return (output, class to paint) from the largest region to the smallest."""
+    sets = [frozenset(classes) for classes in regions.values()]
+    own = [region.difference(*(other for other in sets if other < region)) for region in sets]
+    apart = all(a < b or b < a or not a & b for a, b in combinations(sets, 2))
+    if not apart or any(len(classes) != 1 for classes in own) or not set().union(*sets) <= set(range(1, num_classes)):
+        raise ValueError(
+            f"expected nested or separate regions of classes 1 to {num_classes - 1}, each with one class that no "
+            f"smaller one has, for task.loss=sigmoid_regions, got {dict(regions)}"
+        )
+    order = sorted(range(len(sets)), key=lambda output: -len(sets[output]))
+    return [(output, next(iter(own[output]))) for output in order]
+
+
+HEADS: dict[str, type[SoftmaxClasses] | type[SigmoidRegions]] = {
+    "dice_ce": SoftmaxClasses,
+    "sigmoid_regions": SigmoidRegions,
+}

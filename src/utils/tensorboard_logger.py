@@ -1,0 +1,39 @@
+"""TensorBoard with the numbers of the whole run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from src.utils.run_logger import final_numbers
+
+
+class TensorBoardRun(TensorBoardLogger):
+    """Lightning's logger; the run is one row of the HPARAMS page, with its configuration and its final numbers.
+
+    Args:
+        kwargs: of `TensorBoardLogger`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._config: dict[str, Any] = {}
+
+    def describe(self, config: dict[str, Any], tags: list[str]) -> None:
+        """Keep the configuration until there are numbers to show beside it."""
+        self._config = config
+
+    def go_on_from(self, step: int) -> None:
+        """Have TensorBoard leave out what the interrupted run logged of ``step`` and later ones."""
+        self._kwargs["purge_step"] = step
+
+    @rank_zero_only
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the row and close the file."""
+        # Under names of their own: a curve must not end in a point that the table brought.
+        numbers = {f"final/{name}": value for name, value in final_numbers(summary).items()}
+        self.log_hyperparams(self._config, numbers)
+        self.save()
+        self.experiment.close()

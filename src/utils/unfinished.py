@@ -1,0 +1,59 @@
+"""Finding the run that ``resume=auto`` means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from src.utils.composition import compose_config
+from src.utils.errors import ConfigError
+from src.utils.saved_config import with_overrides
+
+OUTPUTS = Path("outputs")
+
+
+def newest_unfinished(overrides: list[str], outputs: Path = OUTPUTS) -> Path:
+    """Return the folder of the newest run that has a checkpoint, no result after it, and every value of ``overrides``.
+
+    Args:
+        overrides: the other arguments of the command line; they choose among the runs and change none.
+        outputs: the folder of all runs, ``<outputs>/<experiment>/<run>``.
+
+    Raises:
+        ConfigError: if there is none, or an argument is wrong.
+    """
+    compose_config(overrides)  # a misspelt argument is no reason to find nothing
+    checkpoints = sorted(outputs.glob("*/*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    unfinished = [path.parents[1] for path in checkpoints if not _is_finished(path)]
+    for folder in unfinished:
+        if _has_values(folder, overrides):
+            return folder
+    wanted = f" with {' '.join(overrides)}" if overrides else ""
+    raise ConfigError(
+        f"expected an unfinished run{wanted} under {outputs}/ for resume=auto, got "
+        f"{len(unfinished)} unfinished of {len(checkpoints)} runs with a checkpoint"
+        + "".join(f"\n  unfinished: {folder}" for folder in unfinished[:5])
+    )
+
+
+def _is_finished(checkpoint: Path) -> bool:
+    """Whether the run has written its summary since; a finished run that was prolonged has an older one."""
+    summary = checkpoint.parents[1] / "summary.json"
+    return summary.exists() and summary.stat().st_mtime >= checkpoint.stat().st_mtime
+
+
+def _has_values(folder: Path, overrides: list[str]) -> bool:
+    path = folder / "config.yaml"
+    if not path.exists():
+        return False
+    saved = OmegaConf.load(path)
+    assert isinstance(saved, DictConfig)
+    named = dict(override.split("=", 1) for override in overrides if override.startswith(("experiment=", "scale=")))
+    if any(OmegaConf.select(saved, key) != value for key, value in named.items()):
+        return False
+    others = [override for override in overrides if override.partition("=")[0] not in named]
+    try:
+        return with_overrides(OmegaConf.to_container(saved), others) == saved  # type: ignore[arg-type]
+    except ConfigError:  # a run of an experiment that has no such key
+        return False

@@ -1,0 +1,87 @@
+"""Averaged weights in a training: what is kept, tested and resumed."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import eval as evaluation
+import train
+from src.callbacks.ema import EMA
+from src.utils.composition import compose_config
+from tests.fakes import tiny_overrides
+
+DECAY = 0.8
+State = dict[str, torch.Tensor]
+
+
+class Weights(pl.Callback):
+    """Keeps the weights after each step of every training of this process."""
+
+    states: list[State]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *unused: Any) -> None:
+        Weights.states.append({name: value.clone() for name, value in pl_module.state_dict().items()})
+
+
+def overrides(folder: Path, *more: str) -> list[str]:
+    recorder = "+callbacks.weights={_target_:tests.callbacks.test_ema.Weights}"
+    return tiny_overrides(folder, "callbacks=ema", f"callbacks.ema.decay={DECAY}", recorder, *more)
+
+
+def checkpoint(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[State], dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    Weights.states = []
+    summary = train.train(compose_config(overrides(folder)))
+    yield folder, Weights.states, summary["metrics"]
+
+
+def test_the_checkpoint_has_the_average_and_beside_it_the_weights(finished: Any) -> None:
+    folder, states, _ = finished
+    average = states[0]
+    for state in states[1:]:
+        average = {name: DECAY * average[name] + (1 - DECAY) * state[name] for name in state}
+    saved = checkpoint(folder)
+    assert len(states) == 4 and saved["state_dict"].keys() == average.keys()
+    for name, value in saved["state_dict"].items():
+        torch.testing.assert_close(value, average[name], msg=name)
+    assert all(torch.equal(value, states[-1][name]) for name, value in saved["current_model_state"].items())
+
+
+def test_the_test_at_the_end_is_of_the_average_as_eval_has_it(finished: Any, tmp_path: Path) -> None:
+    folder, _, metrics = finished
+    config, path = evaluation.load([f"ckpt={folder}", f"run_dir={tmp_path}"])
+    of_eval = evaluation.evaluate(config, path)["metrics"]
+    assert of_eval == {name: value for name, value in metrics.items() if name.startswith("test/")}
+
+
+def test_a_resumed_run_ends_as_the_uninterrupted_one(
+    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = f"+callbacks.stop={{_target_:tests.fakes.SignalAfter,signum:{int(signal.SIGTERM)},step:2}}"
+    with pytest.raises(SystemExit):
+        train.train(compose_config(overrides(tmp_path, stop)))
+    assert checkpoint(tmp_path)["global_step"] == 2
+    monkeypatch.setattr(sys, "argv", ["train.py", f"resume={tmp_path}", "callbacks.stop.step=-1"])
+    train.main()
+    whole, halves = checkpoint(finished[0]), checkpoint(tmp_path)
+    for part in ("state_dict", "current_model_state"):
+        assert all(torch.equal(value, halves[part][name]) for name, value in whole[part].items()), part
+
+
+@pytest.mark.parametrize("settings", [{"decay": 1.0}, {"decay": -0.1}, {"update_every_n_steps": 0}])
+def test_impossible_settings_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected an EMA decay"):
+        EMA(**settings)

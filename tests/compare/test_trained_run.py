@@ -1,0 +1,36 @@
+"""What train.py itself leaves behind, stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+import train
+from src.compare.runs import read_run
+from src.utils.composition import compose_config
+from tests.fakes import tiny_overrides
+
+
+def test_a_run_is_unfinished_until_it_is_resumed_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = f"+callbacks.stop={{_target_:tests.fakes.SignalAfter,signum:{signal.SIGTERM:d},step:3}}"
+    with pytest.raises(SystemExit):
+        train.train(compose_config(tiny_overrides(tmp_path, "trainer.log_every_n_steps=1", stop)))
+    stopped = read_run(tmp_path)
+    assert not stopped.finished and stopped.summary["model"] == "iunet"
+    assert [step for step, _ in stopped.history["val/psnr"]] == [1]
+
+    monkeypatch.setattr(sys, "argv", ["train.py", f"resume={tmp_path}", "callbacks.stop.step=-1"])
+    train.main()
+    run = read_run(tmp_path)
+    assert run.finished
+    assert len(list((tmp_path / "csv").glob("version_*"))) == 2
+    assert [step for step, _ in run.history["train/loss"]] == [0, 1, 2, 3]
+    assert [step for step, _ in run.history["val/psnr"]] == [1, 3]
+    metrics = json.loads((tmp_path / "summary.json").read_text())["metrics"]
+    last = {name: run.history[name][-1][1] for name in ("val/psnr", "test/psnr", "test/ssim")}
+    assert last == pytest.approx({name: metrics[name] for name in last})
+    assert list(run.pictures["val-000"]) == [0, 1] and list(run.pictures["test-000"]) == [None]

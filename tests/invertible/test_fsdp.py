@@ -1,0 +1,67 @@
+"""FSDP shares the parameters out over two gloo processes: which policies give the gradients of one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from src.invertible import set_backprop
+from src.models.iunet import IUNet
+from src.models.lifted import Lifted
+from src.utils.combinations import SHARDED
+
+REFUSED = "reversible"
+
+
+def network(policy: str) -> nn.Module:
+    torch.manual_seed(0)
+    net = Lifted(1, 1, IUNet((4, 8), 2, 2, mixing={"init": "random"})).double()
+    set_backprop(net, policy)
+    return net
+
+
+def batch() -> Tensor:
+    return torch.randn(4, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def worker(rank: int, rendezvous: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    for policy in (*SHARDED, REFUSED):
+        net = FullyShardedDataParallel(network(policy), device_id=torch.device("cpu"), use_orig_params=True)
+        try:
+            net(batch()[2 * rank : 2 * rank + 2]).square().mean().backward()
+        except RuntimeError as error:
+            result: object = str(error)
+        else:
+            with FullyShardedDataParallel.summon_full_params(net, with_grads=True):
+                result = [parameter.grad.clone() for parameter in net.parameters()]
+        torch.save(result, Path(folder) / f"{policy}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("fsdp")
+    mp.spawn(worker, args=(str(path / "rendezvous"), str(path)), nprocs=2)
+    return path
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("policy", SHARDED)
+def test_sharded_parameters_get_the_gradients_of_one_process(folder: Path, policy: str, rank: int) -> None:
+    net = network("stored")
+    net(batch()).square().mean().backward()
+    for found, parameter in zip(torch.load(folder / f"{policy}-{rank}.pt"), net.parameters(), strict=True):
+        torch.testing.assert_close(found, parameter.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_the_engine_does_not_find_sharded_parameters(folder: Path) -> None:
+    # Should this ever pass, src/utils/combinations.py need no longer refuse it.
+    assert isinstance(torch.load(folder / f"{REFUSED}-0.pt"), str)

@@ -1,0 +1,47 @@
+"""What a training step has alive at its worst moment, in bytes."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.live_bytes import LiveBytes
+from src.invertible import set_backprop
+from src.models.blocks import ConvBlock
+from src.models.iunet import IUNet
+
+CHANNELS = (8, 16)
+
+
+def peak(num_couplings: int, policy: str) -> int:
+    """Bytes beyond weights and their gradients, which grow with the depth under any policy."""
+    torch.manual_seed(0)
+    subnet = functools.partial(ConvBlock, spatial_dims=2, depth=2)
+    net = nn.Sequential(nn.Conv2d(1, 8, 1), IUNet(CHANNELS, num_couplings, 2, subnet=subnet), nn.Conv2d(8, 1, 1))
+    set_backprop(net, policy)
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    weights = sum(p.numel() * p.element_size() for p in net[1].parameters())
+    with LiveBytes() as live:
+        net(torch.zeros(1, 1, 64, 64)).square().mean().backward()
+    return live.peak - weights  # the engine collects gradients before autograd adds them
+
+
+def test_the_peak_does_not_grow_with_the_depth() -> None:
+    assert peak(32, "reversible") <= 1.03 * peak(2, "reversible")
+
+
+def test_the_peak_is_below_that_of_every_other_policy() -> None:
+    ours = peak(4, "reversible")
+    for policy in ("memcnn", "checkpoint", "stored"):
+        assert ours < peak(4, policy)
+
+
+@pytest.mark.parametrize("num_couplings", [2, 8])
+def test_the_peak_is_what_the_docs_say(num_couplings: int) -> None:
+    state = 4 * 8 * 64 * 64
+    # Output, its copy that is walked back, their two gradients; six halves for the subnet's graph and its gradients.
+    assert peak(num_couplings, "reversible") <= 1.05 * (4 + 6 / 2) * state

@@ -1,0 +1,80 @@
+"""Which runs are the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from src.sweeps.cell import cell_name
+from src.sweeps.identity import digest_of_arguments, digest_of_composed, digest_of_config, is_execution_key
+from src.utils.composition import compose_config
+from src.utils.config import plain
+from src.utils.errors import ConfigError
+from tests.sweeps.programs import sweep_of
+
+BASE = ["experiment=ct_postproc", "model=unet", "seed=1"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "run_dir=somewhere",
+        "datamodule.data_dir=elsewhere",
+        "logger=csv",
+        "logger=[]",
+        "datamodule.pin_memory=true",
+        "debug=true",
+    ],
+)
+def test_where_and_how_a_run_is_made_does_not_matter(more: str) -> None:
+    assert digest_of_composed([*BASE, more]) == digest_of_composed(BASE)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "seed=2",
+        "model=iunet",
+        "trainer=gpu",
+        "trainer.max_epochs=1",
+        "datamodule.num_workers=2",
+        "backprop=stored",
+        "scale=medium",
+    ],
+)
+def test_what_changes_a_result_does(more: str) -> None:
+    assert digest_of_composed([*BASE, more]) != digest_of_composed(BASE)
+
+
+def test_a_default_written_out_is_the_same_run() -> None:
+    assert digest_of_composed([*BASE, "scale=small", "trainer.max_epochs=12"]) == digest_of_composed(BASE)
+
+
+def test_a_value_that_the_network_does_not_have_is_no_other_run() -> None:
+    assert digest_of_composed([*BASE, "network.num_couplings=4"]) == digest_of_composed(BASE)
+    assert digest_of_composed([*BASE, "network.blowup=4"]) != digest_of_composed(BASE)
+    iunet = ["experiment=ct_postproc", "model=iunet"]
+    assert digest_of_composed([*iunet, "network.num_couplings=4"]) != digest_of_composed(iunet)
+
+
+def test_the_summary_of_a_run_has_its_digest() -> None:
+    config = plain(compose_config([*BASE, "run_dir=outputs/x/y"]), resolve=True)
+    assert config["callbacks"]["best"]["dirpath"] == "outputs/x/y/checkpoints"
+    assert digest_of_config(config) == digest_of_composed(BASE)
+
+
+def test_arguments_that_do_not_compose_are_refused() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'model'"):
+        digest_of_composed(["modle=unet"])
+
+
+def test_other_programs_are_known_by_their_arguments() -> None:
+    assert digest_of_arguments(["a=1", "b=2"]) == digest_of_arguments(["b=2", "run_dir=x", "a=1", "+logger.a=3"])
+    assert digest_of_arguments(["a=1"]) != digest_of_arguments(["a=2"])
+    assert is_execution_key("logger.wandb.group") and not is_execution_key("logger_of_mine")
+
+
+def test_names_are_readable_and_good_for_folders() -> None:
+    sweep = sweep_of("train.py", **{"network.blowup": [8], "model": ["iunet"], "task.optimizer.lr": [0.00123456]})
+    parameters = {"network.blowup": 8, "model": "a/b c", "task.optimizer.lr": 0.00123456}
+    assert cell_name(sweep, parameters) == "model-a-b-c_blowup-8_lr-0.001235"
+    assert cell_name(sweep_of("train.py"), {}) == "run"

@@ -1,0 +1,93 @@
+"""From a command line to cells, and finished runs that come from elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from src.sweeps.plan import adopt, make_plan, table_keys
+from src.utils.composition import compose_config
+from src.utils.config import plain
+from src.utils.errors import ConfigError
+
+SWEEP = """
+program: train.py
+method: grid
+parameters:
+  experiment: {value: ct_postproc}
+  scale: {value: small}
+  model: {values: [unet, iunet]}
+  network.num_couplings: {value: 2}
+  seed: {values: [0]}
+command: ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
+"""
+
+
+@pytest.fixture
+def experiments(tmp_path: Path) -> Path:
+    folder = tmp_path / "experiments" / "table"
+    folder.mkdir(parents=True)
+    (folder / "sweep.yaml").write_text(SWEEP)
+    (tmp_path / "experiments" / "notes").mkdir()
+    return folder.parent
+
+
+def test_a_folder_with_a_sweep_is_a_table(experiments: Path) -> None:
+    assert table_keys(experiments) == ["table"]
+    with pytest.raises(ConfigError, match="expected a table, got 'tabel'; did you mean 'table'"):
+        make_plan(experiments, "tabel", [])
+    with pytest.raises(ConfigError, match="expected a sweep file"):
+        make_plan(experiments, "table", [], "search")
+
+
+def test_cells_have_names_and_folders(experiments: Path, tmp_path: Path) -> None:
+    plan = make_plan(experiments, "table", ["seed=0,1", "datamodule.data_dir=elsewhere"])
+    cells = plan.cells(tmp_path)
+    assert [cell.name for cell in cells] == [f"model-{m}_seed-{s}" for m in ("unet", "iunet") for s in (0, 1)]
+    assert len({cell.digest for cell in cells}) == 4
+    assert cells[0].folder == tmp_path / "table" / "small" / f"model-unet_seed-0_{cells[0].digest}"
+    assert "datamodule.data_dir=elsewhere" in cells[0].command()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variant", "command"),
+    [
+        ([], "small", "python reproduce.py table scale=small"),
+        (["scale=paper", "seed=3", "model=unet", "logger=csv"], "paper", "python reproduce.py table scale=paper"),
+        (
+            ["trainer.max_epochs=1", "network.num_couplings=4", "backprop=stored"],
+            "small_backprop-stored_network.num-couplings-4_trainer.max-epochs-1",
+            "python reproduce.py table scale=small backprop=stored network.num_couplings=4 trainer.max_epochs=1",
+        ),
+    ],
+)
+def test_what_changes_results_has_tables_of_its_own(
+    arguments: list[str], variant: str, command: str, experiments: Path
+) -> None:
+    plan = make_plan(experiments, "table", arguments)
+    assert plan.variant == variant and plan.command == command
+
+
+def test_a_cell_that_does_not_compose_is_refused_before_any_runs(experiments: Path) -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'trainer\.max_epochs'"):
+        make_plan(experiments, "table", ["trainer.max_epoch=3"]).cells()
+
+
+def test_runs_of_other_programs_are_taken_over(experiments: Path, tmp_path: Path) -> None:
+    cells = make_plan(experiments, "table", []).cells(tmp_path / "outputs")
+    run = tmp_path / "elsewhere" / "a" / "run"
+    run.mkdir(parents=True)
+    config = plain(compose_config(["model=iunet", "logger=csv", f"run_dir={run}"]), resolve=True)
+    (run / "summary.json").write_text(json.dumps({"config": config, "run_dir": str(run), "metrics": {"x": 1.0}}))
+    other = tmp_path / "elsewhere" / "b"
+    other.mkdir()
+    (other / "summary.json").write_text(json.dumps({"config": {**config, "seed": 5}, "run_dir": "b", "metrics": {}}))
+
+    taken = adopt(cells, [tmp_path / "elsewhere"])
+    assert [cell.name for cell in taken] == ["model-iunet_seed-0"]
+    assert taken[0].is_finished() and taken[0].summary()["metrics"] == {"x": 1.0}
+    assert adopt(cells, [tmp_path / "elsewhere"]) == []
+    with pytest.raises(ConfigError, match="expected a folder of runs"):
+        adopt(cells, [tmp_path / "nowhere"])

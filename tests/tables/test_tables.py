@@ -1,0 +1,208 @@
+"""A published table beside results: means, ranks, differences, Markdown, LaTeX, figure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from src.sweeps.identity import digest_of_arguments
+from src.sweeps.process import cell_environment
+from src.sweeps.runner import Runner
+from src.tables.figure import draw
+from src.tables.latex import escaped, to_latex
+from src.tables.markdown import to_markdown
+from src.tables.numbers import number
+from src.tables.published import Published, read_published
+from src.tables.render import render
+from src.tables.results import describe, fits, load, result_of, store
+from src.tables.table import Table, make_table
+from src.utils.errors import ConfigError
+from tests.sweeps.programs import cells_of, sweep_of, write_program
+from tests.tables.samples import PUBLISHED, RESULTS, result
+
+GOLDEN = Path(__file__).with_name("golden.md")
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Published:
+    path = tmp_path / "published.yaml"
+    path.write_text(PUBLISHED)
+    return read_published(path)
+
+
+@pytest.fixture
+def table(published: Published) -> Table:
+    return make_table(published, RESULTS, "small")
+
+
+def test_means_deviations_and_seeds(table: Table) -> None:
+    narrow = table.entries[0][0].measured
+    assert narrow is not None and narrow.mean == 20.5 and narrow.seeds == (0, 1)
+    assert narrow.deviation == pytest.approx(0.5**0.5)  # of the sample: divided by n - 1
+    wide = table.entries[1][0].measured
+    assert wide is not None and wide.deviation is None and wide.seeds == (0,)
+
+
+def test_differences(table: Table) -> None:
+    assert table.entries[0][1].difference == pytest.approx(22.5 - 12.0)
+    gain = table.entries[1][2]
+    assert gain.measured is not None and gain.measured.mean == pytest.approx(24.5 - 22.5)
+    assert gain.difference == pytest.approx(2.0 + 0.5)
+    assert not table.entries[0][2].is_ours and table.entries[2][0].measured is None
+
+
+def test_ranks_over_all_entries_of_a_metric(table: Table) -> None:
+    ranks = [[entry.ranks for entry in row[:2]] for row in table.entries]
+    # Published 12, 11.5, 11, 10; here 25, 24.5, 22.5, 20.5.
+    assert ranks == [[(4, 4), (1, 3)], [(3, 1), (2, 2)], [None, None]]
+
+
+def test_who_is_first_in_a_row(table: Table) -> None:
+    assert [table.best_in_row(i, "test/psnr", ours=True) for i in range(3)] == [1, 0, None]
+    assert [table.best_in_row(i, "test/psnr", ours=False) for i in range(3)] == [1, 1, None]
+
+
+def test_lower_can_be_better(tmp_path: Path) -> None:
+    path = tmp_path / "published.yaml"
+    path.write_text(PUBLISHED.replace("goal: max", "goal: min"))
+    table = make_table(read_published(path), RESULTS, "small")
+    assert table.entries[0][0].ranks == (1, 1)
+    assert [table.best_in_row(i, "test/psnr", ours=True) for i in range(3)] == [0, 1, None]
+
+
+def test_equal_numbers_share_a_rank(published: Published) -> None:
+    table = make_table(published, [result("old", 8, 0, 20.0), result("new", 8, 0, 20.0)], "small")
+    assert [entry.ranks for entry in table.entries[0][:2]] == [(2, 1), (1, 1)]
+
+
+def test_rows_say_what_is_different_here(table: Table) -> None:
+    assert table.labels == [("4", "narrow"), ("8 (6 here)", "wide"), ("9", "quoted")]
+
+
+def test_a_run_without_the_metric_is_not_called_not_run(published: Published) -> None:
+    table = make_table(published, [result("old", 8, 0, None)], "small")
+    assert table.entries[0][0].measured is None and table.entries[0][0].runs
+    assert "| 4 | narrow | – | 10.00 | not run |" in to_markdown(table, "x")
+
+
+def test_markdown(table: Table) -> None:
+    found = to_markdown(table, "python reproduce.py table scale=small")
+    assert found == GOLDEN.read_text(), f"if the new text is right: write it to {GOLDEN}\n{found}"
+
+
+def test_markdown_without_any_run(published: Published) -> None:
+    text = to_markdown(make_table(published, [], "small"), "python reproduce.py table")
+    assert "| 4 | narrow | not run | 10.00 | not run | **12.00** | – | – |" in text
+    assert "| 9 | quoted | – | 9.00 ± 1 | – | – | – | – |" in text
+    assert "## Runs\n\nNot run." in text and "Commit" not in text
+    assert "Scale `small`, `a=1`, beside" in to_markdown(make_table(published, [], "small", ["a=1"]), "x")
+
+
+def test_latex(table: Table) -> None:
+    lines = to_latex(table).splitlines()
+    assert lines[2] == r"\begin{tabular}{llrrr}"
+    assert r"8 (6 here) & wide & 25.00 (11.00) & 24.50 (11.50) & +2.0 (-0.5) \\" in lines
+    assert r"4 & narrow & 20.50 $\pm$ 0.71 (10.00) & 22.50 $\pm$ 0.71 (12.00) & -- (--) \\" in lines
+    assert r"A \& B, Table 1" in lines[-2]
+    assert escaped("a_b 5% ±") == r"a\_b 5\% $\pm$"
+
+
+def test_the_figure_has_a_dot_per_number(table: Table) -> None:
+    psnr, gain = draw(table).axes
+    rings = [line for line in psnr.lines if line.get_markerfacecolor() == "white"]
+    assert sorted(float(ring.get_xdata()[0]) for ring in rings) == [9.0, 10.0, 11.0, 11.5, 12.0]
+    assert sorted(float(c.lines[0].get_xdata()[0]) for c in psnr.containers) == [20.5, 22.5, 24.5, 25.0]
+    assert psnr.get_xlabel() == "PSNR (dB)" and gain.get_xlabel() == "gain"
+    (legend,) = draw(table).legends
+    names = {"old, here", "old, published", "new, here", "new, published", "here", "published"}
+    assert {text.get_text() for text in legend.get_texts()} == names
+    assert [label.get_text() for label in psnr.get_yticklabels()] == ["4, narrow", "8 (6 here), wide", "9, quoted"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"titel": "x"}, "did you mean 'title'"),
+        ({"columns": []}, r"expected a list of columns in .*, got \[\]"),
+        ({"source": None}, "expected source in"),
+        ({"columns": [{"name": "a"}]}, "expected metric or difference for column 'a'"),
+        ({"columns": [{"name": "a", "difference": "b"}]}, "expected difference of a column"),
+        ({"columns": [{"name": "a", "metric": "b", "goal": "up"}]}, "expected goal max or min"),
+        (
+            {"columns": [{"name": "a", "metric": "b", "digit": 3}]},
+            r"expected a key of columns\[0\].*did you mean 'digits'",
+        ),
+        ({"rows": [{"label": ["a"], "values": [1]}]}, "expected 2 labels and 3 values"),
+        ({"rows": [{"label": ["a", "b"], "values": [1, 2, 3], "minus": "c"}]}, "expected minus to be the label"),
+        ({"rows": [3]}, r"expected keys and values for rows\[0\]"),
+        ({"here": {"depth": "x"}}, "expected here to name a column"),
+    ],
+)
+def test_what_is_no_table_is_refused(change: dict, message: str, tmp_path: Path) -> None:
+    content: dict[str, Any] = {**yaml.safe_load(PUBLISHED), **change}
+    path = tmp_path / "published.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+    with pytest.raises(ConfigError, match=message):
+        read_published(path)
+
+
+def test_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected published numbers"):
+        read_published(tmp_path / "published.yaml")
+
+
+def test_a_run_is_matched_by_its_configuration() -> None:
+    described = describe("iunet", {"network": {"depth": "deep", "levels": {"a": 1}}, "seed": 3})
+    assert fits(described, {"model": "iunet", "network.depth": "deep", "network.levels.a": 1, "seed": 3})
+    assert not fits(described, {"network.depth": "shallow"}) and not fits(described, {"network.width": None})
+    assert fits(described, {})
+
+
+def test_results_keep_their_provenance_and_no_places(tmp_path: Path) -> None:
+    (cell,) = cells_of(sweep_of(write_program(tmp_path), x=[1.5]), tmp_path / "runs")
+    Runner(iter([cell]), 1, cell_environment(1), poll_s=0.02).run()
+    kept = result_of(cell)
+    assert kept["metrics"] == cell.summary()["metrics"] and kept["config"] == {"x": 1.5}
+    assert kept["digest"] == cell.digest == digest_of_arguments(["x=1.5"])
+    assert kept["command"].endswith("trainer.py x=1.5") and kept["finished"].endswith("+00:00")
+    assert "run_dir" not in kept and str(cell.folder) not in json.dumps(kept)
+    store([cell], tmp_path / "results")
+    assert load(tmp_path / "results") == [kept]
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["x-1.5.json"]
+
+
+def test_a_table_is_written(published: Published, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for i, one in enumerate(RESULTS):
+        (folder / f"{i}.json").write_text(json.dumps(one))
+    render(published, folder, "small", [], "python reproduce.py table scale=small")
+    assert (folder / "table.md").read_text() == GOLDEN.read_text()
+    assert (folder / "table.tex").read_text().startswith("\\begin{table}")
+    assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "sign", "text"),
+    [
+        (0.854, 2, False, "0.85"),
+        (-1.6, 1, True, "-1.6"),
+        (0.0, 1, True, "+0.0"),
+        (4.84e-7, 2, False, "4.8e-07"),
+        (0.004, 2, False, "4.0e-03"),
+        (0.005, 2, False, "0.01"),
+    ],
+)
+def test_numbers(value: float, digits: int, sign: bool, text: str) -> None:
+    assert number(value, digits, sign=sign) == text
+
+
+def test_a_column_without_published_numbers_is_one_column(tmp_path: Path) -> None:
+    path = tmp_path / "published.yaml"
+    path.write_text(PUBLISHED.replace("-0.5]", "null]").replace(", null]", ", null]"))
+    text = to_markdown(make_table(read_published(path), RESULTS, "small"), "x")
+    assert "| new PSNR (dB), here | published | gain |\n" in text

@@ -1,0 +1,199 @@
+"""reproduce.py from end to end, on a quick program in place of train.py."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import reproduce
+from tests.sweeps.programs import starts, write_program
+
+ROOT = Path(reproduce.__file__).parent
+SWEEP = """
+program: trainer.py
+method: grid
+parameters:
+  x: {values: [1, 2]}
+  seed: {values: [0, 1]}
+  steps: {value: 1}
+  fail: {value: 0}
+command: ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
+"""
+SEARCH = """
+program: trainer.py
+method: bayes
+metric: {name: loss, goal: minimize}
+run_cap: 3
+parameters:
+  x: {min: 0.0, max: 1.0}
+command: ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
+"""
+PUBLISHED = """
+title: A table
+source: A paper
+setting: a setting
+head: [x]
+columns: [{name: Loss, metric: loss, goal: min, digits: 2}]
+rows:
+  - {label: [1], match: {x: 1.0}, values: [0.5]}
+  - {label: [2], match: {x: 2.0}, values: [2.5]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_program(tmp_path)
+    table = tmp_path / "experiments" / "table"
+    table.mkdir(parents=True)
+    for name, text in {"sweep": SWEEP, "search": SEARCH, "published": PUBLISHED}.items():
+        (table / f"{name}.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reproduce, "EXPERIMENTS", tmp_path / "experiments")
+    return tmp_path
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        reproduce.main()
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+def test_a_table_from_one_command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    assert call(monkeypatch, "table", "--jobs", "2") == 0
+    results = folder / "experiments" / "table" / "results" / "default"
+    assert "(4 of 4 done)" in capsys.readouterr().out
+    assert sorted(path.name for path in results.iterdir()) == [
+        "figure.png",
+        *(f"seed-{seed}_x-{x}.json" for seed in (0, 1) for x in (1, 2)),
+        "table.md",
+        "table.tex",
+    ]
+    assert "| 1 | **" not in (results / "table.md").read_text()
+    assert "| 2 | 2.89 ± 0.00 | 2.50 |" in (results / "table.md").read_text()
+
+    assert call(monkeypatch, "table") == 0
+    assert capsys.readouterr().out.count("finished before") == 4
+    assert len(starts(folder / "outputs" / "reproduce" / "table" / "default")) == 4
+
+
+def test_a_failing_run_is_reported_at_the_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert call(monkeypatch, "table", "fail=1", "x=1", "seed=0,1") == 1
+    captured = capsys.readouterr()
+    assert captured.out.count(": failed") == 2
+    assert "seed-1_x-1 failed with exit code 1; outputs/reproduce/table/default/seed-1_x-1_" in captured.err
+    assert "about to fail\nexpected a better value, got fail=1\n" in captured.err
+    assert "2 of 2 runs failed" in captured.err
+    results = folder / "experiments" / "table" / "results"
+    assert [path.name for path in results.iterdir()] == ["default_fail-1"]
+    assert "| 1 | not run | 0.50 |" in (results / "default_fail-1" / "table.md").read_text()
+
+
+def test_fail_fast(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    assert call(monkeypatch, "table", "fail=1", "--fail-fast") == 1
+    assert "1 of 1 runs failed" in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_what_is_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    call(monkeypatch, "table", "x=1")
+    capsys.readouterr()
+    assert call(monkeypatch, "table", "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "# seed-0_x-1: finished"
+    assert lines[1].startswith(
+        "python trainer.py fail=0 seed=0 steps=1 x=2 run_dir=outputs/reproduce/table/default/seed-0_x-2_"
+    )
+    assert len(lines) == 4 and len(starts(folder / "outputs" / "reproduce" / "table" / "default")) == 2
+
+
+def test_rendering_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = folder / "experiments" / "table" / "results" / "default"
+    call(monkeypatch, "table", "x=1")
+    for path in results.glob("*.json"):
+        content = json.loads(path.read_text())
+        # What git kept, where the run folder is gone.
+        path.write_text(json.dumps({**content, "metrics": {"loss": 0.125}}))
+    for path in (folder / "outputs").rglob("summary.json"):
+        path.unlink()
+    assert call(monkeypatch, "table", "--render") == 0
+    assert "| 1 | 0.12 ± 0.00 | 0.50 |" in (results / "table.md").read_text()
+    assert len(starts(folder / "outputs" / "reproduce" / "table" / "default")) == 2
+
+
+def test_a_search_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    assert call(monkeypatch, "table", "--sweep", "search") == 0
+    assert capsys.readouterr().out.count("\nloss ") == 3
+    assert call(monkeypatch, "table", "--sweep", "search", "--count", "5", "--jobs", "2") == 0
+    output = capsys.readouterr().out
+    values = [float(line.split()[1].rstrip(":")) for line in output.splitlines() if line.startswith("loss ")]
+    assert len(values) == 5 and values == sorted(values)
+    trials = folder / "outputs" / "reproduce" / "table" / "default" / "search"
+    assert len(starts(trials)) == 5 and len((trials / "trials.csv").read_text().splitlines()) == 6
+    assert not (folder / "experiments" / "table" / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tabel"], "expected a table, got 'tabel'; did you mean 'table'"),
+        (["table", "--jobs", "0"], "expected --jobs to be positive, got 0"),
+        (["table", "x"], "expected key=value, got 'x'"),
+        (["table", "--runs", "nowhere"], "expected a folder of runs, got 'nowhere'"),
+        (["table", "--sweep", "search", "--count", "0"], "expected a positive number of trials"),
+    ],
+)
+def test_mistakes_are_named(
+    arguments: list[str],
+    message: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    assert call(monkeypatch, *arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_another_working_directory_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(folder / "experiments")
+    assert call(monkeypatch, "table") == 2
+    assert "expected to run where trainer.py is" in capsys.readouterr().err
+
+
+def test_ctrl_c_saves_renders_and_goes_on(folder: Path) -> None:
+    program = "import sys, reproduce; from pathlib import Path; reproduce.EXPERIMENTS = Path('experiments').resolve();"
+    program += "sys.argv = ['reproduce.py', 'table', 'steps=40', '--jobs', '2']; reproduce.main()"
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {program}"]
+    runs = folder / "outputs" / "reproduce" / "table" / "default"
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while len(list(runs.glob("*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped; the same command goes on" in errors
+    assert output.count(": stopped after") == 2 and "table.md" in output
+    assert subprocess.run(command, cwd=folder, capture_output=True).returncode == 0
+    kinds = [kind for _, kind in starts(runs)]
+    assert kinds.count("new") == 4 and kinds.count("resumed") == 2
+
+
+def test_help_lists_the_tables_and_needs_no_torch() -> None:
+    probe = (
+        "import sys, reproduce; sys.argv = ['reproduce.py', '--help']\ntry: reproduce.main()\nexcept SystemExit: pass\n"
+    )
+    probe += "sys.exit('torch' in sys.modules or 'wandb' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0 and "iunet_table1" in found.stdout and "--fail-fast" in found.stdout

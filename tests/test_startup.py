@@ -1,0 +1,82 @@
+"""How soon the command line answers, in processor time: the wall time of a busy machine says nothing."""
+
+from __future__ import annotations
+
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import train
+from src.utils.composition import CONFIG_DIR
+from src.utils.usage import SCALES, experiments_text, help_text
+from tests.fakes import tiny_overrides
+
+ROOT = Path(train.__file__).parent
+
+
+def processor_seconds(command: list[str]) -> tuple[subprocess.CompletedProcess, float]:
+    """Run a command; return what it printed and the processor seconds that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return result, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def run(*arguments: str) -> tuple[subprocess.CompletedProcess, float]:
+    return processor_seconds([sys.executable, "train.py", *arguments])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["experiment=?"], ["--cfg", "job"]])
+def test_help_and_composition_take_less_than_two_seconds(arguments: list[str]) -> None:
+    result, seconds = run(*arguments)
+    assert result.returncode == 0 and "ct_postproc" in result.stdout
+    assert seconds < 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'"),
+        (["trainer.max_epochs=three"], "expected trainer.max_epochs to be int or null, got 'three'"),
+        (["network.num_levels=9"], "expected at most 6 levels"),
+        (["model.body.padding_mode=reflect", "network.num_levels=9"], "expected at most 6 levels"),
+        (["trainer.max_epochs=-3"], "expected trainer.max_epochs of at least 0"),
+        (["trainer.accelerator=gpuu"], "did you mean 'gpu'"),
+        (["backprop=revesible"], "did you mean 'reversible'"),
+        (["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=9"], "expected datamodule.num_val of at least 9"),
+    ],
+)
+def test_what_cannot_work_is_refused_within_three_seconds(arguments: list[str], message: str) -> None:
+    result, seconds = run(*arguments)
+    assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr
+    assert seconds < 3
+
+
+@pytest.mark.slow
+def test_training_starts_within_ten_seconds(tmp_path: Path) -> None:
+    # What the imports cost that nobody can avoid, on this machine as busy as it is now.
+    code = "import pytorch_lightning, torch._dynamo, matplotlib.figure, wandb.sdk.launch"
+    imports = processor_seconds([sys.executable, "-c", code])[1]
+    stop = "+callbacks.stop={_target_:tests.fakes.SignalAfter,signum:15,step:1}"
+    result, seconds = run(*tiny_overrides(tmp_path, stop, "logger=[wandb,csv]"))
+    assert result.returncode == 143, result.stderr
+    assert seconds < max(10, imports + 4)
+
+
+def test_every_experiment_says_what_it_is_and_what_it_costs() -> None:
+    text = experiments_text()
+    for path in CONFIG_DIR.glob("experiment/*.yaml"):
+        (block,) = re.findall(rf"^  {path.stem} .+\n((?:      .+\n)+)", text, flags=re.MULTILINE)
+        assert [line.split()[0] for line in block.splitlines()] == list(SCALES), path.stem
+
+
+def test_every_choice_is_explained() -> None:
+    text = help_text()
+    for group in ("model", "datamodule", "task", "trainer", "logger", "callbacks"):
+        for path in CONFIG_DIR.glob(f"{group}/*.yaml"):
+            if path.stem != "base":
+                assert re.search(rf"^  {path.stem} +\S+", text, flags=re.MULTILINE), path

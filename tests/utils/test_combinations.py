@@ -1,0 +1,77 @@
+"""Values that are impossible together."""
+
+from __future__ import annotations
+
+import pytest
+
+from src.utils import combinations
+from src.utils.combinations import check_combinations
+from src.utils.composition import compose_config
+from src.utils.errors import ConfigError
+from src.utils.targets import check_targets
+
+DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=4"]
+
+
+def check(*overrides: str) -> None:
+    config = compose_config([*overrides, "run_dir=x"])
+    check_targets(config)
+    check_combinations(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer.max_epochs=-1"], "expected trainer.max_epochs of at least 0, got -1"),
+        (["+trainer.max_steps=-2"], "expected trainer.max_steps of at least -1, got -2"),
+        (["+trainer.overfit_batches=1"], "limit_train_batches"),
+        (["trainer.accelerator=gpuu"], "trainer.accelerator to be one of .*, got 'gpuu'; did you mean 'gpu'"),
+        (["trainer.devices=0"], "expected trainer.devices of at least 1, -1 or auto, got 0"),
+        (["trainer=gpu"], "trainer.accelerator=gpu trainer.devices=1 with 0 such devices"),
+        (["trainer=gpu", "trainer.devices=[3]"], r"trainer.devices=\[3\] with 0 such devices"),
+        (["trainer.precision=16-mixed"], "expected trainer.precision=bf16-mixed on a CPU, got 16-mixed"),
+        (["trainer.precision=16"], "expected trainer.precision=bf16-mixed on a CPU"),
+        (["trainer.precision=64-mixed"], "expected trainer.precision to be one of .*, got '64-mixed'; did you mean"),
+        (["backprop=reversable"], "expected task.backprop to be one of .*; did you mean 'reversible'"),
+        (["experiment=iconvnet_table2", "backprop=chekpoint"], "expected task.backprop .*did you mean 'checkpoint'"),
+        ([*DDP, "datamodule.num_test=3"], "expected datamodule.num_test of at least 4, a sample for each process"),
+        ([*DDP, "trainer.num_nodes=20"], "expected datamodule.num_train of at least 80"),
+        (
+            ["network.num_levels=7"],
+            "expected at most 6 levels for a side of 32, .*model.body.channels.num_levels=7",
+        ),
+        (["network.num_levels=7", "model.body.padding_mode=constant"], "expected at most 6 levels"),
+        (["model=unet", "network.num_levels=7"], "expected at most 6 levels .* got model.num_levels=7"),
+        (["trainer=fsdp", "trainer.accelerator=cpu"], "expected trainer.accelerator=gpu with trainer.strategy=fsdp"),
+    ],
+)
+def test_is_refused(overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(combinations, "_gpus", lambda accelerator: 0)
+    with pytest.raises(ConfigError, match=message):
+        check(*overrides)
+
+
+@pytest.mark.parametrize("backprop", ["reversible", "memcnn"])
+def test_sharded_parameters_and_the_engine(backprop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(combinations, "_gpus", lambda accelerator: 2)
+    with pytest.raises(ConfigError, match=f"expected backprop to be stored or checkpoint .*, got '{backprop}'"):
+        check("trainer=fsdp", f"backprop={backprop}")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        DDP,
+        ["network.num_levels=6"],
+        ["network.num_levels=5", "datamodule.size=31", "model.body.padding_mode=constant"],
+        ["trainer=gpu", "trainer.devices=2", "trainer.precision=16-mixed"],
+        ["trainer=fsdp", "backprop=checkpoint"],
+        ["trainer=ddp", "trainer.num_nodes=2"],
+        ["experiment=iconvnet_figure2"],
+        ["experiment=irevnet_lab", "datamodule.num_val=0"],
+    ],
+)
+def test_is_let_through(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(combinations, "_gpus", lambda accelerator: 2)
+    check(*overrides)

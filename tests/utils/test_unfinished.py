@@ -1,0 +1,81 @@
+"""The run that resume=auto means."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from src.utils.composition import compose_config
+from src.utils.errors import ConfigError
+from src.utils.unfinished import newest_unfinished
+
+RUNS = {
+    "iunet": ["experiment=ct_postproc"],
+    "unet": ["experiment=ct_postproc", "model=unet", "seed=1"],
+    "digits": ["experiment=irevnet_lab", "trainer.max_epochs=7"],
+    "finished": ["experiment=ct_postproc", "seed=2"],
+    "prolonged": ["experiment=ct_postproc", "seed=3"],
+}
+
+
+def touch(path: Path, seconds: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.utime(path, (1_000_000 + seconds,) * 2)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    outputs = tmp_path_factory.mktemp("outputs")
+    for age, (name, overrides) in enumerate(RUNS.items()):
+        folder = outputs / overrides[0].partition("=")[2] / name
+        config = compose_config([*overrides, f"run_dir={folder}"])
+        # Older the later they stand in the list.
+        touch(folder / "checkpoints" / "last.ckpt", -10 * age)
+        OmegaConf.save(config, folder / "config.yaml")
+    touch(outputs / "ct_postproc" / "finished" / "summary.json", 5)
+    touch(outputs / "ct_postproc" / "prolonged" / "summary.json", -100)
+    (outputs / "ct_postproc" / "never_began").mkdir()
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "iunet"),
+        (["experiment=ct_postproc"], "iunet"),
+        (["experiment=irevnet_lab"], "digits"),
+        (["model=unet"], "unet"),
+        (["scale=small", "seed=1"], "unet"),
+        (["experiment=irevnet_lab", "trainer.max_epochs=7"], "digits"),
+        (["seed=3"], "prolonged"),
+        *((overrides, name) for name, overrides in RUNS.items() if name != "finished"),
+    ],
+)
+def test_the_newest_run_with_these_values(outputs: Path, overrides: list[str], name: str) -> None:
+    assert newest_unfinished(overrides, outputs).name == name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["seed=2"],
+            r"run with seed=2 under .* for resume=auto, got 4 unfinished of 5 runs.*\n  unfinished: ",
+        ),
+        (["scale=medium"], "expected an unfinished run with scale=medium"),
+        (["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'"),
+        (["model=unett"], "expected model to be one of"),
+    ],
+)
+def test_without_one_the_others_are_named(outputs: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        newest_unfinished(overrides, outputs)
+
+
+def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="got 0 unfinished of 0 runs"):
+        newest_unfinished([], tmp_path)
