@@ -8,22 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# What oneDNN computes on a CPU; torch has other kernels for double precision.
-_ONEDNN_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 # One volume of at most so many elements, its innermost dimension not counted, torch hands to a slow kernel of its own
 # (`use_mkldnn` in aten/src/ATen/native/Convolution.cpp).
 _SLOW_SIZE = 20480
+_ONES, _ZEROS = (1, 1, 1), (0, 0, 0)
 
 
 def fast_layout(x: Tensor) -> Tensor:
     """``x`` in the memory layout in which 3D convolutions are fast: on a CPU, volumes with the channels last.
 
     Twice as fast as with the channels first for 8 channels, a little faster for more. Other tensors come back as they
-    are.
+    are, those of double precision among them, for which there is no fast kernel.
     """
-    if x.ndim == 5 and x.device.type == "cpu" and x.dtype in _ONEDNN_TYPES and torch.backends.mkldnn.is_available():
-        return x.contiguous(memory_format=torch.channels_last_3d)
-    return x
+    return x.contiguous(memory_format=torch.channels_last_3d) if x.ndim == 5 and _runs_on_onednn(x) else x
+
+
+def _runs_on_onednn(x: Tensor) -> bool:
+    return (
+        type(x) in (Tensor, nn.Parameter)  # and no tensor of another kind, such as fake ones, which count bytes
+        and not torch.compiler.is_compiling()  # which chooses kernels and layouts by itself
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        and torch.backends.mkldnn.is_available()
+    )
 
 
 class Conv3d(nn.Conv3d):
@@ -34,22 +41,17 @@ class Conv3d(nn.Conv3d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x = _laid_out_for(weight, input)
-        if self._would_be_slow(x):
-            return fast_layout(_OneVolume.apply(x, weight, bias, self.padding))
-        return fast_layout(super()._conv_forward(x, weight, bias))
+        if self._is_ours(input):
+            return fast_layout(_Convolution.apply(input, weight, bias, self.padding))
+        return fast_layout(super()._conv_forward(input, weight, bias))
 
-    def _would_be_slow(self, x: Tensor) -> bool:
+    def _is_ours(self, x: Tensor) -> bool:
+        """Whether oneDNN can be chosen in the place of torch."""
         return (
-            type(x) is Tensor  # and no tensor of another kind, such as those without numbers that count bytes
-            and not torch.compiler.is_compiling()  # which chooses kernels by itself
-            and x.device.type == "cpu"
+            _runs_on_onednn(x)
+            and x.ndim == 5
             and x.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
-            and torch.backends.mkldnn.is_available()
-            and x.ndim == 5
-            and x.shape[0] == 1
-            and x[..., 0].numel() <= _SLOW_SIZE
             and self.padding_mode == "zeros"
             and self.groups == 1
             and max(self.kernel_size) > 1
@@ -58,15 +60,8 @@ class Conv3d(nn.Conv3d):
         )
 
 
-def _laid_out_for(weight: Tensor, x: Tensor) -> Tensor:
-    """``x`` with its channels last where it is larger than the weight, which torch lays out anew to match each time."""
-    if x.device.type == "cpu" and x.numel() <= weight.numel():
-        return x.contiguous()
-    return fast_layout(x)
-
-
-class _OneVolume(torch.autograd.Function):
-    """The convolution of one volume (1, C, D, H, W) that keeps its size, by oneDNN."""
+class _Convolution(torch.autograd.Function):
+    """A convolution of volumes (B, C, D, H, W) that keeps their size, by oneDNN. It saves its input as it is."""
 
     generate_vmap_rule = True  # for torch.func
 
@@ -83,21 +78,52 @@ class _OneVolume(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        grad = _laid_out_for(weight, grad)
-        return (
-            _convolve(grad, weight.transpose(0, 1).flip(2, 3, 4), None, ctx.padding) if needs_x else None,
-            _weight_gradient(grad, x, weight, ctx.padding) if needs_weight else None,
-            grad.sum((0, 2, 3, 4)) if needs_bias else None,
-            None,
-        )
+        grad_x = grad_weight = None
+        if _would_be_slow(x):
+            if needs_x:
+                grad_x = _convolve(grad, weight.transpose(0, 1).flip(2, 3, 4), None, ctx.padding)
+            if needs_weight:
+                grad_weight = _slab_weight_gradient(grad, x, weight, ctx.padding)
+        else:
+            grad_x, grad_weight = _gradients(grad, x, weight, ctx.padding, (needs_x, needs_weight))
+        return grad_x, grad_weight, grad.sum((0, 2, 3, 4)) if needs_bias else None, None
+
+
+def _would_be_slow(x: Tensor) -> bool:
+    """Whether torch would choose the slow kernel."""
+    return x.shape[0] == 1 and x[..., 0].numel() <= _SLOW_SIZE
+
+
+def _laid_out(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The two with the channels last where the volumes are larger than the weight.
+
+    A weight laid out so is enough: the kernel does the same with its input, a copy that nobody keeps.
+    """
+    if x.numel() > weight.numel():
+        return x, weight.contiguous(memory_format=torch.channels_last_3d)
+    return x.contiguous(), weight.contiguous()
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
-    return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, (1, 1, 1), (1, 1, 1), 1)
+    return torch.ops.aten.mkldnn_convolution(*_laid_out(x, weight), bias, padding, _ONES, _ONES, 1)
 
 
-def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, padding: Sequence[int]) -> Tensor:
-    """Of two slabs, the halves of the volume along D, where it can be halved: for a batch of two torch takes oneDNN."""
+def _gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, padding: Sequence[int], needed: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients for input and weight by the kernel that torch chooses."""
+    x, weight = _laid_out(x, weight)
+    found = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, _ONES, padding, _ONES, False, _ZEROS, 1, (*needed, False)
+    )
+    return found[0], found[1]
+
+
+def _slab_weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, padding: Sequence[int]) -> Tensor | None:
+    """The weight's gradient of two slabs, the halves of the volume along D: a batch of two, which goes to oneDNN.
+
+    A volume that has no halves is left to the slow kernel.
+    """
     _, _, depth, *plane = grad.shape
     overlap = padding[0]
     if depth % 2 == 0:
@@ -107,6 +133,4 @@ def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, padding: Sequence[
         # With the channels last, two slabs without overlap lie in memory as the volume does: no copy.
         grad = grad.movedim(1, -1).reshape(2, depth // 2, *plane, -1).movedim(-1, 1)
         padding = (0, *padding[1:])
-    ones, zeros = (1, 1, 1), (0, 0, 0)
-    outputs = (False, True, False)
-    return torch.ops.aten.convolution_backward(grad, x, weight, None, ones, padding, ones, False, zeros, 1, outputs)[1]
+    return _gradients(grad, x, weight, padding, (False, True))[1]

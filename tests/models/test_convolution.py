@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from src.models.blocks import ConvBlock
-from src.models.convolution import Conv3d, fast_layout
+from src.models.convolution import Conv3d, _would_be_slow, fast_layout
 from src.models.iunet import IUNet
 
 # Shape of the input, then the layer's arguments.
@@ -77,6 +77,15 @@ def test_half_of_a_state_and_double_precision() -> None:
     assert torch.equal(layer.double()(x.double()), oracle(x.double()))
 
 
+def test_the_input_is_kept_as_it_is_and_no_copy_of_it() -> None:
+    layer, _ = layers((1, 4, 8, 8, 8))
+    state = torch.randn(1, 8, 8, 8, 8)
+    own = {t.untyped_storage().data_ptr() for t in (state, *layer.parameters())}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: own.remove(t.untyped_storage().data_ptr()), lambda t: t):
+        layer(state[:, :4])
+    assert own == {layer.bias.untyped_storage().data_ptr()}  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("frozen", ["input", "weight", "bias"])
 def test_gradients_that_nobody_asks_for(frozen: str) -> None:
     gradients = []
@@ -117,10 +126,10 @@ def test_the_jacobian_by_torch_func() -> None:
 @pytest.mark.parametrize("batch", [1, 2])
 def test_the_slow_kernel_is_avoided_where_torch_would_choose_it(batch: int, channels: int, side: int) -> None:
     layer, _ = layers((1, channels))
-    x = fast_layout(torch.empty(batch, channels, side, side, 2))
+    x = torch.empty(batch, channels, side, side, 2)
     arguments = (x, layer.weight, layer.bias, (1, 1, 1), (1, 1, 1), (1, 1, 1), False, (0, 0, 0), 1, None)
     backend = torch._C._select_conv_backend(*arguments)
-    assert layer._would_be_slow(x) == (backend == torch._C._ConvBackend.Slow3d)
+    assert _would_be_slow(x) == (backend == torch._C._ConvBackend.Slow3d)
 
 
 def test_under_autocast_the_values_are_bfloat16() -> None:
