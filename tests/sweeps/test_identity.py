@@ -25,6 +25,7 @@ BASE = ["experiment=ct_postproc", "model=unet", "seed=1"]
         "debug=true",
         "callbacks.images.num_volumes=1",
         "~callbacks.curves",
+        "about.small=an hour",
     ],
 )
 def test_where_and_how_a_run_is_made_does_not_matter(more: str) -> None:
