@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -9,6 +10,8 @@ from matplotlib.figure import Figure
 
 from src.tables.numbers import heading
 from src.tables.table import Table
+
+TITLE_CHARACTERS_PER_INCH = 10
 
 
 def draw(table: Table) -> Figure:
@@ -23,7 +26,8 @@ def draw(table: Table) -> Figure:
     panels[0].set_yticks(range(len(table.labels)), [", ".join(label) for label in table.labels])
     panels[0].set_ylabel(", ".join(table.published.head))
     panels[0].invert_yaxis()
-    figure.suptitle(f"{table.published.title} ({', '.join([table.scale, *table.changes])})")
+    title = f"{table.published.title} ({', '.join([table.scale, *table.changes])})"
+    figure.suptitle(textwrap.fill(title, int(TITLE_CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize=11)
     if handles:
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
     return figure
