@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-# Where files lie, what is printed and logged, what an experiment says of itself, how fast the data come. Not the number of loading workers: each worker
-# draws its own random numbers.
+# Where files lie, what is printed and logged, what an experiment says of itself, how fast the data come. Not the number
+# of loading workers: each worker draws its own random numbers.
 EXECUTION_KEYS = (
     *("run_dir", "resume", "debug", "logger", "about"),
     *("datamodule.data_dir", "datamodule.pin_memory", "datamodule.download", "datamodule.generation_workers"),
