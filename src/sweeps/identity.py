@@ -10,13 +10,13 @@ from typing import Any
 # Where files lie, what is printed and logged, what an experiment says of itself, how fast the data come. Not the number
 # of loading workers: each worker draws its own random numbers.
 EXECUTION_KEYS = (
-    *("run_dir", "resume", "debug", "logger", "about"),
+    *("about", "run_dir", "resume", "debug", "logger"),
     *("datamodule.data_dir", "datamodule.pin_memory", "datamodule.download", "datamodule.generation_workers"),
 )
 # Callbacks that save, measure and draw. Others, such as one that picks the tested checkpoint, may change a result.
 WATCHING_CALLBACKS = (
     *("last", "interrupt", "random_state", "progress", "learning_rate", "peak_memory", "step_time", "invertibility"),
-    *("total_time", "test_table", "curves", "images", "confusion"),
+    *("test_table", "curves", "images", "confusion", "total_time"),
 )
 # Only what other values refer to: those hold what it comes to.
 REFERRED_TO = "network"
