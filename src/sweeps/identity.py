@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-# What an experiment says of itself, where files lie, what is printed and logged, how fast the data come.
+# Where files lie, what is printed and logged, what an experiment says of itself, how fast the data come. Not the number
+# of loading workers: each worker draws its own random numbers.
 EXECUTION_KEYS = (
     *("about", "run_dir", "resume", "debug", "logger"),
     *("datamodule.data_dir", "datamodule.pin_memory", "datamodule.download", "datamodule.generation_workers"),
