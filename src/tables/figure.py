@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from src.tables.numbers import heading
 from src.tables.table import Table
@@ -43,6 +44,7 @@ def _panels(table: Table) -> list[list[int]]:
 
 def _draw_panel(axes: Axes, table: Table, columns: list[int]) -> None:
     axes.set_xlabel(_shared_words(table, columns))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     for k, j in enumerate(columns):
         color, offset = f"C{k}", 0.16 * (k - (len(columns) - 1) / 2)
         name = _own_words(table, j, columns)
