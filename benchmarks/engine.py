@@ -1,116 +1,201 @@
-"""CPU time and saved bytes of a training step of the iUNet: our policies beside cetmann/iunets.
+"""Time, memory and accuracy of a training step of the iUNet: our policies beside the libraries one could pick instead.
 
-    python -m benchmarks.engine [--size 32] [--couplings 4] [--batch 1] [--block layer|iunets] [--rounds 9] [--json F]
+    python -m benchmarks.engine [--spatial-dims 3] [--size 32] [--couplings 4] [--block layer|iunets] [--bf16]
+                                [--vary couplings 2 4 8] [--networks NAME ...] [--device cuda] [--output STEM]
 
-The policies take turns within each round, so that drift of the machine's speed hits all alike; ratios are medians over
-rounds. One thread, CPU time. ``iunets`` (github.com/cetmann/iunets, on the import path) is left out where absent.
+Networks take turns within each round, so that drift of the machine's speed hits all alike; ratios are medians over
+rounds. On the CPU times are CPU time, bytes are those of live tensors, without the scratch memory of kernels (torch's
+slow 3D convolution, which iunets gets for single small volumes, takes 27 inputs of it). On a GPU times are wall time
+and bytes those of CUDA's allocator. Networks that cannot be built are named with the reason. ``--output`` writes
+STEM.json, STEM.txt and STEM.png.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import dataclasses
 import functools
-import importlib.util
-import json
-import platform
+import gc
 import statistics
+import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import median_ratio, times_in_turns
-from src.invertible import POLICIES, set_backprop
-from src.invertible.reconstruction import LeafNames
-from src.invertible.saved_bytes import saved_by_block
-from src.models.blocks import ConvBlock
-from src.models.iunet import IUNet
+from benchmarks.engine_report import as_text, write_report
+from benchmarks.live_bytes import LiveBytes
+from benchmarks.measure import device_clock, median_ratio, times_in_turns
+from benchmarks.peers import BLOCKS, NETWORKS, Definition, NotComparable, awake
+from src.invertible import set_backprop
+from src.utils.provenance import git_commit, hardware, versions
 
-CHANNELS = (16, 32, 64, 128)
-
-
-# The coupling functions: ours by default, and those of iunets, for the same network on both sides.
-BLOCKS = {
-    "layer": functools.partial(ConvBlock, spatial_dims=3, zero_init=True),
-    "iunets": functools.partial(ConvBlock, spatial_dims=3, norm="instance", final_activation=True),
-}
+ROOT = Path(__file__).resolve().parents[1]
+AXES = ("couplings", "channels", "levels", "size", "batch")
 
 
-def ours(policy: str, couplings: int, block: str) -> nn.Module:
-    """The network of the comparison: 4 levels."""
-    net = IUNet(CHANNELS, couplings, 3, subnet=BLOCKS[block])
-    set_backprop(net, policy)
-    return net
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is measured: a network's definition, its input, and how a step is computed."""
+
+    definition: Definition = dataclasses.field(default_factory=Definition)
+    size: int = 32
+    batch: int = 1
+    device: str = "cpu"
+    bf16: bool = False
+
+    def input(self) -> Tensor:
+        """A random image of the network's own number of channels."""
+        shape = (self.batch, self.definition.channels, *[self.size] * self.definition.spatial_dims)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
+
+    def at(self, axis: str, value: int) -> Case:
+        """The case with one number changed."""
+        if axis in ("size", "batch"):
+            return dataclasses.replace(self, **{axis: value})
+        return dataclasses.replace(self, definition=dataclasses.replace(self.definition, **{axis: value}))
 
 
-def theirs(couplings: int) -> nn.Module:
-    """The same network built with cetmann/iunets and its memcnn wrappers."""
-    from iunets import iUNet
-
-    # `exp`: their Cayley transform calls torch.lu, which current torch no longer has.
-    return iUNet(
-        CHANNELS,
-        (couplings,) * len(CHANNELS),
-        dim=3,
-        resampling_method="exp",
-        channel_mixing_method="exp",
-        padding_mode=None,
-    )
+def forward(net: nn.Module, x: Tensor, bf16: bool) -> Tensor:
+    """The loss, behind a computed input as in use: memcnn frees its input's memory and takes no leaf of the graph."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+        return net(x.requires_grad_() * 1.0).float().square().sum()
 
 
-def training_step(net: nn.Module, x: Tensor) -> None:
-    """One forward and backward pass behind a linear layer, as in use: memcnn frees its input's memory."""
+def training_step(net: nn.Module, x: Tensor, bf16: bool) -> None:
+    """One forward and backward pass."""
     net.zero_grad(set_to_none=True)
-    y = net(x.clone().requires_grad_() * 1.0)
-    (y * y).sum().backward()
+    x.grad = None
+    forward(net, x, bf16).backward()
 
 
-def measure(
-    size: int, batch: int, couplings: int, block: str, rounds: int, policies: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    torch.manual_seed(0)
-    nets = {policy: ours(policy, couplings, block) for policy in policies}
-    if block == "iunets" and importlib.util.find_spec("iunets"):
-        nets["iunets"] = theirs(couplings)
-    x = torch.randn(batch, CHANNELS[0], size, size, size)
-    times = times_in_turns({name: functools.partial(training_step, net, x) for name, net in nets.items()}, rounds)
+def bytes_of_a_step(net: nn.Module, x: Tensor, bf16: bool) -> tuple[int, int]:
+    """Bytes that forward leaves for backward, and the most that a step has alive; input and parameters do not count."""
+    net.zero_grad(set_to_none=True)
+    x.grad = None
+    gc.collect()
+    if x.device.type == "cuda":
+        before = torch.cuda.memory_allocated(x.device)
+        torch.cuda.reset_peak_memory_stats(x.device)
+        loss = forward(net, x, bf16)
+        kept = torch.cuda.memory_allocated(x.device) - before
+        loss.backward()
+        return kept, torch.cuda.max_memory_allocated(x.device) - before
+    with LiveBytes() as live:
+        loss = forward(net, x, bf16)
+        kept = live.now
+        loss.backward()
+    return kept, live.peak
+
+
+def gradient_error(net: nn.Module, x: Tensor, bf16: bool) -> float:
+    """Relative l2 error of all parameters' gradients, against the same network in double precision.
+
+    Ours is then backpropagated through by plain autograd.
+    """
+    training_step(net, x, bf16)
+    found = [p.grad.double() for p in net.parameters() if p.grad is not None]
+    net.zero_grad(set_to_none=True)
+    oracle = copy.deepcopy(net).double()
+    set_backprop(oracle, "stored")
+    training_step(oracle, x.detach().double(), bf16=False)
+    expected = [p.grad for p in oracle.parameters() if p.grad is not None]
+    pairs = list(zip(found, expected, strict=True))
+    return float((sum((a - b).square().sum() for a, b in pairs) / sum(b.square().sum() for _, b in pairs)) ** 0.5)
+
+
+def build(names: Sequence[str], case: Case) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """The networks that can be built, and for the others the reason why not."""
+    nets, missing = {}, {}
+    for name in names:
+        torch.manual_seed(0)
+        try:
+            nets[name] = awake(NETWORKS[name](case.definition)).to(case.device)
+        except NotComparable as reason:
+            missing[name] = str(reason)
+    return nets, missing
+
+
+def measure(case: Case, names: Sequence[str], rounds: int) -> dict[str, Any]:
+    """The rows of a case by network, and ``missing``: which networks could not be built, and why."""
+    nets, missing = build(names, case)
+    x = case.input()
+    steps = {name: functools.partial(training_step, net, x, case.bf16) for name, net in nets.items()}
+    times = times_in_turns(steps, rounds, device_clock(case.device))
     rows = {}
-    for name, seconds in times.items():
+    for name, net in nets.items():
+        kept, peak = bytes_of_a_step(net, x, case.bf16)
         rows[name] = {
-            "cpu_seconds": statistics.median(seconds),
-            "over_stored": median_ratio(seconds, times["stored"]),
-            "reversible_over_this": median_ratio(times["reversible"], seconds),
+            "seconds": statistics.median(times[name]),
+            "over_stored": median_ratio(times[name], times["stored"]),
+            "reversible_over_this": median_ratio(times["reversible"], times[name]),
+            "kept_bytes": kept,
+            "peak_bytes": peak,
+            "parameter_bytes": sum(p.numel() * p.element_size() for p in net.parameters()),
+            "gradient_error": gradient_error(net, x, case.bf16),
         }
-        kept = sum(saved_by_block(nets[name], (x,), LeafNames(nets[name])).values())
-        # Less the input itself, which its owner keeps; the output counts.
-        rows[name]["kept_over_input"] = kept / (x.numel() * x.element_size()) - 1
-    return rows
+        net.zero_grad(set_to_none=True)
+    return {"input_bytes": x.numel() * x.element_size(), "rows": rows, "missing": missing}
+
+
+def run(
+    case: Case, names: Sequence[str], rounds: int, axis: str = "size", values: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Measure a case, at each value of an axis if there are any, with what it was measured with."""
+    points = []
+    for value in values or (getattr(case, axis, None) or getattr(case.definition, axis),):
+        print(f"{axis} {value}: {', '.join(names)}", file=sys.stderr)
+        points.append({"value": value, **measure(case.at(axis, value), names, rounds)})
+    return {
+        "case": dataclasses.asdict(case),
+        "axis": axis,
+        "points": points,
+        "rounds": rounds,
+        "git_commit": git_commit(ROOT),
+        "hardware": hardware(),
+        "versions": versions(),
+    }
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spatial-dims", type=int, choices=(1, 2, 3), default=3)
     parser.add_argument("--size", type=int, default=32, help="voxels per side")
-    parser.add_argument("--batch", type=int, default=1, help="volumes per batch")
-    parser.add_argument("--couplings", type=int, default=4, help="couplings per level and side")
+    parser.add_argument("--batch", type=int, default=1, help="images per batch")
+    parser.add_argument("--channels", type=int, default=16, help="of the first level")
+    parser.add_argument("--levels", type=int, default=4)
+    parser.add_argument("--couplings", type=int, default=4, help="per level and side")
     parser.add_argument("--block", choices=list(BLOCKS), default="layer", help="coupling functions")
-    parser.add_argument("--policies", nargs="+", choices=list(POLICIES), default=list(POLICIES))
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", help="also write the rows to this file")
-    arguments = parser.parse_args()
-    if not {"stored", "reversible"} <= set(arguments.policies):
-        parser.error("expected --policies to hold stored and reversible, which the ratios are taken with")
-    warnings.simplefilter("ignore", FutureWarning)
-    torch.set_num_threads(1)
-    rows = measure(
-        arguments.size, arguments.batch, arguments.couplings, arguments.block, arguments.rounds, arguments.policies
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument(
+        "--vary", nargs="+", metavar=("AXIS", "VALUE"), help=f"one of {', '.join(AXES)}, and its values"
     )
-    print(f"torch {torch.__version__}, {platform.machine()}, {arguments.size}³, {arguments.couplings} couplings")
-    for name, row in rows.items():
-        print(f"{name:>12}  " + "  ".join(f"{key} {value:.3f}" for key, value in row.items()))
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"torch": torch.__version__, "machine": platform.machine(), "rows": rows}, file, indent=2)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--output", type=Path, help="stem of the files to write")
+    arguments = parser.parse_args()
+    if not {"stored", "reversible"} <= set(arguments.networks):
+        parser.error("expected --networks to hold stored and reversible, which the ratios are taken with")
+    axis, *values = arguments.vary or ["size"]
+    if axis not in AXES or (arguments.vary and not values) or not all(value.isdigit() for value in values):
+        parser.error(f"expected --vary to be one of {', '.join(AXES)} and whole numbers, got {arguments.vary}")
+    warnings.simplefilter("ignore", FutureWarning)
+    torch.set_num_threads(arguments.threads)
+    definition = Definition(
+        arguments.spatial_dims, arguments.channels, arguments.levels, arguments.couplings, arguments.block
+    )
+    case = Case(definition, arguments.size, arguments.batch, arguments.device, arguments.bf16)
+    result = run(case, arguments.networks, arguments.rounds, axis, [int(value) for value in values])
+    print(as_text(result))
+    if arguments.output:
+        write_report(result, arguments.output)
 
 
 if __name__ == "__main__":

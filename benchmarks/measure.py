@@ -1,4 +1,4 @@
-"""What the benchmarks share: CPU time of candidates that take turns."""
+"""What the benchmarks share: times of candidates that take turns."""
 
 from __future__ import annotations
 
@@ -6,23 +6,41 @@ import statistics
 import time
 from collections.abc import Callable
 
+Clock = Callable[[], float]
 
-def times_in_turns(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds per step and round; within a round the candidates take turns, in alternating order."""
+
+def device_clock(device: str) -> Clock:
+    """The clock of a device: CPU time of this process, or wall time once a GPU has done what it was given."""
+    if device == "cpu":
+        return time.process_time
+
+    def clock() -> float:
+        import torch
+
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return clock
+
+
+def times_in_turns(
+    steps: dict[str, Callable[[], None]], rounds: int, clock: Clock = time.process_time
+) -> dict[str, list[float]]:
+    """Seconds per step and round; within a round the candidates take turns, in alternating order."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()  # warm up
     for round_number in range(rounds):
         for name in list(steps)[:: 1 if round_number % 2 else -1]:
-            times[name].append(timed(steps[name]))
+            times[name].append(timed(steps[name], clock))
     return times
 
 
-def timed(step: Callable[[], object]) -> float:
-    """CPU seconds of one call."""
-    start = time.process_time()
+def timed(step: Callable[[], object], clock: Clock = time.process_time) -> float:
+    """Seconds of one call, by default of CPU time."""
+    start = clock()
     step()
-    return time.process_time() - start
+    return clock() - start
 
 
 def median_ratio(numerator: list[float], denominator: list[float]) -> float:
