@@ -13,7 +13,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
+from src.utils.command_line import run_command_line
+from src.utils.errors import ConfigError
 
 OPTIONS = {"output": "outputs/compare.html", "images": "all"}
 
@@ -83,15 +84,14 @@ def _picture_bytes(page: str) -> int:
     return sum(part.index('"') for part in page.split("data:image/")[1:])
 
 
+def _run(arguments: list[str]) -> None:
+    paths, options = parse([a for a in arguments if a.lower() != "debug=true"])
+    compare(paths, **options)
+
+
 def main() -> None:
     """Run the command line."""
-    arguments = sys.argv[1:]
-    if not arguments or set(arguments) & {"-h", "--help"}:
-        print(__doc__)
-        return
-    with user_errors(full_traceback_wanted(arguments)):
-        paths, options = parse([a for a in arguments if a.lower() != "debug=true"])
-        compare(paths, **options)
+    run_command_line(__doc__, _run)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ checkpoint.
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from src.utils.errors import full_traceback_wanted, user_errors
+from src.utils.command_line import run_command_line
 from src.utils.saved_run import rebuild, saved_run
 
 
@@ -43,12 +42,7 @@ def load(arguments: list[str]) -> tuple[DictConfig, Path]:
 
 def main() -> None:
     """Run the command line."""
-    arguments = sys.argv[1:]
-    if not arguments or set(arguments) & {"-h", "--help"}:
-        print(__doc__)
-        return
-    with user_errors(full_traceback_wanted(arguments)):
-        evaluate(*load(arguments))
+    run_command_line(__doc__, lambda arguments: evaluate(*load(arguments)))
 
 
 if __name__ == "__main__":

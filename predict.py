@@ -9,13 +9,13 @@ stopped; ``overwrite=true`` predicts them again.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
+from src.utils.command_line import run_command_line
+from src.utils.errors import ConfigError
 from src.utils.saved_run import rebuild, saved_run, single_argument
 
 if TYPE_CHECKING:
@@ -91,12 +91,7 @@ def load(arguments: list[str]) -> tuple[DictConfig, Path, bool]:
 
 def main() -> None:
     """Run the command line."""
-    arguments = sys.argv[1:]
-    if not arguments or set(arguments) & {"-h", "--help"}:
-        print(__doc__)
-        return
-    with user_errors(full_traceback_wanted(arguments)):
-        predict(*load(arguments))
+    run_command_line(__doc__, lambda arguments: predict(*load(arguments)))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ has C code to compile, and needs h5py, tqdm and pathlib2::
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -36,11 +34,11 @@ from benchmarks.ct_peers import (
 from benchmarks.ct_report import as_text, plot
 from benchmarks.ct_stages import Setting, stage_seconds, timed_result, variations
 from benchmarks.measure import median_ratio, timed
+from benchmarks.results_folder import folder_and_quick, write_results
 from benchmarks.threads import threads
 from src.ct.foam import FoamSpec
-from src.datamodules.cache import available_cpus
-from src.utils.files import write_text
-from src.utils.provenance import git_commit, hardware, versions
+from src.utils.cpus import available_cpus
+from src.utils.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -145,22 +143,15 @@ def measure(plan: Plan, peers: list[str], folder: Path) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("benchmarks/results"), help="for the results")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not what it costs")
-    arguments = parser.parse_args(argv)
-    plan, peers = QUICK if arguments.quick else FULL, available()
+    folder, quick = folder_and_quick(__doc__, argv)
+    plan, peers = QUICK if quick else FULL, available()
     for name in PEERS:
         if name not in peers:
             print(f"{name} cannot be imported: left out")
-    about = {"git_commit": git_commit(ROOT), "hardware": hardware(), "versions": versions(), "peers": peers}
-    with tempfile.TemporaryDirectory() as folder, threads(1):
-        result = {**about, **measure(plan, peers, Path(folder))}
-    text = as_text(result)
-    print(text)
-    write_text(arguments.folder / "ct.txt", text)
-    write_text(arguments.folder / "ct.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    plot(result, arguments.folder / "ct.png")
+    about = {**provenance(ROOT), "peers": peers}
+    with tempfile.TemporaryDirectory() as scratch, threads(1):
+        result = {**about, **measure(plan, peers, Path(scratch))}
+    write_results(folder, "ct", result, as_text(result), plot)
 
 
 if __name__ == "__main__":

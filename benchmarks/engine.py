@@ -32,7 +32,7 @@ from benchmarks.live_bytes import LiveBytes
 from benchmarks.measure import device_clock, median_ratio, times_in_turns
 from benchmarks.peers import BLOCKS, NETWORKS, Definition, NotComparable, awake
 from src.invertible import set_backprop
-from src.utils.provenance import git_commit, hardware, versions
+from src.utils.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 AXES = ("couplings", "channels", "levels", "size", "batch")
@@ -155,9 +155,7 @@ def run(
         "axis": axis,
         "points": points,
         "rounds": rounds,
-        "git_commit": git_commit(ROOT),
-        "hardware": hardware(),
-        "versions": versions(),
+        **provenance(ROOT),
     }
 
 

@@ -14,9 +14,7 @@ are left out.
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,10 +27,10 @@ from torch import Tensor
 
 from benchmarks.fourier_report import as_text, plot
 from benchmarks.measure import median_ratio, times_in_turns
+from benchmarks.results_folder import folder_and_quick, write_results
 from benchmarks.threads import threads
 from src.invertible.fourier import FourierConvolution, logabsdet, spectrum
-from src.utils.files import write_text
-from src.utils.provenance import git_commit, hardware, versions
+from src.utils.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL_SIZE = 3
@@ -201,18 +199,10 @@ def measure(plan: Plan) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("benchmarks/results"), help="for the results")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not what it costs")
-    arguments = parser.parse_args(argv)
-    about = {"git_commit": git_commit(ROOT), "hardware": hardware(), "versions": versions()}
+    folder, quick = folder_and_quick(__doc__, argv)
     with threads(1):
-        result = {**about, **measure(QUICK if arguments.quick else FULL)}
-    text = as_text(result)
-    print(text)
-    write_text(arguments.folder / "fourier.txt", text)
-    write_text(arguments.folder / "fourier.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    plot(result, arguments.folder / "fourier.png")
+        result = {**provenance(ROOT), **measure(QUICK if quick else FULL)}
+    write_results(folder, "fourier", result, as_text(result), plot)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from src.invertible.replay import RngState
 from src.models.lifted import Lifted
 from src.models.unet import UNet
 from src.utils.files import write_text
-from src.utils.provenance import git_commit, hardware, versions
+from src.utils.provenance import provenance
 
 GIB = 2**30
 # Adam's two moments.
@@ -134,7 +134,9 @@ def largest_cube(name: str, definition: Definition, device: str, bf16: bool, lim
 
 def as_text(result: dict[str, Any]) -> str:
     """The result as two tables."""
-    memory = f"{result['limit_gib']:g} GiB, counted" if result["device"] == "cpu" else ", ".join(result["gpus"])
+    memory = (
+        f"{result['limit_gib']:g} GiB, counted" if result["device"] == "cpu" else ", ".join(result["hardware"]["gpus"])
+    )
     lines = [f"| largest cube ({memory}) | side |", "|---|---|"]
     lines += [f"| {name} | {side} |" for name, side in result["largest_cubes"].items()]
     if result["speed"]:
@@ -175,10 +177,7 @@ def main() -> None:
             for name in CUBES
         },
         "speed": speed,
-        "gpus": hardware()["gpus"],
-        "git_commit": git_commit(ROOT),
-        "hardware": hardware(),
-        "versions": versions(),
+        **provenance(ROOT),
     }
     print(as_text(result))
     if arguments.output:

@@ -137,10 +137,10 @@ def _revtorch_side(side: nn.Module) -> nn.Sequential:
 
 def revtorch(definition: Definition) -> nn.Module:
     """The same network with its chains of couplings by RevTorch; a reversible block of theirs is two couplings."""
-    if importlib.util.find_spec("revtorch") is None:
-        raise NotComparable("revtorch is not installed")
     if definition.couplings % 2 or definition.couplings == 0:
         raise NotComparable("needs an even number of couplings")
+    if importlib.util.find_spec("revtorch") is None:
+        raise NotComparable("revtorch is not installed")
     return _RevTorchLevel(ours("stored", definition).bijection)  # type: ignore[arg-type, union-attr]
 
 

@@ -24,7 +24,7 @@ from src.invertible import POLICIES, set_backprop
 from src.invertible.replay import RngState
 from src.utils.composition import compose_config
 from src.utils.files import write_text
-from src.utils.provenance import git_commit, hardware, versions
+from src.utils.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "segmentation_memory.json"
@@ -124,9 +124,7 @@ def measure(names: Sequence[str], limit_gib: float) -> dict[str, Any]:
         "rows": rows,
         "limit_gib": limit_gib,
         "largest_iunet_blowup": largest,
-        "git_commit": git_commit(ROOT),
-        "hardware": hardware(),
-        "versions": versions(),
+        **provenance(ROOT),
     }
 
 

@@ -13,12 +13,12 @@ All other arguments are those of train.py: ``model=…``, ``scale=medium``, ``ne
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
+from src.utils.command_line import run_command_line
+from src.utils.errors import ConfigError
 
 OPTIONS = {"size": "32", "shape": "", "batch": "1", "repeats": "3", "out": ""}
 
@@ -101,12 +101,7 @@ def _find(node: Any, key: str) -> Any:
 
 def main() -> None:
     """Run the command line."""
-    arguments = sys.argv[1:]
-    if not arguments or set(arguments) & {"-h", "--help"}:
-        print(__doc__)
-        return
-    with user_errors(full_traceback_wanted(arguments)):
-        print(run(arguments))
+    run_command_line(__doc__, lambda arguments: print(run(arguments)))
 
 
 if __name__ == "__main__":

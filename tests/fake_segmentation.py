@@ -7,10 +7,11 @@ from typing import Any
 
 import nibabel
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+from tests.fakes import SplitLoaders
 
 REGIONS = {"ET": (3,), "WT": (1, 2, 3), "TC": (1, 3)}
 AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -68,7 +69,7 @@ def write_scan(folder: Path, name: str, seed: int, shape: tuple[int, ...]) -> Te
     return label
 
 
-class TinyCases(pl.LightningDataModule):
+class TinyCases(SplitLoaders):
     """The interface of the BraTS data on :func:`nested_case`."""
 
     num_classes = 4
@@ -114,15 +115,6 @@ class TinyCases(pl.LightningDataModule):
         training = name == "train"
         dataset = Cases(self.size, self.counts[name], seed, whole=not training)
         return DataLoader(dataset, self.batch_size if training else 1, shuffle=training)
-
-    def train_dataloader(self) -> DataLoader:
-        return self._loader("train", 1)
-
-    def val_dataloader(self) -> DataLoader:
-        return self._loader("val", 2)
-
-    def test_dataloader(self) -> DataLoader:
-        return self._loader("test", 3)
 
     def predict_dataloader(self) -> DataLoader:
         return DataLoader(self._scans(), batch_size=1)

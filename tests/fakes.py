@@ -37,7 +37,23 @@ class BoxVolumes(Dataset):
         return {"input": volumes[:1], "target": volumes[1:], "index": torch.tensor(index)}
 
 
-class TinyVolumes(pl.LightningDataModule):
+class SplitLoaders(pl.LightningDataModule):
+    """Three splits that a subclass makes the loaders of, each from a seed of its own."""
+
+    def _loader(self, name: str, seed: int) -> DataLoader:
+        raise NotImplementedError
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader("train", 1)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader("val", 2)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader("test", 3)
+
+
+class TinyVolumes(SplitLoaders):
     """Takes FoamCTDataModule's arguments, so that a configuration only has to name another class."""
 
     data_range = 1.0
@@ -66,15 +82,6 @@ class TinyVolumes(pl.LightningDataModule):
         if name == "train":
             return TrainingLoader(dataset, self.trainer, batch_size=self.batch_size, num_workers=self.num_workers)
         return DataLoader(dataset, self.batch_size)
-
-    def train_dataloader(self) -> DataLoader:
-        return self._loader("train", 1)
-
-    def val_dataloader(self) -> DataLoader:
-        return self._loader("val", 2)
-
-    def test_dataloader(self) -> DataLoader:
-        return self._loader("test", 3)
 
 
 class SignalAfter(pl.Callback):

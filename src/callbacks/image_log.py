@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.callbacks.pictures import publish
+from src.callbacks.pictures import publish, shows_epoch
 
 AXES = "zyx"
 
@@ -72,10 +72,8 @@ class ImageLog(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Show the batch's volumes that are among the first ones."""
-        epoch = trainer.current_epoch
-        is_last = trainer.max_epochs is not None and epoch + 1 == trainer.max_epochs
-        if not trainer.sanity_checking and (epoch % self.every_n_epochs == 0 or is_last):
-            self._show(trainer, pl_module.data_range, outputs, "val", f"-epoch-{epoch:04d}")
+        if shows_epoch(trainer, self.every_n_epochs):
+            self._show(trainer, pl_module.data_range, outputs, "val", f"-epoch-{trainer.current_epoch:04d}")
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0

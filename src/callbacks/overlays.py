@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.callbacks.pictures import publish
+from src.callbacks.pictures import publish, shows_epoch
 
 # Okabe and Ito's: told apart by colour-blind readers too.
 COLORS = ("#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
@@ -131,7 +131,7 @@ class Overlays(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Keep a slice of the first cases."""
-        if self._shows_epoch(trainer):
+        if shows_epoch(trainer, self.every_n_epochs):
             self._keep(trainer, "val", outputs)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -157,11 +157,6 @@ class Overlays(pl.Callback):
     def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Draw."""
         self._draw(trainer, "predict", "")
-
-    def _shows_epoch(self, trainer: pl.Trainer) -> bool:
-        epoch = trainer.current_epoch
-        is_last = trainer.max_epochs is not None and epoch + 1 == trainer.max_epochs
-        return not trainer.sanity_checking and (epoch % self.every_n_epochs == 0 or is_last)
 
     def _keep(self, trainer: pl.Trainer, stage: str, shown: dict[str, Tensor]) -> None:
         if not trainer.is_global_zero:

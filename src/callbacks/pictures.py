@@ -43,6 +43,13 @@ def _as_picture(image: Tensor, white: float) -> NDArray:
     return array[..., 0] if array.shape[2] == 1 else array
 
 
+def shows_epoch(trainer: pl.Trainer, every_n_epochs: int) -> bool:
+    """Whether a validation is one that pictures are made of: every n-th, and the last epoch's."""
+    epoch = trainer.current_epoch
+    is_last = trainer.max_epochs is not None and epoch + 1 == trainer.max_epochs
+    return not trainer.sanity_checking and (epoch % every_n_epochs == 0 or is_last)
+
+
 def publish(trainer: pl.Trainer, figure: Figure, path: Path, key: str) -> None:
     """Write a figure as PNG and show it as ``key`` in loggers that take images."""
     buffer = io.BytesIO()

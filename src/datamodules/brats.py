@@ -18,8 +18,9 @@ from src.datamodules.brats_demo import BratsDemo
 from src.datamodules.brats_predictions import write_prediction
 from src.datamodules.brats_releases import CLASS_NAMES, MODALITIES, find_release
 from src.datamodules.brats_split import SPLITS, Split, draw_split, read_split, write_split
-from src.datamodules.cache import available_cpus, require_writable
+from src.datamodules.cache import require_writable
 from src.datamodules.training_loader import TrainingLoader, own_generator
+from src.utils.cpus import available_cpus
 
 
 class BratsDataModule(pl.LightningDataModule):

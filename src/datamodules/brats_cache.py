@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from src.datamodules.brats_cases import Case, Problem
 from src.datamodules.brats_reading import CaseVolumes, read_case
 from src.datamodules.brats_releases import BACKGROUND, MODALITIES, Release, find_release
-from src.datamodules.cache import TEMPORARY_SUFFIX, atomic_writer, exclusive, require_writable, run_parallel
+from src.datamodules.cache import exclusive, require_writable, run_parallel
+from src.utils.files import TEMPORARY_SUFFIX, atomic_write
 
 # Changes whenever the same scans would give other arrays.
 PREPROCESSING_VERSION = 1
@@ -143,7 +144,7 @@ def _preprocess(task: _PreprocessingTask) -> None:
         record |= {"shape": result.images.shape[1:], "box": _write_arrays(task.stem, result)}
     else:
         record["problems"] = [[problem.file, problem.message] for problem in result]
-    with atomic_writer(_record_path(task.stem)) as file:
+    with atomic_write(_record_path(task.stem)) as file:
         file.write(json.dumps(record).encode())
 
 
@@ -158,10 +159,10 @@ def _write_arrays(stem: Path, volumes: CaseVolumes) -> list[tuple[int, int]]:
     normalise = NormalizeIntensity(nonzero=True)
     for brain in brains:  # one by one, for the memory
         brain[...] = normalise(brain)
-    with atomic_writer(_image_path(stem)) as file:
+    with atomic_write(_image_path(stem)) as file:
         np.save(file, brains)
     if volumes.classes is not None:
-        with atomic_writer(_classes_path(stem)) as file:
+        with atomic_write(_classes_path(stem)) as file:
             np.save(file, volumes.classes[part])
     return box
 

@@ -19,7 +19,8 @@ import numpy as np
 from src.datamodules.brats_cases import TRUTH
 from src.datamodules.brats_phantom import Phantom, Tumour, make_phantom
 from src.datamodules.brats_releases import MODALITIES, RELEASES
-from src.datamodules.cache import TEMPORARY_SUFFIX, atomic_writer, exclusive, require_writable, run_parallel
+from src.datamodules.cache import exclusive, require_writable, run_parallel
+from src.utils.files import TEMPORARY_SUFFIX, atomic_write
 
 # Changes whenever the same parameters would give other scans.
 DEMO_VERSION = 1
@@ -84,7 +85,7 @@ class BratsDemo:
         with exclusive(folder / "generation.lock", f"makes the scans of {folder}"):
             for leftover in folder.rglob(f"*{TEMPORARY_SUFFIX}"):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-            with atomic_writer(folder / "parameters.json") as file:
+            with atomic_write(folder / "parameters.json") as file:
                 file.write(json.dumps(self._parameters(), indent=2).encode())
             missing = [task for task in tasks if not task.folder.is_dir()]
             if missing:

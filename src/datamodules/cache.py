@@ -1,4 +1,4 @@
-"""Making a data set's files once: atomic writing, one process at a time, and parallel work with a progress bar."""
+"""Making a data set's files once: one process at a time, and parallel work with a progress bar."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import torch
 from filelock import FileLock, Timeout
@@ -20,26 +20,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Task = TypeVar("Task")
-
-TEMPORARY_SUFFIX = ".tmp"
-
-
-@contextmanager
-def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that appears at `path` only once it is complete and on the disk.
-
-    It is written beside `path`, flushed, and moved there at the end; after an exception nothing is left.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=TEMPORARY_SUFFIX)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def require_writable(folder: Path) -> None:
@@ -63,11 +43,6 @@ def exclusive(path: Path, activity: str) -> AbstractContextManager[object]:
 
         rank_zero_info(f"Waiting for another process that {activity}")
         return lock.acquire()
-
-
-def available_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_parallel(function: Callable[[Task], object], tasks: Sequence[Task], num_workers: int, description: str) -> None:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
-from src.datamodules.cache import TEMPORARY_SUFFIX, exclusive, require_writable
+from src.datamodules.cache import exclusive, require_writable
+from src.utils.files import TEMPORARY_SUFFIX
 
 SOCKET_TIMEOUT_S = 30.0  # a server that falls silent would otherwise hold a run, and the lock, for ever
 

@@ -17,9 +17,6 @@ from torch.utils.data import DataLoader
 from src.ct.foam import FoamSpec
 from src.ct.simulate import ScanSpec, SimulationSpec
 from src.datamodules.cache import (
-    TEMPORARY_SUFFIX,
-    atomic_writer,
-    available_cpus,
     exclusive,
     require_writable,
     run_parallel,
@@ -35,6 +32,8 @@ from src.datamodules.foam_volumes import (
     volume_entropy,
 )
 from src.datamodules.training_loader import TrainingLoader, own_generator
+from src.utils.cpus import available_cpus
+from src.utils.files import TEMPORARY_SUFFIX, atomic_write
 
 CHECKING_THREADS = 4
 LOCK_NAME = "generation.lock"
@@ -160,7 +159,7 @@ class FoamCTDataModule(pl.LightningDataModule):
     def _build_unusable(self) -> None:
         for leftover in self.cache_folder.rglob(f"*{TEMPORARY_SUFFIX}"):
             leftover.unlink()  # of an interrupted process: whoever writes holds the lock
-        with atomic_writer(self.cache_folder / "parameters.json") as file:
+        with atomic_write(self.cache_folder / "parameters.json") as file:
             file.write(json.dumps(cache_parameters(self.spec, self.seed), indent=2).encode())
         unusable = self._unusable()
         for path, damage in unusable.items():

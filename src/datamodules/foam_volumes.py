@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from src.ct.simulate import SIMULATION_VERSION, Simulation, SimulationSpec, simulate
 from src.datamodules.augment import random_cube_symmetry
-from src.datamodules.cache import atomic_writer
+from src.utils.files import atomic_write
 
 SPLITS = ("train", "val", "test")
 # What reading a file that was cut off, overwritten or replaced can raise.
@@ -65,7 +65,7 @@ def save_volume(path: Path, result: Simulation, entropy: tuple[int, ...]) -> Non
         "entropy": np.array(entropy),
         **result.phantom.to_arrays(),
     }
-    with atomic_writer(path) as file:
+    with atomic_write(path) as file:
         np.savez(file, **arrays)
 
 

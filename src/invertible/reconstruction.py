@@ -91,8 +91,8 @@ def reconstruction_errors(
             own = relative_error(evaluate(part, "inverse", y_true, condition), x_true)
         with Replay(before):
             # A clone: the inverse of a layer that only reshapes lies in the memory of its output.
-            x = x_true if keeps_input(part) else evaluate(part, "inverse", position.state, condition)
-            x = map_tensors(Tensor.clone, x)
+            rebuilt = x_true if keeps_input(part) else evaluate(part, "inverse", position.state, condition)
+            x = rebuilt if rebuilt is x_true else map_tensors(Tensor.clone, rebuilt)
         errors.append(LeafError(part, relative_error(x, x_true), own))
         if exact_past is not None and not errors[-1].rebuilt <= exact_past:
             x = x_true

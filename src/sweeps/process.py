@@ -16,6 +16,7 @@ from pathlib import Path
 
 from src.sweeps.cell import Cell
 from src.sweeps.command import for_people
+from src.utils.cpus import available_cpus
 from src.utils.run_folder import ENVIRONMENT_VARIABLE
 
 CHILD = Path(__file__).with_name("child.py")
@@ -105,9 +106,8 @@ def cell_environment(jobs: int) -> dict[str, str]:
     environment = {key: value for key, value in os.environ.items() if key not in FOREIGN_VARIABLES}
     # W&B's command lines say `python`.
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for variable in THREAD_VARIABLES:
-        environment.setdefault(variable, str(max(1, cores // jobs)))
+        environment.setdefault(variable, str(max(1, available_cpus() // jobs)))
     # A log is read while it grows.
     environment["PYTHONUNBUFFERED"] = "1"
     return environment

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from src.utils.cpus import available_cpus
+
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "wandb")
+
+
+def provenance(folder: Path) -> dict[str, Any]:
+    """Return all of it, for what the code in ``folder`` has measured."""
+    return {"git_commit": git_commit(folder), "hardware": hardware(), "versions": versions()}
 
 
 def git_commit(folder: Path) -> str | None:
@@ -43,10 +49,9 @@ def hardware() -> dict[str, Any]:
     """Return the processor, the number of cores that this process may use, torch's threads and the GPUs."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": _cpu_name(),
-        "cores": cores,
+        "cores": available_cpus(),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "platform": platform.platform(),

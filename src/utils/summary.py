@@ -19,7 +19,7 @@ from src.tasks.base import Report
 from src.utils.build import Run
 from src.utils.config import model_name, plain
 from src.utils.files import write_text
-from src.utils.provenance import git_commit, hardware, versions
+from src.utils.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,9 +59,7 @@ def summarise(run: Run, metrics: dict[str, float], checkpoint: str | None, total
         "checkpoint": checkpoint,
         "run_dir": config.run_dir,
         "config": plain(config, resolve=True),
-        "git_commit": git_commit(ROOT),
-        "hardware": hardware(),
-        "versions": versions(),
+        **provenance(ROOT),
     }
 
 

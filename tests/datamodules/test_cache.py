@@ -4,7 +4,9 @@ import time
 
 import pytest
 
-from src.datamodules.cache import atomic_writer, available_cpus, require_writable, run_parallel
+from src.datamodules.cache import require_writable, run_parallel
+from src.utils.cpus import available_cpus
+from src.utils.files import atomic_write
 
 
 def touch(path):
@@ -22,13 +24,13 @@ def fail_or_sleep(number):
     time.sleep(60)
 
 
-def test_atomic_writer_leaves_the_whole_file_or_nothing(tmp_path):
+def test_atomic_write_leaves_the_whole_file_or_nothing(tmp_path):
     path = tmp_path / "data.bin"
-    with atomic_writer(path) as file:
+    with atomic_write(path) as file:
         file.write(b"old")
         assert not path.exists()
     assert path.read_bytes() == b"old"
-    with pytest.raises(KeyboardInterrupt), atomic_writer(path) as file:
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as file:
         file.write(b"half of the n")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old"

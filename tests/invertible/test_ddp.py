@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -26,6 +24,7 @@ from src.invertible import (
 from src.models.iunet import IUNet
 from src.models.lifted import Lifted
 from tests.invertible.samples import subnet
+from tests.invertible.two_processes import batch, process_group, run_two
 
 
 class Loss(nn.Module):
@@ -87,27 +86,19 @@ def step(name: str) -> Loss:
     return loss
 
 
-def batch() -> Tensor:
-    return torch.randn(4, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-
 def worker(rank: int, rendezvous: str, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
-    for name in STEPS:
-        wrapped = DistributedDataParallel(step(name))
-        for _ in range(2):  # twice: a hook that fired more than once a step would break the second
-            wrapped.zero_grad()
-            wrapped(batch()[2 * rank : 2 * rank + 2]).backward()
-        torch.save([p.grad for p in wrapped.module.parameters()], Path(folder) / f"{name}-{rank}.pt")
-    dist.destroy_process_group()
+    with process_group(rank, rendezvous) as part:
+        for name in STEPS:
+            wrapped = DistributedDataParallel(step(name))
+            for _ in range(2):  # twice: a hook that fired more than once a step would break the second
+                wrapped.zero_grad()
+                wrapped(part).backward()
+            torch.save([p.grad for p in wrapped.module.parameters()], Path(folder) / f"{name}-{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("ddp")
-    mp.spawn(worker, args=(str(path / "rendezvous"), str(path)), nprocs=2)
-    return path
+    return run_two(worker, tmp_path_factory.mktemp("ddp"))
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from src.invertible import set_backprop
 from src.models.iunet import IUNet
 from src.models.lifted import Lifted
 from src.utils.combinations import SHARDED
+from tests.invertible.two_processes import batch, process_group, run_two
 
 REFUSED = "reversible"
 
@@ -26,31 +25,23 @@ def network(policy: str) -> nn.Module:
     return net
 
 
-def batch() -> Tensor:
-    return torch.randn(4, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-
 def worker(rank: int, rendezvous: str, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
-    for policy in (*SHARDED, REFUSED):
-        net = FullyShardedDataParallel(network(policy), device_id=torch.device("cpu"), use_orig_params=True)
-        try:
-            net(batch()[2 * rank : 2 * rank + 2]).square().mean().backward()
-        except RuntimeError as error:
-            result: object = str(error)
-        else:
-            with FullyShardedDataParallel.summon_full_params(net, with_grads=True):
-                result = [parameter.grad.clone() for parameter in net.parameters()]
-        torch.save(result, Path(folder) / f"{policy}-{rank}.pt")
-    dist.destroy_process_group()
+    with process_group(rank, rendezvous) as part:
+        for policy in (*SHARDED, REFUSED):
+            net = FullyShardedDataParallel(network(policy), device_id=torch.device("cpu"), use_orig_params=True)
+            try:
+                net(part).square().mean().backward()
+            except RuntimeError as error:
+                result: object = str(error)
+            else:
+                with FullyShardedDataParallel.summon_full_params(net, with_grads=True):
+                    result = [parameter.grad.clone() for parameter in net.parameters()]
+            torch.save(result, Path(folder) / f"{policy}-{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("fsdp")
-    mp.spawn(worker, args=(str(path / "rendezvous"), str(path)), nprocs=2)
-    return path
+    return run_two(worker, tmp_path_factory.mktemp("fsdp"))
 
 
 @pytest.mark.parametrize("rank", [0, 1])
