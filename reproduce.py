@@ -91,8 +91,10 @@ def _grid(plan: Plan, arguments: argparse.Namespace) -> int:
         # After Ctrl-C as well: what is not run yet says so.
         if table is not None:
             store(cells, table)
-            render(published, table, plan.scale, plan.changes, plan.command)
+            outdated = render(published, table, plan, cells)
             print(f"table: {table.relative_to(Path.cwd())}/table.md")
+            if outdated:
+                print(f"without {', '.join(outdated)}: measured under another configuration than today's")
     return _report(entries)
 
 

@@ -1,12 +1,15 @@
-"""CPU time of the Fourier convolution: beside a loop over frequencies, and over channels and image sizes.
+"""CPU time of the Fourier convolution beside a plain and a periodic one, over channels, image sizes and batches.
 
-    python -m benchmarks.fourier FOLDER [--rounds 7] [--batch 4] [--threads 1]
+    python -m benchmarks.fourier [FOLDER] [--quick]
 
-Writes ``fourier.txt``, ``fourier.json`` and ``fourier.png``, the runtimes drawn as in Figure 2 of the i-ConvNet poster
-(Finzi et al., 2019): batch 32, 3×3 kernel, 64 channels at 8×8, of which one is varied.
+Writes ``fourier.txt``, ``fourier.json`` and ``fourier.png``. The runtimes over channels and sizes are those of Figure 2
+of the i-ConvNet poster (Finzi et al., 2019): batch 32, 3×3 kernel, 64 channels at 8×8, of which one is varied.
 
-The comparison is forward, log-determinant and backward at 64 channels, 32×32. All methods compute the same numbers,
-which is checked first; they take turns within each round, and ratios are medians over rounds.
+*plain* is `torch.nn.Conv2d`, with neither inverse nor log-determinant. *periodic* is the periodic convolution of
+Hoogeboom et al. (2019) as its equations stand, one product, solve and determinant per frequency; it computes what ours
+does, which is checked first. A *step* is forward, log-determinant and backward. Candidates take turns, in one thread;
+ratios are medians over rounds. Emerging convolutions (same paper) exist as their authors' TensorFlow 1 code only, and
+are left out.
 """
 
 from __future__ import annotations
@@ -14,174 +17,202 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import platform
 import statistics
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from rich.progress import track
 from torch import Tensor
 
-from benchmarks.measure import timed
+from benchmarks.fourier_report import as_text, plot
+from benchmarks.measure import median_ratio, times_in_turns
+from benchmarks.threads import threads
 from src.invertible.fourier import FourierConvolution, logabsdet, spectrum
+from src.utils.files import write_text
+from src.utils.provenance import git_commit, hardware, versions
 
-CHANNELS = (4, 8, 16, 32, 64, 128)
-SIZES = (2, 4, 8, 16, 32)
-OPERATIONS = ("forward", "inverse", "log-det")
-
-Method = Callable[[FourierConvolution, Tensor], tuple[Tensor, Tensor]]
-
-
-def batched(layer: FourierConvolution, x: Tensor) -> tuple[Tensor, Tensor]:
-    return layer.forward_and_logdet(x)
+ROOT = Path(__file__).resolve().parents[1]
+KERNEL_SIZE = 3
+# As in Figure 2 of the poster.
+BATCH, CHANNELS, SIZE = 32, 64, 8
 
 
-def frequency_loop(layer: FourierConvolution, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The poster's equations as they stand: one product and one slogdet for each of the h·w frequencies."""
-    spatial, kernel_size = x.shape[2:], layer.kernel_size
-    grid = torch.nn.functional.pad(layer.weight, (0, spatial[1] - kernel_size[1], 0, spatial[0] - kernel_size[0]))
-    grid = grid.roll([-((k - 1) // 2) for k in kernel_size], dims=(2, 3))
-    matrices = torch.fft.fft2(grid).conj().permute(2, 3, 0, 1).flatten(0, 1)  # (h·w, C, C)
-    columns = torch.fft.fft2(x).permute(2, 3, 1, 0).flatten(0, 1)  # (h·w, C, B)
-    products, logdet = [], x.new_zeros(())
-    for matrix, column in zip(matrices.unbind(), columns.unbind(), strict=True):
-        products.append(matrix @ column)
-        logdet = logdet + torch.linalg.slogdet(matrix).logabsdet
-    y = torch.fft.ifft2(torch.stack(products).unflatten(0, spatial).permute(3, 2, 0, 1)).real
-    assert layer.bias is not None
-    return y + layer.bias[:, None, None], logdet.expand(x.shape[0])
+@dataclass(frozen=True)
+class Plan:
+    """What is measured: the values of the figure, and the setting and batches of the comparison."""
+
+    channels: tuple[int, ...]
+    sizes: tuple[int, ...]
+    compared: tuple[int, int]  # channels, size
+    batches: tuple[int, ...]
+    rounds: int
 
 
-def half_loop(layer: FourierConvolution, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The batched layer in all but one thing: one slogdet call per frequency of the Hermitian half."""
-    spatial = x.shape[2:]
-    logdet = x.new_zeros(())
-    for column, matrices in enumerate(spectrum(layer.weight, spatial).unbind(1)):
-        weight = 1 if 2 * column in (0, spatial[-1]) else 2
-        for matrix in matrices.unbind():
-            logdet = logdet + weight * torch.linalg.slogdet(matrix).logabsdet
-    return layer(x), logdet.expand(x.shape[0])
+FULL = Plan((4, 8, 16, 32, 64, 128), (4, 8, 16, 32), (64, 32), (4, 16, 32, 64), rounds=5)
+QUICK = Plan((2, 4), (4, 6), (4, 6), (1, 2), rounds=1)
 
 
-METHODS: dict[str, Method] = {"batched": batched, "frequency loop": frequency_loop, "half loop": half_loop}
+class Candidate(Protocol):
+    """A convolution with the operations that it has."""
+
+    def operations(self) -> dict[str, Callable[[], Any]]: ...
 
 
-def evaluate(method: Method, layer: FourierConvolution, x: Tensor) -> list[Tensor]:
-    """Forward, log-determinant and backward; everything that the methods must agree on."""
-    layer.zero_grad(set_to_none=True)
-    x = x.detach().requires_grad_()
-    y, logdet = method(layer, x)
-    (0.5 * (y * y).sum() - logdet.sum()).backward()
-    gradients = [tensor.grad for tensor in (x, *layer.parameters())]
-    return [y.detach(), logdet.detach(), *(g for g in gradients if g is not None)]
+class Ours:
+    """The layer as it is."""
+
+    def __init__(self, layer: FourierConvolution, x: Tensor) -> None:
+        self.layer, self.x = layer, x
+
+    def forward(self) -> Tensor:
+        return self.layer(self.x)
+
+    def inverse(self) -> Tensor:
+        return self.layer.inverse(self.x)
+
+    def logdet(self) -> Tensor:
+        spatial = self.x.shape[2:]
+        return logabsdet(spectrum(self.layer.weight, spatial), spatial[-1])
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layer.forward_and_logdet(x)
+
+    def step(self) -> list[Tensor]:
+        """Output, log-determinant, and gradients of a loss of both."""
+        x = self.x.detach().requires_grad_()
+        y, logdet = self.forward_and_logdet(x)
+        gradients = torch.autograd.grad(0.5 * (y * y).sum() - logdet.sum(), [x, *self.layer.parameters()])
+        return [y.detach(), logdet.detach(), *gradients]
+
+    def operations(self) -> dict[str, Callable[[], Any]]:
+        no_grad = torch.no_grad()
+        values = {"forward": self.forward, "inverse": self.inverse, "log-det": self.logdet}
+        return {**{name: no_grad(operation) for name, operation in values.items()}, "step": self.step}
 
 
-def cpu_seconds(operation: Callable[[], object]) -> float:
-    def step() -> None:
-        operation()
+class Periodic(Ours):
+    """The same map with a loop over all h·w frequencies."""
 
-    return timed(step)
+    def _matrices(self) -> tuple[Tensor, ...]:
+        spatial, kernel_size = self.x.shape[2:], self.layer.kernel_size
+        padding = (0, spatial[1] - kernel_size[1], 0, spatial[0] - kernel_size[0])
+        grid = torch.nn.functional.pad(self.layer.weight, padding)
+        grid = grid.roll([-((k - 1) // 2) for k in kernel_size], dims=(2, 3))
+        return torch.fft.fft2(grid).conj().permute(2, 3, 0, 1).flatten(0, 1).unbind()  # h·w times (C, C)
+
+    def _at_each(
+        self, operation: Callable[[Tensor, Tensor], Tensor], x: Tensor, matrices: tuple[Tensor, ...]
+    ) -> Tensor:
+        columns = torch.fft.fft2(x).permute(2, 3, 1, 0).flatten(0, 1).unbind()  # h·w times (C, B)
+        results = torch.stack([operation(m, c) for m, c in zip(matrices, columns, strict=True)])
+        return torch.fft.ifft2(results.unflatten(0, x.shape[2:]).permute(3, 2, 0, 1)).real
+
+    def _bias(self) -> Tensor:
+        assert self.layer.bias is not None
+        return self.layer.bias[:, None, None]
+
+    def forward(self) -> Tensor:
+        return self._at_each(torch.matmul, self.x, self._matrices()) + self._bias()
+
+    def inverse(self) -> Tensor:
+        return self._at_each(torch.linalg.solve, self.x - self._bias(), self._matrices())
+
+    def logdet(self) -> Tensor:
+        return torch.stack([torch.linalg.slogdet(matrix).logabsdet for matrix in self._matrices()]).sum()
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        matrices = self._matrices()
+        y = self._at_each(torch.matmul, x, matrices) + self._bias()
+        logdet = torch.stack([torch.linalg.slogdet(matrix).logabsdet for matrix in matrices]).sum()
+        return y, logdet.expand(len(x))
 
 
-def compare(channels: int, size: int, batch: int, rounds: int) -> dict[str, dict[str, float]]:
-    """CPU seconds of each method, and how often they contain those of the batched layer."""
+class Plain:
+    """A convolution that is not asked for an inverse."""
+
+    def __init__(self, channels: int, x: Tensor) -> None:
+        self.layer, self.x = torch.nn.Conv2d(channels, channels, KERNEL_SIZE, padding="same"), x
+
+    def step(self) -> None:
+        x = self.x.detach().requires_grad_()
+        y = self.layer(x)
+        torch.autograd.grad(0.5 * (y * y).sum(), [x, *self.layer.parameters()])
+
+    def operations(self) -> dict[str, Callable[[], Any]]:
+        return {"forward": torch.no_grad()(lambda: self.layer(self.x)), "step": self.step}
+
+
+def candidates(channels: int, size: int, batch: int) -> dict[str, Candidate]:
+    """The convolutions of one setting; ours and the periodic one share their layer."""
     torch.manual_seed(0)
-    layer, x = FourierConvolution(channels, 3, spatial_dims=2), torch.randn(batch, channels, size, size)
-    expected = evaluate(batched, layer, x)
-    for method in METHODS.values():
-        for found, wanted in zip(evaluate(method, layer, x), expected, strict=True):
-            error = (found - wanted).abs().max() / wanted.abs().max()
-            assert error < 1e-4, f"expected equal results, got a relative difference of {error:.1e}"
-    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
-    for _ in range(rounds):
-        for name, method in METHODS.items():
-            seconds[name].append(cpu_seconds(functools.partial(evaluate, method, layer, x)))
-    return {
-        name: {
-            "cpu_seconds": statistics.median(values),
-            "over_batched": statistics.median(a / b for a, b in zip(values, seconds["batched"], strict=True)),
+    layer, x = FourierConvolution(channels, KERNEL_SIZE, spatial_dims=2), torch.randn(batch, channels, size, size)
+    return {"plain": Plain(channels, x), "ours": Ours(layer, x), "periodic": Periodic(layer, x)}
+
+
+def check_agreement(channels: int, size: int, batch: int) -> float:
+    """The largest relative difference between ours and the periodic convolution, which must be small."""
+    found = candidates(channels, size, batch)
+    ours, periodic = found["ours"], found["periodic"]
+    assert isinstance(ours, Ours) and isinstance(periodic, Periodic)
+    pairs = [*zip(periodic.step(), ours.step(), strict=True), (periodic.inverse(), ours.inverse())]
+    error = max(((a - b).detach().abs().max() / b.detach().abs().max()).item() for a, b in pairs)
+    assert error < 1e-4, f"expected equal results, got a relative difference of {error:.1e}"
+    return error
+
+
+def runtimes(channels: int, size: int, batch: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
+    """By operation and candidate: median CPU seconds, and how often they contain those of ours."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    by_name = {name: candidate.operations() for name, candidate in candidates(channels, size, batch).items()}
+    for operation in by_name["ours"]:
+        steps = {name: done[operation] for name, done in by_name.items() if operation in done}
+        seconds = times_in_turns({name: functools.partial(_call, step) for name, step in steps.items()}, rounds)
+        reference = "plain" if "plain" in seconds else "ours"
+        found[operation] = {
+            name: {"cpu_seconds": statistics.median(s), f"over_{reference}": median_ratio(s, seconds[reference])}
+            for name, s in seconds.items()
         }
-        for name, values in seconds.items()
+    return found
+
+
+def _call(operation: Callable[[], Any]) -> None:
+    operation()
+
+
+def measure(plan: Plan) -> dict[str, Any]:
+    """Everything that the plan names."""
+    channels, size = plan.compared
+    settings = {
+        "channels": [(c, SIZE, BATCH) for c in plan.channels],
+        "size": [(CHANNELS, s, BATCH) for s in plan.sizes],
+        "batch": [(channels, size, b) for b in plan.batches],
     }
-
-
-@torch.no_grad()
-def runtimes(channels: int, size: int, batch: int, rounds: int) -> dict[str, float]:
-    """Median CPU seconds of the three operations of Figure 2."""
-    torch.manual_seed(0)
-    layer, x = FourierConvolution(channels, 3, spatial_dims=2), torch.randn(batch, channels, size, size)
-    calls: tuple[Callable[[], object], ...] = (
-        lambda: layer(x),
-        lambda: layer.inverse(x),
-        lambda: logabsdet(spectrum(layer.weight, (size, size)), size),
-    )
-    for call in calls:
-        call()
-    return {
-        name: statistics.median(cpu_seconds(call) for _ in range(rounds))
-        for name, call in zip(OPERATIONS, calls, strict=True)
-    }
-
-
-def plot(over: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
-    """One panel per varied quantity, one line per operation."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, len(over), figsize=(10, 4), sharey=True, layout="constrained")
-    for panel, (quantity, rows) in zip(panels, over.items(), strict=True):
-        for operation in OPERATIONS:
-            panel.loglog(list(rows), [1e3 * row[operation] for row in rows.values()], marker="o", label=operation)
-        panel.set_xlabel(quantity)
-        panel.set_xticks(list(rows), [str(value) for value in rows])
-        panel.minorticks_off()
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel("CPU time (ms)")
-    panels[0].legend()
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
-
-
-def report(comparison: dict[str, dict[str, float]], over: dict[str, dict[int, dict[str, float]]], title: str) -> str:
-    lines = [title, "", f"{'method':>16}  {'CPU ms':>8}  {'over batched':>12}"]
-    for name, row in comparison.items():
-        lines.append(f"{name:>16}  {1e3 * row['cpu_seconds']:8.1f}  {row['over_batched']:12.2f}")
-    for quantity, rows in over.items():
-        lines += ["", f"{quantity:>16}  " + "  ".join(f"{name + ' ms':>11}" for name in OPERATIONS)]
-        lines += [
-            f"{value:>16}  " + "  ".join(f"{1e3 * row[o]:11.3f}" for o in OPERATIONS) for value, row in rows.items()
+    result: dict[str, Any] = {"agreement": check_agreement(channels, size, min(plan.batches)), "over": {}}
+    for quantity, cases in settings.items():
+        result["over"][quantity] = [
+            {"channels": c, "size": s, "batch": b, "operations": runtimes(c, s, b, plan.rounds)}
+            for c, s, b in track(cases, description=f"Over {quantity}")
         ]
-    return "\n".join(lines) + "\n"
+    return result
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the results go")
-    parser.add_argument("--channels", type=int, default=64, help="channels of the comparison")
-    parser.add_argument("--size", type=int, default=32, help="pixels per side of the comparison")
-    parser.add_argument("--batch", type=int, default=4, help="images per batch of the comparison")
-    parser.add_argument("--rounds", type=int, default=7, help="repetitions of each measurement")
-    parser.add_argument("--max-channels", type=int, default=max(CHANNELS), help="largest number of channels drawn")
-    parser.add_argument("--max-size", type=int, default=max(SIZES), help="largest image size drawn")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch; CPU time adds them up")
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("benchmarks/results"), help="for the results")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not what it costs")
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(arguments.threads)
-    comparison = compare(arguments.channels, arguments.size, arguments.batch, arguments.rounds)
-    over = {
-        "channels (8×8)": {c: runtimes(c, 8, 32, arguments.rounds) for c in CHANNELS if c <= arguments.max_channels},
-        "size (64 channels)": {m: runtimes(64, m, 32, arguments.rounds) for m in SIZES if m <= arguments.max_size},
-    }
-    setting = f"{arguments.channels} channels, {arguments.size}×{arguments.size}, batch {arguments.batch}"
-    title = f"torch {torch.__version__}, {platform.machine()}, {arguments.threads} thread(s): {setting}"
-    text = report(comparison, over, title)
+    about = {"git_commit": git_commit(ROOT), "hardware": hardware(), "versions": versions()}
+    with threads(1):
+        result = {**about, **measure(QUICK if arguments.quick else FULL)}
+    text = as_text(result)
     print(text)
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    (arguments.folder / "fourier.txt").write_text(text, encoding="utf-8")
-    results = {"setting": title, "comparison": comparison, "cpu_seconds_over": over}
-    (arguments.folder / "fourier.json").write_text(json.dumps(results, indent=2, ensure_ascii=False), encoding="utf-8")
-    plot(over, arguments.folder / "fourier.png")
+    write_text(arguments.folder / "fourier.txt", text)
+    write_text(arguments.folder / "fourier.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    plot(result, arguments.folder / "fourier.png")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from src.utils.files import write_text
 from src.utils.provenance import git_commit, hardware, versions
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "experiments" / "iunet_table2" / "results" / "memory.json"
+RESULT = ROOT / "benchmarks" / "results" / "segmentation_memory.json"
 PAPER_CROP = (160, 192, 128)
 GIB = 2**30
 # Weights, their gradients and Adam's two moments.

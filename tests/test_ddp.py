@@ -25,6 +25,7 @@ ROOT = Path(train.__file__).parent
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
 LIGHTNING = [sys.executable, "train.py"]
+LAUNCHERS = [pytest.param(LIGHTNING, id="lightning"), pytest.param(TORCHRUN, id="torchrun", marks=pytest.mark.slow)]
 # How long something took, the memory of a process, and the error on one process's part of a batch.
 OWN = {"time/step_s", "memory/peak_gib", "val/invertibility_error"}
 
@@ -75,13 +76,14 @@ def reconstruction(folder: Path, *more: str) -> list[str]:
     return tiny_overrides(folder, *options, *more)
 
 
-@pytest.mark.parametrize("command", [LIGHTNING, TORCHRUN], ids=["lightning", "torchrun"])
+@pytest.mark.parametrize("command", LAUNCHERS)
 def test_two_processes_give_the_numbers_of_one(command: list[str], whole: Path, tmp_path: Path) -> None:
     result = start(command, reconstruction(tmp_path / "run", *TWO, "datamodule.batch_size=1"))
     assert result.returncode == 0, result.stderr
     assert_same_numbers(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 def test_two_processes_classify_as_one(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     still = ["datamodule.augment=false", "trainer.precision=64-true", "trainer.log_every_n_steps=1"]
@@ -95,7 +97,7 @@ def test_two_processes_classify_as_one(tmp_path: Path) -> None:
     assert_same_numbers(tmp_path / "two", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("command", [LIGHTNING, TORCHRUN], ids=["lightning", "torchrun"])
+@pytest.mark.parametrize("command", LAUNCHERS)
 def test_one_folder_and_one_wandb_run_also_under_a_sweep_agent(command: list[str], tmp_path: Path) -> None:
     more = [*TWO, "datamodule.batch_size=1", "trainer.max_epochs=1", "logger=[wandb,csv]"]
     arguments = [o for o in tiny_overrides("", *more) if not o.startswith("run_dir=") and o != "logger=csv"]

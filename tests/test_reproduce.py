@@ -117,7 +117,7 @@ def test_a_dry_run_prints_what_is_missing(
     assert len(lines) == 4 and len(starts(folder / "outputs" / "reproduce" / "table" / "default")) == 2
 
 
-def test_rendering_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rendering_alone(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     results = folder / "experiments" / "table" / "results" / "default"
     call(monkeypatch, "table", "x=1")
     for path in results.glob("*.json"):
@@ -127,8 +127,15 @@ def test_rendering_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in (folder / "outputs").rglob("summary.json"):
         path.unlink()
     assert call(monkeypatch, "table", "--render") == 0
+    assert "without" not in capsys.readouterr().out
     assert "| 1 | 0.12 ± 0.00 | 0.50 |" in (results / "table.md").read_text()
     assert len(starts(folder / "outputs" / "reproduce" / "table" / "default")) == 2
+
+    sweep = folder / "experiments" / "table" / "sweep.yaml"
+    sweep.write_text(SWEEP.replace("steps: {value: 1}", "steps: {value: 2}"))
+    assert call(monkeypatch, "table", "--render") == 0
+    assert "without seed-0_x-1, seed-1_x-1: measured under another" in capsys.readouterr().out
+    assert "| 1 | not run | 0.50 |" in (results / "table.md").read_text()
 
 
 def test_a_search_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

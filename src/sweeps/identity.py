@@ -7,11 +7,16 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-# Where files lie, what is printed and logged, how fast the data come. Not the number of loading workers: each worker
-# draws its own random numbers.
+# Where files lie, what is printed and logged, what an experiment says of itself, how fast the data come. Not the number
+# of loading workers: each worker draws its own random numbers.
 EXECUTION_KEYS = (
-    *("run_dir", "resume", "debug", "logger", "callbacks.progress"),
+    *("about", "run_dir", "resume", "debug", "logger"),
     *("datamodule.data_dir", "datamodule.pin_memory", "datamodule.download", "datamodule.generation_workers"),
+)
+# Callbacks that save, measure and draw. Others, such as one that picks the tested checkpoint, may change a result.
+WATCHING_CALLBACKS = (
+    *("last", "interrupt", "random_state", "progress", "learning_rate", "peak_memory", "step_time", "invertibility"),
+    *("test_table", "curves", "images", "confusion", "total_time"),
 )
 # Only what other values refer to: those hold what it comes to.
 REFERRED_TO = "network"
@@ -22,7 +27,8 @@ Identify = Callable[[list[str]], str]
 
 def is_execution_key(key: str) -> bool:
     """Whether a key of the configuration cannot change a result."""
-    return any(key == other or key.startswith(f"{other}.") for other in EXECUTION_KEYS)
+    others = (*EXECUTION_KEYS, *(f"callbacks.{name}" for name in WATCHING_CALLBACKS))
+    return any(key == other or key.startswith(f"{other}.") for other in others)
 
 
 def digest(content: Any) -> str:

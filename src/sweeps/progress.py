@@ -136,9 +136,11 @@ class LiveProgress:
         self._draw()
 
     def _draw(self) -> None:
-        table = Table(box=None, pad_edge=False)
-        for column in ("cell", "state", "time", "last line of its log"):
-            table.add_column(column, overflow="ellipsis", no_wrap=True)
+        table = Table(box=None, pad_edge=False, expand=True)
+        for column in ("cell", "state", "time"):
+            table.add_column(column, no_wrap=True)
+        # What is left of the width, however long the line.
+        table.add_column("last line of its log", overflow="ellipsis", no_wrap=True, ratio=1)
         # The latest ones, and whatever did not go well.
         hidden = [entry for entry in self._entries[:-MAX_ROWS] if entry.state in DONE]
         for entry in self._entries:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from src.tables.numbers import heading
 from src.tables.table import Table
+
+TITLE_CHARACTERS_PER_INCH = 10
 
 
 def draw(table: Table) -> Figure:
@@ -23,7 +27,8 @@ def draw(table: Table) -> Figure:
     panels[0].set_yticks(range(len(table.labels)), [", ".join(label) for label in table.labels])
     panels[0].set_ylabel(", ".join(table.published.head))
     panels[0].invert_yaxis()
-    figure.suptitle(f"{table.published.title} ({', '.join([table.scale, *table.changes])})")
+    title = f"{table.published.title} ({', '.join([table.scale, *table.changes])})"
+    figure.suptitle(textwrap.fill(title, int(TITLE_CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize=11)
     if handles:
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
     return figure
@@ -39,6 +44,7 @@ def _panels(table: Table) -> list[list[int]]:
 
 def _draw_panel(axes: Axes, table: Table, columns: list[int]) -> None:
     axes.set_xlabel(_shared_words(table, columns))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     for k, j in enumerate(columns):
         color, offset = f"C{k}", 0.16 * (k - (len(columns) - 1) / 2)
         name = _own_words(table, j, columns)

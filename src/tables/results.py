@@ -39,9 +39,17 @@ def store(cells: Iterable[Cell], folder: Path) -> None:
             write_text(folder / f"{cell.name}.json", json.dumps(result_of(cell), indent=1, sort_keys=True) + "\n")
 
 
-def load(folder: Path) -> list[dict[str, Any]]:
-    """Return the results in a folder, by name."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+def load(folder: Path, cells: Iterable[Cell] = ()) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the results in a folder, and the names of those that are left out.
+
+    Args:
+        folder: with a file per run.
+        cells: as they would run now; a result of one of them under another configuration is left out.
+    """
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    digests = {cell.name: cell.digest for cell in cells}
+    current = [result for result in results if digests.get(result["cell"], result["digest"]) == result["digest"]]
+    return current, [result["cell"] for result in results if result not in current]
 
 
 def describe(model: str, config: dict[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def test_the_largest_blowup_solves_the_parabola() -> None:
     assert step(blowup) <= 24.0 < step(blowup + 2)
 
 
+@pytest.mark.slow
 def test_all_rows_count_at_the_papers_crop() -> None:
     result = measure(["U-Net", "iUNet-16", "iUNet-32", "iUNet-64"], 24.0)
     by_policy = {r["policy"]: r for r in result["rows"]["iUNet-64"]}

@@ -142,7 +142,7 @@ def test_a_paper_table_may_have_a_folder_per_scale(tmp_path: Path) -> None:
 @pytest.mark.parametrize("table", sorted(p.parent.name for p in (ROOT / "experiments").glob("*/results/")))
 def test_every_committed_table_can_be_read(table: str) -> None:
     folder = ROOT / "experiments" / table
-    files = sorted((folder / "results").glob("*.json"))
+    files = sorted((folder / "results").rglob("*.json"))
     if not files:
         with pytest.raises(ValueError, match="without any run"):
             find_sources([str(folder)])

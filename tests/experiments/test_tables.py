@@ -43,8 +43,12 @@ IMAGES = [
 ]
 IMAGES += ["datamodule.batch_size=8"]
 VOLUMES = ["datamodule.num_train=1", "datamodule.num_val=1", "datamodule.num_test=1", "datamodule.batch_size=1"]
+# Crops that five levels divide, and the arguments that only the real set does without.
+SCANS = ["datamodule.size=16", "+datamodule.num_train=1", "+datamodule.num_val=1", "+datamodule.num_test=1"]
+SCANS += ["datamodule.batch_size=1"]
 TINY_DATA = {
     "FoamCTDataModule": ["datamodule._target_=tests.fakes.TinyVolumes", *VOLUMES],
+    "BratsDataModule": ["datamodule._target_=tests.fake_segmentation.TinyCases", *SCANS],
     "MNISTDataModule": IMAGES,
     "CIFAR10DataModule": IMAGES,
     "GridDataModule": ["datamodule.channels=[2]", "datamodule.sizes=[4]", "datamodule.base_channels=2"],
@@ -77,7 +81,7 @@ NUMBERED = [(key, row) for key in KEYS for row in published_of(key).rows if row.
 
 def test_every_experiment_has_a_table() -> None:
     """An experiment of configs/ is run by some sweep, and a folder with published numbers has a sweep."""
-    run = {word.partition("=")[2] for key in KEYS for row in rows_of(key) for word in row if "experiment=" in word}
+    run = {compose_config(row).experiment for key in KEYS for row in rows_of(key)}
     assert run == {path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")}
     assert sorted(path.parent.name for path in EXPERIMENTS.glob("*/published.yaml")) == KEYS
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import json
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-import benchmarks.fourier
 import src.invertible.fourier as fourier
 from src.invertible.fourier import FourierConvolution, logabsdet, spectrum
 
@@ -198,17 +195,3 @@ def test_states_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     for method in (layer.forward, layer.inverse, layer.forward_and_logdet):
         with pytest.raises(ValueError, match=r"shape \(B, 2, 2 spatial sizes\)"):
             method(torch.zeros(shape))
-
-
-def test_the_benchmark_compares_methods_that_agree_and_draws_its_figure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # it would last for all tests after this one
-    options = {"channels": 4, "size": 6, "batch": 2, "rounds": 1, "max-channels": 8, "max-size": 4}
-    # It stops where a method's numbers differ.
-    benchmarks.fourier.main([str(tmp_path), *(f"--{name}={value}" for name, value in options.items())])
-    results = json.loads((tmp_path / "fourier.json").read_text())
-    assert results["comparison"].keys() == benchmarks.fourier.METHODS.keys()
-    assert [list(rows) for rows in results["cpu_seconds_over"].values()] == [["4", "8"], ["2", "4"]]
-    assert (tmp_path / "fourier.png").read_bytes().startswith(b"\x89PNG")
-    assert "half loop" in (tmp_path / "fourier.txt").read_text()

@@ -23,6 +23,9 @@ BASE = ["experiment=ct_postproc", "model=unet", "seed=1"]
         "logger=[]",
         "datamodule.pin_memory=true",
         "debug=true",
+        "callbacks.images.num_volumes=1",
+        "~callbacks.curves",
+        "about.small=an hour",
     ],
 )
 def test_where_and_how_a_run_is_made_does_not_matter(more: str) -> None:
@@ -39,6 +42,8 @@ def test_where_and_how_a_run_is_made_does_not_matter(more: str) -> None:
         "datamodule.num_workers=2",
         "backprop=stored",
         "scale=medium",
+        "callbacks=guard",
+        "monitor.metric=val/ssim",
     ],
 )
 def test_what_changes_a_result_does(more: str) -> None:

@@ -71,6 +71,15 @@ def test_a_table_for_a_terminal(entries: list[Entry]) -> None:
     assert "2 of 6 done, 1 failed" in text.getvalue()
 
 
+def test_a_long_line_of_a_log_takes_no_room_from_the_others(entries: list[Entry]) -> None:
+    entries[1].cell.log.write_text("word " * 100)
+    target, text = console(terminal=True)
+    with progress(6, 2, target) as shown:
+        shown.changed(entries[1])
+    (row, *_) = [line for line in text.getvalue().splitlines() if "x-2" in line]
+    assert row.split()[:5] == ["x-2", "running", "40", "s", "word"] and row.rstrip().endswith("…") and len(row) <= 100
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(42.4, "42 s"), (210, "3.5 min"), (7560, "2.1 h")])
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -32,6 +32,8 @@ differs:
 
 def result(model: str, width: int, seed: int, psnr: float | None, levels: int = 4) -> dict[str, Any]:
     return {
+        "cell": f"{model}-{width}-{seed}",
+        "digest": "12345678",
         "model": model,
         "seed": seed,
         "scale": "small",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from src.sweeps.identity import digest_of_arguments
+from src.sweeps.plan import Plan
 from src.sweeps.process import cell_environment
 from src.sweeps.runner import Runner
 from src.tables.figure import draw
@@ -171,7 +173,9 @@ def test_results_keep_their_provenance_and_no_places(tmp_path: Path) -> None:
     assert kept["command"].endswith("trainer.py x=1.5") and kept["finished"].endswith("+00:00")
     assert "run_dir" not in kept and str(cell.folder) not in json.dumps(kept)
     store([cell], tmp_path / "results")
-    assert load(tmp_path / "results") == [kept]
+    assert load(tmp_path / "results") == load(tmp_path / "results", [cell]) == ([kept], [])
+    other = dataclasses.replace(cell, digest="00000000")
+    assert load(tmp_path / "results", [other]) == ([], ["x-1.5"])
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["x-1.5.json"]
 
 
@@ -180,7 +184,8 @@ def test_a_table_is_written(published: Published, tmp_path: Path) -> None:
     folder.mkdir()
     for i, one in enumerate(RESULTS):
         (folder / f"{i}.json").write_text(json.dumps(one))
-    render(published, folder, "small", [], "python reproduce.py table scale=small")
+    plan = Plan("table", sweep_of("train.py", scale=["small"]), (), "small", ())
+    assert render(published, folder, plan, []) == []
     assert (folder / "table.md").read_text() == GOLDEN.read_text()
     assert (folder / "table.tex").read_text().startswith("\\begin{table}")
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")

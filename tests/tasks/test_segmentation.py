@@ -243,6 +243,9 @@ def test_a_run_leaves_its_pictures_its_table_and_the_best_checkpoint(finished: P
 @pytest.mark.parametrize("model", ["iunet", "partially_reversible_unet", "unet"])
 def test_each_network_trains_on_regions(model: str, tmp_path: Path) -> None:
     more = [f"model={model}", "task.loss=sigmoid_regions", "model.out_channels=3", "trainer.max_epochs=1"]
+    if model == "partially_reversible_unet":
+        # oneDNN's gradient of bfloat16 weights is wrong, also for torch's own Conv3d, where a volume has 2³ voxels.
+        more.append("network.partially_reversible_unet.channels=[16,32]")
     summary = run(tmp_path, *more, "task.blending=constant", "trainer.precision=bf16-mixed")
     assert summary["steps"] == 2
     assert 0 <= summary["metrics"]["test/dice"] <= 1
