@@ -71,14 +71,13 @@ def map_tensors(function: Callable[[Tensor], Tensor], state: State) -> State:
 
 def all_modules(root: nn.Module) -> list[nn.Module]:
     """The module and all inside it, each once: `nn.Module.modules`, whose cost grows with the depth of a tree."""
-    found: dict[int, nn.Module] = {}
-    waiting = [root]
-    while waiting:
-        module = waiting.pop()
-        if id(module) not in found:
-            found[id(module)] = module
-            waiting.extend(child for child in module._modules.values() if child is not None)
-    return list(found.values())
+    found, modules = {root}, [root]
+    for module in modules:  # which grows
+        for child in module._modules.values():
+            if child is not None and child not in found:
+                found.add(child)
+                modules.append(child)
+    return modules
 
 
 def trained_parameters(root: nn.Module) -> list[Tensor]:

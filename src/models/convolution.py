@@ -52,6 +52,7 @@ class Conv3d(nn.Conv3d):
             and x.ndim == 5
             and x.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
+            and not torch._C._are_functorch_transforms_active()
             and self.padding_mode == "zeros"
             and self.groups == 1
             and max(self.kernel_size) > 1
@@ -63,16 +64,12 @@ class Conv3d(nn.Conv3d):
 class _Convolution(torch.autograd.Function):
     """A convolution of volumes (B, C, D, H, W) that keeps their size, by oneDNN. It saves its input as it is."""
 
-    generate_vmap_rule = True  # for torch.func
-
+    # With a `setup_context`, as torch.func asks for, torch would look up the signature at every call: 70 µs.
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
-        return _convolve(x, weight, bias, padding)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, ctx.padding = inputs
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
         ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        return _convolve(x, weight, bias, padding)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
@@ -80,10 +77,11 @@ class _Convolution(torch.autograd.Function):
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         grad_x = grad_weight = None
         if _would_be_slow(x):
-            if needs_x:
-                grad_x = _convolve(grad, weight.transpose(0, 1).flip(2, 3, 4), None, ctx.padding)
+            # The weight first: its slabs are freed before there is a gradient for the input.
             if needs_weight:
                 grad_weight = _slab_weight_gradient(grad, x, weight, ctx.padding)
+            if needs_x:
+                grad_x = _convolve(grad, weight.transpose(0, 1).flip(2, 3, 4), None, ctx.padding)
         else:
             grad_x, grad_weight = _gradients(grad, x, weight, ctx.padding, (needs_x, needs_weight))
         return grad_x, grad_weight, grad.sum((0, 2, 3, 4)) if needs_bias else None, None
@@ -125,12 +123,24 @@ def _slab_weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, padding: Sequ
     A volume that has no halves is left to the slow kernel.
     """
     _, _, depth, *plane = grad.shape
-    overlap = padding[0]
-    if depth % 2 == 0:
-        x = nn.functional.pad(x, (0, 0, 0, 0, overlap, overlap))
-        # (1, C, D + 2p, H, W) -> (1, C, 2, H, W, D/2 + 2p) -> (2, C, D/2 + 2p, H, W)
-        x = x.unfold(2, depth // 2 + 2 * overlap, depth // 2)[0].permute(1, 0, 4, 2, 3)
+    if depth % 2 == 0 and depth // 2 >= padding[0]:
+        x = _slabs(x, padding[0])
         # With the channels last, two slabs without overlap lie in memory as the volume does: no copy.
         grad = grad.movedim(1, -1).reshape(2, depth // 2, *plane, -1).movedim(-1, 1)
         padding = (0, *padding[1:])
     return _gradients(grad, x, weight, padding, (False, True))[1]
+
+
+def _slabs(x: Tensor, overlap: int) -> Tensor:
+    """The halves of a volume (1, C, D, H, W) along D, each with ``overlap`` planes more on both sides, zero outside."""
+    _, channels, depth, *plane = x.shape
+    half = depth // 2
+    slabs = torch.empty(
+        (2, channels, half + 2 * overlap, *plane), dtype=x.dtype, memory_format=torch.channels_last_3d
+    )  # nothing of it is read before it is written
+    first, second = slabs[0], slabs[1]
+    first[:, :overlap] = 0
+    first[:, overlap:] = x[0, :, : half + overlap]
+    second[:, : half + overlap] = x[0, :, half - overlap :]
+    second[:, half + overlap :] = 0
+    return slabs

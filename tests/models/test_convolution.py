@@ -112,7 +112,6 @@ def test_second_derivatives() -> None:
     assert_close(*results)
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_the_jacobian_by_torch_func() -> None:
     layer, oracle = layers((1, 2, 2, 4, 2), out=2)
     x = torch.randn(1, 2, 2, 4, 2)
