@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from matplotlib.image import imread
-from torch import nn
+from torch import Tensor, nn
 
 from src import inspector
 from src.invertible import POLICIES, AdditiveCoupling, Inverse, OrthogonalMixing, Sequential, set_backprop
@@ -61,6 +61,20 @@ def test_the_total_is_that_of_the_hooks(policy: str, found: Inspection) -> None:
     # Beside these, Python sees random states and the output, if no one has saved it.
     more = found.total_bytes(policy) - saved_bytes(net, small_input().requires_grad_() * 1.0)
     assert 0 <= more <= STATE + 8 * torch.get_rng_state().nbytes + 1024
+
+
+class KeepsAState(nn.Module):
+    """Keeps a tensor of a state's size, for which the allocator takes what a block before it has freed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept = torch.ones_like(x)
+        return x
+
+
+def test_memory_that_a_block_has_freed_is_no_longer_its_own() -> None:
+    found = inspect(nn.Sequential(small_tree(), KeepsAState()), small_input(), policies=["reversible"], repeats=1)
+    assert [block.saved_bytes["reversible"] for block in found.blocks] == [0, 0, 0, 0, STATE]
+    assert found.elsewhere_bytes["reversible"] == STATE
 
 
 def test_a_kept_input_shows_in_its_block() -> None:
