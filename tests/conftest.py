@@ -1,5 +1,6 @@
 """Settings for all tests."""
 
+import gc
 import os
 
 import torch
@@ -7,3 +8,9 @@ import torch
 # The tests' tensors are small: several threads cost more than they give, above all when cores are shared.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the collected tests: they are no garbage, and each full pass would walk them all."""
+    gc.collect()
+    gc.freeze()

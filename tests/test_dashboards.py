@@ -143,6 +143,7 @@ def test_tensorboard_has_curves_pictures_and_the_final_numbers_beside_the_config
     assert "_hparams_/session_start_info" in hparams
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_one_run_with_one_history(pair: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "iunet"
     stop = f"+callbacks.stop={{_target_:tests.fakes.SignalAfter,signum:{int(signal.SIGTERM)},step:3}}"

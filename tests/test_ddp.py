@@ -97,6 +97,7 @@ def test_two_processes_classify_as_one(tmp_path: Path) -> None:
     assert_same_numbers(tmp_path / "two", tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", LAUNCHERS)
 def test_one_folder_and_one_wandb_run_also_under_a_sweep_agent(command: list[str], tmp_path: Path) -> None:
     more = [*TWO, "datamodule.batch_size=1", "trainer.max_epochs=1", "logger=[wandb,csv]"]
@@ -112,6 +113,7 @@ def test_one_folder_and_one_wandb_run_also_under_a_sweep_agent(command: list[str
     assert folder.name.endswith("-sweepcell") and len(list(folder.glob("*.wandb"))) == 1
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_ends_both_after_the_same_step_and_the_run_goes_on(whole: Path, tmp_path: Path) -> None:
     stop = f"{{_target_:tests.fakes.SignalAfter,signum:{int(signal.SIGTERM)},step:1,rank:1}}"
     arguments = reconstruction(tmp_path / "run", *TWO, "datamodule.batch_size=1", f"+callbacks.stop={stop}")

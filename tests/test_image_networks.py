@@ -140,10 +140,8 @@ def test_a_flow_that_goes_on_ends_as_one_that_never_stopped(folder: Path, tmp_pa
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(
-    ("experiment", "model"),
-    [("irevnet_lab", "irevnet"), pytest.param("iconvnet_table2", "glow", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("experiment", "model"), [("irevnet_lab", "irevnet"), ("iconvnet_table2", "glow")])
 def test_two_processes_classify_and_estimate(experiment: str, model: str, folder: Path, tmp_path: Path) -> None:
     options = {**CLASSIFIERS, **FLOWS}[model]
     overrides = one_step(experiment, model, "mnist", folder, tmp_path / "run", *options, "datamodule.num_test=5")

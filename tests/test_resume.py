@@ -143,7 +143,7 @@ def start(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, env={**environment, "WANDB_MODE": "offline"}, text=True, **pipes)
 
 
-@pytest.mark.parametrize("step", [2, 3, 4])
+@pytest.mark.parametrize("step", [*[pytest.param(n, marks=pytest.mark.slow) for n in (2, 3)], 4])
 def test_a_killed_run_loses_what_came_after_its_last_checkpoint_and_nothing_else(
     step: int, whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

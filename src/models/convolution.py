@@ -33,17 +33,30 @@ def _runs_on_onednn(x: Tensor) -> bool:
     )
 
 
+def _half_precision(x: Tensor) -> torch.dtype | None:
+    """The half precision in which a convolution of ``x`` is computed on the CPU; None in any other case."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return dtype if x.device.type == "cpu" and dtype in (torch.bfloat16, torch.float16) else None
+
+
 class Conv3d(nn.Conv3d):
     """`torch.nn.Conv3d` with the same parameters and values, 2 to 10 times as fast on a CPU.
 
-    Volumes are given back with their channels last, and a single small volume goes past the slow kernel that torch
-    would choose for it.
+    Volumes are given back with their channels last, a single small volume goes past the slow kernel that torch would
+    choose for it, and in half precision volumes of two planes go past a wrong one.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self._is_ours(input):
             return fast_layout(_Convolution.apply(input, weight, bias, self.padding))
-        return fast_layout(super()._conv_forward(input, weight, bias))
+        half = _half_precision(input)
+        if half is None or input.shape[-3] != 2:
+            return fast_layout(super()._conv_forward(input, weight, bias))
+        # The weight's gradient that oneDNN computes in half precision for volumes of two planes is not a gradient at
+        # all, with errors of 100 % and infinities (torch 2.11 to 2.14).
+        with torch.autocast("cpu", enabled=False):
+            bias = None if bias is None else bias.float()
+            return super()._conv_forward(input.float(), weight.float(), bias).to(half)
 
     def _is_ours(self, x: Tensor) -> bool:
         """Whether oneDNN can be chosen in the place of torch."""

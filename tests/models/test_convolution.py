@@ -181,3 +181,20 @@ def test_only_volumes_on_the_cpu_are_laid_out_anew(case: str) -> None:
     make, anew = LAYOUTS[case]
     x = make()
     assert (fast_layout(x) is not x) == anew
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_gradients_in_half_precision_are_gradients(depth: int, dtype: torch.dtype, autocast: bool) -> None:
+    layer, oracle = (made.float() for made in layers((2, 16, depth, 2, 2), out=16))
+    x, grad = torch.randn(2, 16, depth, 2, 2), torch.randn(2, 16, depth, 2, 2)
+    oracle(x).backward(grad)
+    if not autocast:
+        layer, x = layer.to(dtype), x.to(dtype)
+    with torch.autocast("cpu", dtype, enabled=autocast):
+        y = layer(x)
+    assert y.dtype == dtype
+    y.backward(grad.to(dtype))
+    for found, expected in zip(layer.parameters(), oracle.parameters(), strict=True):
+        assert (found.grad - expected.grad).norm() < 0.02 * expected.grad.norm()

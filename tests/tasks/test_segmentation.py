@@ -251,6 +251,7 @@ def test_each_network_trains_on_regions(model: str, tmp_path: Path) -> None:
     assert 0 <= summary["metrics"]["test/dice"] <= 1
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_scores_of_one(tmp_path: Path) -> None:
     arguments = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "datamodule.batch_size=1"]
     environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
