@@ -58,6 +58,7 @@ class OrthogonalMatrices(nn.Module):
     """
 
     start: Tensor
+    buffers_are_constants = True
 
     def __init__(
         self, initial: Tensor, method: str = "exp", *, learnable: bool = True, num_reflections: int | None = None

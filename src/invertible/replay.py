@@ -68,8 +68,9 @@ class AutocastState:
 class FrozenStatistics:
     """Inside, layers may move their statistics (batch norm's running mean); afterwards these are as before.
 
-    So they move exactly once a step, in the forward pass, however often backward evaluates a layer. A class, not a
-    generator: `torch.utils.checkpoint` enters it again when a retained graph is used twice.
+    So they move exactly once a step, in the forward pass, however often backward evaluates a layer. For this, all
+    buffers are copied but those of modules that say ``buffers_are_constants``. A class, not a generator:
+    `torch.utils.checkpoint` enters it again when a retained graph is used twice.
     """
 
     def __init__(self, root: nn.Module) -> None:
@@ -79,7 +80,7 @@ class FrozenStatistics:
         self._before = [
             (module, buffer, buffer._version, buffer.clone())
             for module in all_modules(self._root)
-            if module.training
+            if module.training and not getattr(module, "buffers_are_constants", False)
             for buffer in module._buffers.values()
             if buffer is not None
         ]
