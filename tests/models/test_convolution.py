@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from src.models import convolution
 from src.models.blocks import ConvBlock
 from src.models.convolution import Conv3d, _would_be_slow, fast_layout
 from src.models.iunet import IUNet
@@ -23,6 +24,8 @@ CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "volume smaller than the weight": ((1, 16, 2, 2, 2), {"out": 16}),
     "batch smaller than the weight": ((2, 16, 2, 2, 2), {"out": 16}),
     "batch": ((2, 4, 6, 5, 4), {}),
+    "batch of rows of odd length": ((2, 4, 6, 5, 7), {}),
+    "rows by a wide kernel": ((1, 2, 4, 6, 10), {"out": 3, "kernel_size": (1, 3, 5), "padding": (0, 1, 2)}),
     "large volume": ((1, 8, 52, 52, 4), {}),
     "one channel": ((1, 1, 6, 6, 6), {"out": 4}),
     "to one channel": ((1, 4, 6, 6, 6), {"out": 1}),
@@ -60,14 +63,36 @@ def assert_close(found: list[Tensor], expected: list[Tensor], tolerance: float =
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("pairs", [True, False])
 @pytest.mark.parametrize("case", CASES)
-def test_values_and_gradients_are_torchs(case: str, layout: torch.memory_format) -> None:
+def test_values_and_gradients_are_torchs(
+    case: str, pairs: bool, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "_HAS_WIDE_VECTORS", pairs)
     shape, options = CASES[case]
     layer, oracle = layers(shape, **options)
     x = torch.randn(shape).contiguous(memory_format=layout)
     found = values_and_gradients(layer, x)
     assert_close(found, values_and_gradients(oracle, x.double()))
     assert found[0].is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "expected"),
+    [
+        ((1, 8, 9, 9, 10), 8, True),
+        ((1, 8, 9, 9, 9), 8, False),
+        ((1, 8, 9, 9, 10), 9, False),
+        ((1, 8, 4, 4, 4), 8, False),
+    ],
+)
+def test_what_goes_in_pairs(
+    shape: tuple[int, ...], channels: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "_HAS_WIDE_VECTORS", True)
+    assert convolution._goes_in_pairs(torch.empty(shape), torch.empty(channels, 8, 3, 3, 3)) == expected
+    monkeypatch.setattr(convolution, "_HAS_WIDE_VECTORS", False)
+    assert not convolution._goes_in_pairs(torch.empty(shape), torch.empty(channels, 8, 3, 3, 3))
 
 
 def test_half_of_a_state_and_double_precision() -> None:
