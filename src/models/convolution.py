@@ -167,8 +167,9 @@ def _from_pairs(y: Tensor) -> Tensor:
     """
     y = y.contiguous(memory_format=torch.channels_last_3d)
     batch, channels, depth, height, width = y.shape
-    shape = (batch, channels // 2, depth, height, 2 * width)
-    return y.as_strided_(shape, torch.empty(shape, device="meta", memory_format=torch.channels_last_3d).stride())
+    channels, width = channels // 2, 2 * width
+    row, plane = channels * width, channels * width * height
+    return y.as_strided_((batch, channels, depth, height, width), (plane * depth, 1, plane, row, channels))
 
 
 def _to_pairs(y: Tensor) -> Tensor:
