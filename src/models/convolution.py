@@ -55,7 +55,7 @@ class Conv3d(nn.Conv3d):
         if half is None or input.shape[-3] != 2:
             return fast_layout(super()._conv_forward(input, weight, bias))
         # The weight's gradient that oneDNN computes in half precision for volumes of two planes is not a gradient at
-        # all, with errors of 100 % and infinities (torch 2.14).
+        # all, with errors of 100 % and infinities (torch 2.11 to 2.14).
         with torch.autocast("cpu", enabled=False):
             bias = None if bias is None else bias.float()
             return super()._conv_forward(input.float(), weight.float(), bias).to(half)
