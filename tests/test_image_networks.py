@@ -118,6 +118,7 @@ def test_variational_dequantisation_is_one_word(folder: Path, tmp_path: Path) ->
     assert abs(metrics["test/dequantisation"]) > 1e-6
 
 
+@pytest.mark.slow
 def test_a_flow_that_goes_on_ends_as_one_that_never_stopped(folder: Path, tmp_path: Path) -> None:
     def overrides(name: str, epochs: int) -> list[str]:
         more = [*FLOWS["glow"], "test=false", "datamodule.batch_size=4", "task.scheduler=null"]

@@ -181,6 +181,7 @@ def test_kills_at_any_moment(tmp_path: Path) -> None:
     assert_equal(folder, tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_steps_of_a_longer_interval_are_done_again(tmp_path: Path, whole: dict[str, Path], monkeypatch: Any) -> None:
     process = start(*overrides(tmp_path, "callbacks.last.every_n_steps=2", stop_at(6, signal.SIGKILL)))
     process.communicate(timeout=200)

@@ -138,7 +138,10 @@ def test_ctrl_c_within_an_epoch_keeps_the_finished_step_and_can_be_resumed(
     assert "test/psnr" in summary["metrics"]
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_a_process_can_be_stopped_from_outside(signum: int, code: int, tmp_path: Path) -> None:
     arguments = command(*tiny_overrides(tmp_path, "trainer.max_epochs=100000"))
     with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
