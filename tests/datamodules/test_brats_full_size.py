@@ -14,13 +14,14 @@ from tests.brats_files import write_case
 SIZE = (240, 240, 155)
 MEMORY_GIB = 1.5
 SCRIPT = """
-    import json, resource, sys
+    import json, sys
     from pathlib import Path
     import torch
+    from src.callbacks.peak_memory import peak_resident_bytes
     from src.datamodules.brats import BratsDataModule
 
     def peak_gib():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        return peak_resident_bytes() / 2**30
 
     root = Path(sys.argv[1])
     datamodule = BratsDataModule(str(root), cache_dir=str(root.parent / "cache"), preprocessing_workers=0)
