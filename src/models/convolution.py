@@ -35,10 +35,18 @@ def _runs_on_onednn(x: Tensor) -> bool:
     )
 
 
-def _half_precision(x: Tensor) -> torch.dtype | None:
-    """The half precision in which a convolution of ``x`` is computed on the CPU; None in any other case."""
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    return dtype if x.device.type == "cpu" and dtype in (torch.bfloat16, torch.float16) else None
+def _precision(x: Tensor) -> torch.dtype:
+    """In which a convolution of ``x`` is computed on the CPU; autocast leaves double precision alone."""
+    cast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
+    return torch.get_autocast_dtype("cpu") if cast else x.dtype
+
+
+def _has_wrong_gradient(x: Tensor) -> bool:
+    """Whether oneDNN's gradient of the weight would be none at all, with errors of 100 % and infinities.
+
+    Volumes of two planes, in half precision (torch 2.11 to 2.14).
+    """
+    return x.device.type == "cpu" and x.shape[-3] == 2 and _precision(x) in (torch.bfloat16, torch.float16)
 
 
 class Conv3d(nn.Conv3d):
@@ -51,22 +59,19 @@ class Conv3d(nn.Conv3d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self._is_ours(input):
             return fast_layout(_Convolution.apply(input, weight, bias, self.padding))
-        half = _half_precision(input)
-        if half is None or input.shape[-3] != 2:
+        if not _has_wrong_gradient(input):
             return fast_layout(super()._conv_forward(input, weight, bias))
-        # The weight's gradient that oneDNN computes in half precision for volumes of two planes is not a gradient at
-        # all, with errors of 100 % and infinities (torch 2.11 to 2.14).
+        precision = _precision(input)
         with torch.autocast("cpu", enabled=False):
             bias = None if bias is None else bias.float()
-            return super()._conv_forward(input.float(), weight.float(), bias).to(half)
+            return self._conv_forward(input.float(), weight.float(), bias).to(precision)
 
     def _is_ours(self, x: Tensor) -> bool:
         """Whether oneDNN can be chosen in the place of torch."""
         return (
             _runs_on_onednn(x)
             and x.ndim == 5
-            and x.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")
+            and _precision(x) == torch.float32
             and not torch._C._are_functorch_transforms_active()
             and self.padding_mode == "zeros"
             and self.groups == 1
@@ -175,17 +180,21 @@ def _from_pairs(y: Tensor) -> Tensor:
 def _to_pairs(y: Tensor) -> Tensor:
     """The inverse of `_from_pairs`."""
     batch, channels, depth, height, width = y.shape
-    rows = y.permute(0, 2, 3, 4, 1).reshape(batch, depth, height, width // 2, 2 * channels)
-    return rows.permute(0, 4, 1, 2, 3)
+    return _regrouped(y, batch, depth, height, width // 2, 2 * channels)
 
 
 # One small volume's two halves along D, its slabs, are a batch of two, which goes to oneDNN.
 
 
 def _halves(y: Tensor) -> Tensor:
-    """(1, C, D, H, W) to (2, C, D/2, H, W); with the channels last, the same numbers in the same order."""
+    """(1, C, D, H, W) to (2, C, D/2, H, W)."""
     _, channels, depth, *plane = y.shape
-    return y.movedim(1, -1).reshape(2, depth // 2, *plane, channels).movedim(-1, 1)
+    return _regrouped(y, 2, depth // 2, *plane, channels)
+
+
+def _regrouped(y: Tensor, *shape: int) -> Tensor:
+    """The numbers of a volume as one of other sizes (B, D, H, W, C): no copy where its channels lie last."""
+    return y.movedim(1, -1).reshape(shape).movedim(-1, 1)
 
 
 def _slabs(x: Tensor, overlap: int) -> Tensor:

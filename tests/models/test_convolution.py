@@ -223,3 +223,11 @@ def test_gradients_in_half_precision_are_gradients(depth: int, dtype: torch.dtyp
     y.backward(grad.to(dtype))
     for found, expected in zip(layer.parameters(), oracle.parameters(), strict=True):
         assert (found.grad - expected.grad).norm() < 0.02 * expected.grad.norm()
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_autocast_leaves_double_precision_alone(depth: int) -> None:
+    layer, oracle = (made.double() for made in layers((1, 4, depth, 4, 4)))
+    x = torch.randn(1, 4, depth, 4, 4, dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x), oracle(x))
