@@ -40,6 +40,7 @@ class LUMatrix(nn.Module):
 
     permutation: Tensor
     signs: Tensor
+    buffers_are_constants = True
 
     def __init__(self, initial: Tensor) -> None:
         super().__init__()
@@ -148,6 +149,7 @@ class Permutation(VolumePreserving):
     """
 
     order: Tensor
+    buffers_are_constants = True
 
     def __init__(self, channels: int, order: Sequence[int] | None = None, *, seed: int = 0) -> None:
         super().__init__()
