@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from src.utils.resident_memory import peak_resident_bytes
+
 GIB = 2**30
-
-
-def peak_resident_bytes() -> int:
-    """Return the most memory that this process ever held (the kernel's high-water mark of the resident set).
-
-    It counts Python, the libraries and the data too, and never falls. Linux and macOS only.
-    """
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Not getrusage, which on Linux begins with the memory of the process that started this one.
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 class PeakMemory(pl.Callback):
     """Logs ``memory/peak_gib`` at the end of each training epoch.
 
     On CUDA this is what torch's allocator held at most since training began; on the CPU the process's high-water mark,
-    see :func:`peak_resident_bytes`.
+    see `peak_resident_bytes`.
     """
 
     def __init__(self) -> None:

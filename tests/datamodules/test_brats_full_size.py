@@ -17,8 +17,8 @@ SCRIPT = """
     import json, sys
     from pathlib import Path
     import torch
-    from src.callbacks.peak_memory import peak_resident_bytes
     from src.datamodules.brats import BratsDataModule
+    from src.utils.resident_memory import peak_resident_bytes
 
     def peak_gib():
         return peak_resident_bytes() / 2**30
