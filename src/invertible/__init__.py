@@ -6,6 +6,7 @@ from .actnorm import ActNorm
 from .affine import AffineCoupling, GlowCoupling
 from .all_in_one import AllInOneBlock, GlobalAffine
 from .backprop import POLICIES, invertible_roots, set_backprop
+from .backward_walk import backward_rule
 from .coupling import AdditiveCoupling, Coupling, TwoSidedCoupling
 from .fourier import FourierConvolution
 from .fourier_norm import fourier_norm_bound
@@ -17,13 +18,12 @@ from .lipschitz import LipSwish, SpectralNormalised, bound_lipschitz, lipschitz_
 from .logdet import ExactLogDet, LogDetEstimator, RussianRouletteLogDet, TruncatedLogDet
 from .mixing import OrthogonalMixing
 from .module import Composite, Inverse, InvertibleModule, OnChannels, Sequential, VolumePreserving
-from .orthogonal import OrthogonalMatrices
+from .orthogonal_matrices import OrthogonalMatrices
 from .pooling import Checkerboard, IAvgPool, INearestPool
 from .reconstruction import reconstruction_errors
 from .resampling import Downsampling
 from .reshaping import Concat, Reshape, Split
 from .residual import Convergence, FixedPointWarning, ResidualBlock
-from .reversible import backward_rule
 from .shapes import sequential_for
 
 __all__ = [

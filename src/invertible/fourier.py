@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .backward_walk import LeafBackward, backward_rule, default_rule
 from .module import InvertibleModule
 from .orthogonal import random_orthogonal
 from .resampling import per_dimension
-from .reversible import LeafBackward, backward_rule, default_rule
 
 _CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
 

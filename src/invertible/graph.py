@@ -44,8 +44,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from .backward_walk import LeafBackward, backward_rule, default_rule, expand, find_rule
 from .module import BackStep, Composite, Condition, InvertibleModule, Position, State, Step, evaluate, tensors_of
-from .reversible import LeafBackward, backward_rule, default_rule, expand, find_rule
 from .shapes import Shape, as_state, output_shapes, show
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .orthogonal import OrthogonalMap, OrthogonalMatrices, given_matrices, random_orthogonal
+from .orthogonal import OrthogonalMap, given_matrices, random_orthogonal
+from .orthogonal_matrices import OrthogonalMatrices
 
 
 class OrthogonalMixing(OrthogonalMap):

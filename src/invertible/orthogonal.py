@@ -1,109 +1,17 @@
-"""Learnable orthogonal matrices, and the invertible maps that apply them."""
+"""Maps that multiply the columns of a state by orthogonal matrices, and the matrices that they may start with."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .layout import laid_out_as
 from .module import VolumePreserving
-
-
-def matrix_exponential(theta: Tensor) -> Tensor:
-    """``exp(θ − θᵀ)``: special orthogonal for every θ of shape (..., n, n) (iUNet paper, equation 4)."""
-    return torch.linalg.matrix_exp(theta - theta.mT)
-
-
-def cayley_transform(theta: Tensor) -> Tensor:
-    """``(I + S)⁻¹ (I − S)`` with ``S = θ − θᵀ``, for θ of shape (..., n, n)."""
-    skew = theta - theta.mT
-    identity = torch.eye(theta.shape[-1], dtype=theta.dtype, device=theta.device)
-    return torch.linalg.solve(identity + skew, identity - skew)
-
-
-def householder_product(theta: Tensor) -> Tensor:
-    """``H₁ H₂ ⋯ H_k`` with the reflections ``H_i = I − 2 v_i v_iᵀ / |v_i|²``, for θ = (v_i) of shape (..., k, n)."""
-    product = torch.eye(theta.shape[-1], dtype=theta.dtype, device=theta.device)
-    for unit in nn.functional.normalize(theta, dim=-1).unbind(-2):
-        product = product - 2 * (product @ unit[..., :, None]) @ unit[..., None, :]
-    return product
-
-
-PARAMETRISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "exp": matrix_exponential,
-    "cayley": cayley_transform,
-    "householder": householder_product,
-}
-
-
-class OrthogonalMatrices(nn.Module):
-    """A batch of learnable orthogonal matrices ``A(θ) = R(θ) R(θ₀)ᵀ A₀``, equal to ``A₀`` at the start.
-
-    R is one of the parametrisations. The fixed factor ``R(θ₀)ᵀ A₀`` lets each of them start at any orthogonal matrix,
-    also at those that R alone does not reach (determinant −1; for Cayley, an eigenvalue −1), and makes weight
-    decay pull towards the start. θ₀ is zero for ``exp`` and ``cayley``, random for ``householder``.
-
-    Args:
-        initial: ``A₀``, orthogonal matrices of shape (k, n, n).
-        method: ``exp``, ``cayley`` or ``householder``.
-        learnable: whether θ is trained.
-        num_reflections: number of Householder reflections, n by default.
-
-    Raises:
-        ValueError: for an unknown method, a matrix that is not orthogonal, or reflections with another method.
-    """
-
-    start: Tensor
-    buffers_are_constants = True
-
-    def __init__(
-        self, initial: Tensor, method: str = "exp", *, learnable: bool = True, num_reflections: int | None = None
-    ) -> None:
-        super().__init__()
-        if method not in PARAMETRISATIONS:
-            raise ValueError(f"expected method to be one of {', '.join(PARAMETRISATIONS)}, got {method!r}")
-        if num_reflections is not None and (method != "householder" or num_reflections < 1):
-            raise ValueError(
-                f"expected num_reflections >= 1 with method 'householder', got {num_reflections} with {method!r}"
-            )
-        _check_orthogonal(initial)
-        self.method = method
-        num, n, _ = initial.shape
-        if method == "householder":
-            theta = torch.randn(num, num_reflections or n, n, dtype=initial.dtype)
-        else:
-            theta = torch.zeros(num, n, n, dtype=initial.dtype)
-        self.theta = nn.Parameter(theta, requires_grad=learnable)
-        rotation = PARAMETRISATIONS[method](theta.double())
-        self.register_buffer("start", (rotation.mT @ initial.double()).to(initial.dtype).contiguous())
-
-    def forward(self) -> Tensor:
-        """``A(θ)`` of shape (k, n, n), in at least float32."""
-        # Half precision and autocast would leave the matrix orthogonal to two digits only, and the map not invertible.
-        with torch.autocast(self.theta.device.type, enabled=False):
-            precision = torch.promote_types(self.theta.dtype, torch.float32)
-            start = self.start.to(precision)
-            if precision == torch.float64:
-                # A network cast from float32 brings a start that is orthogonal to 1e-7 only; one Newton–Schulz step
-                # squares that error.
-                start = 1.5 * start - 0.5 * start @ start.mT @ start
-            return PARAMETRISATIONS[self.method](self.theta.to(precision)) @ start
-
-    def extra_repr(self) -> str:
-        return f"{tuple(self.start.shape)}, method={self.method!r}, learnable={self.theta.requires_grad}"
-
-
-def _check_orthogonal(matrices: Tensor) -> None:
-    if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2]:
-        raise ValueError(f"expected matrices of shape (k, n, n), got {tuple(matrices.shape)}")
-    identity = torch.eye(matrices.shape[-1], dtype=torch.float64)
-    error = (matrices.double().mT @ matrices.double() - identity).abs().max().item()
-    if not error < 1e-5:
-        raise ValueError(f"expected orthogonal matrices, got max|AᵀA − I| = {error:.1e}")
+from .orthogonal_matrices import OrthogonalMatrices
 
 
 def haar_matrix(stride: Sequence[int]) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .backward_walk import expand
 from .kept import keeps_input
 from .module import (
     Composite,
@@ -23,7 +24,7 @@ from .module import (
     tensors_of,
 )
 from .replay import FrozenStatistics, Replay, RngState
-from .reversible import expand, run_leaves
+from .reversible import run_leaves
 
 
 @dataclass

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .blocks import coarse_size, from_blocks, to_blocks
-from .orthogonal import OrthogonalMap, OrthogonalMatrices, given_matrices, haar_matrix, random_orthogonal
+from .orthogonal import OrthogonalMap, given_matrices, haar_matrix, random_orthogonal
+from .orthogonal_matrices import OrthogonalMatrices
 
 
 def per_dimension(value: int | Sequence[int], spatial_dims: int, name: str) -> tuple[int, ...]:

@@ -1,25 +1,23 @@
 """Backpropagation from the output of an invertible tree alone (Gomez et al., 2017).
 
 One autograd node stands for the whole tree. It saves the output, walks the tree backwards from there, and rebuilds each
-part's input while it computes the gradients. How a leaf is differentiated is a rule: the default inverts it without
-gradients, runs it forward once with them, and calls `torch.autograd.grad`. A layer that can do better registers its
-own with `backward_rule`; see `rules.py`.
+part's input while it computes the gradients; see `backward_walk.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from .backward_walk import BackwardWalk, expand
 from .kept import keeps_input
 from .module import (
     Composite,
     Condition,
-    Inverse,
     InvertibleModule,
     Position,
     State,
@@ -30,139 +28,8 @@ from .module import (
     trained_parameters,
     zero_logdet,
 )
-from .replay import AutocastState, FrozenStatistics, Replay, RngState
-
-Rule = Callable[["LeafBackward", Any, State, State], tuple[State, State]]
-RuleKey = type | tuple[type, type]
-_rules: dict[RuleKey, Rule] = {}
-
-
-def backward_rule(layer: type, *, inverse: bool = False) -> Callable[[Rule], Rule]:
-    """Register how a layer class, or with ``inverse=True`` its `Inverse`, goes back from output to input.
-
-    The rule gets ``(leaf, layer, y, grad)`` and returns ``(x, grad_x)``; it may overwrite ``y`` and ``grad``.
-    """
-
-    def register(rule: Rule) -> Rule:
-        _rules[(Inverse, layer) if inverse else layer] = rule
-        return rule
-
-    return register
-
-
-def find_rule(layer: InvertibleModule) -> Rule:
-    """The rule of the nearest registered class, the default rule otherwise."""
-    if isinstance(layer, Inverse):
-        keys: list[RuleKey] = [(Inverse, cls) for cls in type(layer.module).__mro__]
-    else:
-        keys = list(type(layer).__mro__)
-    return next((_rules[key] for key in keys if key in _rules), default_rule)
-
-
-def default_rule(leaf: LeafBackward, layer: InvertibleModule, y: State, grad: State) -> tuple[State, State]:
-    """Invert without gradients, run forward once with them."""
-    with leaf.replay(), torch.no_grad():
-        x = evaluate(layer, "inverse", y, leaf.condition)
-    return forward_again(leaf, layer, x, grad)
-
-
-def forward_again(leaf: LeafBackward, layer: InvertibleModule, x: State, grad: State) -> tuple[State, State]:
-    """Run forward once with gradients, from a known input."""
-    x = map_tensors(lambda part: part.detach().requires_grad_(), x)
-    with leaf.replay(), torch.enable_grad():
-        if leaf.grad_logdet is None:
-            outputs, grads = evaluate(layer, "forward", x, leaf.condition), grad
-        else:
-            z, logdet = evaluate(layer, "forward_and_logdet", x, leaf.condition)
-            outputs, grads = (*tensors_of(z), logdet), (*tensors_of(grad), leaf.grad_logdet)
-    return map_tensors(Tensor.detach, x), leaf.differentiate(outputs, x, grads)
-
-
-class BackwardWalk:
-    """One walk from the output of a tree to its input, collecting gradients of parameters and conditions on the way."""
-
-    def __init__(
-        self,
-        rng_states: list[RngState | None],
-        kept_inputs: list[State | None],
-        grad_logdet: Tensor | None,
-        condition: Condition,
-    ) -> None:
-        self.grad_logdet = grad_logdet
-        self.condition = condition
-        self.gradients: dict[Tensor, Tensor] = {}
-        self._rng_states = list(rng_states)
-        self._kept_inputs = list(kept_inputs)
-
-    def __call__(self, part: InvertibleModule, position: Position) -> None:
-        part = expand(part)
-        if isinstance(part, Composite):
-            part.run_back(position, self)
-            return
-        leaf, kept = LeafBackward(self, part, self._rng_states.pop()), self._kept_inputs.pop()
-        if kept is None:
-            position.state, position.grad = find_rule(part)(leaf, part, position.state, position.grad)
-        else:
-            # A clone, since the rules of the leaves before it overwrite what they get.
-            x = map_tensors(Tensor.clone, kept)
-            position.state, position.grad = forward_again(leaf, part, x, position.grad)
-
-    def add(self, tensor: Tensor, grad: Tensor) -> None:
-        """Add to the gradient of a parameter or condition, which may belong to several leaves."""
-        known = self.gradients.get(tensor)
-        self.gradients[tensor] = grad if known is None else known + grad
-
-
-class LeafBackward:
-    """What a rule may use: condition, gradient of the log-determinant, repeatable evaluation, differentiation."""
-
-    def __init__(self, walk: BackwardWalk, layer: InvertibleModule, state: RngState | None) -> None:
-        self.grad_logdet = walk.grad_logdet
-        self.condition = walk.condition if layer.takes_condition else None
-        conditions = (tensor for tensor in tensors_of(self.condition) if tensor.requires_grad)
-        self._tracked = [*trained_parameters(layer), *conditions]
-        self._walk = walk
-        self._rng_state = state
-
-    def replay(self) -> Replay:
-        """A context in which random draws (dropout) repeat those of the forward pass."""
-        return Replay(self._rng_state)
-
-    def differentiate(self, outputs: State, x: State, grad_outputs: State) -> State:
-        """Gradient for ``x``, in the form of ``x``; those for the leaf's parameters and condition go to the walk."""
-        inputs = tensors_of(x)
-        pairs = zip(tensors_of(outputs), tensors_of(grad_outputs), strict=True)
-        tracked = [(output, grad.to(output.dtype)) for output, grad in pairs if output.requires_grad]
-        grads: list[Tensor | None] = [None] * len(inputs)
-        if tracked:
-            found = torch.autograd.grad(
-                [o for o, _ in tracked], [*inputs, *self._tracked], [g for _, g in tracked], allow_unused=True
-            )
-            grads = list(found[: len(inputs)])
-            self._collect(found[len(inputs) :])
-        filled = tuple(torch.zeros_like(i) if g is None else g for i, g in zip(inputs, grads, strict=True))
-        return filled if isinstance(x, tuple) else filled[0]
-
-    def differentiate_parameters(self, output: Tensor, grad_output: Tensor) -> None:
-        """Hand the gradients for the leaf's parameters, through ``output``, to the walk."""
-        if output.requires_grad:
-            grad_output = grad_output.to(output.dtype)
-            self._collect(torch.autograd.grad(output, self._tracked, grad_output, allow_unused=True))
-
-    def _collect(self, grads: Iterable[Tensor | None]) -> None:
-        for tensor, grad in zip(self._tracked, grads, strict=True):
-            if grad is not None:
-                self._walk.add(tensor, grad)
-
-
-def expand(part: InvertibleModule) -> InvertibleModule:
-    """The same map with its structure in sight: inside a padding network, and with an inverse pushed to the leaves."""
-    part = part.bijection
-    if isinstance(part, Inverse):
-        inner = part.module.bijection
-        if isinstance(inner, Composite | Inverse):
-            return expand(inner.inverted())
-    return part
+from .orthogonal_matrices import known_matrices, matrices_at_once
+from .replay import AutocastState, FrozenStatistics, RngState
 
 
 def run_leaves(part: InvertibleModule, x: State, leaf_step: Callable[[InvertibleModule, State], State]) -> State:
@@ -208,7 +75,7 @@ class _Reversible(torch.autograd.Function):
             return result
 
         ctx.autocast = AutocastState(device.type)
-        with past_policies(), ctx.autocast():
+        with past_policies(), ctx.autocast(), known_matrices(matrices_at_once(tree)):
             y, logdet = run_with_logdet(tree, x, with_logdet, recorded)
         # An output that shares the caller's memory would change when the caller changes it.
         inputs = {part.untyped_storage().data_ptr() for part in tensors_of(x)}
@@ -228,7 +95,9 @@ class _Reversible(torch.autograd.Function):
         end = num_outputs + call.num_conditions
         condition = call.leaf_condition(saved[num_outputs:end])
         kept_inputs = tree_unflatten(saved[end:], ctx.kept_form)
-        walk = BackwardWalk(ctx.rng_states, kept_inputs, grads[-1] if ctx.with_logdet else None, condition)
+        with torch.enable_grad():
+            matrices = matrices_at_once(ctx.tree)
+        walk = BackwardWalk(ctx.rng_states, kept_inputs, grads[-1] if ctx.with_logdet else None, condition, matrices)
         with past_policies(), ctx.autocast(), FrozenStatistics(ctx.tree), torch.no_grad():
             # Clones, since rules overwrite what they get: the output is the caller's, the gradient autograd's.
             y = tuple(part.clone() for part in saved[:num_outputs])
@@ -237,6 +106,7 @@ class _Reversible(torch.autograd.Function):
             position = Position(y, grad) if call.y_is_tuple else Position(y[0], grad[0])
             del y, grad
             walk(ctx.tree, position)
+            walk.finish()
         tracked = (*tensors_of(condition), *ctx.parameters)
         return (None, None, None, *tensors_of(position.grad), *(walk.gradients.get(tensor) for tensor in tracked))
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .affine import AffineCoupling
+from .backward_walk import LeafBackward, backward_rule
 from .coupling import AdditiveCoupling, Coupling
 from .module import Inverse
 from .orthogonal import OrthogonalMap, multiply
-from .reversible import LeafBackward, backward_rule
 
 
 @dataclass
@@ -102,11 +102,10 @@ def _add_per_sample(values: Tensor, per_sample: Tensor | None, sign: int) -> Ten
 def orthogonal_map(leaf: LeafBackward, layer: OrthogonalMap, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """``x = Aᵀ y``, ``∇x = Aᵀ ∇y``, ``∇A = ∇y xᵀ = (∇y yᵀ) A``: no second forward pass."""
     y_columns, grad_columns = layer.output_columns(y), layer.output_columns(grad)
-    with torch.enable_grad():
-        matrices = layer.matrices()
+    matrices = leaf.orthogonal_matrices(layer.matrices)
     fixed = matrices.detach()
     outer = multiply(grad_columns, y_columns.mT).sum(0)
-    leaf.differentiate_parameters(matrices, multiply(outer, fixed))
+    leaf.differentiate_matrices(matrices, multiply(outer, fixed))
     x_columns, grad_x_columns = (multiply(fixed.mT, columns) for columns in (y_columns, grad_columns))
     return layer.input_of(x_columns, y), layer.input_of(grad_x_columns, y)
 
@@ -116,10 +115,9 @@ def inverse_orthogonal_map(leaf: LeafBackward, layer: Inverse, y: Tensor, grad: 
     """The same for ``y = Aᵀ x``: ``x = A y``, ``∇x = A ∇y``, ``∇A = x ∇yᵀ = A (y ∇yᵀ)``."""
     mapping = cast(OrthogonalMap, layer.module)
     y_columns, grad_columns = mapping.to_columns(y), mapping.to_columns(grad)
-    with torch.enable_grad():
-        matrices = mapping.matrices()
+    matrices = leaf.orthogonal_matrices(mapping.matrices)
     fixed = matrices.detach()
     outer = multiply(y_columns, grad_columns.mT).sum(0)
-    leaf.differentiate_parameters(matrices, multiply(fixed, outer))
+    leaf.differentiate_matrices(matrices, multiply(fixed, outer))
     x_columns, grad_x_columns = (multiply(fixed, columns) for columns in (y_columns, grad_columns))
     return mapping.output_of(x_columns, y), mapping.output_of(grad_x_columns, y)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from .backward_walk import expand
 from .module import Composite, InvertibleModule, State, map_tensors, tensors_of
 from .reconstruction import LeafNames
-from .reversible import expand
 
 ELSEWHERE = "elsewhere"
 

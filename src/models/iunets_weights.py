@@ -15,7 +15,7 @@ from src.invertible.coupling import AdditiveCoupling
 from src.invertible.linear import Permutation
 from src.invertible.mixing import OrthogonalMixing
 from src.invertible.module import InvertibleModule, Sequential
-from src.invertible.orthogonal import OrthogonalMatrices
+from src.invertible.orthogonal_matrices import OrthogonalMatrices
 
 from .blocks import ConvBlock
 from .iunet import IUNet, strides_per_level

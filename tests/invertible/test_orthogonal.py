@@ -11,8 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.invertible import Downsampling, OrthogonalMatrices, OrthogonalMixing
-from src.invertible.orthogonal import PARAMETRISATIONS, haar_matrix, matrix_exponential, random_orthogonal
+from src.invertible import Downsampling, OrthogonalMatrices, OrthogonalMixing, set_backprop
+from src.invertible.orthogonal import haar_matrix, random_orthogonal
+from src.invertible.orthogonal_matrices import (
+    PARAMETRISATIONS,
+    known_matrices,
+    matrices_at_once,
+    matrix_exponential,
+)
 
 METHODS = list(PARAMETRISATIONS)
 
@@ -193,3 +199,77 @@ def test_bad_inputs_of_orthogonal_maps() -> None:
         mixing(torch.zeros(1, 2, 4, 4))
     with pytest.raises(ValueError, match="expected init to be identity, random or a matrix, got 'haar'"):
         OrthogonalMixing(3, init="haar")
+
+
+def various_matrices() -> nn.ModuleList:
+    torch.manual_seed(0)
+    modules = [
+        OrthogonalMatrices(random_orthogonal(num, n), method, learnable=learnable)
+        for method, num, n, learnable in itertools.product(METHODS, (1, 3), (2, 8), (True, False))
+    ]
+    modules.append(OrthogonalMatrices(random_orthogonal(2, 8), "householder", num_reflections=3))
+    modules.append(OrthogonalMatrices(random_orthogonal(2, 8).float()))
+    for module in modules:
+        module.theta.data.normal_()
+    return nn.ModuleList(modules)
+
+
+def test_matrices_at_once_are_those_one_by_one_with_the_same_gradients() -> None:
+    modules = various_matrices()
+    at_once = matrices_at_once(modules)
+    assert set(at_once) == set(modules)
+    for module, matrices in at_once.items():
+        torch.testing.assert_close(matrices, module())
+        assert matrices.requires_grad == module.theta.requires_grad
+    trained = [m for m in at_once if m.theta.requires_grad]
+    weights = [torch.randn_like(at_once[m]) for m in trained]
+    thetas = [m.theta for m in trained]
+    expected = torch.autograd.grad([m() for m in trained], thetas, weights)
+    torch.testing.assert_close(torch.autograd.grad([at_once[m] for m in trained], thetas, weights), expected)
+
+
+def test_matrices_of_one_kind_are_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, ...]] = []
+
+    def counted(theta: Tensor) -> Tensor:
+        sizes.append(tuple(theta.shape))
+        return matrix_exponential(theta)
+
+    modules = nn.ModuleList([OrthogonalMatrices(random_orthogonal(num, n)) for num, n in ((1, 4), (2, 8), (3, 4))])
+    monkeypatch.setitem(PARAMETRISATIONS, "exp", counted)
+    matrices_at_once(modules)
+    assert sizes == [(4, 4, 4), (2, 8, 8)]
+
+
+def test_known_matrices_serve_where_no_gradient_is_asked_for() -> None:
+    module = OrthogonalMatrices(random_orthogonal(1, 4))
+    known = {module: torch.zeros(1, 4, 4)}
+    with known_matrices(known):
+        assert module().requires_grad, "a graph needs values of its own"
+        with torch.no_grad():
+            assert module() is known[module]
+    with torch.no_grad():
+        assert module().abs().max() > 0
+
+
+class OtherMatrices(OrthogonalMatrices):
+    """Computes its matrices in its own way."""
+
+    def forward(self) -> Tensor:
+        return super().forward().mT
+
+
+def test_matrices_computed_in_another_way_keep_to_it() -> None:
+    torch.manual_seed(0)
+    layer = OrthogonalMixing(4, init="random")
+    other = OtherMatrices(layer.matrices.start.clone())
+    other.theta.data.normal_()
+    layer.matrices = other
+    gradients = []
+    for policy in ("stored", "reversible"):
+        set_backprop(layer, policy)
+        layer.zero_grad()
+        layer(torch.ones(2, 4, 3)).pow(3).sum().backward()
+        gradients.append(other.theta.grad.clone())
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().max() > 0.1

@@ -1,0 +1,154 @@
+"""Learnable orthogonal matrices."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .module import all_modules
+
+
+def matrix_exponential(theta: Tensor) -> Tensor:
+    """``exp(θ − θᵀ)``: special orthogonal for every θ of shape (..., n, n) (iUNet paper, equation 4)."""
+    return torch.linalg.matrix_exp(theta - theta.mT)
+
+
+def cayley_transform(theta: Tensor) -> Tensor:
+    """``(I + S)⁻¹ (I − S)`` with ``S = θ − θᵀ``, for θ of shape (..., n, n)."""
+    skew = theta - theta.mT
+    identity = torch.eye(theta.shape[-1], dtype=theta.dtype, device=theta.device)
+    return torch.linalg.solve(identity + skew, identity - skew)
+
+
+def householder_product(theta: Tensor) -> Tensor:
+    """``H₁ H₂ ⋯ H_k`` with the reflections ``H_i = I − 2 v_i v_iᵀ / |v_i|²``, for θ = (v_i) of shape (..., k, n)."""
+    product = torch.eye(theta.shape[-1], dtype=theta.dtype, device=theta.device)
+    for unit in nn.functional.normalize(theta, dim=-1).unbind(-2):
+        product = product - 2 * (product @ unit[..., :, None]) @ unit[..., None, :]
+    return product
+
+
+PARAMETRISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "exp": matrix_exponential,
+    "cayley": cayley_transform,
+    "householder": householder_product,
+}
+
+
+class OrthogonalMatrices(nn.Module):
+    """A batch of learnable orthogonal matrices ``A(θ) = R(θ) R(θ₀)ᵀ A₀``, equal to ``A₀`` at the start.
+
+    R is one of the parametrisations. The fixed factor ``R(θ₀)ᵀ A₀`` lets each of them start at any orthogonal matrix,
+    also at those that R alone does not reach (determinant −1; for Cayley, an eigenvalue −1), and makes weight
+    decay pull towards the start. θ₀ is zero for ``exp`` and ``cayley``, random for ``householder``.
+
+    Args:
+        initial: ``A₀``, orthogonal matrices of shape (k, n, n).
+        method: ``exp``, ``cayley`` or ``householder``.
+        learnable: whether θ is trained.
+        num_reflections: number of Householder reflections, n by default.
+
+    Raises:
+        ValueError: for an unknown method, a matrix that is not orthogonal, or reflections with another method.
+    """
+
+    start: Tensor
+    buffers_are_constants = True
+
+    def __init__(
+        self, initial: Tensor, method: str = "exp", *, learnable: bool = True, num_reflections: int | None = None
+    ) -> None:
+        super().__init__()
+        if method not in PARAMETRISATIONS:
+            raise ValueError(f"expected method to be one of {', '.join(PARAMETRISATIONS)}, got {method!r}")
+        if num_reflections is not None and (method != "householder" or num_reflections < 1):
+            raise ValueError(
+                f"expected num_reflections >= 1 with method 'householder', got {num_reflections} with {method!r}"
+            )
+        _check_orthogonal(initial)
+        self.method = method
+        num, n, _ = initial.shape
+        if method == "householder":
+            theta = torch.randn(num, num_reflections or n, n, dtype=initial.dtype)
+        else:
+            theta = torch.zeros(num, n, n, dtype=initial.dtype)
+        self.theta = nn.Parameter(theta, requires_grad=learnable)
+        rotation = PARAMETRISATIONS[method](theta.double())
+        self.register_buffer("start", (rotation.mT @ initial.double()).to(initial.dtype).contiguous())
+
+    def forward(self) -> Tensor:
+        """``A(θ)`` of shape (k, n, n), in at least float32."""
+        known = _known() if not torch.is_grad_enabled() else {}
+        return known[self] if self in known else _matrices(self.method, self.theta, self.start)
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.start.shape)}, method={self.method!r}, learnable={self.theta.requires_grad}"
+
+
+def _check_orthogonal(matrices: Tensor) -> None:
+    if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2]:
+        raise ValueError(f"expected matrices of shape (k, n, n), got {tuple(matrices.shape)}")
+    identity = torch.eye(matrices.shape[-1], dtype=torch.float64)
+    error = (matrices.double().mT @ matrices.double() - identity).abs().max().item()
+    if not error < 1e-5:
+        raise ValueError(f"expected orthogonal matrices, got max|AᵀA − I| = {error:.1e}")
+
+
+def _matrices(method: str, theta: Tensor, start: Tensor) -> Tensor:
+    """``R(θ)`` times the fixed factor ``start``."""
+    # Half precision and autocast would leave the matrix orthogonal to two digits only, and the map not invertible.
+    with torch.autocast(theta.device.type, enabled=False):
+        precision = torch.promote_types(theta.dtype, torch.float32)
+        start = start.to(precision)
+        if precision == torch.float64:
+            # A network cast from float32 brings a start that is orthogonal to 1e-7 only; one Newton–Schulz step
+            # squares that error.
+            start = 1.5 * start - 0.5 * start @ start.mT @ start
+        return PARAMETRISATIONS[method](theta.to(precision)) @ start
+
+
+# An exponential of torch takes some 150 operations on small tensors, and its gradient 500, whatever the number of
+# matrices. One by one, in the forward pass and again in backward, that was half of all operations in a step of a small
+# iUNet. So the engine computes the matrices of a tree at once.
+
+_running = threading.local()
+
+
+def matrices_at_once(root: nn.Module) -> dict[nn.Module, Tensor]:
+    """``A(θ)`` of every `OrthogonalMatrices` inside, those of one kind and size in one batch."""
+    kinds: dict[tuple[Any, ...], list[OrthogonalMatrices]] = {}
+    for module in all_modules(root):
+        if type(module) is OrthogonalMatrices:
+            theta, start = module.theta, module.start
+            kind = (module.method, theta.shape[1:], theta.dtype, start.dtype, theta.device, theta.requires_grad)
+            kinds.setdefault(kind, []).append(module)
+    return {
+        module: matrices
+        for (method, *_), modules in kinds.items()
+        for module, matrices in zip(modules, _batch(method, modules), strict=True)
+    }
+
+
+def _batch(method: str, modules: Sequence[OrthogonalMatrices]) -> Sequence[Tensor]:
+    theta, start = (torch.cat(parts) for parts in zip(*((m.theta, m.start) for m in modules), strict=True))
+    return _matrices(method, theta, start).split([len(m.theta) for m in modules])
+
+
+@contextmanager
+def known_matrices(known: dict[nn.Module, Tensor]) -> Iterator[None]:
+    """Inside, and without gradients, these modules return these matrices."""
+    outer = _known()
+    _running.known = known
+    try:
+        yield
+    finally:
+        _running.known = outer
+
+
+def _known() -> dict[nn.Module, Tensor]:
+    return getattr(_running, "known", {})
