@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from pytorch_lightning.trainer.states import TrainerFn
 from src.utils.files import atomic_write
 
 History = dict[str, list[tuple[int, float]]]
+# Of a run's time, spent on drawing before the end: epochs may be shorter than a picture takes.
+_SHARE = 0.01
 
 
 class Curves(pl.Callback):
-    """Keeps the named metrics over the steps, in the checkpoint too, and draws them into ``curves.png`` at every epoch.
+    """Keeps the named metrics over the steps, in the checkpoint too, and draws them into ``curves.png``.
 
-    Metrics of a training step (``train/...``) are averaged over the epoch.
+    It draws at the end of an epoch, unless the last time is so recent that this would cost more than a hundredth of the
+    run, and at the end of training or when that is cut off. Metrics of a training step (``train/...``) are averaged
+    over the epoch.
 
     Args:
         dirpath: folder of the picture.
@@ -31,6 +36,7 @@ class Curves(pl.Callback):
         self.panels = {title: list(names) for title, names in panels.items()}
         self.history: History = {}
         self._running: dict[str, list[float]] = {}
+        self._next_time = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history, and what the epoch has brought so far, as plain lists."""
@@ -54,7 +60,7 @@ class Curves(pl.Callback):
                 self._running.setdefault(name, []).append(float(trainer.callback_metrics[name]))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add a point to each curve and draw; Lightning writes this epoch's checkpoints afterwards."""
+        """Add a point to each curve; Lightning writes this epoch's checkpoints afterwards."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         for name, values in self._running.items():
@@ -63,11 +69,26 @@ class Curves(pl.Callback):
         for name in self._names():
             if name.startswith("val/") and name in trainer.callback_metrics:
                 self._append(name, trainer.global_step, float(trainer.callback_metrics[name]))
-        if trainer.is_global_zero and self.history:
-            buffer = io.BytesIO()
-            draw_curves(self.history, self.panels).savefig(buffer, format="png", dpi=120)
-            with atomic_write(self.path) as file:
-                file.write(buffer.getvalue())
+        if time.monotonic() >= self._next_time:
+            self._draw(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the whole history."""
+        self._draw(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Draw what there is of it."""
+        self._draw(trainer)
+
+    def _draw(self, trainer: pl.Trainer) -> None:
+        if not (trainer.is_global_zero and self.history):
+            return
+        start, buffer = time.monotonic(), io.BytesIO()
+        draw_curves(self.history, self.panels).savefig(buffer, format="png", dpi=120)
+        with atomic_write(self.path) as file:
+            file.write(buffer.getvalue())
+        stop = time.monotonic()
+        self._next_time = stop + (stop - start) / _SHARE
 
     def _names(self) -> list[str]:
         return [name for names in self.panels.values() for name in names]

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.image import imread
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from src.callbacks.curves import Curves, draw_curves
@@ -96,6 +98,35 @@ def test_curves_go_on_after_a_resume_and_draw_what_there_is(tmp_path: Path) -> N
     assert [line.get_label() for line in loss.lines] == ["train/loss"]
     assert loss.lines[0].get_xydata().tolist() == [[2, 0.5], [4, 0.25]]
     assert loss.get_yscale() == "log" and psnr.get_yscale() == "linear"
+
+
+def test_curves_are_drawn_seldom_while_epochs_are_short_and_whole_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("src.callbacks.curves.time.monotonic", lambda: now)
+    drawn: list[int] = []
+
+    def drawing(history: Any, panels: Any) -> Figure:
+        nonlocal now
+        drawn.append(len(history["val/loss"]))
+        now += 0.5
+        return draw_curves(history, panels)
+
+    monkeypatch.setattr("src.callbacks.curves.draw_curves", drawing)
+    curves = Curves(str(tmp_path), {"loss": ["val/loss"]})
+    state = SimpleNamespace(fn=TrainerFn.FITTING)
+    trainer: Any = SimpleNamespace(
+        sanity_checking=False, state=state, global_step=1, callback_metrics={"val/loss": 0.5}, is_global_zero=True
+    )
+    for _ in range(12):
+        curves.on_validation_end(trainer, None)  # type: ignore[arg-type]
+        now += 10.0
+    assert drawn == [1, 6, 11], "half a second is 1 % of 50 s"
+    curves.on_train_end(trainer, None)  # type: ignore[arg-type]
+    assert drawn[-1] == 12
+    curves.on_exception(trainer, None, KeyboardInterrupt())  # type: ignore[arg-type]
+    assert drawn[-2:] == [12, 12]
 
 
 def draw() -> list[float]:
