@@ -143,6 +143,7 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer, with the schedule per step where there is one."""
         optimizer = self.optimizer(self.parameters())
+        _fuse_on_cpu(optimizer)
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
@@ -181,3 +182,16 @@ class Task(pl.LightningModule):
         for name, value in self.summarise_table(self._table, stage).items():
             # Every process has the same number; sync_dist says so to Lightning.
             self.log(f"{stage}/{name}", value, prog_bar=name == self.headline, sync_dist=True)
+
+
+def _fuse_on_cpu(optimizer: Optimizer) -> None:
+    """Choose the optimizer's fused kernel on a CPU, where torch by default updates tensor by tensor: 8 ms of a step.
+
+    Unless the configuration chooses. ``fused=True`` for the constructor would make Lightning refuse to clip gradients
+    in mixed precision, since such an optimizer takes over what a gradient scaler does.
+    """
+    for group in optimizer.param_groups:
+        parameters = group["params"]
+        chosen = any(group.get(option) for option in ("fused", "foreach", "capturable", "differentiable"))
+        if "fused" in group and group["fused"] is None and not chosen:
+            group["fused"] = all(p.device.type == "cpu" and p.is_floating_point() for p in parameters) or None
