@@ -16,6 +16,11 @@ def own_stream(seed: int, device: torch.device) -> Iterator[None]:
         seed: of the stream.
         device: whose generator is meant, besides the CPU's.
     """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    is_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if is_cuda else []):
+        # Not torch.manual_seed, which seeds all devices, those whose state comes back and those whose does not.
+        torch.default_generator.manual_seed(seed)
+        if is_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
