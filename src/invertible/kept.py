@@ -15,9 +15,9 @@ def keep_input(part: nn.Module, keep: bool = True) -> None:
     """
     for module in part.modules():
         if isinstance(module, InvertibleModule):
-            module._keeps_input = keep  # type: ignore[assignment]
+            module._keeps_input = keep
 
 
 def keeps_input(leaf: InvertibleModule) -> bool:
     """Whether the engine saves the input of this leaf. An `Inverse` does if what it inverts does."""
-    return any(getattr(module, "_keeps_input", False) for module in all_modules(leaf))
+    return any(isinstance(module, InvertibleModule) and module._keeps_input for module in all_modules(leaf))

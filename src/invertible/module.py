@@ -116,6 +116,7 @@ class InvertibleModule(nn.Module):
     # Set on the root of a tree by `set_backprop`; it then governs all entry points.
     backprop_policy: Policy | None = None
     takes_condition: bool = False
+    _keeps_input: bool = False  # see `keep_input`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -112,7 +113,9 @@ class OrthogonalMap(VolumePreserving):
 
 def multiply(matrices: Tensor, columns: Tensor) -> Tensor:
     """``A x`` for matrices (k, n, n) and columns (B, k, n, N), in the columns' precision, whatever autocast says."""
-    with torch.autocast(columns.device.type, enabled=False):
+    device_type = columns.device.type
+    # Entering it always would take as long as the product of a small state.
+    with torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext():
         matrices = matrices.to(columns.dtype)
         if columns.stride(-2) == 1:  # each column's numbers lie side by side: keep them so
             return (columns.mT @ matrices.mT).mT
