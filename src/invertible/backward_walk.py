@@ -24,6 +24,7 @@ from .module import (
     tensors_of,
     trained_parameters,
 )
+from .orthogonal_matrices import OrthogonalMatrices, matrices_at_once
 from .replay import Replay, RngState
 
 Rule = Callable[["LeafBackward", Any, State, State], tuple[State, State]]
@@ -87,7 +88,7 @@ class BackwardWalk:
         self.condition = condition
         self.matrices = matrices
         self.gradients: dict[Tensor, Tensor] = {}
-        self._later: list[tuple[Tensor, Tensor, list[Tensor]]] = []
+        self._matrix_grads: dict[OrthogonalMatrices, Tensor] = {}
         self._rng_states = list(rng_states)
         self._kept_inputs = list(kept_inputs)
 
@@ -115,16 +116,22 @@ class BackwardWalk:
             if grad is not None:
                 self.add(tensor, grad)
 
-    def differentiate_later(self, output: Tensor, grad_output: Tensor, tracked: list[Tensor]) -> None:
-        """Leave to `finish` the gradients that pass ``output``, whose graph several leaves share."""
-        self._later.append((output, grad_output, tracked))
+    def add_matrix_grad(self, module: OrthogonalMatrices, grad: Tensor) -> None:
+        """Add to the gradient of a module's matrices, from which `finish` makes that of its parameters."""
+        known = self._matrix_grads.get(module)
+        self._matrix_grads[module] = grad if known is None else known + grad
 
     def finish(self) -> None:
-        """Collect the gradients that were left for the end."""
-        if self._later:
-            outputs, grads, tracked = zip(*self._later, strict=True)
-            tensors = list({id(tensor): tensor for each in tracked for tensor in each}.values())
-            self.collect(tensors, torch.autograd.grad(outputs, tensors, grads, allow_unused=True))
+        """Differentiate the matrices at once, and only now, when the leaves' graphs are gone."""
+        if not self._matrix_grads:
+            return
+        with torch.enable_grad():
+            matrices = matrices_at_once(module for module in self._matrix_grads if module in self.matrices)
+            matrices.update({module: module() for module in self._matrix_grads if module not in matrices})
+        tracked = list({id(p): p for module in matrices for p in trained_parameters(module)}.values())
+        outputs = [matrices[module] for module in self._matrix_grads]
+        grads = [grad.to(output.dtype) for output, grad in zip(outputs, self._matrix_grads.values(), strict=True)]
+        self.collect(tracked, torch.autograd.grad(outputs, tracked, grads, allow_unused=True))
 
 
 class LeafBackward:
@@ -164,16 +171,15 @@ class LeafBackward:
             found = torch.autograd.grad(output, self._tracked, grad_output, allow_unused=True)
             self._walk.collect(self._tracked, found)
 
-    def orthogonal_matrices(self, module: nn.Module) -> Tensor:
-        """The matrices of one of the leaf's modules, with the graph of those of the whole tree."""
+    def matrices_of(self, module: OrthogonalMatrices) -> Tensor:
+        """The orthogonal matrices of one of the leaf's modules, without a graph."""
         known = self._walk.matrices.get(module)
-        with torch.enable_grad():
-            return module() if known is None else known
+        return module().detach() if known is None else known
 
-    def differentiate_matrices(self, matrices: Tensor, grad: Tensor) -> None:
-        """Hand the gradient for `orthogonal_matrices` to the walk."""
-        if matrices.requires_grad:
-            self._walk.differentiate_later(matrices, grad.to(matrices.dtype), self._tracked)
+    def differentiate_matrices(self, module: OrthogonalMatrices, grad: Tensor) -> None:
+        """Hand the gradient for `matrices_of` to the walk."""
+        if trained_parameters(module):
+            self._walk.add_matrix_grad(module, grad)
 
 
 def expand(part: InvertibleModule) -> InvertibleModule:

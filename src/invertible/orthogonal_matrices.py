@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -119,18 +119,22 @@ def _matrices(method: str, theta: Tensor, start: Tensor) -> Tensor:
 _running = threading.local()
 
 
-def matrices_at_once(root: nn.Module) -> dict[nn.Module, Tensor]:
-    """``A(θ)`` of every `OrthogonalMatrices` inside, those of one kind and size in one batch."""
+def modules_with_matrices(root: nn.Module) -> list[OrthogonalMatrices]:
+    """Those whose matrices can be computed at once; a subclass may do it in its own way."""
+    return [module for module in all_modules(root) if type(module) is OrthogonalMatrices]
+
+
+def matrices_at_once(modules: Iterable[OrthogonalMatrices]) -> dict[nn.Module, Tensor]:
+    """``A(θ)`` of each module, those of one kind and size in one batch."""
     kinds: dict[tuple[Any, ...], list[OrthogonalMatrices]] = {}
-    for module in all_modules(root):
-        if type(module) is OrthogonalMatrices:
-            theta, start = module.theta, module.start
-            kind = (module.method, theta.shape[1:], theta.dtype, start.dtype, theta.device, theta.requires_grad)
-            kinds.setdefault(kind, []).append(module)
+    for module in modules:
+        theta, start = module.theta, module.start
+        kind = (module.method, theta.shape[1:], theta.dtype, start.dtype, theta.device, theta.requires_grad)
+        kinds.setdefault(kind, []).append(module)
     return {
         module: matrices
-        for (method, *_), modules in kinds.items()
-        for module, matrices in zip(modules, _batch(method, modules), strict=True)
+        for (method, *_), members in kinds.items()
+        for module, matrices in zip(members, _batch(method, members), strict=True)
     }
 
 

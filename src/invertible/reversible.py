@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .backward_walk import BackwardWalk, expand
@@ -28,7 +28,7 @@ from .module import (
     trained_parameters,
     zero_logdet,
 )
-from .orthogonal_matrices import known_matrices, matrices_at_once
+from .orthogonal_matrices import known_matrices, matrices_at_once, modules_with_matrices
 from .replay import AutocastState, FrozenStatistics, RngState
 
 
@@ -75,7 +75,7 @@ class _Reversible(torch.autograd.Function):
             return result
 
         ctx.autocast = AutocastState(device.type)
-        with past_policies(), ctx.autocast(), known_matrices(matrices_at_once(tree)):
+        with past_policies(), ctx.autocast(), known_matrices(_matrices(tree)):
             y, logdet = run_with_logdet(tree, x, with_logdet, recorded)
         # An output that shares the caller's memory would change when the caller changes it.
         inputs = {part.untyped_storage().data_ptr() for part in tensors_of(x)}
@@ -95,9 +95,8 @@ class _Reversible(torch.autograd.Function):
         end = num_outputs + call.num_conditions
         condition = call.leaf_condition(saved[num_outputs:end])
         kept_inputs = tree_unflatten(saved[end:], ctx.kept_form)
-        with torch.enable_grad():
-            matrices = matrices_at_once(ctx.tree)
-        walk = BackwardWalk(ctx.rng_states, kept_inputs, grads[-1] if ctx.with_logdet else None, condition, matrices)
+        grad_logdet = grads[-1] if ctx.with_logdet else None
+        walk = BackwardWalk(ctx.rng_states, kept_inputs, grad_logdet, condition, _matrices(ctx.tree))
         with past_policies(), ctx.autocast(), FrozenStatistics(ctx.tree), torch.no_grad():
             # Clones, since rules overwrite what they get: the output is the caller's, the gradient autograd's.
             y = tuple(part.clone() for part in saved[:num_outputs])
@@ -109,6 +108,10 @@ class _Reversible(torch.autograd.Function):
             walk.finish()
         tracked = (*tensors_of(condition), *ctx.parameters)
         return (None, None, None, *tensors_of(position.grad), *(walk.gradients.get(tensor) for tensor in tracked))
+
+
+def _matrices(tree: InvertibleModule) -> dict[nn.Module, Tensor]:
+    return matrices_at_once(modules_with_matrices(tree))
 
 
 def _compact(part: Tensor) -> Tensor:

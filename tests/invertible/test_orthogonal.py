@@ -11,13 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.invertible import Downsampling, OrthogonalMatrices, OrthogonalMixing, set_backprop
+from src.invertible import (
+    Downsampling,
+    Inverse,
+    OrthogonalMatrices,
+    OrthogonalMixing,
+    Sequential,
+    set_backprop,
+)
 from src.invertible.orthogonal import haar_matrix, random_orthogonal
 from src.invertible.orthogonal_matrices import (
     PARAMETRISATIONS,
     known_matrices,
     matrices_at_once,
     matrix_exponential,
+    modules_with_matrices,
 )
 
 METHODS = list(PARAMETRISATIONS)
@@ -216,7 +224,7 @@ def various_matrices() -> nn.ModuleList:
 
 def test_matrices_at_once_are_those_one_by_one_with_the_same_gradients() -> None:
     modules = various_matrices()
-    at_once = matrices_at_once(modules)
+    at_once = matrices_at_once(modules_with_matrices(modules))
     assert set(at_once) == set(modules)
     for module, matrices in at_once.items():
         torch.testing.assert_close(matrices, module())
@@ -237,8 +245,24 @@ def test_matrices_of_one_kind_are_one_batch(monkeypatch: pytest.MonkeyPatch) -> 
 
     modules = nn.ModuleList([OrthogonalMatrices(random_orthogonal(num, n)) for num, n in ((1, 4), (2, 8), (3, 4))])
     monkeypatch.setitem(PARAMETRISATIONS, "exp", counted)
-    matrices_at_once(modules)
+    matrices_at_once(modules_with_matrices(modules))
     assert sizes == [(4, 4, 4), (2, 8, 8)]
+
+
+def test_layers_that_share_their_matrices_add_up_their_gradients() -> None:
+    torch.manual_seed(0)
+    first, second, third = (OrthogonalMixing(4, init="random") for _ in range(3))
+    second.matrices = first.matrices
+    third.matrices.theta.requires_grad_(False)
+    net = Sequential(first, third, second, Inverse(first))
+    x, gradients = torch.randn(2, 4, 3, 3), []
+    for policy in ("stored", "reversible"):
+        set_backprop(net, policy)
+        net.zero_grad()
+        (net(x).pow(3) * x).sum().backward()
+        gradients.append(first.matrices.theta.grad.clone())
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().max() > 0.1
 
 
 def test_known_matrices_serve_where_no_gradient_is_asked_for() -> None:
