@@ -51,6 +51,7 @@ def write_report(result: dict[str, Any], stem: Path) -> None:
 def _draw(result: dict[str, Any], path: Path) -> None:
     """Time and peak memory: as curves over the axis, or as bars for a single point."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     points = result["points"]
     names = list(dict.fromkeys(name for point in points for name in point["rows"]))
@@ -68,6 +69,8 @@ def _draw(result: dict[str, Any], path: Path) -> None:
             panel.set(xscale="log", yscale="log", xlabel=result["axis"], xticks=[p["value"] for p in points])
             panel.set_xticklabels([str(p["value"]) for p in points])
             panel.minorticks_off()
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter("{x:g}")
         else:
             panel.tick_params(axis="x", rotation=45)
         panel.set_ylabel(label)
