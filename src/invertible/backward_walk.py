@@ -122,15 +122,22 @@ class BackwardWalk:
         self._matrix_grads[module] = grad if known is None else known + grad
 
     def finish(self) -> None:
-        """Differentiate the matrices at once, and only now, when the leaves' graphs are gone."""
-        if not self._matrix_grads:
-            return
+        """Differentiate the matrices at once, and only now, when the leaves' graphs are gone.
+
+        Raises:
+            RuntimeError: if trained matrices depend on no parameter of their module, but on views, as FSDP makes them.
+        """
         with torch.enable_grad():
             matrices = matrices_at_once(module for module in self._matrix_grads if module in self.matrices)
             matrices.update({module: module() for module in self._matrix_grads if module not in matrices})
-        tracked = list({id(p): p for module in matrices for p in trained_parameters(module)}.values())
-        outputs = [matrices[module] for module in self._matrix_grads]
-        grads = [grad.to(output.dtype) for output, grad in zip(outputs, self._matrix_grads.values(), strict=True)]
+        trained = {module: grad for module, grad in self._matrix_grads.items() if matrices[module].requires_grad}
+        if not trained:
+            return
+        tracked = list({id(p): p for module in trained for p in trained_parameters(module)}.values())
+        if not tracked:
+            raise RuntimeError("expected parameters in the modules of backprop='reversible', got views in their place")
+        outputs = [matrices[module] for module in trained]
+        grads = [grad.to(output.dtype) for output, grad in zip(outputs, trained.values(), strict=True)]
         self.collect(tracked, torch.autograd.grad(outputs, tracked, grads, allow_unused=True))
 
 
@@ -178,8 +185,7 @@ class LeafBackward:
 
     def differentiate_matrices(self, module: OrthogonalMatrices, grad: Tensor) -> None:
         """Hand the gradient for `matrices_of` to the walk."""
-        if trained_parameters(module):
-            self._walk.add_matrix_grad(module, grad)
+        self._walk.add_matrix_grad(module, grad)
 
 
 def expand(part: InvertibleModule) -> InvertibleModule:

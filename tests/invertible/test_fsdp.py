@@ -55,4 +55,4 @@ def test_sharded_parameters_get_the_gradients_of_one_process(folder: Path, polic
 
 def test_the_engine_does_not_find_sharded_parameters(folder: Path) -> None:
     # Should this ever pass, src/utils/combinations.py need no longer refuse it.
-    assert isinstance(torch.load(folder / f"{REFUSED}-0.pt"), str)
+    assert "got views in their place" in torch.load(folder / f"{REFUSED}-0.pt")
