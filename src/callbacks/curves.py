@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytorch_lightning as pl
 from matplotlib.figure import Figure
 from pytorch_lightning.trainer.states import TrainerFn
 
-from src.utils.files import atomic_write
+from src.callbacks.pictures import save_figure
 
 History = dict[str, list[tuple[int, float]]]
 # Of a run's time, spent on drawing before the end: epochs may be shorter than a picture takes.
@@ -83,10 +82,8 @@ class Curves(pl.Callback):
     def _draw(self, trainer: pl.Trainer) -> None:
         if not (trainer.is_global_zero and self.history):
             return
-        start, buffer = time.monotonic(), io.BytesIO()
-        draw_curves(self.history, self.panels).savefig(buffer, format="png", dpi=120)
-        with atomic_write(self.path) as file:
-            file.write(buffer.getvalue())
+        start = time.monotonic()
+        save_figure(draw_curves(self.history, self.panels), self.path)
         stop = time.monotonic()
         self._next_time = stop + (stop - start) / _SHARE
 

@@ -50,12 +50,17 @@ def shows_epoch(trainer: pl.Trainer, every_n_epochs: int) -> bool:
     return not trainer.sanity_checking and (epoch % every_n_epochs == 0 or is_last)
 
 
-def publish(trainer: pl.Trainer, figure: Figure, path: Path, key: str) -> None:
-    """Write a figure as PNG and show it as ``key`` in loggers that take images."""
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     with atomic_write(path) as file:
         file.write(buffer.getvalue())
+
+
+def publish(trainer: pl.Trainer, figure: Figure, path: Path, key: str) -> None:
+    """Write a figure as PNG and show it as ``key`` in loggers that take images."""
+    save_figure(figure, path)
     for logger in trainer.loggers:
         _send(logger, key, path, trainer.global_step)
 
