@@ -7,7 +7,7 @@ calls `torch.autograd.grad`. A layer that can do better registers its own with `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from .orthogonal_matrices import OrthogonalMatrices, matrices_at_once
 from .replay import Replay, RngState
 
 Rule = Callable[["LeafBackward", Any, State, State], tuple[State, State]]
+Key = TypeVar("Key")
 RuleKey = type | tuple[type, type]
 _rules: dict[RuleKey, Rule] = {}
 
@@ -82,11 +83,9 @@ class BackwardWalk:
         kept_inputs: list[State | None],
         grad_logdet: Tensor | None,
         condition: Condition,
-        matrices: dict[nn.Module, Tensor],
     ) -> None:
         self.grad_logdet = grad_logdet
         self.condition = condition
-        self.matrices = matrices
         self.gradients: dict[Tensor, Tensor] = {}
         self._matrix_grads: dict[OrthogonalMatrices, Tensor] = {}
         self._rng_states = list(rng_states)
@@ -107,8 +106,7 @@ class BackwardWalk:
 
     def add(self, tensor: Tensor, grad: Tensor) -> None:
         """Add to the gradient of a parameter or condition, which may belong to several leaves."""
-        known = self.gradients.get(tensor)
-        self.gradients[tensor] = grad if known is None else known + grad
+        _add(self.gradients, tensor, grad)
 
     def collect(self, tensors: Iterable[Tensor], grads: Iterable[Tensor | None]) -> None:
         """Add what `torch.autograd.grad` found for these tensors."""
@@ -118,8 +116,7 @@ class BackwardWalk:
 
     def add_matrix_grad(self, module: OrthogonalMatrices, grad: Tensor) -> None:
         """Add to the gradient of a module's matrices, from which `finish` makes that of its parameters."""
-        known = self._matrix_grads.get(module)
-        self._matrix_grads[module] = grad if known is None else known + grad
+        _add(self._matrix_grads, module, grad)
 
     def finish(self) -> None:
         """Differentiate the matrices at once, and only now, when the leaves' graphs are gone.
@@ -128,17 +125,21 @@ class BackwardWalk:
             RuntimeError: if trained matrices depend on no parameter of their module, but on views, as FSDP makes them.
         """
         with torch.enable_grad():
-            matrices = matrices_at_once(module for module in self._matrix_grads if module in self.matrices)
-            matrices.update({module: module() for module in self._matrix_grads if module not in matrices})
+            matrices = matrices_at_once(self._matrix_grads)
         trained = {module: grad for module, grad in self._matrix_grads.items() if matrices[module].requires_grad}
         if not trained:
             return
-        tracked = list({id(p): p for module in trained for p in trained_parameters(module)}.values())
+        tracked = trained_parameters(nn.ModuleList(trained))
         if not tracked:
             raise RuntimeError("expected parameters in the modules of backprop='reversible', got views in their place")
         outputs = [matrices[module] for module in trained]
         grads = [grad.to(output.dtype) for output, grad in zip(outputs, trained.values(), strict=True)]
         self.collect(tracked, torch.autograd.grad(outputs, tracked, grads, allow_unused=True))
+
+
+def _add(grads: dict[Key, Tensor], key: Key, grad: Tensor) -> None:
+    known = grads.get(key)
+    grads[key] = grad if known is None else known + grad
 
 
 class LeafBackward:
@@ -178,13 +179,8 @@ class LeafBackward:
             found = torch.autograd.grad(output, self._tracked, grad_output, allow_unused=True)
             self._walk.collect(self._tracked, found)
 
-    def matrices_of(self, module: OrthogonalMatrices) -> Tensor:
-        """The orthogonal matrices of one of the leaf's modules, without a graph."""
-        known = self._walk.matrices.get(module)
-        return module().detach() if known is None else known
-
     def differentiate_matrices(self, module: OrthogonalMatrices, grad: Tensor) -> None:
-        """Hand the gradient for `matrices_of` to the walk."""
+        """Hand the gradient for a module's orthogonal matrices to the walk."""
         self._walk.add_matrix_grad(module, grad)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -120,18 +120,27 @@ _running = threading.local()
 
 
 def modules_with_matrices(root: nn.Module) -> list[OrthogonalMatrices]:
-    """Those whose matrices can be computed at once; a subclass may do it in its own way."""
-    return [module for module in all_modules(root) if type(module) is OrthogonalMatrices]
+    """Those whose matrices can be computed at once."""
+    return [module for module in all_modules(root) if _can_be_batched(module)]
+
+
+def _can_be_batched(module: nn.Module) -> TypeGuard[OrthogonalMatrices]:
+    # A subclass may compute its matrices in its own way.
+    return type(module) is OrthogonalMatrices
 
 
 def matrices_at_once(modules: Iterable[OrthogonalMatrices]) -> dict[nn.Module, Tensor]:
     """``A(θ)`` of each module, those of one kind and size in one batch."""
+    alone: dict[nn.Module, Tensor] = {}
     kinds: dict[tuple[Any, ...], list[OrthogonalMatrices]] = {}
     for module in modules:
+        if not _can_be_batched(module):
+            alone[module] = module()
+            continue
         theta, start = module.theta, module.start
         kind = (module.method, theta.shape[1:], theta.dtype, start.dtype, theta.device, theta.requires_grad)
         kinds.setdefault(kind, []).append(module)
-    return {
+    return alone | {
         module: matrices
         for (method, *_), members in kinds.items()
         for module, matrices in zip(members, _batch(method, members), strict=True)

@@ -95,9 +95,9 @@ class _Reversible(torch.autograd.Function):
         end = num_outputs + call.num_conditions
         condition = call.leaf_condition(saved[num_outputs:end])
         kept_inputs = tree_unflatten(saved[end:], ctx.kept_form)
-        grad_logdet = grads[-1] if ctx.with_logdet else None
-        walk = BackwardWalk(ctx.rng_states, kept_inputs, grad_logdet, condition, _matrices(ctx.tree))
-        with past_policies(), ctx.autocast(), FrozenStatistics(ctx.tree), torch.no_grad():
+        walk = BackwardWalk(ctx.rng_states, kept_inputs, grads[-1] if ctx.with_logdet else None, condition)
+        matrices = known_matrices(_matrices(ctx.tree))
+        with past_policies(), ctx.autocast(), FrozenStatistics(ctx.tree), torch.no_grad(), matrices:
             # Clones, since rules overwrite what they get: the output is the caller's, the gradient autograd's.
             y = tuple(part.clone() for part in saved[:num_outputs])
             # Laid out in memory as y.

@@ -102,7 +102,7 @@ def _add_per_sample(values: Tensor, per_sample: Tensor | None, sign: int) -> Ten
 def orthogonal_map(leaf: LeafBackward, layer: OrthogonalMap, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """``x = Aᵀ y``, ``∇x = Aᵀ ∇y``, ``∇A = ∇y xᵀ = (∇y yᵀ) A``: no second forward pass."""
     y_columns, grad_columns = layer.output_columns(y), layer.output_columns(grad)
-    matrices = leaf.matrices_of(layer.matrices)
+    matrices = layer.matrices()
     outer = multiply(grad_columns, y_columns.mT).sum(0)
     leaf.differentiate_matrices(layer.matrices, multiply(outer, matrices))
     x_columns, grad_x_columns = (multiply(matrices.mT, columns) for columns in (y_columns, grad_columns))
@@ -114,7 +114,7 @@ def inverse_orthogonal_map(leaf: LeafBackward, layer: Inverse, y: Tensor, grad: 
     """The same for ``y = Aᵀ x``: ``x = A y``, ``∇x = A ∇y``, ``∇A = x ∇yᵀ = A (y ∇yᵀ)``."""
     mapping = cast(OrthogonalMap, layer.module)
     y_columns, grad_columns = mapping.to_columns(y), mapping.to_columns(grad)
-    matrices = leaf.matrices_of(mapping.matrices)
+    matrices = mapping.matrices()
     outer = multiply(y_columns, grad_columns.mT).sum(0)
     leaf.differentiate_matrices(mapping.matrices, multiply(matrices, outer))
     x_columns, grad_x_columns = (multiply(matrices, columns) for columns in (y_columns, grad_columns))

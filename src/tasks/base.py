@@ -191,7 +191,6 @@ def _fuse_on_cpu(optimizer: Optimizer) -> None:
     in mixed precision, since such an optimizer takes over what a gradient scaler does.
     """
     for group in optimizer.param_groups:
-        parameters = group["params"]
-        chosen = any(group.get(option) for option in ("fused", "foreach", "capturable", "differentiable"))
-        if "fused" in group and group["fused"] is None and not chosen:
-            group["fused"] = all(p.device.type == "cpu" and p.is_floating_point() for p in parameters) or None
+        is_open = "fused" in group and group["fused"] is None
+        if is_open and not any(group.get(option) for option in ("foreach", "capturable", "differentiable")):
+            group["fused"] = all(p.device.type == "cpu" and p.is_floating_point() for p in group["params"]) or None
