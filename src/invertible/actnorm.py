@@ -32,6 +32,7 @@ class ActNorm(InvertibleModule):
     """
 
     initialized: Tensor
+    buffers_are_constants = True  # once set from the data
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -11,16 +11,17 @@ Parameters, their names, the loss and the gradients are the same under each.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any, Literal
 
 import torch
 import torch.utils.checkpoint
 from torch import nn
 
-from .module import Condition, InvertibleModule, State, evaluate, past_policies
-from .replay import FrozenStatistics
+from .module import Condition, InvertibleModule, State, all_modules, evaluate, past_policies, tensors_of
+from .replay import LeafStart, replayed
 from .reversible import reversible, run_with_logdet
+from .snapshot import Snapshot
 
 
 def _read_method(root: InvertibleModule, method: str) -> tuple[InvertibleModule, bool]:
@@ -32,15 +33,21 @@ def _reversible(root: InvertibleModule, method: str, x: State, condition: Condit
     return reversible(*_read_method(root, method), x, condition)
 
 
-class _PerLeaf:
-    """A policy that treats each leaf of a tree by itself: ``wrap(leaf, method, x, condition)``."""
+LeafCall = Callable[[InvertibleModule, str, State, Condition], Any]
 
-    def __init__(self, wrap: Callable[[InvertibleModule, str, State, Condition], Any]) -> None:
-        self._wrap = wrap
+
+class _PerLeaf:
+    """A policy that treats each leaf of a tree by itself: ``start()`` gives the ``wrap(leaf, method, x, condition)`` of
+    one call of a root."""
+
+    def __init__(self, start: Callable[[], LeafCall]) -> None:
+        self._start = start
 
     def __call__(self, root: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
+        wrap = self._start()
+
         def call(leaf: InvertibleModule, leaf_method: str, state: State) -> Any:
-            return self._wrap(leaf, leaf_method, state, condition if leaf.takes_condition else None)
+            return wrap(leaf, leaf_method, state, condition if leaf.takes_condition else None)
 
         tree, with_logdet = _read_method(root, method)
         with past_policies():
@@ -48,20 +55,62 @@ class _PerLeaf:
         return (y, logdet) if with_logdet else y
 
 
+class _Recomputation:
+    """The context in which `torch.utils.checkpoint` evaluates a leaf again: as it was in the forward pass.
+
+    A class, not a generator: torch enters it again when a retained graph is used twice.
+    """
+
+    def __init__(self, leaf: InvertibleModule, device: torch.device) -> None:
+        self._leaf = leaf
+        self._start: LeafStart | None = LeafStart(all_modules(leaf), device)
+        self._snapshot: Snapshot | None = None
+
+    def settle(self) -> None:
+        """Called when the leaf has been evaluated. One that differentiates itself is recomputed before that."""
+        if self._start is not None:
+            self._start = self._start.settle()
+        self._snapshot = Snapshot(self._leaf)
+
+    def __enter__(self) -> None:
+        with ExitStack() as stack:
+            if self._snapshot is not None:
+                self._snapshot.refuse_overwritten()
+                self._snapshot.refuse_changes()
+                stack.enter_context(self._snapshot.reused())
+            stack.enter_context(replayed(self._start))
+            self._stack = stack.pop_all()
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+
 def _checkpointed(leaf: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
     def run(state: State, condition: Condition) -> Any:
         with past_policies():
             return evaluate(leaf, method, state, condition)
 
-    return torch.utils.checkpoint.checkpoint(
-        run, x, condition, use_reentrant=False, context_fn=lambda: (nullcontext(), FrozenStatistics(leaf))
+    again = _Recomputation(leaf, tensors_of(x)[0].device)
+    y = torch.utils.checkpoint.checkpoint(
+        run,
+        x,
+        condition,
+        use_reentrant=False,
+        preserve_rng_state=False,  # the recomputation does it
+        context_fn=lambda: (nullcontext(), again),
     )
+    again.settle()
+    return y
 
 
-def _memcnn(leaf: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
-    from .memcnn_policy import wrapped_by_memcnn  # memcnn imports torchvision: only where it is asked for
+def _checkpoint() -> LeafCall:
+    return _checkpointed
 
-    return wrapped_by_memcnn(leaf, method, x, condition)
+
+def _memcnn() -> LeafCall:
+    from .memcnn_policy import MemcnnCall  # memcnn imports torchvision: only where it is asked for
+
+    return MemcnnCall()
 
 
 # Spelled out, so that a configuration can be judged from the source alone.
@@ -69,7 +118,7 @@ PolicyName = Literal["reversible", "stored", "checkpoint", "memcnn"]
 POLICIES = {
     "reversible": _reversible,
     "stored": None,
-    "checkpoint": _PerLeaf(_checkpointed),
+    "checkpoint": _PerLeaf(_checkpoint),
     "memcnn": _PerLeaf(_memcnn),
 }
 

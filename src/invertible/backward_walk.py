@@ -7,6 +7,7 @@ calls `torch.autograd.grad`. A layer that can do better registers its own with `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
@@ -19,13 +20,14 @@ from .module import (
     InvertibleModule,
     Position,
     State,
+    as_tuple,
     evaluate,
     map_tensors,
     tensors_of,
     trained_parameters,
 )
 from .orthogonal_matrices import OrthogonalMatrices, matrices_at_once
-from .replay import Replay, RngState
+from .replay import LeafStart, replayed
 
 Rule = Callable[["LeafBackward", Any, State, State], tuple[State, State]]
 Key = TypeVar("Key")
@@ -63,32 +65,55 @@ def default_rule(leaf: LeafBackward, layer: InvertibleModule, y: State, grad: St
 
 
 def forward_again(leaf: LeafBackward, layer: InvertibleModule, x: State, grad: State) -> tuple[State, State]:
-    """Run forward once with gradients, from a known input."""
+    """Run forward once with gradients, from a known input.
+
+    Of ``grad``, and so of the gradient for x, parts may be None: the loss does not depend on these.
+    """
+    if leaf.grad_logdet is None and all(part is None for part in as_tuple(grad)):
+        return x, (None,) * len(x) if isinstance(x, tuple) else None
     x = map_tensors(lambda part: part.detach().requires_grad_(), x)
     with leaf.replay(), torch.enable_grad():
         if leaf.grad_logdet is None:
             outputs, grads = evaluate(layer, "forward", x, leaf.condition), grad
         else:
             z, logdet = evaluate(layer, "forward_and_logdet", x, leaf.condition)
-            outputs, grads = (*tensors_of(z), logdet), (*tensors_of(grad), leaf.grad_logdet)
-    return map_tensors(Tensor.detach, x), leaf.differentiate(outputs, x, grads)
+            outputs, grads = (*tensors_of(z), logdet), (*as_tuple(grad), leaf.grad_logdet)
+    grad_x = (
+        leaf.differentiate(outputs, x, grads) if has_whole(grad) else leaf.differentiate_sparsely(outputs, x, grads)
+    )
+    return map_tensors(Tensor.detach, x), grad_x
+
+
+def has_whole(grad: State) -> bool:
+    """Whether the loss depends on every tensor of a state."""
+    return all(part is not None for part in as_tuple(grad))
 
 
 class BackwardWalk:
-    """One walk from the output of a tree to its input, collecting gradients of parameters and conditions on the way."""
+    """One walk from the output of a tree to its input, collecting gradients of parameters and conditions on the way.
+
+    Args:
+        starts: of the leaves, in the order of the forward pass.
+        kept_inputs: inputs of the leaves that keep theirs, None for the others.
+        grad_logdet: gradient of the log-determinant, None if it is not in the loss.
+        condition: the tree's condition.
+        originals: the parameters by what stands in for them in the tree; `gradients` are those of the parameters.
+    """
 
     def __init__(
         self,
-        rng_states: list[RngState | None],
+        starts: list[LeafStart | None],
         kept_inputs: list[State | None],
         grad_logdet: Tensor | None,
         condition: Condition,
+        originals: dict[Tensor, Tensor],
     ) -> None:
         self.grad_logdet = grad_logdet
         self.condition = condition
         self.gradients: dict[Tensor, Tensor] = {}
+        self.originals = originals
         self._matrix_grads: dict[OrthogonalMatrices, Tensor] = {}
-        self._rng_states = list(rng_states)
+        self._starts = list(starts)
         self._kept_inputs = list(kept_inputs)
 
     def __call__(self, part: InvertibleModule, position: Position) -> None:
@@ -96,9 +121,10 @@ class BackwardWalk:
         if isinstance(part, Composite):
             part.run_back(position, self)
             return
-        leaf, kept = LeafBackward(self, part, self._rng_states.pop()), self._kept_inputs.pop()
+        leaf, kept = LeafBackward(self, part, self._starts.pop()), self._kept_inputs.pop()
         if kept is None:
-            position.state, position.grad = find_rule(part)(leaf, part, position.state, position.grad)
+            rule = find_rule(part) if has_whole(position.grad) else default_rule
+            position.state, position.grad = rule(leaf, part, position.state, position.grad)
         else:
             # A clone, since the rules of the leaves before it overwrite what they get.
             x = map_tensors(Tensor.clone, kept)
@@ -106,7 +132,7 @@ class BackwardWalk:
 
     def add(self, tensor: Tensor, grad: Tensor) -> None:
         """Add to the gradient of a parameter or condition, which may belong to several leaves."""
-        _add(self.gradients, tensor, grad)
+        _add(self.gradients, self.originals.get(tensor, tensor), grad)
 
     def collect(self, tensors: Iterable[Tensor], grads: Iterable[Tensor | None]) -> None:
         """Add what `torch.autograd.grad` found for these tensors."""
@@ -145,32 +171,41 @@ def _add(grads: dict[Key, Tensor], key: Key, grad: Tensor) -> None:
 class LeafBackward:
     """What a rule may use: condition, gradient of the log-determinant, repeatable evaluation, differentiation."""
 
-    def __init__(self, walk: BackwardWalk, layer: InvertibleModule, state: RngState | None) -> None:
+    def __init__(self, walk: BackwardWalk, layer: InvertibleModule, start: LeafStart | None) -> None:
         self.grad_logdet = walk.grad_logdet
         self.condition = walk.condition if layer.takes_condition else None
         conditions = (tensor for tensor in tensors_of(self.condition) if tensor.requires_grad)
-        self._tracked = [*trained_parameters(layer), *conditions]
+        parameters = trained_parameters(layer)
+        # The parameters themselves too: a module may hold them in a list of its own besides.
+        originals = (walk.originals[p] for p in parameters if p in walk.originals)
+        self._tracked = [*parameters, *(p for p in originals if p.requires_grad), *conditions]
         self._walk = walk
-        self._rng_state = state
+        self._start = start
 
-    def replay(self) -> Replay:
-        """A context in which random draws (dropout) repeat those of the forward pass."""
-        return Replay(self._rng_state)
+    def replay(self) -> AbstractContextManager[None]:
+        """A context in which the leaf draws the same numbers (dropout) and starts from the same buffers as in the
+        forward pass."""
+        return replayed(self._start)
 
     def differentiate(self, outputs: State, x: State, grad_outputs: State) -> State:
         """Gradient for ``x``, in the form of ``x``; those for the leaf's parameters and condition go to the walk."""
+        grads = as_tuple(self.differentiate_sparsely(outputs, x, grad_outputs))
+        filled = tuple(torch.zeros_like(i) if g is None else g for i, g in zip(tensors_of(x), grads, strict=True))
+        return filled if isinstance(x, tuple) else filled[0]
+
+    def differentiate_sparsely(self, outputs: State, x: State, grad_outputs: State) -> State:
+        """The same with None for what has no gradient, in ``grad_outputs`` and in what it returns."""
         inputs = tensors_of(x)
-        pairs = zip(tensors_of(outputs), tensors_of(grad_outputs), strict=True)
-        tracked = [(output, grad.to(output.dtype)) for output, grad in pairs if output.requires_grad]
-        grads: list[Tensor | None] = [None] * len(inputs)
+        pairs = zip(tensors_of(outputs), as_tuple(grad_outputs), strict=True)
+        tracked = [(out, grad.to(out.dtype)) for out, grad in pairs if grad is not None and out.requires_grad]
+        grads: tuple[Tensor | None, ...] = (None,) * len(inputs)
         if tracked:
             found = torch.autograd.grad(
                 [o for o, _ in tracked], [*inputs, *self._tracked], [g for _, g in tracked], allow_unused=True
             )
-            grads = list(found[: len(inputs)])
+            grads = found[: len(inputs)]
             self._walk.collect(self._tracked, found[len(inputs) :])
-        filled = tuple(torch.zeros_like(i) if g is None else g for i, g in zip(inputs, grads, strict=True))
-        return filled if isinstance(x, tuple) else filled[0]
+        return grads if isinstance(x, tuple) else grads[0]
 
     def differentiate_parameters(self, output: Tensor, grad_output: Tensor) -> None:
         """Hand the gradients for the leaf's parameters, through ``output``, to the walk."""

@@ -45,7 +45,18 @@ import torch
 from torch import Tensor
 
 from .backward_walk import LeafBackward, backward_rule, default_rule, expand, find_rule
-from .module import BackStep, Composite, Condition, InvertibleModule, Position, State, Step, evaluate, tensors_of
+from .module import (
+    BackStep,
+    Composite,
+    Condition,
+    InvertibleModule,
+    Position,
+    State,
+    Step,
+    as_tuple,
+    evaluate,
+    tensors_of,
+)
 from .shapes import Shape, as_state, output_shapes, show
 
 
@@ -204,13 +215,14 @@ class GraphNet(Composite):
         return as_state([wires[wire] for wire in self.outputs])
 
     def run_back(self, position: Position, step: BackStep) -> None:
-        states, grads = self._assign(self.outputs, position.state), self._assign(self.outputs, position.grad)
+        states = self._assign(self.outputs, position.state)
+        grads: dict[Wire, Tensor | None] = dict(zip(self.outputs, as_tuple(position.grad), strict=True))
         position.state = position.grad = ()
         for node in reversed(self.nodes):
             at_node = Position(*(as_state([known.pop(wire) for wire in node.outputs]) for known in (states, grads)))
             step(self.part(node.name), at_node)
             states |= zip(node.inputs, tensors_of(at_node.state), strict=True)
-            grads |= zip(node.inputs, tensors_of(at_node.grad), strict=True)
+            grads |= zip(node.inputs, as_tuple(at_node.grad), strict=True)
         position.state, position.grad = (as_state([known[wire] for wire in self.inputs]) for known in (states, grads))
 
     def inverted(self) -> GraphNet:

@@ -21,13 +21,14 @@ from .module import (
     Inverse,
     InvertibleModule,
     State,
+    all_modules,
     evaluate,
     map_tensors,
     past_policies,
     tensors_of,
 )
 from .reconstruction import LeafNames, reconstruction_errors
-from .replay import FrozenStatistics
+from .replay import Buffers
 from .reversible import run_leaves
 from .saved_bytes import saved_by_block
 
@@ -113,7 +114,7 @@ def inspect(
     blocks: list[Block] = []
     elsewhere = {}
     try:
-        with FrozenStatistics(net):
+        with Buffers(all_modules(net)).replayed():
             for tree, (state, *rest) in _calls(net, arguments):
                 blocks += _measure_blocks(tree, state, rest[0] if rest else None, names, repeats)
             for policy in policies:

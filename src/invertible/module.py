@@ -46,9 +46,15 @@ def _under_policy(method: Callable) -> Callable:
         policy = self.backprop_policy
         if policy is None or not torch.is_grad_enabled() or getattr(_engine, "running", False):
             return method(self, x) if condition is None else method(self, x, condition)
-        return policy(self, method.__name__, x, condition)
+        return _under(policy, self, method.__name__, x, condition)
 
     return call
+
+
+@torch.compiler.disable
+def _under(policy: Policy, root: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
+    """Evaluate a root under its policy, which `torch.compile` cannot trace; subnets compiled by themselves stay so."""
+    return policy(root, method, x, condition)
 
 
 def evaluate(part: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
@@ -62,6 +68,11 @@ def tensors_of(state: State) -> tuple[Tensor, ...]:
     if state is None:
         return ()
     return state if isinstance(state, tuple) else (state,)
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """The gradients of a state as a tuple: None stands for one that does not exist."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], state: State) -> State:
@@ -95,6 +106,8 @@ def zero_logdet(state: State) -> Tensor:
 @dataclass
 class Position:
     """Where a walk from output to input stands: a state and its gradient, which each part replaces.
+
+    A tensor of the state on which the loss does not depend has None as its gradient.
 
     Nobody on the way holds either in a variable of its own: so what a part leaves behind is freed before the next part
     needs memory, however deep the tree is.
@@ -132,6 +145,7 @@ class InvertibleModule(nn.Module):
         """``y`` and ``log|det dy/dx|`` of shape (B,), in nats."""
         raise NotImplementedError(f"{type(self).__name__} has no log-determinant")
 
+    @_under_policy
     def inverse_and_logdet(self, y: State, condition: Condition = None) -> tuple[State, Tensor]:
         """The ``x`` with ``f(x) = y``, and ``log|det dx/dy|`` of shape (B,), in nats."""
         x = evaluate(self, "inverse", y, condition)
@@ -283,11 +297,14 @@ class OnChannels(Composite):
         return laid_out_as(x, torch.cat((x[:, : self.num_kept], rest), dim=1))
 
     def run_back(self, position: Position, step: BackStep) -> None:
-        y_rest, grad_rest = position.state[:, self.num_kept :], position.grad[:, self.num_kept :]
-        rest = Position(y_rest, grad_rest)
+        y_rest = position.state[:, self.num_kept :]
+        rest = Position(y_rest, None if position.grad is None else position.grad[:, self.num_kept :])
         step(self.inner, rest)
         _write(rest.state, y_rest)
-        _write(rest.grad, grad_rest)
+        if position.grad is None and rest.grad is not None:  # by its log-determinant alone
+            position.grad = torch.zeros_like(position.state)
+        if position.grad is not None:
+            _write(rest.grad, position.grad[:, self.num_kept :])
 
     def inverted(self) -> OnChannels:
         return OnChannels(self.inner.inverted(), self.num_kept)

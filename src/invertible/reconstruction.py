@@ -18,12 +18,13 @@ from .module import (
     InvertibleModule,
     Position,
     State,
+    all_modules,
     evaluate,
     map_tensors,
     past_policies,
     tensors_of,
 )
-from .replay import FrozenStatistics, Replay, RngState
+from .replay import Buffers, LeafStart, RngState, replayed
 from .reversible import run_leaves
 
 
@@ -69,16 +70,16 @@ def reconstruction_errors(
         One entry per leaf in the order of the forward pass.
     """
     device = tensors_of(x)[0].device
-    taken: list[tuple[State, State, RngState]] = []
+    taken: list[tuple[State, State, LeafStart | None]] = []
     errors: list[LeafError] = []
 
     def to_cpu(state: State) -> State:
         return map_tensors(lambda part: part.to("cpu", copy=True), state)
 
     def forward_step(leaf: InvertibleModule, state: State) -> State:
-        before = RngState(device)
+        start = LeafStart(all_modules(leaf), device)
         y = evaluate(leaf, "forward", state, condition)
-        taken.append((to_cpu(state), to_cpu(y), before))
+        taken.append((to_cpu(state), to_cpu(y), start.settle()))
         return y
 
     def back_step(part: InvertibleModule, position: Position) -> None:
@@ -86,11 +87,11 @@ def reconstruction_errors(
         if isinstance(part, Composite):
             part.run_back(position, back_step)
             return
-        x_true, y_true, before = taken.pop()
+        x_true, y_true, start = taken.pop()
         x_true, y_true = (map_tensors(lambda t: t.to(device), state) for state in (x_true, y_true))
-        with Replay(before):
+        with replayed(start):
             own = relative_error(evaluate(part, "inverse", y_true, condition), x_true)
-        with Replay(before):
+        with replayed(start):
             # A clone: the inverse of a layer that only reshapes lies in the memory of its output.
             rebuilt = x_true if keeps_input(part) else evaluate(part, "inverse", position.state, condition)
             x = rebuilt if rebuilt is x_true else map_tensors(Tensor.clone, rebuilt)
@@ -107,7 +108,7 @@ def reconstruction_errors(
 
 @contextmanager
 def _measuring(tree: InvertibleModule, device: torch.device) -> Iterator[None]:
-    with past_policies(), torch.no_grad(), FrozenStatistics(tree), Replay(RngState(device)):
+    with past_policies(), torch.no_grad(), Buffers(all_modules(tree)).replayed(), RngState(device).replayed():
         yield
 
 

@@ -1,55 +1,126 @@
-"""Evaluating a layer again exactly as it was evaluated before: same random draws, no statistics moved."""
+"""Evaluating a layer again exactly as it was evaluated before: same random draws, same buffers, none of them moved."""
 
 from __future__ import annotations
 
-from types import TracebackType
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
-from .module import all_modules
+from .bit_sums import bit_sums
 
 
 class RngState:
     """The states of the random generators that a layer on ``device`` may draw from."""
 
     def __init__(self, device: torch.device) -> None:
-        self.cpu: Tensor = torch.get_rng_state()
-        self.cuda = (device, torch.cuda.get_rng_state(device)) if device.type == "cuda" else None
+        self.device = device
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RngState):
             return NotImplemented
-        same_cuda = self.cuda is None or other.cuda is None or torch.equal(self.cuda[1], other.cuda[1])
-        return torch.equal(self.cpu, other.cpu) and same_cuda
+        same_cuda = self._cuda is None or other._cuda is None or torch.equal(self._cuda, other._cuda)
+        return torch.equal(self._cpu, other._cpu) and same_cuda
 
     __hash__ = None  # type: ignore[assignment]
 
     def restore(self) -> None:
-        torch.set_rng_state(self.cpu)
-        if self.cuda is not None:
-            device, state = self.cuda
-            torch.cuda.set_rng_state(state, device)
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda, self.device)
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Inside, random draws repeat those made from this state on; afterwards the generators go on undisturbed."""
+        outer = RngState(self.device)
+        self.restore()
+        try:
+            yield
+        finally:
+            outer.restore()
 
 
-class Replay:
-    """Inside, random draws repeat those made from ``state`` on; afterwards the generators go on undisturbed."""
+class Buffers:
+    """The buffers of modules with their present values, but for those of modules that say ``buffers_are_constants``."""
 
-    def __init__(self, state: RngState | None) -> None:
-        self._state = state
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        tables = (m._buffers for m in modules if m._buffers and not getattr(m, "buffers_are_constants", False))
+        self._copies = [(table, _cloned(table)) for table in tables]
 
-    def __enter__(self) -> None:
-        if self._state is not None:
-            device = self._state.cuda[0] if self._state.cuda else torch.device("cpu")
-            self._outer = RngState(device)
-            self._state.restore()
+    def __bool__(self) -> bool:
+        return bool(self._copies)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._state is not None:
-            self._outer.restore()
+    def replace_where(self, condition: Tensor) -> None:
+        """Take the present values instead, if the condition holds; without waiting for a GPU to know it."""
+        for table, copies in self._copies:
+            for name, before in copies.items():
+                now = table.get(name)
+                if before is not None and now is not None and (now.shape, now.dtype) == (before.shape, before.dtype):
+                    copies[name] = torch.where(condition.to(now.device), now.detach(), before)
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Inside, buffers start from these values; afterwards the modules have the buffers that they had before."""
+        present = [dict(table) for table, _ in self._copies]
+        try:
+            for table, copies in self._copies:
+                table.update(_cloned(copies))
+            yield
+        finally:
+            for (table, _), before in zip(self._copies, present, strict=True):
+                table.clear()
+                table.update(before)
+
+
+def _cloned(table: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+    return {name: None if buffer is None else buffer.detach().clone() for name, buffer in table.items()}
+
+
+class LeafStart:
+    """From where the evaluation of a leaf starts: the random generators, and the buffers that it may move.
+
+    Args:
+        modules: the leaf and all inside it.
+        device: of its state.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], device: torch.device) -> None:
+        self._rng: RngState | None = RngState(device)
+        self._buffers = Buffers(modules)
+        self._parameters = (
+            [p for m in modules for p in m._parameters.values() if p is not None] if self._buffers else []
+        )
+        self._bit_sums = bit_sums(self._parameters)
+
+    def settle(self) -> LeafStart | None:
+        """Called after the evaluation: what a replay needs, or None if the leaf draws nothing and has no such buffers.
+
+        A leaf that set parameters from its first batch, as activation normalisation does, is not to do so again: its
+        replays start from the buffers that it left, which say that it is done.
+        """
+        assert self._rng is not None
+        if self._rng == RngState(self._rng.device):
+            self._rng = None
+        if self._bit_sums is not None:
+            now = bit_sums(self._parameters)
+            assert now is not None
+            self._buffers.replace_where((now != self._bit_sums).any())
+        self._parameters, self._bit_sums = [], None
+        return self if self._buffers or self._rng else None
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Inside, the leaf starts from there; afterwards generators and buffers are as before."""
+        with self._buffers.replayed(), self._rng.replayed() if self._rng else nullcontext():
+            yield
+
+
+def replayed(start: LeafStart | None) -> AbstractContextManager[None]:
+    """The context of a start, or none if there is nothing to repeat."""
+    return start.replayed() if start else nullcontext()
 
 
 class AutocastState:
@@ -63,32 +134,3 @@ class AutocastState:
     def __call__(self) -> torch.autocast:
         # Without the cache: it would keep weights cast without a graph, and hand them to later calls that need one.
         return torch.autocast(self._device_type, self._dtype, self._enabled, cache_enabled=False)
-
-
-class FrozenStatistics:
-    """Inside, layers may move their statistics (batch norm's running mean); afterwards these are as before.
-
-    So they move exactly once a step, in the forward pass, however often backward evaluates a layer. For this, all
-    buffers are copied but those of modules that say ``buffers_are_constants``. A class, not a generator:
-    `torch.utils.checkpoint` enters it again when a retained graph is used twice.
-    """
-
-    def __init__(self, root: nn.Module) -> None:
-        self._root = root
-
-    def __enter__(self) -> None:
-        self._before = [
-            (module, buffer, buffer._version, buffer.clone())
-            for module in all_modules(self._root)
-            if module.training and not getattr(module, "buffers_are_constants", False)
-            for buffer in module._buffers.values()
-            if buffer is not None
-        ]
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for module, buffer, version, value in self._before:
-            # Norm layers move their buffers inside a kernel, which the version does not show.
-            if buffer._version != version or isinstance(module, _NormBase):
-                buffer.data.copy_(value)  # .data: graphs that saved the buffer must not count this as a change

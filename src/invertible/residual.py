@@ -16,8 +16,9 @@ from torch.autograd.function import once_differentiable
 from .coupling import SubnetConstructor
 from .lipschitz import SpectralNormalised, bound_lipschitz, lipschitz_constant, unwatched
 from .logdet import LogDetEstimator, logdet_estimator
-from .module import InvertibleModule
+from .module import InvertibleModule, trained_parameters
 from .replay import AutocastState
+from .snapshot import Snapshot
 
 
 class FixedPointWarning(RuntimeWarning):
@@ -146,8 +147,7 @@ class ResidualBlock(InvertibleModule):
         return x + self.residual(x)
 
     def inverse(self, y: Tensor) -> Tensor:
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        return _ImplicitInverse.apply(self, y, *parameters)
+        return _ImplicitInverse.apply(self, y, *trained_parameters(self))
 
     def inverse_with_report(self, y: Tensor) -> tuple[Tensor, Convergence]:
         """The inverse, without gradients, and how its iteration ended. `last_inversion` keeps that of `inverse`."""
@@ -200,17 +200,18 @@ class _ImplicitInverse(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, block: ResidualBlock, y: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.block, ctx.autocast = block, AutocastState(y.device.type)
+        ctx.block, ctx.autocast, ctx.parameters = block, AutocastState(y.device.type), parameters
         x, block.last_inversion = block.inverse_with_report(y)
-        ctx.save_for_backward(x, *parameters)
+        ctx.snapshot = Snapshot(block)
+        ctx.save_for_backward(x)
         return x
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, *parameters = ctx.saved_tensors
-        with torch.enable_grad(), ctx.autocast():
-            x = x.detach().requires_grad_()
+        ctx.snapshot.refuse_overwritten()
+        with ctx.snapshot.reused(), torch.enable_grad(), ctx.autocast():
+            x = ctx.saved_tensors[0].detach().requires_grad_()
             g = ctx.block.residual(x)
 
         def step(w: Tensor) -> Tensor:
@@ -218,5 +219,8 @@ class _ImplicitInverse(torch.autograd.Function):
 
         with ctx.autocast():
             w, _ = ctx.block.solve(step, grad)
-        grads = torch.autograd.grad(g, parameters, -w.to(g.dtype), allow_unused=True) if parameters else ()
-        return (None, w, *grads)
+        trained = [stand_in for stand_in in ctx.snapshot.originals if stand_in.requires_grad]
+        grads = torch.autograd.grad(g, trained, -w.to(g.dtype), allow_unused=True) if trained else ()
+        ctx.snapshot.refuse_changes()
+        found = {ctx.snapshot.originals[stand_in]: part for stand_in, part in zip(trained, grads, strict=True)}
+        return (None, w, *(found.get(parameter) for parameter in ctx.parameters))

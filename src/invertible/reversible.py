@@ -21,6 +21,8 @@ from .module import (
     InvertibleModule,
     Position,
     State,
+    all_modules,
+    as_tuple,
     evaluate,
     map_tensors,
     past_policies,
@@ -29,7 +31,8 @@ from .module import (
     zero_logdet,
 )
 from .orthogonal_matrices import known_matrices, matrices_at_once, modules_with_matrices
-from .replay import AutocastState, FrozenStatistics, RngState
+from .replay import AutocastState, LeafStart
+from .snapshot import Snapshot
 
 
 def run_leaves(part: InvertibleModule, x: State, leaf_step: Callable[[InvertibleModule, State], State]) -> State:
@@ -64,14 +67,15 @@ class _Reversible(torch.autograd.Function):
     def forward(ctx: Any, tree: InvertibleModule, with_logdet: bool, call: _Call, *tensors: Tensor) -> Any:
         x, condition, parameters = call.unpack(tensors)
         device = tensors_of(x)[0].device
-        ctx.rng_states = []
+        ctx.starts = []
         kept: list[State | None] = []
 
         def recorded(leaf: InvertibleModule, method: str, state: State) -> Any:
+            modules = all_modules(leaf)
             kept.append(map_tensors(_compact, state) if keeps_input(leaf) else None)
-            before = RngState(device)
+            start = LeafStart(modules, device)
             result = evaluate(leaf, method, state, condition)
-            ctx.rng_states.append(before if RngState(device) != before else None)
+            ctx.starts.append(start.settle())
             return result
 
         ctx.autocast = AutocastState(device.type)
@@ -81,33 +85,40 @@ class _Reversible(torch.autograd.Function):
         inputs = {part.untyped_storage().data_ptr() for part in tensors_of(x)}
         y = map_tensors(lambda part: part.clone() if part.untyped_storage().data_ptr() in inputs else part, y)
         ctx.tree, ctx.with_logdet, ctx.call, ctx.parameters = tree, with_logdet, call, parameters
+        ctx.snapshot = Snapshot(tree)
         call.y_is_tuple = isinstance(y, tuple)
-        ctx.versions = [p._version for p in parameters]
-        ctx.training = tree.training
         kept_tensors, ctx.kept_form = tree_flatten(kept)
         ctx.save_for_backward(*tensors_of(y), *tensors_of(condition), *kept_tensors)
+        # None, not zeros, for an output that is not in the loss: so parameters without influence get no gradient.
+        ctx.set_materialize_grads(False)
         return (*tensors_of(y), logdet) if with_logdet else y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        _refuse_what_cannot_be_repeated(ctx)
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        _refuse_what_cannot_be_repeated(ctx, grads)
         call, saved, num_outputs = ctx.call, ctx.saved_tensors, len(grads) - ctx.with_logdet
         end = num_outputs + call.num_conditions
         condition = call.leaf_condition(saved[num_outputs:end])
-        kept_inputs = tree_unflatten(saved[end:], ctx.kept_form)
-        walk = BackwardWalk(ctx.rng_states, kept_inputs, grads[-1] if ctx.with_logdet else None, condition)
-        matrices = known_matrices(_matrices(ctx.tree))
-        with past_policies(), ctx.autocast(), FrozenStatistics(ctx.tree), torch.no_grad(), matrices:
+        walk = BackwardWalk(
+            ctx.starts,
+            tree_unflatten(saved[end:], ctx.kept_form),
+            grads[-1] if ctx.with_logdet else None,
+            condition,
+            ctx.snapshot.originals,
+        )
+        with past_policies(), ctx.autocast(), ctx.snapshot.reused(), torch.no_grad():
             # Clones, since rules overwrite what they get: the output is the caller's, the gradient autograd's.
             y = tuple(part.clone() for part in saved[:num_outputs])
             # Laid out in memory as y.
-            grad = tuple(torch.empty_like(a).copy_(b) for a, b in zip(y, grads, strict=False))
+            grad = tuple(None if b is None else torch.empty_like(a).copy_(b) for a, b in zip(y, grads, strict=False))
             position = Position(y, grad) if call.y_is_tuple else Position(y[0], grad[0])
             del y, grad
-            walk(ctx.tree, position)
+            with known_matrices(_matrices(ctx.tree)):
+                walk(ctx.tree, position)
             walk.finish()
+        ctx.snapshot.refuse_changes()
         tracked = (*tensors_of(condition), *ctx.parameters)
-        return (None, None, None, *tensors_of(position.grad), *(walk.gradients.get(tensor) for tensor in tracked))
+        return (None, None, None, *as_tuple(position.grad), *(walk.gradients.get(tensor) for tensor in tracked))
 
 
 def _matrices(tree: InvertibleModule) -> dict[nn.Module, Tensor]:
@@ -146,19 +157,24 @@ class _Call:
         return parts if self._condition_is_tuple else parts[0]
 
 
-def _refuse_what_cannot_be_repeated(ctx: Any) -> None:
+def _refuse_what_cannot_be_repeated(ctx: Any, grads: tuple[Tensor | None, ...]) -> None:
     if torch.is_grad_enabled():
         raise RuntimeError(
             "double backward (create_graph=True) does not work with backprop='reversible', whose graph is rebuilt "
             "and freed part by part: use set_backprop(net, 'stored')"
         )
-    if [p._version for p in ctx.parameters] != ctx.versions:
+    if any(grad is not None and _is_batched(grad) for grad in grads):
         raise RuntimeError(
-            "a parameter was changed in place between forward and backward: the input cannot be rebuilt with "
-            "backprop='reversible'"
+            "expected one gradient at a time with backprop='reversible', got a batch of them (is_grads_batched=True, "
+            "vmap, or a vectorised Jacobian): use set_backprop(net, 'stored')"
         )
-    if ctx.tree.training != ctx.training:
-        raise RuntimeError("the network was switched between train() and eval() between forward and backward")
+    ctx.snapshot.refuse_overwritten()
+
+
+def _is_batched(tensor: Tensor) -> bool:
+    functorch = getattr(torch._C, "_functorch", None)  # torch has no public way to ask
+    checks = (getattr(functorch, name, None) for name in ("is_batchedtensor", "is_legacy_batchedtensor"))
+    return any(check is not None and check(tensor) for check in checks)
 
 
 def reversible(tree: InvertibleModule, with_logdet: bool, x: State, condition: Condition) -> Any:
