@@ -15,7 +15,7 @@ ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
 # Where networks of several levels have their number: the iUNet in its body, the others on top.
 LEVELS = ("model.body.channels.num_levels", "model.num_levels")
 # What works with parameters that FSDP shares out; tests/invertible/test_fsdp.py.
-SHARDED = ("stored", "checkpoint")
+SHARDED = ("reversible", "stored", "checkpoint")
 
 
 def check_combinations(config: DictConfig) -> None:
@@ -92,8 +92,8 @@ def _check_sharding(config: DictConfig) -> None:
         raise ConfigError(f"expected trainer.accelerator=gpu with trainer.strategy={strategy}")
     if strategy.startswith("fsdp") and config.backprop not in SHARDED:
         raise ConfigError(
-            f"expected backprop to be {' or '.join(SHARDED)} with trainer.strategy={strategy}, got "
-            f"{config.backprop!r}: FSDP puts views in the place of the parameters, and the engine would not find them"
+            f"expected backprop to be one of {', '.join(SHARDED)} with trainer.strategy={strategy}, got "
+            f"{config.backprop!r}: FSDP puts views in the place of the parameters, and memcnn does not find them"
         )
 
 
