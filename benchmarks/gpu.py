@@ -16,16 +16,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.engine import ROOT, Case, measure
+from benchmarks.fake_values import fake_values
 from benchmarks.live_bytes import LiveBytes
 from benchmarks.peers import Definition, ours
-from src.invertible.replay import RngState
 from src.models.lifted import Lifted
 from src.models.unet import UNet
 from src.utils.files import write_text
@@ -81,10 +80,7 @@ class Counted:
     def __call__(self, shape: Sequence[int]) -> int:
         """The most bytes alive: image, weights, their gradients and moments included."""
         self._net.zero_grad(set_to_none=True)
-        # These networks draw no random numbers, and a fake generator's state cannot be compared. Without oneDNN
-        # channels come first, as on a GPU.
-        patches = patch.object(RngState, "__eq__", lambda *_: True), patch("torch.backends.mkldnn.is_available", bool)
-        with self._mode, patches[0], patches[1], LiveBytes() as live:
+        with fake_values(self._mode), LiveBytes() as live:
             _step(self._net, torch.zeros(*shape), self._bf16)
         return live.peak + (1 + MOMENTS) * self._weights
 

@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from hydra.utils import instantiate
@@ -19,9 +18,9 @@ from rich.progress import track
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks.fake_values import fake_values
 from benchmarks.live_bytes import LiveBytes
 from src.invertible import POLICIES, set_backprop
-from src.invertible.replay import RngState
 from src.utils.composition import compose_config
 from src.utils.files import write_text
 from src.utils.provenance import provenance
@@ -51,7 +50,7 @@ def count(net: nn.Module, policy: str, crop: Sequence[int], channels: int = 4) -
     """Bytes that a forward pass keeps for the backward pass, and the most that a step has alive beside the weights.
 
     The gradients of the weights are part of the latter, the image and a kernel's scratch memory are not. The network's
-    parameters are replaced by fake ones.
+    parameters and buffers are replaced by fake ones.
     """
     set_backprop(net, policy)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -59,10 +58,8 @@ def count(net: nn.Module, policy: str, crop: Sequence[int], channels: int = 4) -
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 module._parameters[name] = nn.Parameter(mode.from_tensor(parameter.detach()))
-    # These networks draw no random numbers, and a fake generator's state cannot be compared. Without oneDNN channels
-    # come first, as on a GPU.
-    patches = patch.object(RngState, "__eq__", lambda *_: True), patch("torch.backends.mkldnn.is_available", bool)
-    with mode, patches[0], patches[1]:
+        module._buffers.update({n: None if b is None else mode.from_tensor(b) for n, b in module._buffers.items()})
+    with fake_values(mode):
         image = torch.zeros(1, channels, *crop)
         with LiveBytes() as live:
             loss = net(image).square().mean()

@@ -78,8 +78,9 @@ def saved_bytes(net: nn.Module, x: Tensor) -> int:
 
 
 def value_marks(net: nn.Module) -> int:
-    """Bytes of the numbers by which the engine notices that a parameter has changed: one per tensor."""
-    return 8 * len(list(net.parameters()))
+    """Bytes of the numbers by which the engine notices that a parameter or constant has changed: one per tensor."""
+    constants = (m for m in net.modules() if getattr(m, "buffers_are_constants", False))
+    return 8 * (len(list(net.parameters())) + sum(len(m._buffers) for m in constants))
 
 
 def live_storages() -> dict[int, torch.UntypedStorage]:
