@@ -42,11 +42,10 @@ _NOVELTY = 0.3  # length of the random vector that is added to the last singular
 
 @dataclass
 class _Settled:
-    """The singular vector as it was found for a weight, and the mark of that weight while it stays as it is."""
+    """The singular vector as it was found for a weight."""
 
     vector: Tensor  # (1, *input shape), of norm 1
     weight: Tensor
-    mark: tuple[int, int] | None = None
 
 
 class SpectralNormalised(nn.Module):
@@ -59,9 +58,9 @@ class SpectralNormalised(nn.Module):
     ``v`` comes from Lanczos' method on ``AᵀA``, started from the one found for the previous weight with a random vector
     added, since the old one alone is blind to another that outgrew it. Each sweep takes 16 products with ``AᵀA`` and
     goes on from the best vector of the last, until the last four no longer enlarge σ; a layer with at most 64 inputs is
-    decomposed instead. ``v`` moves when the weight has changed, so once per optimiser step, and only then: calls with
-    the same weight, as in the inverse and in recomputation during backward, see the same vector. Writing through
-    ``weight.data`` goes unnoticed.
+    decomposed instead. ``v`` moves when the values of the weight have changed, so once per optimiser step, and only
+    then: calls with the same weight, as in the inverse and in recomputation during backward, see the same vector. The
+    values are compared, since torch's fused optimizers and writes through ``.data`` leave no other trace.
 
     The vector takes the memory of one input per input size, a sweep for a moment that of 16 inputs and outputs of one
     sample; the state dict has the vectors as extra state.
@@ -140,28 +139,25 @@ class SpectralNormalised(nn.Module):
     @torch.compiler.disable
     def _vector(self, input_shape: tuple[int, ...]) -> Tensor:
         """The first singular vector of the present weight, found anew if that has changed."""
-        weight = self.layer.weight
-        mark = (weight._version, weight.data_ptr())
-        settled = self._settled.get(input_shape)
-        if settled is None or settled.mark != mark:
-            with torch.inference_mode(False):
-                settled = self._settle(input_shape, settled)
-            settled.mark = mark
-            self._settled[input_shape] = settled
+        with torch.inference_mode(False):
+            settled = self._settle(input_shape, self._settled.get(input_shape))
+        self._settled[input_shape] = settled
         return settled.vector
 
     def _settle(self, input_shape: tuple[int, ...], last: _Settled | None) -> _Settled:
-        """The vector for the present weight, which is the last one if the weight has the same values (a copied or a
-        reloaded module)."""
+        """The vector for the present weight, which is the last one if the weight has the same values."""
         weight = self.layer.weight.detach()
-        if not bool(torch.isfinite(weight).all()):
-            raise ValueError("expected finite weights, got infinite or undefined ones: the training may have diverged")
-        precise = weight.to(torch.promote_types(weight.dtype, torch.float32))
-        start = _random_vector(input_shape, precise)
+        precision = torch.promote_types(weight.dtype, torch.float32)
         if last is not None:
-            last = _Settled(last.vector.to(precise), last.weight.to(weight))
+            # A module may have been moved or cast since.
+            last = _Settled(last.vector.to(weight.device, precision), last.weight.to(weight))
             if torch.equal(last.weight, weight):
                 return last
+        if not bool(torch.isfinite(weight).all()):
+            raise ValueError("expected finite weights, got infinite or undefined ones: the training may have diverged")
+        precise = weight.to(precision)
+        start = _random_vector(input_shape, precise)
+        if last is not None:
             start = last.vector + _NOVELTY * start
         # An activation checkpoint must not count what is saved here: it is not repeated.
         with torch.autocast(weight.device.type, enabled=False), unwatched():
