@@ -24,7 +24,7 @@ class ExactLogDet:
     """``log det(I + J)`` from the dense Jacobian: n² numbers per sample of n numbers, for small n."""
 
     def __call__(self, g: Tensor, x: Tensor, *, create_graph: bool) -> Tensor:
-        n = x[0].numel()
+        n = x.shape[1:].numel()  # also of a batch without samples
         identity = torch.eye(n, dtype=g.dtype, device=g.device)
         # Row i of every sample's Jacobian at once: samples do not depend on each other.
         outputs = identity.reshape(n, 1, *g.shape[1:]).expand(n, *g.shape)
@@ -32,7 +32,8 @@ class ExactLogDet:
             g, x, outputs, retain_graph=True, create_graph=create_graph, is_grads_batched=True
         )
         jacobian = rows.transpose(0, 1).reshape(x.shape[0], n, n)  # (B, outputs, inputs)
-        return torch.linalg.slogdet(identity.to(x.dtype) + jacobian).logabsdet
+        precision = torch.promote_types(x.dtype, torch.float32)
+        return torch.linalg.slogdet(identity.to(precision) + jacobian.to(precision)).logabsdet
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -133,9 +134,13 @@ def _power_series(g: Tensor, x: Tensor, weights: Sequence[float], *, create_grap
     ``∂ tr(J^k) = k tr(J^{k−1} ∂J)``. So it passes through one product with J instead of through all of them: half the
     time of a training step with 5 terms, and the memory of one term (Chen et al., 2019, section 3.2).
     """
-    v = 2 * torch.randint_like(x, 2, requires_grad=False) - 1
-    total, plain, w = x.new_zeros(x.shape[0]), x.new_zeros(x.shape[0]), torch.zeros_like(v)
-    product, n = v, len(weights)
+    precision = torch.promote_types(x.dtype, torch.float32)
+    if not weights:
+        # Zero, and part of the graph all the same: a loss of this log-determinant alone can be differentiated.
+        return (g - g).to(precision).flatten(1).sum(1)
+    v = (2 * torch.randint_like(x, 2, requires_grad=False) - 1).to(precision)
+    total, plain = x.new_zeros(x.shape[0], dtype=precision), x.new_zeros(x.shape[0], dtype=precision)
+    product, w, n = v, torch.zeros_like(v), len(weights)
     for k, weight in enumerate(weights, start=1):
         w = w - weight * (-1) ** k * product
         if create_graph and k == n:
@@ -143,7 +148,7 @@ def _power_series(g: Tensor, x: Tensor, weights: Sequence[float], *, create_grap
         product = _transposed_product(g, x, product, create_graph=False)  # (Jᵀ)^k v
         term = -weight * (-1) ** k * (product * v).flatten(1).sum(1)
         total, plain = total + term / k, plain + term
-    if not create_graph or not weights:
+    if not create_graph:
         return total
     slope = (_transposed_product(g, x, w, create_graph=True) * v).flatten(1).sum(1)
     # The slope is the sum of all terms without their 1/k: what it has beyond the others is the last one.
@@ -151,5 +156,6 @@ def _power_series(g: Tensor, x: Tensor, weights: Sequence[float], *, create_grap
 
 
 def _transposed_product(g: Tensor, x: Tensor, vector: Tensor, *, create_graph: bool) -> Tensor:
-    """``Jᵀ u``, ``J = ∂g/∂x``."""
-    return torch.autograd.grad(g, x, vector.to(g.dtype), retain_graph=True, create_graph=create_graph)[0]
+    """``Jᵀ u``, ``J = ∂g/∂x``, in the precision of u."""
+    product = torch.autograd.grad(g, x, vector.to(g.dtype), retain_graph=True, create_graph=create_graph)[0]
+    return product.to(vector.dtype)

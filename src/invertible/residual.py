@@ -30,7 +30,7 @@ _PATIENCE = 3  # iterations without progress that end a fixed-point iteration
 
 @dataclass(frozen=True)
 class Convergence:
-    """How a fixed-point iteration ended."""
+    """How a fixed-point iteration ended, for the sample of the batch that came off worst."""
 
     iterations: int
     change: float  # max|x_{k+1} − x_k| of the last iteration, relative to max|x_{k+1}| or the start's maximum
@@ -44,44 +44,60 @@ class Convergence:
 def fixed_point(
     step: Callable[[Tensor], Tensor], start: Tensor, *, tolerance: float, max_iterations: int, rounding: float = 0.0
 ) -> tuple[Tensor, Convergence]:
-    """Iterate ``x ← step(x)`` from ``start`` until x changes by at most ``tolerance``, relative to its maximum.
+    """Iterate ``x ← step(x)`` from ``start`` (B, …) until each sample changes by at most ``tolerance``, relative to its
+    own maximum.
 
-    Where ``start`` is larger, relative to that: x is then a difference of larger numbers, with their rounding errors.
+    Where the sample's ``start`` is larger, relative to that: x is then a difference of larger numbers, with their
+    rounding errors.
 
     A contraction brings successive iterates closer to each other, in the Euclidean norm, each time. Where it does not
-    any more, rounding errors rule and further iterations are in vain: it ends there too, converged if the change is
-    at most ``rounding``.
+    any more, rounding errors rule and further iterations are in vain: the sample stays as it is, converged if its
+    change is at most ``rounding``. One that is no longer finite stays as well, and the others go on. ``step`` has to
+    map each sample by itself.
 
     Warns:
-        FixedPointWarning: if it ends without having converged.
+        FixedPointWarning: if it ends without all samples having converged.
     """
-    x, smallest, stalled = start, math.inf, 0
-    start_scale = float(start.abs().max())
-    for iteration in range(1, max_iterations + 1):
-        last, x = x, step(x)
+    x, scale_of_start = start, _sizes(start, start)[1]
+    moving = torch.ones(len(start), dtype=torch.bool)
+    change, smallest = torch.zeros(len(start)), torch.full((len(start),), math.inf)
+    stalled, iterations = torch.zeros(len(start), dtype=torch.long), 0
+    while iterations < max_iterations and (moving.any() or not iterations):
+        iterations, last, x = iterations + 1, x, step(x)
+        if not moving.all():
+            x = torch.where(moving.to(x.device).reshape(-1, *[1] * (x.ndim - 1)), x, last)
         difference, scale, distance = _sizes(x, last)
-        scale = max(scale, start_scale)
-        report = Convergence(iteration, difference / scale if scale else difference, max(tolerance, rounding))
-        stalled = 0 if distance < smallest else stalled + 1
-        smallest = min(smallest, distance)
-        if report.change <= tolerance or stalled == _PATIENCE or not math.isfinite(report.change):
-            break
+        scale = torch.maximum(scale, scale_of_start)
+        change = torch.where(moving, difference / torch.where(scale == 0, 1, scale), change)
+        stalled = torch.where(distance < smallest, 0, stalled + 1)
+        smallest = torch.fmin(smallest, distance)
+        moving &= ~((change <= tolerance) | (stalled >= _PATIENCE) | ~change.isfinite())
+    worst = float(change.max()) if len(change) else 0.0
+    report = Convergence(iterations, worst, max(tolerance, rounding))
     if not report.converged:
+        failed = int((~(change <= report.accepted)).sum())
         warnings.warn(
-            f"the fixed-point iteration did not converge: after {report.iterations} iterations the relative change "
-            f"is {report.change:.1e}, expected at most {report.accepted:.1e}. A smaller coefficient contracts faster; "
-            "a larger tolerance or max_iterations may do.",
+            f"the fixed-point iteration did not converge for {failed} of {len(change)} samples: after "
+            f"{report.iterations} iterations the relative change is {report.change:.1e}, expected at most "
+            f"{report.accepted:.1e}. A smaller coefficient contracts faster; a larger tolerance or max_iterations may "
+            "do.",
             FixedPointWarning,
             stacklevel=2,
         )
     return x, report
 
 
-def _sizes(x: Tensor, last: Tensor) -> list[float]:
-    """``max|x − last|``, ``max|x|`` and ``|x − last|₂``."""
-    x, last = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (x, last))  # half overflows
+def _sizes(x: Tensor, last: Tensor) -> Tensor:
+    """``max|x − last|``, ``max|x|`` and ``|x − last|₂`` of each sample: (3, B), on the CPU."""
+    if not x.numel():
+        return torch.zeros(3, len(x))
+    precision = torch.promote_types(x.dtype, torch.float32)  # half overflows
+    x, last = (part.to(precision).reshape(len(part), -1) for part in (x, last))
     difference = x - last
-    return torch.stack((difference.abs().max(), x.abs().max(), difference.norm())).tolist()
+    largest = difference.abs().amax(1)
+    # In units of the largest number, or the squares overflow.
+    distance = largest * (difference / torch.where(largest == 0, 1, largest)[:, None]).norm(dim=1)
+    return torch.stack((largest, x.abs().amax(1), distance)).cpu()
 
 
 class ResidualBlock(InvertibleModule):

@@ -97,3 +97,28 @@ def test_an_estimate_with_a_graph_has_the_same_value_for_as_many_products(
         counts.append(len(products))
     torch.testing.assert_close(values[0], values[1], rtol=0, atol=1e-14)
     assert counts[0] == counts[1] and products == [False] * (counts[1] - 1) + [True]
+
+
+@pytest.mark.parametrize("estimator", [ExactLogDet(), TruncatedLogDet(4), RussianRouletteLogDet(0, 0.9)])
+def test_a_loss_of_the_logdet_alone_can_always_be_differentiated(estimator: LogDetEstimator) -> None:
+    """Also where Russian roulette computes no term at all."""
+    torch.manual_seed(0)
+    block = ResidualBlock(3, dense, logdet=estimator)
+    for _ in range(8):
+        block.zero_grad()
+        block.forward_and_logdet(torch.randn(5, 3))[1].sum().backward()
+        assert all(p.grad is not None for name, p in block.named_parameters() if name.endswith("weight"))
+
+
+@pytest.mark.parametrize("estimator", [ExactLogDet(), TruncatedLogDet(20), RussianRouletteLogDet(10, 0.1)])
+def test_half_precision_states_have_logdets_in_single_precision(estimator: LogDetEstimator) -> None:
+    torch.manual_seed(0)
+    block, x = ResidualBlock(64, lambda a, b: nn.Linear(a, b), logdet=estimator), torch.randn(5, 64)
+    expected = ResidualBlock.forward_and_logdet(block, x)[1].detach()
+    torch.manual_seed(1)
+    wide = block.forward_and_logdet(x)[1].detach()
+    torch.manual_seed(1)
+    half = block.to(torch.bfloat16).forward_and_logdet(x.bfloat16())[1].detach()
+    assert half.dtype == torch.float32 and torch.isfinite(expected).all()
+    # The weights have 8 bits; sums of the terms in 8 bits would be off by several per cent.
+    torch.testing.assert_close(half, wide, rtol=2e-2, atol=2e-2)

@@ -65,6 +65,18 @@ def test_matrices_are_orthogonal_at_any_theta(method: str, n: int) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+def test_single_precision_is_orthogonal_and_inverts_however_large_theta_is(method: str, scale: float) -> None:
+    torch.manual_seed(0)
+    mixing, x = OrthogonalMixing(64, method=method), torch.randn(1, 64, 8, 8)
+    with torch.no_grad():
+        mixing.matrices.theta.normal_(std=scale)
+        a = mixing.matrices().double()
+        assert (a.mT @ a - torch.eye(64, dtype=torch.float64)).abs().max() < 1e-6
+        assert (mixing.inverse(mixing(x)) - x).square().mean() < 2e-13
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("determinant", [-1, 1])
 def test_start_is_the_given_matrix_also_where_the_parametrisation_does_not_reach(method: str, determinant: int) -> None:
     given = torch.diag(torch.tensor([-1.0, determinant * -1.0, 1.0], dtype=torch.float64))[None]

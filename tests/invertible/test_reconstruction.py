@@ -164,7 +164,13 @@ def test_errors_in_a_graph_of_several_tensors_under_a_condition() -> None:
     net = graph.net(graph.add(Concat([1, 3]), parts[0], y, name="join")).double()
     found = reconstruction_errors(net, torch.randn(3, 4).double(), torch.randn(3, 2).double())
     assert len(found) == 3 and max(error.rebuilt for error in found) < 1e-12
-    assert relative_error((torch.zeros(2), torch.ones(2)), (torch.zeros(2), torch.zeros(2))) == pytest.approx(2**0.5)
+
+
+def test_the_error_is_that_of_the_worst_sample_over_all_tensors_of_the_state() -> None:
+    expected = (torch.tensor([[3.0], [1e6]]), torch.tensor([[4.0], [1e6]]))
+    found = (torch.tensor([[3.3], [1e6]]), torch.tensor([[4.4], [1e6]]))
+    assert relative_error(found, expected) == pytest.approx(0.1, rel=1e-4)
+    assert relative_error((torch.zeros(2, 1), torch.ones(2, 1)), (torch.zeros(2, 1), torch.zeros(2, 1))) == 1.0
 
 
 def test_names_of_leaves_that_the_engine_inverts() -> None:

@@ -103,7 +103,7 @@ def _minus_identity(dims_in: int, dims_out: int) -> nn.Module:
 
 def test_an_inversion_that_does_not_converge_warns() -> None:
     block = ResidualBlock(2, _minus_identity, coefficient=0.9, max_iterations=7)
-    with pytest.warns(FixedPointWarning, match="did not converge: after 7 iterations the relative change is"):
+    with pytest.warns(FixedPointWarning, match="did not converge for 1 of 1 samples: after 7 iterations"):
         block.inverse(torch.ones(1, 2))
     assert block.last_inversion is not None and not block.last_inversion.converged
 
@@ -125,6 +125,54 @@ def test_an_iteration_that_stalls_at_its_rounding_errors_ends_there() -> None:
     x, report = fixed_point(step, torch.zeros(5), tolerance=1e-6, max_iterations=1000, rounding=0.05)
     assert report.converged and report.iterations < 40 and 1e-6 < report.change <= 0.05
     assert (x - 0.739).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("other", [1e6, 1e-6, 0.0, float("nan"), float("inf")])
+def test_a_sample_is_inverted_as_if_it_were_alone(other: float) -> None:
+    """Whatever lies beside it in the batch: forward, inverse and the gradient of the inverse."""
+    torch.manual_seed(0)
+    block = ResidualBlock(5, dense, coefficient=0.97)
+    y = torch.randn(3, 5)
+    y[1] = other
+    results = []
+    for batch in (y, y[[0, 2]]):
+        batch = batch.clone().requires_grad_()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            x = block.inverse(batch)
+            told = [str(warning.message) for warning in caught]
+            (gradient,) = torch.autograd.grad((x[0] ** 2).sum() + (x[-1] ** 2).sum(), batch)
+        results.append((x[[0, -1]].detach(), gradient[[0, -1]], told))
+    for found, expected in zip(results[0][:2], results[1][:2], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+    assert len(results[0][2]) == (not math.isfinite(other)) and not results[1][2]
+    if not math.isfinite(other):
+        assert "for 1 of 3 samples" in results[0][2][0]
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e25, 1e30])
+def test_samples_of_any_size_converge(size: float) -> None:
+    """Also where their squares overflow."""
+    torch.manual_seed(0)
+    block = ResidualBlock(
+        5, lambda a, b: nn.Sequential(nn.Linear(a, 7, bias=False), nn.ELU(), nn.Linear(7, b, bias=False))
+    )
+    y = size * torch.randn(3, 5)
+    torch.testing.assert_close(block(block.inverse(y)), y, rtol=1e-5, atol=1e-6 * size)
+
+
+@pytest.mark.parametrize("logdet", ["exact", "truncated", "roulette"])
+def test_batches_without_samples(logdet: str) -> None:
+    block, x = ResidualBlock(5, dense, logdet=logdet), torch.zeros(0, 5, requires_grad=True)
+    y, logdets = block.forward_and_logdet(x)
+    assert y.shape == block.inverse(y).shape == (0, 5) and logdets.shape == (0,)
+    (y.sum() + logdets.sum()).backward()
+    assert x.grad is not None and x.grad.shape == (0, 5)
+
+
+def test_a_batch_of_no_samples_converges() -> None:
+    x, report = fixed_point(lambda x: x / 2, torch.zeros(0, 3), tolerance=1e-6, max_iterations=5)
+    assert x.shape == (0, 3) and report.converged
 
 
 def test_the_fixed_point_zero_converges() -> None:
