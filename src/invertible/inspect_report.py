@@ -54,10 +54,8 @@ def _total(found: Inspection, policies: Sequence[str]) -> list[str]:
         sum(block.inverse_s for block in found.blocks),
         *(sum(block.backward_s[policy] for block in found.blocks) for policy in ("stored", "reversible")),
     ]
-    kinds = ("own_error", "rebuilt_error")
-    worst = [
-        float(torch.tensor([getattr(block, kind) for block in found.blocks]).max()) for kind in kinds
-    ]  # NaN, if there is one
+    errors = torch.tensor([[block.own_error, block.rebuilt_error] for block in found.blocks], dtype=torch.float64)
+    worst = errors.amax(0).tolist()  # NaN, if there is one
     return [
         "total",
         "",

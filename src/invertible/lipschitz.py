@@ -175,6 +175,7 @@ class SpectralNormalised(nn.Module):
         return [settled.like(self.layer.weight) for settled in self._settled.get(input_shape, ())]
 
     def _settle(self, input_shape: tuple[int, ...], last: Tensor | None) -> _Settled:
+        """The vector of the present weight, searched from the last one on, if that is given."""
         weight = self.layer.weight.detach()
         if not bool(torch.isfinite(weight).all()):
             raise ValueError("expected finite weights, got infinite or undefined ones: the training may have diverged")
