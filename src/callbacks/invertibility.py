@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -80,7 +81,8 @@ class Invertibility(pl.Callback):
             return
         parts = _bijections(pl_module)
         with trainer.precision_plugin.forward_context():
-            self.last_error = max(relative_inversion_error(parts[name], *args) for name, args in inputs.items())
+            errors = [relative_inversion_error(parts[name], *args) for name, args in inputs.items()]
+        self.last_error = float(np.max(errors))  # NaN, if there is one
         pl_module.log("val/invertibility_error", self.last_error, on_epoch=True, reduce_fx="max", sync_dist=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
@@ -108,7 +109,7 @@ class ReversibilityGuard(pl.Callback):
         self._restore_policies()
 
     def _judge(self, name: str, error: LeafError, net: nn.Module) -> None:
-        self.errors[name] = max(error.rebuilt, self.errors.get(name, 0.0))
+        self.errors[name] = float(np.maximum(error.rebuilt, self.errors.get(name, 0.0)))  # NaN, if one is
         if error.rebuilt <= self.threshold or name in self._warned or name in self.switched:
             return
         self._warned.add(name)

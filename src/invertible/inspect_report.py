@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -53,7 +54,8 @@ def _total(found: Inspection, policies: Sequence[str]) -> list[str]:
         sum(block.inverse_s for block in found.blocks),
         *(sum(block.backward_s[policy] for block in found.blocks) for policy in ("stored", "reversible")),
     ]
-    worst = [max(getattr(block, kind) for block in found.blocks) for kind in ("own_error", "rebuilt_error")]
+    errors = torch.tensor([[block.own_error, block.rebuilt_error] for block in found.blocks], dtype=torch.float64)
+    worst = errors.amax(0).tolist()  # NaN, if there is one
     return [
         "total",
         "",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -42,10 +44,26 @@ _NOVELTY = 0.3  # length of the random vector that is added to the last singular
 
 @dataclass
 class _Settled:
-    """The singular vector as it was found for a weight."""
+    """The singular vector as it was found for the values of a weight."""
 
     vector: Tensor  # (1, *input shape), of norm 1
-    weight: Tensor
+    values: Tensor
+    owner: weakref.ref[Tensor] | None = None  # the tensor last seen with them; None in a copied or loaded module
+
+    def like(self, weight: Tensor) -> _Settled:
+        """The same on the device and in the precision of a weight: a module may have been moved or cast since."""
+        if (self.values.dtype, self.values.device) == (weight.dtype, weight.device):
+            return self
+        vector = self.vector.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
+        return _Settled(vector, self.values.to(weight), self.owner)
+
+    def may_return(self, weight: Tensor) -> bool:
+        """Whether backward may need it although ``weight`` has other values: those are of another tensor that lives."""
+        owner = None if self.owner is None else self.owner()
+        return owner is not None and owner is not weight
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Settled, (self.vector, self.values)
 
 
 class SpectralNormalised(nn.Module):
@@ -58,12 +76,15 @@ class SpectralNormalised(nn.Module):
     ``v`` comes from Lanczos' method on ``AᵀA``, started from the one found for the previous weight with a random vector
     added, since the old one alone is blind to another that outgrew it. Each sweep takes 16 products with ``AᵀA`` and
     goes on from the best vector of the last, until the last four no longer enlarge σ; a layer with at most 64 inputs is
-    decomposed instead. ``v`` moves when the values of the weight have changed, so once per optimiser step, and only
-    then: calls with the same weight, as in the inverse and in recomputation during backward, see the same vector. The
-    values are compared, since torch's fused optimizers and writes through ``.data`` leave no other trace.
+    decomposed instead. In evaluation mode it starts from that random vector alone, and depends on the weight only.
 
-    The vector takes the memory of one input per input size, a sweep for a moment that of 16 inputs and outputs of one
-    sample; the state dict has the vectors as extra state.
+    ``v`` moves when the values of the weight have changed, so once per optimiser step, and only then: calls with the
+    same weight, as in the inverse and in recomputation during backward, see the same vector. The values are compared,
+    since torch's fused optimizers and writes through ``.data`` leave no other trace. Where weights were exchanged
+    (`torch.func.functional_call`), each has its vector as long as it lives.
+
+    Per input size it keeps one vector of the size of an input, and a copy of the weight; a sweep takes for a moment the
+    memory of 16 inputs and outputs of one sample. The state dict has the vectors as extra state.
 
     Args:
         layer: ``torch.nn.Linear`` or a convolution.
@@ -94,7 +115,7 @@ class SpectralNormalised(nn.Module):
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         # Plain attributes, not buffers: their shapes follow the input, and the engine copies every buffer in backward.
-        self._settled: dict[tuple[int, ...], _Settled] = {}
+        self._settled: dict[tuple[int, ...], list[_Settled]] = {}  # the latest first
 
     @property
     def lipschitz_constant(self) -> float:
@@ -138,27 +159,30 @@ class SpectralNormalised(nn.Module):
 
     @torch.compiler.disable
     def _vector(self, input_shape: tuple[int, ...]) -> Tensor:
-        """The first singular vector of the present weight, found anew if that has changed."""
+        """The first singular vector for the present values of the weight, found anew if they are not known."""
+        weight = self.layer.weight
         with torch.inference_mode(False):
-            settled = self._settle(input_shape, self._settled.get(input_shape))
-        self._settled[input_shape] = settled
+            known = self._known(input_shape)
+            settled = _find(known, weight)
+            if settled is None:
+                settled = self._settle(input_shape, known[0].vector if known and self.training else None)
+                known = [other for other in known if other.may_return(weight)]
+        settled.owner = weakref.ref(weight)
+        self._settled[input_shape] = [settled, *(other for other in known if other is not settled)]
         return settled.vector
 
-    def _settle(self, input_shape: tuple[int, ...], last: _Settled | None) -> _Settled:
-        """The vector for the present weight, which is the last one if the weight has the same values."""
+    def _known(self, input_shape: tuple[int, ...]) -> list[_Settled]:
+        return [settled.like(self.layer.weight) for settled in self._settled.get(input_shape, ())]
+
+    def _settle(self, input_shape: tuple[int, ...], last: Tensor | None) -> _Settled:
+        """The vector of the present weight, searched from the last one on, if that is given."""
         weight = self.layer.weight.detach()
-        precision = torch.promote_types(weight.dtype, torch.float32)
-        if last is not None:
-            # A module may have been moved or cast since.
-            last = _Settled(last.vector.to(weight.device, precision), last.weight.to(weight))
-            if torch.equal(last.weight, weight):
-                return last
         if not bool(torch.isfinite(weight).all()):
             raise ValueError("expected finite weights, got infinite or undefined ones: the training may have diverged")
-        precise = weight.to(precision)
+        precise = weight.to(torch.promote_types(weight.dtype, torch.float32))
         start = _random_vector(input_shape, precise)
         if last is not None:
-            start = last.vector + _NOVELTY * start
+            start = last + _NOVELTY * start
         # An activation checkpoint must not count what is saved here: it is not repeated.
         with torch.autocast(weight.device.type, enabled=False), unwatched():
             few = start.numel() <= _DENSE
@@ -204,14 +228,21 @@ class SpectralNormalised(nn.Module):
         return basis, images
 
     def get_extra_state(self) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
-        return {shape: (settled.vector, settled.weight) for shape, settled in self._settled.items()}
+        chosen = {
+            shape: _find(self._known(shape), self.layer.weight) or self._settled[shape][0] for shape in self._settled
+        }
+        return {shape: (settled.vector, settled.values) for shape, settled in chosen.items()}
 
     def set_extra_state(self, state: dict[tuple[int, ...], tuple[Tensor, Tensor]]) -> None:
         # Older checkpoints have several vectors, the first singular vector first.
-        self._settled = {shape: _Settled(vectors[:1], weight) for shape, (vectors, weight) in state.items()}
+        self._settled = {shape: [_Settled(vectors[:1], values)] for shape, (vectors, values) in state.items()}
 
     def extra_repr(self) -> str:
         return f"coefficient={self.coefficient}"
+
+
+def _find(known: Iterable[_Settled], weight: Tensor) -> _Settled | None:
+    return next((settled for settled in known if torch.equal(settled.values, weight)), None)
 
 
 def _is_pointwise(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:

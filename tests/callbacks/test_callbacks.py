@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from src.callbacks.curves import Curves, draw_curves
 from src.callbacks.image_log import ImageLog, central_slices, triptych
-from src.callbacks.invertibility import relative_inversion_error
+from src.callbacks.invertibility import Invertibility, relative_inversion_error
 from src.callbacks.peak_memory import PeakMemory
 from src.callbacks.progress import LineProgress, progress_bar
 from src.callbacks.random_state import RandomState
@@ -41,6 +43,25 @@ def test_the_inversion_error_is_relative() -> None:
     assert relative_inversion_error(Leaky(), x) == pytest.approx(0.01, rel=1e-4)
     coupling = AdditiveCoupling(4, lambda c_in, c_out: torch.nn.Conv3d(c_in, c_out, 1)).double()
     assert relative_inversion_error(coupling, x.double()) < 1e-15
+
+
+class Broken(Leaky):
+    """Its inverse finds one sample only."""
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return torch.where(torch.arange(len(y))[:, None] == 0, y / 2, torch.nan)
+
+
+@pytest.mark.parametrize("parts", [(Leaky(), Broken()), (Broken(), Leaky())])
+def test_an_inversion_that_is_not_a_number_is_the_worst_of_all(parts: tuple[InvertibleModule, ...]) -> None:
+    net, callback, logged = torch.nn.ModuleList(parts), Invertibility(), {}
+    trainer: Any = SimpleNamespace(precision_plugin=SimpleNamespace(forward_context=nullcontext))
+    net.log = lambda name, value, **options: logged.update({name: value})  # type: ignore[assignment]
+    callback.on_validation_batch_start(trainer, net, None, 0)  # type: ignore[arg-type]
+    for part in net:
+        part(torch.ones(2, 3))
+    callback.on_validation_batch_end(trainer, net, None, None, 0)  # type: ignore[arg-type]
+    assert math.isnan(logged["val/invertibility_error"])
 
 
 def test_central_slices_are_those_through_the_middle() -> None:

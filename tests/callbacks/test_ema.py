@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,8 +16,11 @@ import torch
 import eval as evaluation
 import train
 from src.callbacks.ema import EMA
+from src.invertible import SpectralNormalised
 from src.utils.composition import compose_config
 from tests.fakes import tiny_overrides
+from tests.image_files import write_mnist
+from tests.test_image_networks import FLOWS, one_step
 
 DECAY = 0.8
 State = dict[str, torch.Tensor]
@@ -79,6 +83,36 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(
     whole, halves = checkpoint(finished[0]), checkpoint(tmp_path)
     for part in ("state_dict", "current_model_state"):
         assert all(torch.equal(value, halves[part][name]) for name, value in whole[part].items()), part
+
+
+def operator_norm(layer: SpectralNormalised, shape: tuple[int, ...]) -> float:
+    """Of a layer as a network uses it, by one that has never seen other weights."""
+    used = copy.deepcopy(layer.layer).double()
+    with torch.no_grad():
+        used.weight.copy_(layer.normalised_weight(shape))
+    return SpectralNormalised(used, 1.0).norm(shape).item()
+
+
+class Norms(pl.Callback):
+    """Notes the largest operator norm, relative to its bound, of the network that was validated."""
+
+    largest: float
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *unused: Any) -> None:
+        layers = [layer for layer in pl_module.modules() if isinstance(layer, SpectralNormalised)]
+        Norms.largest = max(
+            operator_norm(layer, shape) / layer.coefficient for layer in layers for shape in layer.get_extra_state()
+        )
+
+
+def test_the_average_of_bounded_weights_is_bounded_where_it_is_validated(tmp_path: Path) -> None:
+    """Averages are written through ``.data``, which no version counter shows."""
+    write_mnist(tmp_path)
+    of_average = ["callbacks=ema", f"callbacks.ema.decay={DECAY}", "task.optimizer.lr=0.1", "task.scheduler=null"]
+    recorder = "+callbacks.norms={_target_:tests.callbacks.test_ema.Norms}"
+    more = [*FLOWS["iresnet_flow"], *of_average, recorder, "test=false"]
+    train.train(compose_config(one_step("iconvnet_table2", "iresnet_flow", "mnist", tmp_path, tmp_path / "run", *more)))
+    assert 0 < Norms.largest <= 1 + 1e-3
 
 
 @pytest.mark.parametrize("settings", [{"decay": 1.0}, {"decay": -0.1}, {"update_every_n_steps": 0}])

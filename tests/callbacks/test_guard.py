@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -16,6 +17,7 @@ from src.invertible import AdditiveCoupling, Inverse, InvertibleModule, Sequenti
 from src.invertible.affine import AffineCoupling
 from src.invertible.backprop import POLICIES
 from src.invertible.kept import keeps_input
+from src.invertible.reconstruction import LeafError
 from src.utils.composition import compose_config
 
 
@@ -112,6 +114,15 @@ def test_it_watches_training_through_the_inverse() -> None:
     fit(task, guard, steps=2)
     assert set(guard.switched) <= {f"flow.module.{i}" for i in range(7)} and guard.switched
     assert gradient_error(task) < 1e-5
+
+
+@pytest.mark.parametrize("rebuilt", [(math.nan, 1e-9), (1e-9, math.nan)])
+@pytest.mark.filterwarnings("ignore:block")
+def test_a_state_that_is_not_a_number_is_the_worst_of_a_shared_block(rebuilt: tuple[float, float]) -> None:
+    task, guard = DriftingFlow(), ReversibilityGuard()
+    for error in rebuilt:
+        guard._judge("flow.0", LeafError(task.flow[0], error, error), task)  # type: ignore[index]
+    assert math.isnan(guard.errors["flow.0"])
 
 
 @pytest.mark.parametrize("backprop", ["stored", "checkpoint"])

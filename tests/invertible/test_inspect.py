@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,8 @@ def test_errors_and_policies_are_reported_and_restored() -> None:
     assert found.blocks[-1].own_error == pytest.approx(0.01) and found.blocks[0].rebuilt_error > 0.011
     text = as_text(found)
     assert "1.0e-02" in text.splitlines()[2] and "stored KiB" in text and "reversible KiB" not in text
+    found.blocks[1].own_error = math.nan
+    assert as_text(found).split()[-2] == "nan"
 
 
 def test_conditions_inverses_and_networks_without_an_invertible_part() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 from collections.abc import Callable
 
@@ -199,6 +200,93 @@ def test_vectors_advance_once_per_optimiser_step_and_not_on_recomputation(policy
     assert all(not torch.equal(a, b) for a, b in zip(first, second, strict=True))
     net.train()(x).sum().backward()
     assert equal(vectors(net), second)
+
+
+def _one_step(optimiser: Callable[..., torch.optim.Optimizer], weight: nn.Parameter) -> None:
+    weight.grad = torch.ones_like(weight)
+    optimiser([weight], lr=2.0).step()
+
+
+def _through_numpy(layer: nn.Module) -> None:
+    layer.weight.detach().numpy()[...] += 2
+
+
+# Ways to change a weight, some of which torch's version counter does not show.
+WRITERS: dict[str, Callable[[nn.Module], object]] = {
+    "fused-adamw": lambda layer: _one_step(functools.partial(torch.optim.AdamW, fused=True), layer.weight),
+    "fused-adam": lambda layer: _one_step(functools.partial(torch.optim.Adam, fused=True), layer.weight),
+    "fused-sgd": lambda layer: _one_step(functools.partial(torch.optim.SGD, fused=True), layer.weight),
+    "fused-adagrad": lambda layer: _one_step(functools.partial(torch.optim.Adagrad, fused=True), layer.weight),
+    "foreach-adamw": lambda layer: _one_step(functools.partial(torch.optim.AdamW, foreach=True), layer.weight),
+    "data": lambda layer: layer.weight.data.add_(2),  # as averages of weights do
+    "data-replaced": lambda layer: setattr(layer.weight, "data", layer.weight.data + 2),
+    "numpy": _through_numpy,
+    "state-dict": lambda layer: layer.load_state_dict({**layer.state_dict(), "weight": layer.weight + 2}),
+    "state-dict-assigned": lambda layer: layer.load_state_dict(
+        {**layer.state_dict(), "weight": layer.weight.detach() + 2}, assign=True
+    ),
+    "parameter": lambda layer: setattr(layer, "weight", nn.Parameter(layer.weight.detach() + 2)),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["2d", "linear"])  # iterated, decomposed
+def test_no_change_of_a_weight_goes_unnoticed(name: str, training: bool, write: str) -> None:
+    layer, shape = make(name)
+    normalised = SpectralNormalised(layer, 0.9).train(training)
+    assert dense_norm(normalised, shape) <= 0.9 * (1 + 1e-3)
+    before = layer.weight.detach().clone()
+    WRITERS[write](layer)
+    assert (layer.weight - before).abs().min() > 1
+    assert 0.9 * (1 - 1e-9) <= dense_norm(normalised, shape) <= 0.9 * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("policy", ["reversible", "checkpoint", "memcnn"])
+def test_recomputation_with_exchanged_weights_sees_the_vectors_of_the_forward_pass(policy: str) -> None:
+    """One loss of three networks that share their modules: each backward comes after the others' forward."""
+    net, x = flow()
+    net(x)
+    others = [{name: (p * (1 + 0.1 * k)).detach() for name, p in net.named_parameters()} for k in (1, 2)]
+
+    def gradients(policy: str) -> list[Tensor]:
+        trained = copy.deepcopy(net)
+        set_backprop(trained, policy)
+        weights = [{name: p.clone().requires_grad_() for name, p in each.items()} for each in others]
+        inputs = [x.clone().requires_grad_() for _ in range(3)]
+        outputs = [trained(inputs[0])]
+        outputs += [torch.func.functional_call(trained, w, y) for w, y in zip(weights, inputs[1:], strict=True)]
+        torch.stack([(y**3).sum() for y in outputs]).sum().backward()
+        found = [p.grad for each in ([*trained.parameters()], *(w.values() for w in weights), inputs) for p in each]
+        return [grad for grad in found if grad is not None]
+
+    for found, expected in zip(gradients(policy), gradients("stored"), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_evaluation_depends_on_the_weight_alone() -> None:
+    """Not on the way to it: averaged weights are validated in the network that was trained, and loaded elsewhere."""
+    torch.manual_seed(0)
+    normalised = SpectralNormalised(nn.Conv2d(3, 8, 3, padding=1), 0.9)
+    fresh = copy.deepcopy(normalised)
+    for _ in range(3):
+        normalised.norm((3, 40, 40))
+        _one_step(torch.optim.SGD, normalised.layer.weight)
+    fresh.layer.load_state_dict(normalised.layer.state_dict())
+    assert torch.equal(normalised.eval().norm((3, 40, 40)), fresh.eval().norm((3, 40, 40)))
+
+
+def test_vectors_of_dead_weights_are_forgotten() -> None:
+    layer, shape = make("2d")
+    normalised = SpectralNormalised(layer, 0.9)
+    for _ in range(5):
+        _one_step(functools.partial(torch.optim.SGD, fused=True), layer.weight)
+        normalised.norm(shape)
+        torch.func.functional_call(
+            normalised, {"layer.weight": 3 * layer.weight.detach()}, torch.zeros(1, *shape).double()
+        )
+    assert len(normalised._settled[shape]) <= 2
+    assert len(copy.deepcopy(normalised)._settled[shape]) <= 2
 
 
 def test_vectors_follow_the_weights_through_many_steps() -> None:
