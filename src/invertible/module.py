@@ -129,6 +129,8 @@ class InvertibleModule(nn.Module):
     # Set on the root of a tree by `set_backprop`; it then governs all entry points.
     backprop_policy: Policy | None = None
     takes_condition: bool = False
+    # True for a network that pads its input, so that it is a bijection only on sizes that need no padding.
+    pads_input: bool = False
     _keeps_input: bool = False  # see `keep_input`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
