@@ -55,6 +55,8 @@ def fixed_point(
     Warns:
         FixedPointWarning: if it ends without having converged.
     """
+    if not start.numel():  # a batch of no samples
+        return step(start), Convergence(0, 0.0, tolerance)
     x, smallest, stalled = start, math.inf, 0
     start_scale = float(start.abs().max())
     for iteration in range(1, max_iterations + 1):
