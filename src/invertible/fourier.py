@@ -188,13 +188,22 @@ def to_frequencies(x: Tensor) -> Tensor:
     """A state (B, C, *spatial) as one matrix per frequency, (F₁, …, F_d, C, B)."""
     dims = list(range(2, x.ndim))
     # In memory as in shape: on CPU a product of small matrices is up to 5 times as fast then, an inverse FFT 1.5 times.
-    return torch.fft.rfftn(x, dim=dims).permute(*dims, 1, 0).contiguous()
+    coefficients = torch.fft.rfftn(x, dim=dims) if x.shape[0] else _empty_coefficients(x)
+    return coefficients.permute(*dims, 1, 0).contiguous()
+
+
+def _empty_coefficients(x: Tensor) -> Tensor:
+    """``rfftn`` of a batch of no samples, which MKL refuses."""
+    half = x[..., : x.shape[-1] // 2 + 1]
+    return torch.complex(half, torch.zeros_like(half))
 
 
 def from_frequencies(columns: Tensor, spatial: Sequence[int]) -> Tensor:
     """The inverse of `to_frequencies`."""
     d = len(spatial)
     coefficients = columns.permute(d + 1, d, *range(d)).contiguous()
+    if not coefficients.shape[0]:
+        return coefficients.real[..., :1].expand(*coefficients.shape[:-1], spatial[-1])
     return torch.fft.irfftn(coefficients, s=list(spatial), dim=list(range(2, 2 + d)))
 
 

@@ -94,11 +94,11 @@ class OrthogonalMap(VolumePreserving):
         k, n, _ = self.matrices.start.shape
         if y.shape[1] != k * n:
             raise ValueError(f"expected {k * n} channels, got {y.shape[1]}")
-        return y.reshape(y.shape[0], k, n, -1)
+        return y.reshape(y.shape[0], k, n, math.prod(y.shape[2:]))
 
     def output_of(self, columns: Tensor, x: Tensor) -> Tensor:
         """The output that columns (B, k, n, N) make up, for an input like ``x``."""
-        return laid_out_as(x, columns.reshape(x.shape[0], -1, *self.output_spatial(x)))
+        return laid_out_as(x, columns.reshape(x.shape[0], math.prod(columns.shape[1:3]), *self.output_spatial(x)))
 
     def input_of(self, columns: Tensor, y: Tensor) -> Tensor:
         """The input that columns (B, k, n, N) make up, for an output like ``y``."""
