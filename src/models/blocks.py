@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .convolution import Conv3d
+from .in_place import LeakyReLU
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: Conv3d}
 TRANSPOSED_CONVOLUTIONS = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -118,7 +119,7 @@ class ConvBlock(nn.Sequential):
                 self.add_module(f"norm{i}", normalisation)
             if i < depth - 1 or final_activation:
                 # In place: the normalisation before it does not need its output for its gradient.
-                self.add_module(f"act{i}", nn.LeakyReLU(inplace=True))
+                self.add_module(f"act{i}", LeakyReLU(inplace=True))
         if zero_init:
             last = conv if normalisation is None else normalisation
             for parameter in last.parameters():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.models.blocks import NORMS, ConvBlock, InstanceNorm3d, ProjectionConv
+from src.models.in_place import LeakyReLU
 from src.models.iunet import IUNet
 from src.models.iunet_layout import doubled_channels, strides_per_level
 from src.models.lifted import Lifted
@@ -110,7 +111,7 @@ def test_norms_are_what_their_names_say() -> None:
         "layer": nn.GroupNorm,
         "group": nn.GroupNorm,
         "batch": nn.BatchNorm3d,
-        "none": nn.LeakyReLU,
+        "none": LeakyReLU,
     }
     assert ConvBlock(16, 16, spatial_dims=3, norm="layer")[1].num_groups == 1
     assert ConvBlock(16, 16, spatial_dims=3, norm="group")[1].num_groups == 8
