@@ -6,6 +6,8 @@
 - ``memcnn``: `memcnn.InvertibleModuleWrapper` around every leaf.
 
 Parameters, their names, the loss and the gradients are the same under each.
+
+`torch.export` and `torch.onnx.export` record plain operations under each: a program has no backward pass of ours.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class LUMatrix(nn.Module):
     def solve(self, columns: Tensor) -> Tensor:
         """``W⁻¹ y`` for columns y of shape (C, N)."""
         lower, upper = self._triangles(columns.dtype)
-        columns = self.permutation.to(columns.dtype).mT @ columns
+        columns = self.permutation.to(columns.dtype).transpose(-2, -1) @ columns
         columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
         return torch.linalg.solve_triangular(upper, columns, upper=True)
 

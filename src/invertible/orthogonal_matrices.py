@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from . import export
 from .module import all_modules
 
 
@@ -38,6 +39,9 @@ PARAMETRISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "cayley": cayley_transform,
     "householder": householder_product,
 }
+
+
+_FOR_ONNX = PARAMETRISATIONS | {"exp": export.matrix_exponential, "cayley": export.cayley_transform}
 
 
 class OrthogonalMatrices(nn.Module):
@@ -108,8 +112,9 @@ def _matrices(method: str, theta: Tensor, start: Tensor) -> Tensor:
         if precision == torch.float64:
             # A network cast from float32 brings a start that is orthogonal to 1e-7 only; one Newton–Schulz step
             # squares that error.
-            start = 1.5 * start - 0.5 * start @ start.mT @ start
-        return PARAMETRISATIONS[method](theta.to(precision)) @ start
+            start = 1.5 * start - 0.5 * start @ start.transpose(-2, -1) @ start
+        parametrisations = _FOR_ONNX if torch.onnx.is_in_onnx_export() else PARAMETRISATIONS
+        return parametrisations[method](theta.to(precision)) @ start
 
 
 # An exponential of torch takes some 150 operations on small tensors, and its gradient 500, whatever the number of

@@ -5,6 +5,7 @@ With ``inplace=True``, those of torch raise where somebody watches gradients by 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -24,4 +25,5 @@ class LeakyReLU(nn.LeakyReLU):
 
 def _may_be_overwritten(x: Tensor) -> bool:
     """Not what a module with a full backward hook gets, or hands on: views by which torch notices gradients."""
-    return type(x.grad_fn).__name__ != "BackwardHookFunctionBackward"
+    # A compiler asks no tensor for its graph, and makes copies where they are needed.
+    return torch.compiler.is_compiling() or type(x.grad_fn).__name__ != "BackwardHookFunctionBackward"
