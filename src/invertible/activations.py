@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .export import root_of_one_plus_square
 from .module import InvertibleModule
 
 
@@ -80,7 +81,8 @@ class SneakyReLU(Activation):
 
 def _derivative(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
     """``r = √(1+x²)`` and ``q = (r + αx)/(1+α)``, whose quotient is ``σ'(x) = q/r``."""
-    root = torch.hypot(x, x.new_ones(()))  # no overflow of squares
+    # No overflow of squares; ONNX knows no hypot.
+    root = root_of_one_plus_square(x) if torch.onnx.is_in_onnx_export() else torch.hypot(x, x.new_ones(()))
     # r = |x| + 1/(r + |x|), and (|x| + αx)/(1+α) is |x| with the slope s on the left: a leaky ReLU of slope −s.
     return root, nn.functional.leaky_relu(x, -slope) + (1 + slope) / 2 / (root + x.abs())
 

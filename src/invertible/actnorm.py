@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -43,21 +44,20 @@ class ActNorm(InvertibleModule):
         self._is_ready = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._awaits_data():
-            mean, log_deviation = self._statistics(x)
+        if self._awaits_data() and (statistics := self._statistics(x)):
+            mean, log_deviation = statistics
             self._initialise(-log_deviation, -mean * torch.exp(-log_deviation))
         return x * _per_channel(self.log_scale.exp(), x) + _per_channel(self.shift, x)
 
     def inverse(self, y: Tensor) -> Tensor:
-        if self._awaits_data():
-            mean, log_deviation = self._statistics(y)
+        if self._awaits_data() and (statistics := self._statistics(y)):
+            mean, log_deviation = statistics
             self._initialise(log_deviation, mean)
         return (y - _per_channel(self.shift, y)) * _per_channel((-self.log_scale).exp(), y)
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self(x)
-        num_voxels = x[0, 0].numel()
-        return y, (num_voxels * self.log_scale.sum()).expand(x.shape[0])
+        return y, (math.prod(x.shape[2:]) * self.log_scale.sum()).expand(x.shape[0])
 
     def _awaits_data(self) -> bool:
         if not self.training or self._is_ready:
@@ -73,11 +73,13 @@ class ActNorm(InvertibleModule):
         self._is_ready = True
 
     @torch.no_grad()
-    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log of the standard deviation per channel, over all processes."""
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean and log of the standard deviation per channel, over all processes; None if these hold no sample."""
         _per_channel(self.shift, x)  # checks the shape
         columns = x.detach().to(torch.promote_types(x.dtype, torch.float32)).transpose(0, 1).flatten(1)  # (C, B·N)
         count = _over_processes(columns.new_tensor(float(columns.shape[1])))
+        if count == 0:
+            return None
         mean = _over_processes(columns.sum(1)) / count
         variance = _over_processes((columns - mean[:, None]).square().sum(1)) / count
         if not bool(torch.isfinite(variance).all()):

@@ -68,7 +68,7 @@ class GlobalAffine(InvertibleModule):
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         scale, offset = self.scale_and_offset(x)
-        return scale * x + offset, (x[0, 0].numel() * scale.log().sum()).expand(x.shape[0])
+        return scale * x + offset, (math.prod(x.shape[2:]) * scale.log().sum()).expand(x.shape[0])
 
     def extra_repr(self) -> str:
         return f"{self.offset.shape[0]}, activation={self.activation!r}"

@@ -6,6 +6,8 @@
 - ``memcnn``: `memcnn.InvertibleModuleWrapper` around every leaf.
 
 Parameters, their names, the loss and the gradients are the same under each.
+
+`torch.export` and `torch.onnx.export` record plain operations under each: a program has no backward pass of ours.
 """
 
 from __future__ import annotations
@@ -18,7 +20,17 @@ import torch
 import torch.utils.checkpoint
 from torch import nn
 
-from .module import Condition, InvertibleModule, State, all_modules, evaluate, past_policies, tensors_of
+from .module import (
+    Composite,
+    Condition,
+    Inverse,
+    InvertibleModule,
+    State,
+    all_modules,
+    evaluate,
+    past_policies,
+    tensors_of,
+)
 from .replay import LeafStart, replayed
 from .reversible import reversible, run_with_logdet
 from .snapshot import Snapshot
@@ -124,11 +136,14 @@ POLICIES = {
 
 
 def invertible_roots(net: nn.Module) -> dict[str, InvertibleModule]:
-    """The largest invertible parts of a network, by name."""
+    """The largest invertible parts of a network, by name.
+
+    A tree with a padding network among its parts is none: its parts are.
+    """
     roots: dict[str, InvertibleModule] = {}
 
     def search(module: nn.Module, name: str) -> None:
-        if isinstance(module, InvertibleModule):
+        if isinstance(module, InvertibleModule) and not _pads_inside(module):
             roots[name] = module
             return
         for child_name, child in module.named_children():
@@ -136,6 +151,12 @@ def invertible_roots(net: nn.Module) -> dict[str, InvertibleModule]:
 
     search(net, "")
     return roots
+
+
+def _pads_inside(module: nn.Module) -> bool:
+    """Whether a part of a tree pads its input, so that the tree cannot be walked back from its output."""
+    parts = module.children() if isinstance(module, Composite | Inverse) else ()
+    return any(getattr(part, "pads_input", False) or _pads_inside(part) for part in parts)
 
 
 def set_backprop(net: nn.Module, policy: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .export import is_exporting
 from .module import Condition, InvertibleModule, Sequential, VolumePreserving, tensors_of
 
 SubnetConstructor = Callable[[int, int], nn.Module]
@@ -110,7 +111,8 @@ class AdditiveCoupling(Coupling, VolumePreserving):
         """``[x₁, x₂ + sign · F(x₁, c)]``."""
         read, changed = self.groups(state)
         shift = self.shift(read, condition)
-        if torch.is_grad_enabled() or torch.promote_types(state.dtype, shift.dtype) != state.dtype:
+        widens = torch.promote_types(state.dtype, shift.dtype) != state.dtype
+        if torch.is_grad_enabled() or widens or is_exporting():
             return self.join(read, torch.add(changed, shift, alpha=sign))
         # Without a graph to record, a copy of both groups at once and a sum in place take half the time.
         state = state.clone()

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from .backward_walk import LeafBackward, backward_rule, default_rule
+from .circular import CONVOLUTIONS, convolve_circularly
 from .module import InvertibleModule
 from .orthogonal import random_orthogonal
 from .resampling import per_dimension
-
-_CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
 
 # Up to here the forward pass convolves, beyond it multiplies in the Fourier domain. On CPU the two break even at about
 # 16 taps for large batches and above 50 for single images (16 to 64 channels, 1D to 3D).
@@ -58,7 +57,7 @@ class FourierConvolution(InvertibleModule):
         init: str = "orthogonal",
     ) -> None:
         super().__init__()
-        if spatial_dims not in _CONVOLUTIONS:
+        if spatial_dims not in CONVOLUTIONS:
             raise ValueError(f"expected spatial_dims to be 1, 2 or 3, got {spatial_dims}")
         self.kernel_size = per_dimension(kernel_size, spatial_dims, "kernel_size")
         self.weight = nn.Parameter(_initial_kernel(init, channels, self.kernel_size))
@@ -69,7 +68,7 @@ class FourierConvolution(InvertibleModule):
         weight, bias = self._cast(state)
         with torch.autocast(x.device.type, enabled=False):
             if self._convolves(state):
-                y = _convolve(state, weight, bias)
+                y = convolve_circularly(state, weight, bias)
             else:
                 y = _add(_multiply(spectrum(weight, state.shape[2:]), state), bias)
             return y.to(x.dtype)
@@ -89,7 +88,7 @@ class FourierConvolution(InvertibleModule):
         with torch.autocast(x.device.type, enabled=False):
             matrices = spectrum(weight, state.shape[2:])
             convolves = self._convolves(state)
-            y = _convolve(state, weight, bias) if convolves else _add(_multiply(matrices, state), bias)
+            y = convolve_circularly(state, weight, bias) if convolves else _add(_multiply(matrices, state), bias)
             logdet = logabsdet(matrices, state.shape[-1])
         return y.to(x.dtype), logdet.expand(x.shape[0])
 
@@ -188,13 +187,22 @@ def to_frequencies(x: Tensor) -> Tensor:
     """A state (B, C, *spatial) as one matrix per frequency, (F₁, …, F_d, C, B)."""
     dims = list(range(2, x.ndim))
     # In memory as in shape: on CPU a product of small matrices is up to 5 times as fast then, an inverse FFT 1.5 times.
-    return torch.fft.rfftn(x, dim=dims).permute(*dims, 1, 0).contiguous()
+    coefficients = torch.fft.rfftn(x, dim=dims) if x.shape[0] else _empty_coefficients(x)
+    return coefficients.permute(*dims, 1, 0).contiguous()
+
+
+def _empty_coefficients(x: Tensor) -> Tensor:
+    """``rfftn`` of a batch of no samples, which MKL refuses."""
+    half = x[..., : x.shape[-1] // 2 + 1]
+    return torch.complex(half, torch.zeros_like(half))
 
 
 def from_frequencies(columns: Tensor, spatial: Sequence[int]) -> Tensor:
     """The inverse of `to_frequencies`."""
     d = len(spatial)
     coefficients = columns.permute(d + 1, d, *range(d)).contiguous()
+    if not coefficients.shape[0]:
+        return coefficients.real[..., :1].expand(*coefficients.shape[:-1], spatial[-1])
     return torch.fft.irfftn(coefficients, s=list(spatial), dim=list(range(2, 2 + d)))
 
 
@@ -229,32 +237,6 @@ def _refuse_singular(factors: Tensor, spatial: Sequence[int]) -> None:
             f"of an image of size {tuple(spatial)}: smallest pivot {pivots.min().item():.1e}, largest of all "
             f"frequencies {largest.item():.1e}"
         )
-
-
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Circular convolution with a kernel no larger than the image."""
-    return _CONVOLUTIONS[x.ndim - 2](_CircularPadding.apply(x, weight.shape[2:]), weight, bias)
-
-
-class _CircularPadding(torch.autograd.Function):
-    """Padding of an image by what a kernel reaches beyond it; torch's own takes ten times as long in backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel_size: Sequence[int]) -> Tensor:
-        ctx.sides = [((k - 1) // 2, k // 2) for k in kernel_size]
-        return nn.functional.pad(x, [side for pair in reversed(ctx.sides) for side in pair], mode="circular")
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        for dim, (before, after) in enumerate(ctx.sides, start=2):
-            size = grad.shape[dim] - before - after
-            first, last = grad.narrow(dim, 0, before), grad.narrow(dim, before + size, after)
-            inner = grad.narrow(dim, before, size)
-            # The gradient is not ours to change: what is cropped first is a copy.
-            grad = inner.clone() if dim == 2 else inner
-            grad.narrow(dim, size - before, before).add_(first)
-            grad.narrow(dim, 0, after).add_(last)
-        return grad, None
 
 
 def _add(x: Tensor, bias: Tensor | None) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .freia_parts import correct
 from .module import Condition, InvertibleModule, State, tensors_of
 from .shapes import as_state
 
@@ -14,22 +15,24 @@ from .shapes import as_state
 class FreiaModule(InvertibleModule):
     """A ``FrEIA.modules.InvertibleModule`` (Ardizzone et al., 2018), such as its coupling blocks, or a whole FrEIA net.
 
-    FrEIA's call ``module((x, …), c=[…], rev=…, jac=…) -> ((y, …), log_jac_det)`` becomes our three methods. Backward
-    under ``reversible`` goes by the default rule. (FrEIA's GraphINN catches what torch raises to end a recomputation
-    early: with it, ``checkpoint`` needs ``torch.utils.checkpoint.set_checkpoint_early_stop(False)``.)
+    FrEIA's call ``module((x, …), c=[…], rev=…, jac=…) -> ((y, …), log_jac_det)`` becomes our four methods. Backward
+    under ``reversible`` goes by the default rule. What FrEIA's own modules get wrong is corrected; see
+    `freia_parts.correct`.
 
     Args:
         module: of FrEIA.
         takes_condition: whether to hand conditions on; by default, whether it declares their shapes (``dims_c``).
 
     Raises:
-        TypeError: for a module that does not declare shapes as FrEIA's do.
+        TypeError: for a module that does not declare shapes as FrEIA's do, or is no bijection that can be inverted and
+            differentiated exactly.
     """
 
     def __init__(self, module: nn.Module, takes_condition: bool | None = None) -> None:
         super().__init__()
         if not hasattr(module, "dims_in") or not hasattr(module, "dims_c"):
             raise TypeError(f"expected an InvertibleModule of FrEIA, got {type(module).__name__}")
+        correct(module)
         self.module = module
         self.takes_condition = bool(module.dims_c) if takes_condition is None else takes_condition
 
@@ -51,12 +54,24 @@ class FreiaModule(InvertibleModule):
             if condition is None:
                 raise ValueError(f"expected a condition for FrEIA's {type(self.module).__name__}, got none")
             options["c"] = list(tensors_of(condition))
-        outputs, logdet = self.module(tensors_of(state), **options)
+        try:
+            outputs, logdet = self.module(tensors_of(state), **options)
+        except RuntimeError as error:
+            # GraphINN wraps in an error of its own all that its parts raise, even that by which torch ends a
+            # recomputation early.
+            raise _checkpoints_own(error) or error from None
         if jac:
             first = tensors_of(state)[0]
             # Some of FrEIA's modules return a number for all samples.
             logdet = torch.as_tensor(logdet, dtype=first.dtype, device=first.device).expand(first.shape[0])
         return as_state((outputs,) if isinstance(outputs, Tensor) else tuple(outputs)), logdet
+
+
+def _checkpoints_own(error: BaseException | None) -> BaseException | None:
+    """The exception of `torch.utils.checkpoint` among the causes of an error."""
+    while error is not None and type(error).__module__ != "torch.utils.checkpoint":
+        error = error.__cause__
+    return error
 
 
 class ForeignModule(InvertibleModule):

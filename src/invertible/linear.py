@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,7 +65,7 @@ class LUMatrix(nn.Module):
     def solve(self, columns: Tensor) -> Tensor:
         """``W⁻¹ y`` for columns y of shape (C, N)."""
         lower, upper = self._triangles(columns.dtype)
-        columns = self.permutation.to(columns.dtype).mT @ columns
+        columns = self.permutation.to(columns.dtype).transpose(-2, -1) @ columns
         columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
         return torch.linalg.solve_triangular(upper, columns, upper=True)
 
@@ -111,13 +112,13 @@ class InvertibleConv1x1(InvertibleModule):
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self(x)
         logabsdet = self.mixing.logabsdet(torch.promote_types(x.dtype, torch.float32))
-        return y, (x[0, 0].numel() * logabsdet).expand(x.shape[0])
+        return y, (math.prod(x.shape[2:]) * logabsdet).expand(x.shape[0])
 
     def _columns(self, x: Tensor) -> Tensor:
         """A state (B, C, *spatial) as (B, C, N), in the precision of the computation."""
         if x.ndim < 2 or x.shape[1] != self.channels:
             raise ValueError(f"expected a state of shape (B, {self.channels}, …), got {tuple(x.shape)}")
-        return x.reshape(*x.shape[:2], -1).to(torch.promote_types(x.dtype, torch.float32))
+        return x.reshape(*x.shape[:2], math.prod(x.shape[2:])).to(torch.promote_types(x.dtype, torch.float32))
 
     def extra_repr(self) -> str:
         return f"{self.channels}"

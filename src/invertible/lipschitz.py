@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from .activations import SneakyReLU
+from .export import is_exporting
 from .fourier_norm import LinearLayer, fourier_norm_bound
 
 # Slopes in [−1, 1] whatever their options.
@@ -132,7 +133,7 @@ class SpectralNormalised(nn.Module):
 
     def norm(self, input_shape: tuple[int, ...]) -> Tensor:
         """The operator norm σ of the layer as it was given, for inputs of shape ``input_shape``."""
-        vector = self._vector(input_shape)
+        vector = self._last_vector(input_shape) if is_exporting() else self._vector(input_shape)
         with torch.autocast(vector.device.type, enabled=False):
             return _linear_map(self.layer, self.layer.weight.to(vector.dtype), vector).norm()
 
@@ -173,6 +174,12 @@ class SpectralNormalised(nn.Module):
 
     def _known(self, input_shape: tuple[int, ...]) -> list[_Settled]:
         return [settled.like(self.layer.weight) for settled in self._settled.get(input_shape, ())]
+
+    def _last_vector(self, input_shape: tuple[int, ...]) -> Tensor:
+        """That of the last forward pass: while a program is recorded, the weight has no values to search with."""
+        if input_shape not in self._settled:
+            raise RuntimeError(f"expected a forward pass on inputs of shape {input_shape} before the export, got none")
+        return self._settled[input_shape][0].vector
 
     def _settle(self, input_shape: tuple[int, ...], last: Tensor | None) -> _Settled:
         """The vector of the present weight, searched from the last one on, if that is given."""

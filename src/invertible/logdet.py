@@ -24,7 +24,9 @@ class ExactLogDet:
     """``log det(I + J)`` from the dense Jacobian: n² numbers per sample of n numbers, for small n."""
 
     def __call__(self, g: Tensor, x: Tensor, *, create_graph: bool) -> Tensor:
-        n = x.shape[1:].numel()  # also of a batch without samples
+        if not x.shape[0]:
+            return g.flatten(1).sum(1)
+        n = x[0].numel()
         identity = torch.eye(n, dtype=g.dtype, device=g.device)
         # Row i of every sample's Jacobian at once: samples do not depend on each other.
         outputs = identity.reshape(n, 1, *g.shape[1:]).expand(n, *g.shape)

@@ -36,7 +36,7 @@ class FixedAffine(InvertibleModule):
         return (y - self.shift) / self.scale
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self(x), x.new_full((x.shape[0],), x[0].numel() * math.log(abs(self.scale)))
+        return self(x), x.new_full((x.shape[0],), math.prod(x.shape[1:]) * math.log(abs(self.scale)))
 
     def extra_repr(self) -> str:
         return f"scale={self.scale:g}, shift={self.shift:g}"

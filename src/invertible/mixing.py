@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ class OrthogonalMixing(OrthogonalMap):
         return self.output_columns(x)  # one group of C numbers per voxel, as in the output
 
     def from_columns(self, columns: Tensor, output_spatial: Sequence[int]) -> Tensor:
-        return columns.reshape(columns.shape[0], -1, *output_spatial)
+        return columns.reshape(columns.shape[0], math.prod(columns.shape[1:3]), *output_spatial)
 
 
 def _initial_matrix(init: Any, channels: int) -> Tensor:

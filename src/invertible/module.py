@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .export import is_exporting
 from .layout import laid_out_as
 
 # What a bijection maps: one tensor (B, C, *spatial), or several. And what may steer it: class labels, an image, …
@@ -44,7 +45,7 @@ def _under_policy(method: Callable) -> Callable:
         if condition is not None and not self.takes_condition:
             raise ValueError(f"expected no condition: no part of this {type(self).__name__} takes one")
         policy = self.backprop_policy
-        if policy is None or not torch.is_grad_enabled() or getattr(_engine, "running", False):
+        if policy is None or not torch.is_grad_enabled() or getattr(_engine, "running", False) or is_exporting():
             return method(self, x) if condition is None else method(self, x, condition)
         return _under(policy, self, method.__name__, x, condition)
 
@@ -129,6 +130,8 @@ class InvertibleModule(nn.Module):
     # Set on the root of a tree by `set_backprop`; it then governs all entry points.
     backprop_policy: Policy | None = None
     takes_condition: bool = False
+    # True for a network that pads its input, so that it is a bijection only on sizes that need no padding.
+    pads_input: bool = False
     _keeps_input: bool = False  # see `keep_input`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

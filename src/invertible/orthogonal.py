@@ -94,11 +94,11 @@ class OrthogonalMap(VolumePreserving):
         k, n, _ = self.matrices.start.shape
         if y.shape[1] != k * n:
             raise ValueError(f"expected {k * n} channels, got {y.shape[1]}")
-        return y.reshape(y.shape[0], k, n, -1)
+        return y.reshape(y.shape[0], k, n, math.prod(y.shape[2:]))
 
     def output_of(self, columns: Tensor, x: Tensor) -> Tensor:
         """The output that columns (B, k, n, N) make up, for an input like ``x``."""
-        return laid_out_as(x, columns.reshape(x.shape[0], -1, *self.output_spatial(x)))
+        return laid_out_as(x, columns.reshape(x.shape[0], math.prod(columns.shape[1:3]), *self.output_spatial(x)))
 
     def input_of(self, columns: Tensor, y: Tensor) -> Tensor:
         """The input that columns (B, k, n, N) make up, for an output like ``y``."""
@@ -108,7 +108,7 @@ class OrthogonalMap(VolumePreserving):
         return self.output_of(multiply(self.matrices(), self.to_columns(x)), x)
 
     def inverse(self, y: Tensor) -> Tensor:
-        return self.input_of(multiply(self.matrices().mT, self.output_columns(y)), y)
+        return self.input_of(multiply(self.matrices().transpose(-2, -1), self.output_columns(y)), y)
 
 
 def multiply(matrices: Tensor, columns: Tensor) -> Tensor:
@@ -118,5 +118,5 @@ def multiply(matrices: Tensor, columns: Tensor) -> Tensor:
     with torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext():
         matrices = matrices.to(columns.dtype)
         if columns.stride(-2) == 1:  # each column's numbers lie side by side: keep them so
-            return (columns.mT @ matrices.mT).mT
+            return (columns.transpose(-2, -1) @ matrices.transpose(-2, -1)).transpose(-2, -1)
         return matrices @ columns

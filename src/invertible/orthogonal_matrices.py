@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from . import export
 from .module import all_modules
 
 
@@ -38,6 +39,9 @@ PARAMETRISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "cayley": cayley_transform,
     "householder": householder_product,
 }
+
+
+_FOR_ONNX = PARAMETRISATIONS | {"exp": export.matrix_exponential, "cayley": export.cayley_transform}
 
 
 class OrthogonalMatrices(nn.Module):
@@ -104,7 +108,8 @@ def _matrices(method: str, theta: Tensor, start: Tensor) -> Tensor:
     # Half precision and autocast would leave the matrix orthogonal to two digits only, and the map not invertible.
     with torch.autocast(theta.device.type, enabled=False):
         precision = torch.promote_types(theta.dtype, torch.float32)
-        rotation = PARAMETRISATIONS[method](theta.to(precision))
+        parametrisations = _FOR_ONNX if torch.onnx.is_in_onnx_export() else PARAMETRISATIONS
+        rotation = parametrisations[method](theta.to(precision))
         wide = precision if theta.device.type == "mps" else torch.float64  # Apple's GPUs have none
         return _nearer_to_orthogonal(rotation.to(wide) @ start.to(wide)).to(precision)
 
@@ -116,7 +121,7 @@ def _nearer_to_orthogonal(matrices: Tensor) -> Tensor:
     float64 a start that was cast from float32 to 1e-7. The exponential itself would take three times as long in
     float64; this step does not, and leaves the rounding of each entry to float32 as the only error.
     """
-    return 1.5 * matrices - 0.5 * matrices @ matrices.mT @ matrices
+    return 1.5 * matrices - 0.5 * matrices @ matrices.transpose(-2, -1) @ matrices
 
 
 # An exponential of torch takes some 150 operations on small tensors, and its gradient 500, whatever the number of

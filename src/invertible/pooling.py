@@ -63,7 +63,7 @@ class BlockDownsampling(InvertibleModule):
         return from_blocks(self.unpool(y.unflatten(1, (-1, self.block_volume))), self.stride)
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        num_blocks = x[0].numel() // self.block_volume
+        num_blocks = math.prod(x.shape[1:]) // self.block_volume
         return self(x), x.new_full((x.shape[0],), num_blocks * self.block_logdet())
 
     def extra_repr(self) -> str:

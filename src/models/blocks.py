@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor, nn
 
 from .convolution import Conv3d
+from .in_place import LeakyReLU
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: Conv3d}
 TRANSPOSED_CONVOLUTIONS = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 MAX_POOLS = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_INSTANCE_NORMS = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 _BATCH_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+class _EmptyBatches:
+    """Instance norm of a batch of no samples, which torch refuses: group norm with one channel a group is the same."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        if x.shape[0]:
+            return super().forward(x)  # type: ignore[misc]
+        return nn.functional.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+
+
+class InstanceNorm1d(_EmptyBatches, nn.InstanceNorm1d):
+    """`torch.nn.InstanceNorm1d`, also for a batch of no samples."""
+
+
+class InstanceNorm2d(_EmptyBatches, nn.InstanceNorm2d):
+    """`torch.nn.InstanceNorm2d`, also for a batch of no samples."""
+
+
+class InstanceNorm3d(_EmptyBatches, nn.InstanceNorm3d):
+    """`torch.nn.InstanceNorm3d`, also for a batch of no samples."""
+
+
+_INSTANCE_NORMS = {1: InstanceNorm1d, 2: InstanceNorm2d, 3: InstanceNorm3d}
 NORMS = ("instance", "layer", "group", "batch", "none")
 
 
@@ -94,7 +119,7 @@ class ConvBlock(nn.Sequential):
                 self.add_module(f"norm{i}", normalisation)
             if i < depth - 1 or final_activation:
                 # In place: the normalisation before it does not need its output for its gradient.
-                self.add_module(f"act{i}", nn.LeakyReLU(inplace=True))
+                self.add_module(f"act{i}", LeakyReLU(inplace=True))
         if zero_init:
             last = conv if normalisation is None else normalisation
             for parameter in last.parameters():

@@ -10,6 +10,7 @@ from src.invertible.activations import SneakyReLU
 from src.invertible.pooling import INVERTIBLE_POOLINGS, invertible_pooling
 
 from .blocks import CONVOLUTIONS, MAX_POOLS, check_spatial_dims, make_norm
+from .in_place import ReLU
 from .invertible_classifier import SpatialMean
 
 PADDING_MODES = ("zeros", "circular")
@@ -77,7 +78,7 @@ class ConvNet(nn.Module):
                 channels *= 1 if downsampling == "max" else 2**spatial_dims
             for out_channels in widths:
                 layers += _convolution(channels, out_channels, padding_mode, spatial_dims)
-                layers.append(nn.ReLU(inplace=True) if activation == "relu" else SneakyReLU(slope))
+                layers.append(ReLU(inplace=True) if activation == "relu" else SneakyReLU(slope))
                 channels = out_channels
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(SpatialMean(), nn.Linear(channels, num_classes))

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from src.invertible.export import is_exporting
+
 # One volume of at most so many elements, its innermost dimension not counted, torch hands to a slow kernel of its own
 # (`use_mkldnn` in aten/src/ATen/native/Convolution.cpp).
 _SLOW_SIZE = 20480
@@ -28,6 +30,7 @@ def fast_layout(x: Tensor) -> Tensor:
 def _runs_on_onednn(x: Tensor) -> bool:
     return (
         type(x) in (Tensor, nn.Parameter)  # and no tensor of another kind, such as fake ones, which count bytes
+        and not is_exporting()  # into programs for other machines
         and not torch.compiler.is_compiling()  # which chooses kernels and layouts by itself
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)

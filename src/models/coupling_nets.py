@@ -7,6 +7,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from .blocks import CONVOLUTIONS, check_spatial_dims, make_norm
+from .in_place import ReLU
 
 
 class GlowNet(nn.Sequential):
@@ -27,9 +28,9 @@ class GlowNet(nn.Sequential):
         super().__init__(
             OrderedDict(
                 conv0=convolution(in_channels, hidden_channels, 3, padding=1),
-                act0=nn.ReLU(inplace=True),
+                act0=ReLU(inplace=True),
                 conv1=convolution(hidden_channels, hidden_channels, 1),
-                act1=nn.ReLU(inplace=True),
+                act1=ReLU(inplace=True),
                 conv2=zero_convolution(hidden_channels, out_channels, 3, spatial_dims),
             )
         )

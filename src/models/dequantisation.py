@@ -18,6 +18,7 @@ from src.invertible.pooling import Checkerboard
 
 from .blocks import CONVOLUTIONS, check_spatial_dims
 from .coupling_nets import GlowNet, check_hidden_channels
+from .in_place import ReLU
 from .multiscale import group_by_parity
 
 # Uniform numbers are drawn at least this far from 0 and 1, where the logit is infinite.
@@ -70,7 +71,7 @@ class VariationalDequantisation(nn.Module):
         convolution = CONVOLUTIONS[spatial_dims]
         self.features = nn.Sequential(
             convolution(channels, hidden_channels, 3, padding=1),
-            nn.ReLU(inplace=True),
+            ReLU(inplace=True),
             convolution(hidden_channels, hidden_channels, 3, padding=1),
         )
         subnet = functools.partial(GlowNet, hidden_channels=hidden_channels, spatial_dims=spatial_dims)

@@ -118,6 +118,10 @@ class IUNet(InvertibleModule):
     def bijection(self) -> Sequential:
         return self.body
 
+    @property
+    def pads_input(self) -> bool:  # type: ignore[override]
+        return self.padding.mode is not None
+
     def forward(self, x: Tensor) -> Tensor:
         y = self.body(self.padding.pad(fast_layout(self._checked(x))))
         return self.padding.crop(y, x.shape[2:]) if self.revert_padding else y
@@ -131,8 +135,9 @@ class IUNet(InvertibleModule):
         self._check_divisible(x)
         return self.body.forward_and_logdet(fast_layout(x))
 
-    def inverted(self) -> InvertibleModule:
-        return self.body.inverted()
+    def inverse_and_logdet(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        self._check_divisible(y)
+        return self.body.inverse_and_logdet(fast_layout(y))
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """The codes of the contracting side: per level the waiting channels, at last the coarsest features.

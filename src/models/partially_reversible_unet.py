@@ -12,6 +12,7 @@ from src.invertible.coupling import AdditiveCoupling, TwoSidedCoupling
 from src.invertible.module import Sequential as InvertibleSequential
 
 from .blocks import CONVOLUTIONS, MAX_POOLS, ProjectionConv, check_spatial_dims
+from .in_place import LeakyReLU
 from .padding import Padding
 
 _INTERPOLATIONS = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -29,7 +30,7 @@ class PreActivation(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, *, num_groups: int, spatial_dims: int) -> None:
         super().__init__(
             nn.GroupNorm(math.gcd(num_groups, in_channels), in_channels),
-            nn.LeakyReLU(inplace=True),
+            LeakyReLU(inplace=True),
             CONVOLUTIONS[spatial_dims](in_channels, out_channels, 3, padding=1, bias=False),
         )
 

@@ -50,13 +50,22 @@ def ssim(output: Tensor, target: Tensor, data_range: float) -> Tensor:
     spatial = tuple(target.shape[2:])
     if min(spatial) < MIN_SSIM_SIZE:
         raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels a side for SSIM, got {spatial}")
-    moments = _windowed_means(torch.stack((output, target, output**2, target**2, output * target)))
-    mean_output, mean_target, square_output, square_target, product = moments
-    variances = (square_output - mean_output**2).clamp(min=0) + (square_target - mean_target**2).clamp(min=0)
-    covariance = product - mean_output * mean_target
+    # About the images' own means, and with the variance of the difference in the place of the covariance: squares of
+    # numbers that are large beside the structure would leave none of its digits.
+    dims = tuple(range(2, target.ndim))
+    offsets = output.mean(dims, keepdim=True), target.mean(dims, keepdim=True)
+    a, b = output - offsets[0], target - offsets[1]
+    mean_a, mean_b, square_a, square_b, square_difference = _windowed_means(
+        torch.stack((a, b, a**2, b**2, (a - b) ** 2))
+    )
+    variances = (square_a - mean_a**2).clamp(min=0) + (square_b - mean_b**2).clamp(min=0)
+    variance_of_difference = (square_difference - (mean_a - mean_b) ** 2).clamp(min=0)
+    difference = mean_a - mean_b + (offsets[0] - offsets[1])
+    mean_squares = (mean_a + offsets[0]) ** 2 + (mean_b + offsets[1]) ** 2
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    luminance = (2 * mean_output * mean_target + c1) / (mean_output**2 + mean_target**2 + c1)
-    return (luminance * (2 * covariance + c2) / (variances + c2)).flatten(start_dim=1).mean(dim=1)
+    # 2ab = a² + b² − (a − b)², for the means in the first factor and the deviations from them in the second.
+    luminance = 1 - difference**2 / (mean_squares + c1)
+    return (luminance * (1 - variance_of_difference / (variances + c2))).flatten(start_dim=1).mean(dim=1)
 
 
 def _windowed_means(images: Tensor) -> Tensor:

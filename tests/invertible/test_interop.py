@@ -1,102 +1,27 @@
-"""Layers of FrEIA and memcnn in our nets and under our engine."""
+"""Layers of FrEIA and memcnn in our nets and under our engine; each of FrEIA's by itself: `test_freia_modules.py`."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from src.invertible import POLICIES, AdditiveCoupling, InvertibleModule, Sequential, set_backprop
+from src.invertible import POLICIES, AdditiveCoupling, Sequential, set_backprop
 from src.invertible.graph import Graph
 from src.invertible.interop import ForeignModule, FreiaModule
 from tests.invertible.samples import dense, subnet
 from tests.invertible.test_backprop import saved_bytes
-from tests.invertible.test_layers import gradients, jacobian_logdet
+from tests.invertible.test_layers import gradients
 
 try:
-    import FrEIA.framework as Ff
     import FrEIA.modules as Fm
 except ImportError:
-    Ff = Fm = None
+    Fm = None
 
 needs_freia = pytest.mark.skipif(Fm is None, reason="FrEIA is not installed")
-
-
-def freia_sequence() -> Any:
-    net = Ff.SequenceINN(6)
-    for _ in range(2):
-        net.append(Fm.GLOWCouplingBlock, subnet_constructor=dense)
-    return net
-
-
-def freia_graph() -> Any:
-    start = Ff.InputNode(6)
-    node = Ff.Node(start, Fm.RNVPCouplingBlock, {"subnet_constructor": dense})
-    return Ff.GraphINN([start, node, Ff.OutputNode(node)])
-
-
-# FrEIA's layer and the shape of its input; called only where FrEIA is there.
-FREIA: dict[str, Callable[[], tuple[Any, tuple[int, ...]]]] = {
-    "nice": lambda: (Fm.NICECouplingBlock([(6,)], subnet_constructor=dense), (3, 6)),
-    "rnvp": lambda: (Fm.RNVPCouplingBlock([(6,)], subnet_constructor=dense), (3, 6)),
-    "glow-image": lambda: (Fm.GLOWCouplingBlock([(4, 4, 4)], subnet_constructor=subnet(2)), (2, 4, 4, 4)),
-    "gin": lambda: (Fm.GINCouplingBlock([(6,)], subnet_constructor=dense), (3, 6)),
-    "all-in-one": lambda: (Fm.AllInOneBlock([(6,)], subnet_constructor=dense), (3, 6)),
-    "scaling": lambda: (Fm.LearnedElementwiseScaling([(6,)]), (3, 6)),
-    "permutation": lambda: (Fm.PermuteRandom([(6,)], seed=1), (3, 6)),
-    "haar": lambda: (Fm.HaarDownsampling([(4, 4, 4)], order_by_wavelet=True), (2, 4, 4, 4)),
-    "squeeze": lambda: (Fm.IRevNetDownsampling([(2, 4, 4)]), (2, 2, 4, 4)),
-    "flatten": lambda: (Fm.Flatten([(2, 4, 4)]), (2, 2, 4, 4)),
-    "sequence": lambda: (freia_sequence(), (3, 6)),
-    "graph": lambda: (freia_graph(), (3, 6)),
-}
-
-
-def build(name: str) -> tuple[InvertibleModule, Any, Tensor]:
-    """A net of ours around FrEIA's layer, that layer alone, and an input."""
-    torch.manual_seed(0)
-    module, shape = FREIA[name]()
-    own = AdditiveCoupling(shape[1], dense if len(shape) == 2 else subnet(2))
-    net = Sequential(own, FreiaModule(module)).double()
-    return net, module, torch.randn(shape).double()
-
-
-@needs_freia
-@pytest.mark.parametrize("name", FREIA)
-def test_freia_layers_give_what_they_give_alone(name: str) -> None:
-    net, module, x = build(name)
-    y, logdet = net.forward_and_logdet(x)
-    expected, jac = module((net[0](x),), rev=False)
-    expected = expected if isinstance(expected, Tensor) else expected[0]
-    assert torch.equal(y, expected)
-    assert torch.equal(logdet, torch.as_tensor(jac, dtype=torch.float64).expand(x.shape[0]))
-    back, minus_logdet = net.inverse_and_logdet(y)
-    torch.testing.assert_close(minus_logdet, -logdet, rtol=0, atol=1e-6)
-    assert torch.equal(back, net.inverse(y))
-    assert (back - x).abs().max() < 1e-6  # FrEIA keeps some constants in float32
-    if name != "haar":  # whose log-determinant FrEIA rounds to float32
-        for b in range(x.shape[0]):
-            torch.testing.assert_close(logdet[b], jacobian_logdet(net, x, b), rtol=0, atol=1e-6)
-
-
-@needs_freia
-@pytest.mark.parametrize("method", ["forward", "inverse", "forward_and_logdet"])
-@pytest.mark.parametrize("policy", [p for p in POLICIES if p != "stored"])
-@pytest.mark.parametrize("name", FREIA)
-def test_freia_layers_under_every_policy(name: str, policy: str, method: str) -> None:
-    net, _, x = build(name)
-    x = net(x).detach() if method == "inverse" else x
-    expected = gradients(net, method, "stored", x)
-    # GraphINN turns the exception by which torch ends a recomputation early into an error of its own.
-    with torch.utils.checkpoint.set_checkpoint_early_stop(False):
-        found = gradients(net, method, policy, x)
-    for key, value in expected.items():
-        assert (found[key] - value).abs().max() < 1e-6 * value.abs().max().clamp(min=1.0), key
 
 
 @needs_freia

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from src.invertible import POLICIES, Checkerboard, IAvgPool, INearestPool, SneakyReLU, set_backprop
 from src.models.convnet import DOWNSAMPLINGS, ConvNet
+from src.models.in_place import ReLU
 
 CIRCULAR = {"padding_mode": "circular"}
 SNEAKY = CIRCULAR | {"activation": "sneaky_relu"}
@@ -65,10 +66,10 @@ def test_options_choose_the_parts() -> None:
     def kinds(step: str, **options: object) -> list[type]:
         return [type(m) for m in small(step, **options).modules()]
 
-    assert (kinds("base").count(nn.ReLU), kinds("base").count(nn.MaxPool2d)) == (9, 2)
+    assert (kinds("base").count(ReLU), kinds("base").count(nn.MaxPool2d)) == (9, 2)
     for step, kind in (("checkerboard", Checkerboard), ("nearest", INearestPool), ("average", IAvgPool)):
         assert (kinds(step).count(SneakyReLU), kinds(step).count(kind)) == (9, 2)
-        assert not {nn.ReLU, nn.MaxPool2d, nn.Dropout} & set(kinds(step))
+        assert not {ReLU, nn.MaxPool2d, nn.Dropout} & set(kinds(step))
     slopes = {m.slope for m in small("sneaky", slope=0.3).modules() if isinstance(m, SneakyReLU)}
     assert slopes == {0.3}
     assert len(set(DOWNSAMPLINGS)) == 4

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.models.blocks import NORMS, ConvBlock, ProjectionConv
+from src.models.blocks import NORMS, ConvBlock, InstanceNorm3d, ProjectionConv
+from src.models.in_place import LeakyReLU
 from src.models.iunet import IUNet
 from src.models.iunet_layout import doubled_channels, strides_per_level
 from src.models.lifted import Lifted
@@ -106,11 +107,11 @@ def test_blocks_with_every_norm_start_at_zero_and_train(norm: str, d: int) -> No
 def test_norms_are_what_their_names_say() -> None:
     kinds = {norm: type(ConvBlock(16, 16, spatial_dims=3, norm=norm)[1]) for norm in NORMS}
     assert kinds == {
-        "instance": nn.InstanceNorm3d,
+        "instance": InstanceNorm3d,
         "layer": nn.GroupNorm,
         "group": nn.GroupNorm,
         "batch": nn.BatchNorm3d,
-        "none": nn.LeakyReLU,
+        "none": LeakyReLU,
     }
     assert ConvBlock(16, 16, spatial_dims=3, norm="layer")[1].num_groups == 1
     assert ConvBlock(16, 16, spatial_dims=3, norm="group")[1].num_groups == 8

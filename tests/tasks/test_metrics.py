@@ -29,18 +29,43 @@ def test_psnr_is_that_of_scikit_image(shape: tuple[int, ...], data_range: float)
     np.testing.assert_allclose(psnr(output, target, data_range), expected, rtol=1e-7)
 
 
+def scikit_images_ssim(output: torch.Tensor, target: torch.Tensor, data_range: float) -> list[float]:
+    # scikit-image averages over the windows inside: on reflected images, these are the windows of all voxels.
+    pairs = [
+        [np.pad(volume.double().numpy(), 5, mode="reflect") for volume in pair]
+        for pair in zip(target[:, 0], output[:, 0], strict=True)
+    ]
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": data_range}
+    return [structural_similarity(t, o, **options) for t, o in pairs]
+
+
 @pytest.mark.parametrize("shape", [(3, 1, 14, 16, 18), (3, 1, 20, 24)])
 @pytest.mark.parametrize("data_range", [1.0, 2.5])
 def test_ssim_is_that_of_scikit_image(shape: tuple[int, ...], data_range: float) -> None:
     output, target = (v.double() for v in volumes(*shape))
-    # scikit-image averages over the windows inside: on reflected images, these are the windows of all voxels.
-    pairs = [
-        [np.pad(volume.numpy(), 5, mode="reflect") for volume in pair]
-        for pair in zip(target[:, 0], output[:, 0], strict=True)
-    ]
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": data_range}
-    expected = [structural_similarity(t, o, **options) for t, o in pairs]
+    expected = scikit_images_ssim(output, target, data_range)
     np.testing.assert_allclose(ssim(output, target, data_range), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 14, 16, 18), (3, 1, 20, 24)])
+@pytest.mark.parametrize("bias", [0.0, 0.1, 1e4])
+@pytest.mark.parametrize("offset", [-1e4, -1024.0, 30.0, 1e4])
+def test_ssim_in_single_precision_keeps_its_digits_at_large_offsets(
+    shape: tuple[int, ...], bias: float, offset: float
+) -> None:
+    output, target = volumes(*shape)
+    output, target = output + offset + bias, target + offset
+    # scikit-image in double precision, with the same rounded intensities
+    np.testing.assert_allclose(ssim(output, target, 1.0), scikit_images_ssim(output, target, 1.0), atol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, -1e6])
+def test_ssim_is_one_only_where_images_agree_and_never_above(offset: float) -> None:
+    output, target = (volume + offset for volume in volumes(3, 1, 12, 12, 12))
+    assert torch.equal(ssim(target, target, 1.0), torch.ones(3))
+    assert (ssim(output, target, 1.0) < 1).all()
+    constant = torch.full_like(target, offset)
+    assert torch.equal(ssim(constant, constant, 1.0), torch.ones(3))
 
 
 def test_a_batch_is_not_pooled() -> None:

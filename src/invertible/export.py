@@ -1,0 +1,58 @@
+"""What `torch.export` and `torch.onnx.export` ask of a forward pass: operations that ONNX knows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_HALVINGS, _TERMS = 16, 12  # of the exponential: for norms up to 2¹⁵, to the rounding errors of double precision
+_DOUBLINGS = 32  # of the inverse's digits: for norms up to 10⁴
+
+
+def is_exporting() -> bool:
+    """Whether the operations of a forward pass are recorded to be run elsewhere.
+
+    The recorded program has no backward pass of ours: backprop policies do not apply to it.
+    """
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
+def matrix_exponential(theta: Tensor) -> Tensor:
+    """``exp(θ − θᵀ)`` by products of matrices: a Taylor polynomial of a small part of the exponent, squared again and
+    again."""
+    skew = _skew(theta)
+    part = skew / 2**_HALVINGS
+    identity = _identity(skew)
+    result = identity
+    for k in range(_TERMS, 0, -1):
+        result = identity + part @ result / k
+    for _ in range(_HALVINGS):
+        result = result @ result
+    return result.to(theta.dtype)
+
+
+def cayley_transform(theta: Tensor) -> Tensor:
+    """``(I + S)⁻¹ (I − S) = (I − S)² M⁻¹`` with ``S = θ − θᵀ``, where ``M = I − S²`` is positive definite: by
+    Newton–Schulz steps ``X ← X (2I − M X)``."""
+    skew = _skew(theta)
+    identity = _identity(skew)
+    m = identity - skew @ skew
+    inverse = identity / m.abs().sum(-1).amax(-1)[..., None, None]
+    for _ in range(_DOUBLINGS):
+        inverse = inverse @ (2 * identity - m @ inverse)
+    return ((identity - skew) @ (identity - skew) @ inverse).to(theta.dtype)
+
+
+def root_of_one_plus_square(x: Tensor) -> Tensor:
+    """``√(1 + x²)``, whose square does not overflow either."""
+    larger, smaller = x.abs().clamp(min=1), x.abs().clamp(max=1)
+    return larger * (1 + (smaller / larger) ** 2).sqrt()
+
+
+def _skew(theta: Tensor) -> Tensor:
+    theta = theta.double()
+    return theta - theta.transpose(-2, -1)
+
+
+def _identity(like: Tensor) -> Tensor:
+    return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)

@@ -1,0 +1,73 @@
+"""Modules of FrEIA (0.2) that do not do what their equation says: corrected or refused, inside nets as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+_REFUSED = {
+    "IResNetLayer": "its log-determinant has no gradient and is taken at the wrong end of the inverse, whose gradient "
+    "passes through one iteration only: use ResidualBlock(channels, lambda *_: layer.residual), with its weights",
+    "OrthogonalTransform": "its matrix is orthogonal only after every correction_interval-th step, and its inverse "
+    "inexact between: use OrthogonalMixing",
+    "InvAutoFC": "it is a bijection only once it has converged, and has no log-determinant: use OrthogonalMixing",
+    "InvAutoConv2D": "it is a bijection only once it has converged, and has no log-determinant: use OrthogonalMixing",
+}
+
+
+def correct(module: nn.Module) -> None:
+    """Correct the parts of a FrEIA module by hooks, which also hold where the module is called by itself.
+
+    - ``HaarDownsampling`` and ``HaarUpsampling`` overwrite what they upsample: they get a copy.
+    - ``InvertibleSigmoid`` returns no pair without ``jac``, and sums an image's log-determinant over its channels only.
+    - ``SequenceINN`` sums the log-determinants of its parts even where ``jac`` is off and some return None.
+    - ``LearnedElementwiseScaling`` returns the log-determinant of its forward direction, ``Σ s``, also in reverse.
+
+    Raises:
+        TypeError: for a module that cannot be corrected, or one inside.
+    """
+    for part in module.modules():
+        names = _freia_classes(part)
+        reason = next((reason for name, reason in _REFUSED.items() if name in names), None)
+        if "HouseholderPerm" in names and part.conditional:
+            reason = "with a condition it fails in FrEIA, on a product of matrices: use it without"
+        if reason is not None:
+            raise TypeError(f"expected a bijection with an exact inverse, got FrEIA's {type(part).__name__}: {reason}")
+        if "HaarDownsampling" in names and not part.permute:
+            part.register_forward_pre_hook(_copy_what_is_overwritten, with_kwargs=True)
+        elif "SequenceINN" in names:
+            part.register_forward_pre_hook(_ask_for_logdet, with_kwargs=True)
+        elif "InvertibleSigmoid" in names:
+            part.register_forward_hook(_return_pair, with_kwargs=True)
+        elif "LearnedElementwiseScaling" in names:
+            part.register_forward_hook(_give_logdet_of_direction, with_kwargs=True)
+
+
+def _freia_classes(part: nn.Module) -> set[str]:
+    """The names of FrEIA's classes from which a module's class derives."""
+    return {cls.__name__ for cls in type(part).__mro__ if cls.__module__.startswith("FrEIA.")}
+
+
+def _copy_what_is_overwritten(part: nn.Module, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+    x, *rest = args
+    upsamples = options.get("rev", False) != ("HaarUpsampling" in _freia_classes(part))
+    return ((tuple(tensor.clone() for tensor in x), *rest), options) if upsamples else None
+
+
+def _ask_for_logdet(part: nn.Module, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return args, {**options, "jac": True}
+
+
+def _return_pair(part: nn.Module, args: Any, options: dict[str, Any], result: Any) -> tuple[tuple[Tensor, ...], Any]:
+    if len(result) == 1:
+        return result, None
+    outputs, logdet = result
+    return outputs, logdet.flatten(1).sum(1) if logdet.ndim > 1 else logdet
+
+
+def _give_logdet_of_direction(part: Any, args: Any, options: dict[str, Any], result: Any) -> tuple[Any, Any]:
+    outputs, logdet = result
+    if logdet is None:
+        return outputs, None
+    return outputs, (-part.s if options.get("rev", False) else part.s).sum().expand(outputs[0].shape[0])
