@@ -26,6 +26,12 @@ def seal(file: IO[bytes]) -> None:
     file.write(PREFIX + digest + b"\n")
 
 
+def has_seal(path: Path) -> bool:
+    """Whether a file ends with a seal, right or wrong; a version before the seals, or a file that was cut, has none."""
+    with path.open("rb") as file:
+        return _read_seal(file) is not None
+
+
 def check_seal(path: Path) -> bool:
     """Hold a file against its seal; False for a file without one, which a version before the seals has written.
 
@@ -33,15 +39,14 @@ def check_seal(path: Path) -> bool:
         ValueError: if they do not fit.
     """
     with path.open("rb") as file:
-        length = file.seek(0, 2) - SEAL_LENGTH
-        file.seek(max(length, 0))
-        found = re.fullmatch(re.escape(PREFIX) + rb"([0-9a-f]{64})\n", file.read())
-        if found is None:
+        expected = _read_seal(file)
+        if expected is None:
             return False
+        length = file.tell() - SEAL_LENGTH
         file.seek(0)
         digest = _digest(file, length)
-    if digest != found[1]:
-        raise ValueError(f"expected content of sha256 {found[1].decode()}, got {digest.decode()}: the file is damaged")
+    if digest != expected:
+        raise ValueError(f"expected content of sha256 {expected.decode()}, got {digest.decode()}: the file is damaged")
     return True
 
 
@@ -67,6 +72,13 @@ def check_archive(path: Path) -> None:
         damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"expected the record {damaged} with its CRC, got another: the file is damaged")
+
+
+def _read_seal(file: IO[bytes]) -> bytes | None:
+    """The digest that a file ends with; the position is the file's end afterwards."""
+    file.seek(max(file.seek(0, 2) - SEAL_LENGTH, 0))
+    found = re.fullmatch(re.escape(PREFIX) + rb"([0-9a-f]{64})\n", file.read())
+    return None if found is None else found[1]
 
 
 def _digest(file: IO[bytes], length: int) -> bytes:
