@@ -20,6 +20,7 @@ from src.datamodules.cache import exclusive
 from src.utils.seal import SEAL_LENGTH
 from tests.brats_files import AFFINE, SHAPE, case_folder, write_case, write_nifti
 from tests.damage import bit_flips
+from tests.datamodules.test_brats_reading import with_header
 
 SMALL = {"size": (8, 8, 8), "preprocessing_workers": 0, "val_fraction": 0.2, "test_fraction": 0.3}
 BOX = (slice(2, -3), slice(1, -2), slice(3, -1))  # what make_volumes fills
@@ -286,6 +287,21 @@ def test_unlabelled_cases_are_named_and_not_trained_on(root):
         datamodule.setup()
     [message] = [str(w.message) for w in caught if "no truth" in str(w.message)]
     assert message == ("2 cases have no truth and are for prediction only: Brats18_TCIA01_010_1, Brats18_TCIA01_011_1")
+
+
+def test_cases_with_lying_headers_are_skipped(own_root):
+    scans = [case_folder(own_root, "2018", index) for index in (2, 4)]
+    for folder, fields in zip(
+        scans, ({"dim": [3, 32000, 32000, 32000, 1, 1, 1, 1]}, {"vox_offset": np.inf}), strict=True
+    ):
+        path = folder / f"{folder.name}_t2.nii.gz"
+        with_header(**fields)(path, nib.load(path).get_fdata().astype(np.int16))
+    with pytest.raises(ValueError, match="got 2 that are not") as caught:
+        prepared(own_root)
+    assert all(f"{folder.name}_t2.nii.gz: expected a whole NIfTI file" in str(caught.value) for folder in scans)
+    with pytest.warns(UserWarning, match="Going on without 2 bad cases"):
+        cases = prepared(own_root, skip_bad_cases=True).cases
+    assert not {folder.name for folder in scans} & {case.case.name for part in cases.values() for case in part}
 
 
 def test_a_set_without_any_truth_is_refused(tmp_path):
