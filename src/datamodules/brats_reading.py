@@ -63,7 +63,8 @@ def _check_header(image: nib.Nifti1Image, length: int) -> None:
         raise ValueError(f"expected a volume of 3 dimensions, got shape {shape}")
     if dtype.kind not in "iuf":
         raise ValueError(f"expected integers or floating-point numbers, got {dtype}")
-    needed = image.dataobj.offset + math.prod(shape) * dtype.itemsize
+    proxy: Any = image.dataobj
+    needed = proxy.offset + math.prod(shape) * dtype.itemsize
     if needed > length:
         raise ValueError(f"expected {needed} bytes for shape {shape} of {dtype}, got {length}")
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from src.utils.errors import ConfigError
+
 MAX_REASON = 500  # characters: a parser may quote all that it has read
 
 
@@ -27,11 +29,12 @@ def reading(path: str | Path, expected: str) -> Iterator[None]:
 
     Raises:
         FileError: ``"expected <expected>, got '<path>': <reason>"``.
+        ConfigError: as it is raised inside, for a file that a parser can read and that asks for what does not exist.
     """
     try:
         yield
-    except FileError:
-        raise  # of another file that this one led to, or named already
+    except (FileError, ConfigError):
+        raise  # these name what is wrong already
     except Exception as error:
         raise FileError(f"expected {expected}, got {str(path)!r}: {reason(error)}") from error
 

@@ -210,7 +210,7 @@ def test_a_split_that_cannot_be_is_refused(changes, message, root, tmp_path):
 
 def test_a_split_that_is_no_json_is_refused(root, tmp_path):
     (tmp_path / "split.json").write_text("{")
-    with pytest.raises(ValueError, match=r"got .*split.json: Expecting"):
+    with pytest.raises(ValueError, match=r"got '.*split\.json': Expecting"):
         prepared(root, split_file=str(tmp_path / "split.json"))
 
 
