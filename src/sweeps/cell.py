@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from src.sweeps.command import command_line
 from src.sweeps.identity import Identify, is_execution_key
 from src.sweeps.sweep import Sweep
+from src.utils.reading import read_json
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Cell:
 
     def summary(self) -> dict[str, Any]:
         """Return what the finished run came to."""
-        return json.loads(self.summary_path.read_text())
+        return read_json(self.summary_path, "the summary of a run")
 
     def command(self) -> list[str]:
         """Return the command line of a new run."""
