@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from typing import Any
@@ -105,14 +106,15 @@ class NoisyGradients(pl.Callback):
 
 
 class ToNaN(nn.Module):
-    """A network whose output is NaN."""
+    """A network whose output is NaN, in every process or in that of a local rank only."""
 
-    def __init__(self) -> None:
+    def __init__(self, rank: int | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
+        self.factor = float("nan") if rank in (None, int(os.environ.get("LOCAL_RANK", "0"))) else 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight * float("nan")
+        return x * self.weight * self.factor
 
 
 def tiny_overrides(run_dir: object, *more: str) -> list[str]:
@@ -133,3 +135,15 @@ def tiny_overrides(run_dir: object, *more: str) -> list[str]:
         f"run_dir={run_dir}",
         *more,
     ]
+
+
+class Hang(pl.Callback):
+    """Lets one process wait after a training step for what the other one never sends, which then waits as well."""
+
+    def __init__(self, step: int, rank: int = 1) -> None:
+        self.step, self.rank = step, rank
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *unused: Any) -> None:
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
+            print("waiting in vain", flush=True)
+            torch.distributed.recv(torch.zeros(1), src=1 - self.rank)

@@ -31,7 +31,7 @@ OWN = {"time/step_s", "memory/peak_gib", "val/invertibility_error"}
 
 
 def start(
-    command: list[str], arguments: list[str], cwd: Path = ROOT, **environment: str
+    command: list[str], arguments: list[str], cwd: Path = ROOT, timeout: float | None = None, **environment: str
 ) -> subprocess.CompletedProcess:
     inherited = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK")}
     return subprocess.run(
@@ -40,6 +40,7 @@ def start(
         env={**inherited, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
+        timeout=timeout,
     )
 
 
