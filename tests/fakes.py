@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 from typing import Any
@@ -105,16 +104,26 @@ class NoisyGradients(pl.Callback):
             parameter.grad += 0.01 * noise * torch.randn_like(parameter)
 
 
-class ToNaN(nn.Module):
-    """A network whose output is NaN, in every process or in that of a local rank only."""
+class NaNBatches(pl.Callback):
+    """Fills the training batches of one process with NaN."""
 
-    def __init__(self, rank: int | None = None) -> None:
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, *rest: Any) -> None:
+        if trainer.global_rank == self.rank:
+            batch["input"].fill_(float("nan"))
+
+
+class ToNaN(nn.Module):
+    """A network whose output is NaN."""
+
+    def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
-        self.factor = float("nan") if rank in (None, int(os.environ.get("LOCAL_RANK", "0"))) else 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight * self.factor
+        return x * self.weight * float("nan")
 
 
 def tiny_overrides(run_dir: object, *more: str) -> list[str]:

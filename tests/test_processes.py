@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,12 +22,15 @@ import torch
 import torch.distributed as dist
 from hydra.utils import instantiate
 
+import eval as evaluation
+import predict as prediction
 import train
 from src.callbacks.hung_run import EndHungRun
 from src.utils import processes, run_folder
 from src.utils.composition import CONFIG_DIR, compose_config
 from src.utils.reduced import reduced
 from tests.collectives import Record, assert_same, record
+from tests.fake_segmentation import segmentation_overrides, write_scan
 from tests.fakes import tiny_overrides
 from tests.test_ddp import LIGHTNING, ROOT, TORCHRUN, start
 from tests.tiny_experiments import SIZES, TWO, tiny, write_images
@@ -55,8 +58,12 @@ class Terminal(io.StringIO):
 
 
 def records(overrides: list[str]) -> list[Record]:
-    """Of the first process, then of the other one, which finds the files of the first."""
-    return [record(rank, lambda: train.train(compose_config(overrides))) for rank in range(2)]
+    return of_both(lambda: train.train(compose_config(overrides)))
+
+
+def of_both(run: Callable[[], object]) -> list[Record]:
+    """The record of the first process, then that of the other one, which finds the files of the first."""
+    return [record(rank, run) for rank in range(2)]
 
 
 def test_every_experiment_is_there() -> None:
@@ -107,6 +114,18 @@ class ReducesAlone(pl.Callback):
 
 def volumes(folder: Path, *more: str) -> list[str]:
     return tiny_overrides(folder, *TWO, "datamodule.batch_size=1", "trainer.max_epochs=1", *more)
+
+
+@pytest.mark.slow
+def test_a_saved_run_is_tested_and_predicts_with_the_same_operations(tmp_path: Path) -> None:
+    train.train(compose_config(segmentation_overrides(tmp_path / "run", "trainer.max_epochs=1")))
+    for name in ("a", "b", "c"):
+        write_scan(tmp_path / "scans", name, 0, (16, 16, 16))
+    arguments = [f"ckpt={tmp_path / 'run'}", *TWO]
+    assert_same(*of_both(lambda: evaluation.evaluate(*evaluation.load(arguments))))
+    arguments += [f"output={tmp_path / 'maps'}", f"datamodule.predict_dir={tmp_path / 'scans'}", "overwrite=true"]
+    assert_same(*of_both(lambda: prediction.predict(*prediction.load(arguments))))
+    assert len(list((tmp_path / "maps").glob("*.nii.gz"))) == 3
 
 
 @pytest.mark.slow
@@ -239,7 +258,7 @@ def test_numbers_are_reduced_over_the_processes() -> None:
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_in_one_process_ends_both_with_its_message(tmp_path: Path) -> None:
-    result = start(LIGHTNING, volumes(tmp_path, "model={_target_:tests.fakes.ToNaN,rank:1}"), timeout=120)
+    result = start(LIGHTNING, volumes(tmp_path, "+callbacks.nan={_target_:tests.fakes.NaNBatches,rank:1}"), timeout=120)
     assert result.returncode == 2
     assert result.stderr.count("error: expected a finite training loss, got nan") == 2
 

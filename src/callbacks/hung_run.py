@@ -11,9 +11,11 @@ import sys
 import threading
 import time
 import traceback
+from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from src.callbacks.interrupt import SIGNALS
 from src.utils.processes import started_processes
@@ -30,6 +32,8 @@ class EndHungRun(pl.Callback):
     come, and then for ``patience_s`` no batch is done, it says where the process hangs, and ends it with the processes
     that it has started. Nothing is saved then: the run goes on from its last checkpoint. A second Ctrl-C shortens the
     wait. A run of one process waits for nobody and is not watched.
+
+    Outside of training, where there is nothing to save, SIGTERM ends all processes at once.
 
     Args:
         patience_s: longer than a batch takes, in seconds.
@@ -73,6 +77,28 @@ class EndHungRun(pl.Callback):
             self._stop.close()  # which ends the thread
             self._stop = None
 
+    def _take_over_sigterm(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stand in for Lightning's handler, which waits in the middle of whatever the processes are at for the others.
+
+        While it trains, `CheckpointOnInterrupt` has taken over.
+        """
+        handler = type(signal.getsignal(signal.SIGTERM))
+        if self._stop is None or not handler.__module__.startswith("pytorch_lightning"):
+            return
+
+        def end(signum: int, frame: FrameType | None) -> None:
+            for process in started_processes(trainer):
+                process.send_signal(signum)
+            raise SIGTERMException
+
+        # Lightning hands the signals back itself.
+        signal.signal(signal.SIGTERM, end)
+
+    on_sanity_check_start: Any = _take_over_sigterm
+    on_validation_start: Any = _take_over_sigterm
+    on_test_start: Any = _take_over_sigterm
+    on_predict_start: Any = _take_over_sigterm
+
     def _note_progress(self, *unused: Any) -> None:
         self._progress = time.monotonic()
 
@@ -95,7 +121,7 @@ class EndHungRun(pl.Callback):
                     continue
                 numbers = heard.recv(64)
                 if not numbers:
-                    return
+                    return None
                 for number in numbers:
                     if number in SIGNALS:
                         received = received or signal.Signals(number)
