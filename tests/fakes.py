@@ -95,6 +95,17 @@ class SignalAfter(pl.Callback):
             signal.raise_signal(signal.Signals(self.signum))
 
 
+class SignalInTest(SignalAfter):
+    """Sends the signal when as many batches of a test have been judged."""
+
+    def on_train_batch_end(self, *unused: Any) -> None:
+        """Leave the training alone."""
+
+    def on_test_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx + 1 == self.step and trainer.global_rank == self.rank:
+            signal.raise_signal(signal.Signals(self.signum))
+
+
 class NoisyGradients(pl.Callback):
     """Adds noise of every generator to the gradients: a run that draws other numbers ends with other weights."""
 

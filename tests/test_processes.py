@@ -188,15 +188,29 @@ def test_a_process_waits_no_longer_than_the_timeout(tmp_path: Path) -> None:
 def test_a_signal_ends_a_hung_run(command: list[str], signum: signal.Signals, tmp_path: Path) -> None:
     arguments = [*command, *hanging(tmp_path), "callbacks.hung_run.patience_s=3"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(arguments, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
         assert process.stdout is not None
         assert "waiting in vain\n" in iter(process.stdout.readline, "")
         process.send_signal(signum)
         started = time.monotonic()
-        _, errors = process.communicate(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     assert process.returncode != 0 and time.monotonic() - started < 40
     assert "makes no progress since" in errors
     assert command is TORCHRUN or process.returncode == 128 + signum
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_test_of_several_processes(tmp_path: Path) -> None:
+    stop = f"+callbacks.stop={{_target_:tests.fakes.SignalInTest,signum:{int(signal.SIGTERM)},step:3}}"
+    # In the time of a run, and not after the wait for one that hangs.
+    more = ["datamodule.num_test=40", "callbacks.hung_run.patience_s=1000", "trainer.strategy.timeout_minutes=30"]
+    result = start(LIGHTNING, volumes(tmp_path, stop, *more), timeout=120)
+    assert result.returncode == 128 + signal.SIGTERM
+    assert "makes no progress" not in result.stderr and not (tmp_path / "summary.json").exists()
 
 
 def hanging(folder: Path) -> list[str]:
