@@ -11,14 +11,15 @@ TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.s
 EPOCHS = ["trainer.max_epochs=2", "trainer.check_val_every_n_epoch=2", "trainer.log_every_n_steps=1"]
 IMAGES = ["datamodule.num_train=8", "datamodule.num_val=4", "datamodule.num_test=4", "datamodule.batch_size=2"]
 BRATS = [
-    "datamodule.demo.num_cases=8",
-    "datamodule.demo.shape=[32,32,32]",
-    "datamodule.size=[32,32,32]",
-    "datamodule.val_fraction=0.25",
-    "datamodule.test_fraction=0.25",
+    "datamodule.demo.num_cases=6",
+    "datamodule.demo.shape=[24,24,24]",
+    "datamodule.size=[16,16,16]",
+    "datamodule.val_fraction=0.34",
+    "datamodule.test_fraction=0.34",
     "datamodule.batch_size=1",
     "network.blowup=4",
     "network.num_couplings=1",
+    "network.num_levels=2",
 ]
 SIZES = {
     "ct_postproc": [
