@@ -25,9 +25,11 @@ def evaluate(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
     """
     started = time.perf_counter()
     run = rebuild(config, checkpoint)
+    from src.utils.processes import own_processes
     from src.utils.summary import print_table, summarise, write_summary
 
-    tested = run.trainer.test(run.task, run.datamodule, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
+    with own_processes(run.trainer):
+        tested = run.trainer.test(run.task, run.datamodule, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
     summary = summarise(run, dict(tested[0]), str(checkpoint), time.perf_counter() - started)
     if run.trainer.is_global_zero:
         write_summary(summary)

@@ -34,6 +34,7 @@ def predict(config: DictConfig, checkpoint: Path, overwrite: bool = False) -> in
     """
     run = rebuild(config, checkpoint)
     from src.callbacks.prediction_writer import PredictionWriter
+    from src.utils.processes import own_processes
 
     if not hasattr(run.datamodule, "save_prediction"):
         raise ValueError(f"expected a run on data that label maps belong to, got {type(run.datamodule).__name__}")
@@ -41,9 +42,10 @@ def predict(config: DictConfig, checkpoint: Path, overwrite: bool = False) -> in
     run.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
     if not overwrite:
         _leave_out_what_is_there(run, writer.folder)
-    run.trainer.predict(
-        run.task, run.datamodule, ckpt_path=str(checkpoint), weights_only=True, return_predictions=False
-    )
+    with own_processes(run.trainer):
+        run.trainer.predict(
+            run.task, run.datamodule, ckpt_path=str(checkpoint), weights_only=True, return_predictions=False
+        )
     print(f"{writer.num_written} label maps written to {writer.folder}")
     return writer.num_written
 

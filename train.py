@@ -51,11 +51,12 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
     check_targets(config)
     check_combinations(config)
     from src.utils.build import build
+    from src.utils.processes import own_processes
     from src.utils.summary import print_table, summarise, write_summary
 
     run = build(config)
     _check_before_training(run, checkpoint)
-    with _exit_codes_of_signals(run):
+    with _exit_codes_of_signals(run), own_processes(run.trainer):
         metrics, best = _fit_and_test(run, checkpoint)
     summary = summarise(run, metrics, best, time.perf_counter() - started)
     for logger in run.loggers():

@@ -95,6 +95,17 @@ class SignalAfter(pl.Callback):
             signal.raise_signal(signal.Signals(self.signum))
 
 
+class SignalInTest(SignalAfter):
+    """Sends the signal when as many batches of a test have been judged."""
+
+    def on_train_batch_end(self, *unused: Any) -> None:
+        """Leave the training alone."""
+
+    def on_test_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx + 1 == self.step and trainer.global_rank == self.rank:
+            signal.raise_signal(signal.Signals(self.signum))
+
+
 class NoisyGradients(pl.Callback):
     """Adds noise of every generator to the gradients: a run that draws other numbers ends with other weights."""
 
@@ -102,6 +113,17 @@ class NoisyGradients(pl.Callback):
         noise = torch.rand(()) + np.random.rand() + random.random()  # noqa: NPY002
         for parameter in pl_module.parameters():
             parameter.grad += 0.01 * noise * torch.randn_like(parameter)
+
+
+class NaNBatches(pl.Callback):
+    """Fills the training batches of one process with NaN."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, *rest: Any) -> None:
+        if trainer.global_rank == self.rank:
+            batch["input"].fill_(float("nan"))
 
 
 class ToNaN(nn.Module):
@@ -133,3 +155,15 @@ def tiny_overrides(run_dir: object, *more: str) -> list[str]:
         f"run_dir={run_dir}",
         *more,
     ]
+
+
+class Hang(pl.Callback):
+    """Lets one process wait after a training step for what the other one never sends, which then waits as well."""
+
+    def __init__(self, step: int, rank: int = 1) -> None:
+        self.step, self.rank = step, rank
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *unused: Any) -> None:
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
+            print("waiting in vain", flush=True)
+            torch.distributed.recv(torch.zeros(1), src=1 - self.rank)

@@ -31,16 +31,24 @@ OWN = {"time/step_s", "memory/peak_gib", "val/invertibility_error"}
 
 
 def start(
-    command: list[str], arguments: list[str], cwd: Path = ROOT, **environment: str
+    command: list[str], arguments: list[str], cwd: Path = ROOT, timeout: float | None = None, **environment: str
 ) -> subprocess.CompletedProcess:
     inherited = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK")}
-    return subprocess.run(
+    process = subprocess.Popen(
         [*command, *arguments],
         cwd=cwd,
         env={**inherited, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with the processes that it has started
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from src.invertible import InvertibleModule, invertible_roots
 from src.invertible.reconstruction import relative_error
+from src.utils.reduced import log_reduced
 
 ENTRY_POINTS = ("forward", "forward_and_logdet")
 
@@ -82,8 +83,9 @@ class Invertibility(pl.Callback):
         parts = _bijections(pl_module)
         with trainer.precision_plugin.forward_context():
             errors = [relative_inversion_error(parts[name], *args) for name, args in inputs.items()]
-        self.last_error = float(np.max(errors))  # NaN, if there is one
-        pl_module.log("val/invertibility_error", self.last_error, on_epoch=True, reduce_fx="max", sync_dist=True)
+        own = float(np.max(errors))  # NaN, if there is one
+        worst = log_reduced(pl_module, {"val/invertibility_error": own}, "max", reduce_fx="max")
+        self.last_error = float(worst["val/invertibility_error"])
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave nothing behind."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from src.utils.reduced import log_reduced
 from src.utils.resident_memory import peak_resident_bytes
 
 GIB = 2**30
@@ -40,4 +41,4 @@ class PeakMemory(pl.Callback):
         cuda = pl_module.device.type == "cuda"
         now = torch.cuda.max_memory_allocated(pl_module.device) if cuda else peak_resident_bytes()
         self.peak_bytes = max(self.peak_bytes, now)
-        pl_module.log("memory/peak_gib", self.peak_bytes / GIB, reduce_fx="max", sync_dist=True)
+        log_reduced(pl_module, {"memory/peak_gib": self.peak_bytes / GIB}, "max")

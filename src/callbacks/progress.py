@@ -12,7 +12,20 @@ from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 
 def progress_bar() -> ProgressBar:
     """Return rich's bar on a terminal, else plain lines."""
-    return RichProgressBar(leave=True) if sys.stdout.isatty() else LineProgress()
+    return RichProgress(leave=True) if sys.stdout.isatty() else LineProgress()
+
+
+class RichProgress(RichProgressBar):
+    """Lightning's, with the numbers of an epoch read in every process.
+
+    Lightning reduces a metric that was logged with ``sync_dist=True`` over the processes when it is first read, and a
+    process that reads alone waits for the others for ever.
+    """
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the epoch's numbers."""
+        self.get_metrics(trainer, pl_module)
+        super().on_train_epoch_end(trainer, pl_module)
 
 
 class LineProgress(ProgressBar):
@@ -27,6 +40,7 @@ class LineProgress(ProgressBar):
         self._enabled = True
         self._started = self._printed = self._evaluation_started = time.monotonic()
         self._first_step = 0
+        self._total: float = 0
 
     def enable(self) -> None:
         """Print, on the first process."""
@@ -40,6 +54,7 @@ class LineProgress(ProgressBar):
         """Start the clock that the remaining time is told by."""
         self._started = self._printed = time.monotonic()
         self._first_step = trainer.global_step
+        self._total = trainer.estimated_stepping_batches
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -88,10 +103,11 @@ class LineProgress(ProgressBar):
 
     def _print(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._printed = time.monotonic()
+        # In every process, as `RichProgress` says.
+        metrics = {k: v for k, v in self.get_metrics(trainer, pl_module).items() if k != "v_num"}
         if not self._enabled:
             return
-        total = trainer.estimated_stepping_batches
-        metrics = {k: v for k, v in self.get_metrics(trainer, pl_module).items() if k != "v_num"}
+        total = self._total
         numbers = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in metrics.items())
         print(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}/{total:.0f}  {numbers}"

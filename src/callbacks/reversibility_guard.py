@@ -16,6 +16,7 @@ from src.invertible.backprop import POLICIES
 from src.invertible.kept import keep_input
 from src.invertible.module import Condition, Policy, State, map_tensors
 from src.invertible.reconstruction import LeafError, LeafNames, reconstruction_errors
+from src.utils.reduced import log_reduced
 
 Call = tuple[str, State, Condition]
 
@@ -102,7 +103,7 @@ class ReversibilityGuard(pl.Callback):
             for error in found:
                 self._judge(names(error.leaf), error, pl_module)
         worst = torch.tensor(list(self.errors.values())).max()  # NaN, if there is one
-        pl_module.log("train/reconstruction_error", worst, reduce_fx="max", sync_dist=True)
+        log_reduced(pl_module, {"train/reconstruction_error": worst}, "max", reduce_fx="max")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave nothing behind."""

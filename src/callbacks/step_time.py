@@ -9,6 +9,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from src.utils.reduced import log_reduced
+
 
 class StepTime(pl.Callback):
     """Times each training step (forward, backward, update), without loading the data.
@@ -54,7 +56,7 @@ class StepTime(pl.Callback):
         """Log the median of the epoch."""
         steps = self._seconds[self._epoch_start :]
         if steps:
-            pl_module.log("time/step_s", statistics.median(steps), sync_dist=True)
+            log_reduced(pl_module, {"time/step_s": statistics.median(steps)}, "mean")
 
 
 def _now(device: torch.device) -> float:

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from src.invertible import set_backprop
 from src.invertible.backprop import PolicyName
 from src.tasks.sample_table import SampleTable
+from src.utils.reduced import reduced
 
 Batch = dict[str, Tensor]
 
@@ -98,22 +99,21 @@ class Task(pl.LightningModule):
         """Return the loss of a batch.
 
         Raises:
-            NonFiniteLossError: if it is NaN or infinite; the weights are still those before the step.
+            NonFiniteLossError: if it is NaN or infinite, in any process; the weights are still those before the step.
         """
         losses = self.losses(batch)
-        loss = losses["loss"]
-        if not torch.isfinite(loss):
+        # What one process would say of the whole batch; all of them raise, if one has to.
+        means = reduced(self, losses, "mean")
+        if not torch.isfinite(means["loss"]):
             raise NonFiniteLossError(
-                f"expected a finite training loss, got {loss.item()} in epoch {self.current_epoch}, "
+                f"expected a finite training loss, got {means['loss'].item()} in epoch {self.current_epoch}, "
                 f"step {self.global_step}. Likely remedies: a smaller task.optimizer.lr, a smaller "
                 "trainer.gradient_clip_val, trainer.precision=32-true, backprop=stored (to rule out an inverse that "
                 "loses accuracy); or the input data are not finite."
             )
-        for name, value in losses.items():
-            on_bar = name == "loss"
-            # The mean over the processes: what one process would log of the whole batch.
-            self.log(f"train/{name}", value, on_step=True, on_epoch=False, prog_bar=on_bar, sync_dist=True)
-        return loss
+        for name, value in means.items():
+            self.log(f"train/{name}", value, on_step=True, on_epoch=False, prog_bar=name == "loss")
+        return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Judge a batch, and return it with what callbacks show."""
@@ -180,8 +180,8 @@ class Task(pl.LightningModule):
     def _log_table(self, stage: str) -> None:
         self._table.gather(self.all_gather)
         for name, value in self.summarise_table(self._table, stage).items():
-            # Every process has the same number; sync_dist says so to Lightning.
-            self.log(f"{stage}/{name}", value, prog_bar=name == self.headline, sync_dist=True)
+            # Every process has the same number.
+            self.log(f"{stage}/{name}", value, prog_bar=name == self.headline)
 
 
 def _fuse_on_cpu(optimizer: Optimizer) -> None:

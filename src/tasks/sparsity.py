@@ -76,7 +76,7 @@ class Sparsity(Task):
     def on_test_epoch_end(self) -> None:
         """Log the smallest overlap with Haar's filters too."""
         super().on_test_epoch_end()
-        self.log("test/haar_overlap", self.haar_overlap().min(), sync_dist=True)
+        self.log("test/haar_overlap", self.haar_overlap().min())
 
 
 def filters(downsampling: Downsampling) -> Tensor:

@@ -41,7 +41,8 @@ class Run:
         saved = [c.best_model_path for c in self.callbacks.values() if isinstance(c, ModelCheckpoint)]
         last = self.callback(LastCheckpoint)
         saved += [str(last.path)] if last is not None and last.path.exists() else []
-        return next((path for path in saved if path), None)
+        # The first process writes them; what the others see of its files may be late.
+        return self.trainer.strategy.broadcast(next((path for path in saved if path), None))
 
 
 def build(config: DictConfig) -> Run:

@@ -87,7 +87,8 @@ def _check_processes(config: DictConfig) -> None:
 
 
 def _check_sharding(config: DictConfig) -> None:
-    strategy = str(config.trainer.get("strategy", "auto"))
+    strategy = config.trainer.get("strategy", "auto")
+    strategy = str(strategy.get("name") if isinstance(strategy, DictConfig) else strategy)
     if strategy.startswith("fsdp") and config.trainer.get("accelerator") not in ("gpu", "cuda"):
         raise ConfigError(f"expected trainer.accelerator=gpu with trainer.strategy={strategy}")
     if strategy.startswith("fsdp") and config.backprop not in SHARDED:

@@ -17,6 +17,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     # A resumed run writes into its own folder on purpose.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
+    # src.utils.reduced reduces before it logs.
+    warnings.filterwarnings("ignore", message="It is recommended to use `self.log\\(.*sync_dist=True")
     # VolumeTable counts a volume that the distributed sampler repeats once.
     warnings.filterwarnings("ignore", message=".*it is recommended to use `Trainer\\(devices=1, num_nodes=1\\)`.*")
     # Lightning's own use of a deprecated torch API.

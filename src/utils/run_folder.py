@@ -53,8 +53,8 @@ def _agreed(run_dir: str) -> str:
 
     store, rank, _ = next(rendezvous("env://"))
     _stores.append(store)
-    # After a failure torchrun starts the processes again beside the same store.
-    key = f"run_dir/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    # After a failure torchrun starts the processes again beside the same store; a multirun has several runs.
+    key = f"run_dir/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{len(_stores)}"
     if rank == 0:
         store.set(key, run_dir)
     return store.get(key).decode()

@@ -14,6 +14,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from pytorch_lightning import LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -194,7 +195,7 @@ def test_costs_go_on_after_a_resume() -> None:
     peak, after = PeakMemory(), PeakMemory()
     peak.peak_bytes = 2**50
     after.load_state_dict(peak.state_dict())
-    module = SimpleNamespace(device=torch.device("cpu"), log=lambda *_, **__: None)
+    module = LightningModule()
     after.on_train_epoch_end(None, module)  # type: ignore[arg-type]
     assert after.peak_bytes == 2**50
 
@@ -202,7 +203,9 @@ def test_costs_go_on_after_a_resume() -> None:
 def test_without_a_terminal_progress_is_lines(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     bar = progress_bar()
     assert isinstance(bar, LineProgress)
-    trainer: Any = SimpleNamespace(current_epoch=2, max_epochs=8, global_step=30, estimated_stepping_batches=80)
+    trainer: Any = SimpleNamespace(current_epoch=2, max_epochs=8, global_step=0, estimated_stepping_batches=80)
+    bar.on_train_start(trainer, None)  # type: ignore[arg-type]
+    trainer.global_step = 30
     monkeypatch.setattr(bar, "get_metrics", lambda *_: {"v_num": "x", "train/loss": 0.5})
     bar.on_train_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
     assert capsys.readouterr().out == "", "within the interval"

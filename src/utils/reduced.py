@@ -1,0 +1,57 @@
+"""Numbers of all processes as one, before anything reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+Reduction = Literal["mean", "max"]
+
+
+def reduced(module: pl.LightningModule, values: Mapping[str, Tensor | float], by: Reduction) -> dict[str, Tensor]:
+    """Return numbers as all processes see them, in single precision at least; one exchange serves all of them.
+
+    Every process must call this at the same point of the run.
+
+    Args:
+        module: attached to a trainer, or alone: then the numbers are what they are.
+        values: scalars by name, the same names in each process.
+        by: what the numbers of the processes come to.
+    """
+    scalars = [torch.as_tensor(value, device=module.device).detach() for value in values.values()]
+    dtype = torch.float64 if any(scalar.dtype == torch.float64 for scalar in scalars) else torch.float32
+    stacked = torch.stack([scalar.to(dtype) for scalar in scalars])
+    everyones = _gathered(module, stacked)  # (processes, values)
+    # Not the backend's own reductions: gloo's maximum loses a NaN.
+    found = everyones.mean(dim=0) if by == "mean" else everyones.amax(dim=0)
+    return dict(zip(values, found.unbind(), strict=True))
+
+
+def log_reduced(
+    module: pl.LightningModule, values: Mapping[str, Tensor | float], by: Reduction, **options: Any
+) -> dict[str, Tensor]:
+    """Log numbers as all processes see them, and return these.
+
+    With ``sync_dist=True`` Lightning reduces an epoch's number when it is first read. The first process alone may be
+    the one that reads, to show it, and then it waits for the others for ever.
+
+    Args:
+        module, values, by: see `reduced`.
+        options: of `LightningModule.log`.
+    """
+    found = reduced(module, values, by)
+    for name, value in found.items():
+        module.log(name, value, **options)
+    return found
+
+
+def _gathered(module: pl.LightningModule, values: Tensor) -> Tensor:
+    try:
+        strategy = module.trainer.strategy
+    except RuntimeError:  # not attached
+        return values[None]
+    return strategy.all_gather(values).reshape(-1, len(values))

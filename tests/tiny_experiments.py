@@ -1,0 +1,64 @@
+"""Every experiment at a size of seconds, with an epoch without and an epoch with validation, and a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from src.utils.composition import CONFIG_DIR
+from tests.image_files import write_cifar10, write_mnist
+
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy.timeout_minutes=1"]
+EPOCHS = ["trainer.max_epochs=2", "trainer.check_val_every_n_epoch=2", "trainer.log_every_n_steps=1"]
+IMAGES = ["datamodule.num_train=8", "datamodule.num_val=4", "datamodule.num_test=4", "datamodule.batch_size=2"]
+BRATS = [
+    "datamodule.demo.num_cases=6",
+    "datamodule.demo.shape=[24,24,24]",
+    "datamodule.size=[16,16,16]",
+    "datamodule.val_fraction=0.34",
+    "datamodule.test_fraction=0.34",
+    "datamodule.batch_size=1",
+    "network.blowup=4",
+    "network.num_couplings=1",
+    "network.num_levels=2",
+]
+SIZES = {
+    "ct_postproc": [
+        *("datamodule.size=16", "datamodule.num_train=4", "datamodule.num_val=2", "datamodule.num_test=2"),
+        *("datamodule.num_balls=5", "datamodule.generation_workers=0", "datamodule.batch_size=1"),
+        *("network.blowup=4", "network.num_levels=2", "network.num_couplings=1"),
+    ],
+    "brats": BRATS,
+    "iconvnet_figure2": ["datamodule.channels=[2,4]", "datamodule.sizes=[4,8]", "task.batch_size=1", "task.repeats=1"],
+    "iconvnet_figure4": [*IMAGES, "callbacks.images.num_images=2"],
+    "iconvnet_table1": [*IMAGES, "network.convnet.width=4"],
+    "iconvnet_table2": [*IMAGES, "callbacks.images.num_images=2"],
+    "irevnet_lab": [*IMAGES, "callbacks.images.num_images=2"],
+    "iunet_figures": ["datamodule.size=16", *IMAGES],
+    **{f"iunet_table2/{path.stem}": BRATS for path in sorted((CONFIG_DIR / "experiment/iunet_table2").glob("*.yaml"))},
+}
+# Where the data are; what has no folder makes its data as it goes.
+FOLDERS = {
+    "ct_postproc": "foam_ct",
+    "iconvnet_figure4": ".",
+    "iconvnet_table1": ".",
+    "iconvnet_table2": ".",
+    "irevnet_lab": ".",
+}
+
+
+def write_images(folder: Path) -> None:
+    """Write the image sets that the experiments read."""
+    write_mnist(folder)
+    write_cifar10(folder)
+
+
+def tiny(experiment: str, folder: Path, run_dir: Path) -> list[str]:
+    """Return the command line of an experiment on two processes; its data are in ``folder``, or made there."""
+    overrides = [f"experiment={experiment}", *TWO, *EPOCHS, *SIZES[experiment], "logger=csv", f"run_dir={run_dir}"]
+    if SIZES[experiment] is BRATS:
+        overrides += [f"datamodule.data_dir={folder / 'brats'}", f"datamodule.cache_dir={folder / 'brats_cache'}"]
+    if experiment in FOLDERS:
+        overrides += [f"datamodule.data_dir={folder / FOLDERS[experiment]}"]
+    if FOLDERS.get(experiment) == ".":
+        overrides += ["datamodule.verify_checksums=false"]
+    return overrides
