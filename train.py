@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from src.utils.composition import explained
 from src.utils.config import check_config
 from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
 from src.utils.run_folder import choose_run_dir
+from src.utils.signals import exit_on_signals
 from src.utils.targets import check_targets
 from src.utils.usage import experiments_text, help_text
 
@@ -42,7 +42,7 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
 
     Raises:
         ValueError: for a configuration or checkpoint that cannot work, before data are generated.
-        SystemExit: with 130 after Ctrl-C and 143 after SIGTERM; a checkpoint has then been written.
+        SystemExit: with 128 + n after signal n, which is 130 for Ctrl-C and 143 for SIGTERM.
     """
     started = time.perf_counter()
     check_config(config)
@@ -50,59 +50,44 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
     check_targets(config)
     check_combinations(config)
     from src.utils.build import build
+    from src.utils.ending import ending
+    from src.utils.run_lock import only_process
     from src.utils.summary import print_table, summarise, write_summary
 
     run = build(config)
-    _check_before_training(run, checkpoint)
-    with _exit_codes_of_signals(run):
-        metrics, best = _fit_and_test(run, checkpoint)
-    summary = summarise(run, metrics, best, time.perf_counter() - started)
-    for logger in run.loggers():
-        logger.finish(summary)
-    if run.trainer.is_global_zero:
-        write_summary(summary)
-        print_table(summary, run.task.report(summary["metrics"]))
+    run.check_data()
+    with only_process(config.run_dir) if run.trainer.is_global_zero else nullcontext():
+        if checkpoint is not None:
+            _check_checkpoint(run, Path(checkpoint))
+        with ending(run):
+            metrics, best = _fit_and_test(run, checkpoint)
+            summary = summarise(run, metrics, best, time.perf_counter() - started)
+            for logger in run.loggers():
+                logger.finish(summary)
+            if run.trainer.is_global_zero:
+                write_summary(summary)
+                print_table(summary, run.task.report(summary["metrics"]))
     return summary
 
 
-def _check_before_training(run: Run, checkpoint: str | None) -> None:
-    if checkpoint is not None:
-        from src.utils.checkpoints import check_architecture, read_checkpoint
+def _check_checkpoint(run: Run, checkpoint: Path) -> None:
+    from src.utils.checkpoints import check_architecture, read_checkpoint
 
-        content = read_checkpoint(Path(checkpoint))
-        check_architecture(content, run.task, run.config.model["_target_"])
-        for logger in run.loggers():
-            logger.go_on_from(content["global_step"])
-    # On the device of the training: one volume of the paper's size is long work for a CPU.
-    run.task.to(run.trainer.strategy.root_device)
-    run.task.check_data(run.datamodule)
-    # Loggers open their files before any callback could make the folder.
-    Path(run.config.run_dir).mkdir(parents=True, exist_ok=True)
+    content = read_checkpoint(checkpoint)
+    check_architecture(content, run.task, run.config.model["_target_"])
+    for logger in run.loggers():
+        logger.go_on_from(content["global_step"])
 
 
 def _fit_and_test(run: Run, checkpoint: str | None) -> tuple[dict[str, float], str | None]:
     if run.config.fit:
         run.trainer.fit(run.task, run.datamodule, ckpt_path=checkpoint, weights_only=True)
-    metrics = {name: float(value) for name, value in run.trainer.callback_metrics.items()}
+    metrics = run.metrics()
     best = run.best_checkpoint()
     if run.config.test:
         tested = run.trainer.test(run.task, run.datamodule, ckpt_path=best, weights_only=True, verbose=False)
         metrics.update(tested[0])
     return metrics, best
-
-
-@contextmanager
-def _exit_codes_of_signals(run: Run) -> Iterator[None]:
-    from src.callbacks.interrupt import CheckpointOnInterrupt
-
-    interrupt = run.callback(CheckpointOnInterrupt)
-    try:
-        yield
-    except SystemExit:
-        # Lightning turns both signals into a SystemExit of its own, SIGTERM's with exit code 0.
-        if interrupt is not None and interrupt.received is not None:
-            sys.exit(128 + interrupt.received)
-        raise
 
 
 def _resume(arguments: list[str]) -> None:
@@ -156,7 +141,7 @@ def main() -> None:
         print(experiments_text())
         return
     show_traceback = full_traceback_wanted(arguments)
-    with user_errors(show_traceback), explained(arguments):
+    with exit_on_signals(), user_errors(show_traceback), explained(arguments):
         if any(a.startswith("resume=") and a != "resume=null" for a in arguments):
             _resume(arguments)
         else:

@@ -1,0 +1,37 @@
+"""``train.py`` in processes of their own that begin at once: they are forked from one that has imported everything."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import train
+
+CONTEXT = multiprocessing.get_context("forkserver")
+# Imported once; the first run of the others would take ten seconds to import them.
+CONTEXT.set_forkserver_preload(
+    ["tests.forked", "tests.fakes", "src.utils.build", "src.utils.summary", "src.tasks.reconstruction"]
+    + ["src.callbacks.curves", "src.callbacks.first_images", "src.callbacks.progress", "src.callbacks.test_table"]
+    + ["src.callbacks.image_log", "src.callbacks.interrupt", "src.callbacks.random_state", "src.utils.csv_logger"]
+    + ["src.models.iunet", "src.models.lifted", "pytorch_lightning", "torch._dynamo", "matplotlib.backends.backend_agg"]
+)
+
+
+def start(arguments: list[str], log: Path) -> BaseProcess:
+    """Start ``python train.py <arguments>``; what it prints is appended to ``log``."""
+    process = CONTEXT.Process(target=_run, args=(arguments, str(log)))
+    process.start()
+    return process
+
+
+def _run(arguments: list[str], log: str) -> None:
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ["HYDRA_MAIN_MODULE"] = "__main__"  # so that Hydra looks for configs/ beside train.py
+    os.chdir(Path(train.__file__).parent)
+    sys.argv = ["train.py", *arguments]
+    train.main()
