@@ -14,23 +14,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
-from src.utils.combinations import check_combinations
-from src.utils.composition import explained
-from src.utils.config import check_config
 from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
-from src.utils.run_folder import choose_run_dir
 from src.utils.signals import exit_on_signals
-from src.utils.targets import check_targets
-from src.utils.usage import experiments_text, help_text
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from src.utils.build import Run
 
-# torch, Lightning and W&B are imported where they are used: --help and a typo answer at once.
+# Everything else is imported where it is used: --help and a typo answer at once, and so does a Ctrl-C.
 
 
 def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
@@ -45,6 +37,11 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
         SystemExit: with 128 + n after signal n, which is 130 for Ctrl-C and 143 for SIGTERM.
     """
     started = time.perf_counter()
+    from src.utils.combinations import check_combinations
+    from src.utils.config import check_config
+    from src.utils.run_folder import choose_run_dir
+    from src.utils.targets import check_targets
+
     check_config(config)
     config.run_dir = choose_run_dir(config)
     check_targets(config)
@@ -116,6 +113,8 @@ def _train_new(show_traceback: bool) -> None:
     if not show_traceback:
         # Hydra would print its errors itself; they come through to be explained.
         os.environ["HYDRA_FULL_ERROR"] = "1"
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
 
     @hydra.main(version_base="1.3", config_path="configs", config_name="train")
     def job(config: DictConfig) -> None:
@@ -133,7 +132,14 @@ def _train_new(show_traceback: bool) -> None:
 
 def main() -> None:
     """Run the command line."""
-    arguments = sys.argv[1:]
+    with exit_on_signals():
+        _run(sys.argv[1:])
+
+
+def _run(arguments: list[str]) -> None:
+    from src.utils.composition import explained
+    from src.utils.usage import experiments_text, help_text
+
     if set(arguments) & {"-h", "--help"}:
         print(help_text())
         return
@@ -141,7 +147,7 @@ def main() -> None:
         print(experiments_text())
         return
     show_traceback = full_traceback_wanted(arguments)
-    with exit_on_signals(), user_errors(show_traceback), explained(arguments):
+    with user_errors(show_traceback), explained(arguments):
         if any(a.startswith("resume=") and a != "resume=null" for a in arguments):
             _resume(arguments)
         else:

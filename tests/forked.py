@@ -12,11 +12,14 @@ import train
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # Imported once; the first run of the others would take ten seconds to import them.
+CALLBACKS = ("curves", "first_images", "image_log", "interrupt", "progress", "random_state", "test_table")
 CONTEXT.set_forkserver_preload(
-    ["tests.forked", "tests.fakes", "src.utils.build", "src.utils.summary", "src.tasks.reconstruction"]
-    + ["src.callbacks.curves", "src.callbacks.first_images", "src.callbacks.progress", "src.callbacks.test_table"]
-    + ["src.callbacks.image_log", "src.callbacks.interrupt", "src.callbacks.random_state", "src.utils.csv_logger"]
-    + ["src.models.iunet", "src.models.lifted", "pytorch_lightning", "torch._dynamo", "matplotlib.backends.backend_agg"]
+    [
+        *("tests.forked", "tests.fakes", "src.utils.build", "src.utils.summary", "src.utils.csv_logger"),
+        *("src.tasks.reconstruction", "src.models.iunet", "src.models.lifted"),
+        *(f"src.callbacks.{name}" for name in CALLBACKS),
+        *("pytorch_lightning", "torch._dynamo", "matplotlib.backends.backend_agg"),
+    ]
 )
 
 
