@@ -69,7 +69,7 @@ def test_a_run_stopped_at_any_moment_goes_on_as_if_it_was_not(
 ) -> None:
     name = list(VARIANTS)[seed % len(VARIANTS)]
     expected, seconds = whole[name]
-    clock, log = random.Random(seed), tmp_path / "log"
+    clock, log = random.Random(f"{stop.__name__} {seed}"), tmp_path / "log"
     arguments = overrides(tmp_path / "run", *VARIANTS[name])
     process = start(arguments, log)
     process.join(clock.uniform(0.0, 1.1 * seconds))
@@ -80,6 +80,6 @@ def test_a_run_stopped_at_any_moment_goes_on_as_if_it_was_not(
     if (tmp_path / "run").exists():
         readable(tmp_path / "run")
     if (tmp_path / "run" / "checkpoints" / "last.ckpt").exists():
-        arguments = [f"resume={folder / 'run'}"]
+        arguments = [f"resume={tmp_path / 'run'}"]
     finish(arguments, log)
     assert_equal(tmp_path / "run", expected)
