@@ -71,6 +71,14 @@ class SignalInTest(pl.Callback):
             signal.raise_signal(signal.Signals(self.signum))
 
 
+class SignalWhileSaving(pl.Callback):
+    """Sends this process SIGTERM while it saves because of a signal."""
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, *unused: Any) -> None:
+        if trainer.interrupted:
+            signal.raise_signal(signal.SIGTERM)
+
+
 class KillAfterCheckpoint(Checkpoint):
     """Kills this process after a step, or after its epoch, when last.ckpt has been written: it is called after that."""
 

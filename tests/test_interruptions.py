@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 import torch
 
-import eval as evaluation
 import train
 from src.utils.composition import compose_config
 from src.utils.errors import user_errors
 from src.utils.finite import NonFiniteStateError
 from src.utils.run_lock import only_process
+from src.utils.saved_run import rebuild, saved_run
+from src.utils.signals import exit_on_signals
 from tests.faults import full_disk_for_best
 from tests.resuming import (
     ROOT,
@@ -30,6 +31,7 @@ from tests.resuming import (
     assert_equal,
     checkpoint,
     overrides,
+    plain,
     resume,
     run,
     start,
@@ -55,7 +57,7 @@ def slow(*values: Any) -> Any:
         ("on_validation_batch_end", 3, "OSError"),
         slow("on_validation_batch_end", 6, "KeyboardInterrupt"),
         slow("on_train_batch_start", 4, "OSError"),
-        ("on_after_backward", 2, "KeyboardInterrupt"),
+        slow("on_after_backward", 2, "KeyboardInterrupt"),
         slow("on_after_backward", 4, "OSError"),
         ("optimizer", 4, "KeyboardInterrupt"),
         slow("optimizer", 5, "OSError"),
@@ -102,7 +104,7 @@ def test_a_full_disk_is_one_message_and_no_loss(
     assert_equal(tmp_path, whole["plain"])
 
 
-@pytest.mark.parametrize("moved", [True, False])
+@pytest.mark.parametrize("moved", [True, slow(False)])
 def test_a_copied_run_folder_keeps_its_best_checkpoint(
     moved: bool, whole: WholeRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +154,14 @@ def test_a_hangup_and_slurms_warning_save_and_end(
     assert stopped.value.code == 128 + signum and checkpoint(tmp_path)["global_step"] == 2
     resume(monkeypatch, f"resume={tmp_path}", "callbacks.stop.step=-1")
     assert_equal(tmp_path, whole["plain"])
+
+
+def test_a_signal_that_comes_again_does_not_stop_the_save(tmp_path: Path) -> None:
+    # As it does where a scheduler sends it to all processes of a job, and the first of them to the others.
+    again = "+callbacks.again={_target_:tests.faults.SignalWhileSaving}"
+    with pytest.raises(SystemExit) as stopped, exit_on_signals():
+        run(tmp_path, stop_at(2, signal.SIGTERM), again)
+    assert stopped.value.code == 143 and checkpoint(tmp_path)["global_step"] == 2
 
 
 def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
@@ -236,12 +246,9 @@ def test_half_files_of_killed_writes_are_removed(tmp_path: Path) -> None:
 
 
 def test_weights_in_double_precision_are_tested_as_they_are(whole: WholeRuns, tmp_path: Path) -> None:
-    expected = summary(whole["double precision"])["metrics"]
-    arguments = [f"ckpt={whole['double precision']}", f"run_dir={tmp_path}"]
-    found = evaluation.evaluate(*evaluation.load(arguments))["metrics"]
-    assert found == {name: value for name, value in expected.items() if name.startswith("test/")}
-    assert all(
-        value.dtype == torch.float64
-        for value in checkpoint(whole["double precision"])["state_dict"].values()
-        if value.is_floating_point()
-    )
+    config, path = saved_run([f"ckpt={whole['double precision']}", f"run_dir={tmp_path}"], "eval")
+    again = rebuild(config, path)
+    again.trainer.test(again.task, again.datamodule, ckpt_path=str(path), weights_only=True, verbose=False)
+    weights = checkpoint(whole["double precision"], "best")["state_dict"]
+    assert {w.dtype for w in weights.values() if w.is_floating_point()} == {torch.float64}
+    assert plain(dict(again.task.state_dict())) == plain(weights)

@@ -75,13 +75,18 @@ class CheckpointOnInterrupt(Checkpoint):
             raise SIGTERMException
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Write the checkpoint where Lightning ended training as it was told to."""
-        hand_back(self._previous_handlers)
+        """Write the checkpoint where Lightning ended training as it was told to; then hand the signals back.
+
+        Not before: who sends a signal to a process and its group sends it twice.
+        """
         if self.received is None and isinstance(exception, (SIGTERMException, KeyboardInterrupt)):
             self.received = signal.SIGINT if isinstance(exception, KeyboardInterrupt) else signal.SIGTERM
-        if self._ending and isinstance(exception, SIGTERMException):
-            trainer.save_checkpoint(self.checkpoint, weights_only=False)  # the optimizer too
-            say(f"interrupted after step {trainer.global_step}, saved {self.checkpoint}")
+        try:
+            if self._ending and isinstance(exception, SIGTERMException):
+                trainer.save_checkpoint(self.checkpoint, weights_only=False)  # the optimizer too
+                say(f"interrupted after step {trainer.global_step}, saved {self.checkpoint}")
+        finally:
+            hand_back(self._previous_handlers)
 
     def _end_if_signalled(self, trainer: pl.Trainer) -> None:
         signalled = 0 if self.received is None else int(self.received)
