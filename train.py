@@ -11,27 +11,19 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
-from src.utils.combinations import check_combinations
-from src.utils.composition import explained
-from src.utils.config import check_config
 from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
-from src.utils.run_folder import choose_run_dir
-from src.utils.targets import check_targets
-from src.utils.usage import experiments_text, help_text
+from src.utils.signals import exit_on_signals
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from src.utils.build import Run
 
-# torch, Lightning and W&B are imported where they are used: --help and a typo answer at once.
+# Everything else is imported where it is used: --help and a typo answer at once, and so does a Ctrl-C.
 
 
 def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
@@ -43,68 +35,58 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
 
     Raises:
         ValueError: for a configuration or checkpoint that cannot work, before data are generated.
-        SystemExit: with 130 after Ctrl-C and 143 after SIGTERM; a checkpoint has then been written.
+        SystemExit: with 128 + n after signal n, which is 130 for Ctrl-C and 143 for SIGTERM.
     """
     started = time.perf_counter()
+    from src.utils.combinations import check_combinations
+    from src.utils.config import check_config
+    from src.utils.run_folder import choose_run_dir
+    from src.utils.targets import check_targets
+
     check_config(config)
     config.run_dir = choose_run_dir(config)
     check_targets(config)
     check_combinations(config)
     from src.utils.build import build
+    from src.utils.ending import ending
     from src.utils.processes import own_processes
+    from src.utils.run_lock import only_process
     from src.utils.summary import print_table, summarise, write_summary
 
     run = build(config)
-    _check_before_training(run, checkpoint)
-    with _exit_codes_of_signals(run), own_processes(run.trainer):
-        metrics, best = _fit_and_test(run, checkpoint)
-    summary = summarise(run, metrics, best, time.perf_counter() - started)
-    for logger in run.loggers():
-        logger.finish(summary)
-    if run.trainer.is_global_zero:
-        write_summary(summary)
-        print_table(summary, run.task.report(summary["metrics"]))
+    run.check_data()
+    with only_process(config.run_dir) if run.trainer.is_global_zero else nullcontext():
+        if checkpoint is not None:
+            _check_checkpoint(run, Path(checkpoint))
+        with ending(run), own_processes(run.trainer):
+            metrics, best = _fit_and_test(run, checkpoint)
+            summary = summarise(run, metrics, best, time.perf_counter() - started)
+            for logger in run.loggers():
+                logger.finish(summary)
+            if run.trainer.is_global_zero:
+                write_summary(summary)
+                print_table(summary, run.task.report(summary["metrics"]))
     return summary
 
 
-def _check_before_training(run: Run, checkpoint: str | None) -> None:
-    if checkpoint is not None:
-        from src.utils.checkpoints import check_architecture, read_checkpoint
+def _check_checkpoint(run: Run, checkpoint: Path) -> None:
+    from src.utils.checkpoints import check_architecture, read_checkpoint
 
-        content = read_checkpoint(Path(checkpoint))
-        check_architecture(content, run.task, run.config.model["_target_"])
-        for logger in run.loggers():
-            logger.go_on_from(content["global_step"])
-    # On the device of the training: one volume of the paper's size is long work for a CPU.
-    run.task.to(run.trainer.strategy.root_device)
-    run.task.check_data(run.datamodule)
-    # Loggers open their files before any callback could make the folder.
-    Path(run.config.run_dir).mkdir(parents=True, exist_ok=True)
+    content = read_checkpoint(checkpoint)
+    check_architecture(content, run.task, run.config.model["_target_"])
+    for logger in run.loggers():
+        logger.go_on_from(content["global_step"])
 
 
 def _fit_and_test(run: Run, checkpoint: str | None) -> tuple[dict[str, float], str | None]:
     if run.config.fit:
         run.trainer.fit(run.task, run.datamodule, ckpt_path=checkpoint, weights_only=True)
-    metrics = {name: float(value) for name, value in run.trainer.callback_metrics.items()}
+    metrics = run.metrics()
     best = run.best_checkpoint()
     if run.config.test:
         tested = run.trainer.test(run.task, run.datamodule, ckpt_path=best, weights_only=True, verbose=False)
         metrics.update(tested[0])
     return metrics, best
-
-
-@contextmanager
-def _exit_codes_of_signals(run: Run) -> Iterator[None]:
-    from src.callbacks.interrupt import CheckpointOnInterrupt
-
-    interrupt = run.callback(CheckpointOnInterrupt)
-    try:
-        yield
-    except SystemExit:
-        # Lightning turns both signals into a SystemExit of its own, SIGTERM's with exit code 0.
-        if interrupt is not None and interrupt.received is not None:
-            sys.exit(128 + interrupt.received)
-        raise
 
 
 def _resume(arguments: list[str]) -> None:
@@ -132,6 +114,8 @@ def _train_new(show_traceback: bool) -> None:
     if not show_traceback:
         # Hydra would print its errors itself; they come through to be explained.
         os.environ["HYDRA_FULL_ERROR"] = "1"
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
 
     @hydra.main(version_base="1.3", config_path="configs", config_name="train")
     def job(config: DictConfig) -> None:
@@ -149,7 +133,14 @@ def _train_new(show_traceback: bool) -> None:
 
 def main() -> None:
     """Run the command line."""
-    arguments = sys.argv[1:]
+    with exit_on_signals():
+        _run(sys.argv[1:])
+
+
+def _run(arguments: list[str]) -> None:
+    from src.utils.composition import explained
+    from src.utils.usage import experiments_text, help_text
+
     if set(arguments) & {"-h", "--help"}:
         print(help_text())
         return

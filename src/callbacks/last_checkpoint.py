@@ -10,6 +10,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from src.callbacks.early_rows import log_row_of_epoch, log_row_of_step
+from src.utils.finite import check_finite
+
 
 def last_checkpoint(run_dir: str | Path) -> Path:
     """Return where a run keeps it."""
@@ -31,6 +34,8 @@ class LastCheckpoint(Checkpoint):
 
     A process that is killed at any moment loses what it did since. (Lightning's ModelCheckpoint also writes after the
     last batch of an epoch, and Lightning goes on from there without that epoch's validation.)
+
+    Whatever Lightning logs of the step or epoch is logged before: a run that is killed in between lacks no row.
 
     Args:
         run_dir: the run folder.
@@ -65,11 +70,23 @@ class LastCheckpoint(Checkpoint):
             and not _validation_follows(trainer, batch_idx)
             and self._is_due(trainer)
         ):
+            log_row_of_step(trainer)
             self._write(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write; the validation of this epoch is over."""
+        log_row_of_epoch(trainer)
         self._write(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Let no checkpoint that is not finite replace one that is, here or in another file.
+
+        Raises:
+            NonFiniteStateError: naming a tensor.
+        """
+        check_finite(checkpoint, pl_module, trainer.strategy.reduce_boolean_decision)
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         if self.every_n_steps is not None and trainer.global_step - self._step >= self.every_n_steps:

@@ -16,9 +16,11 @@ from src.invertible.backprop import POLICIES
 from src.invertible.kept import keep_input
 from src.invertible.module import Condition, Policy, State, map_tensors
 from src.invertible.reconstruction import LeafError, LeafNames, reconstruction_errors
-from src.utils.reduced import log_reduced
+from src.utils.reduced import reduced
 
 Call = tuple[str, State, Condition]
+
+METRIC = "train/reconstruction_error"
 
 
 class ReversibilityGuard(pl.Callback):
@@ -29,10 +31,10 @@ class ReversibilityGuard(pl.Callback):
     the block, once each, and with ``switch`` it lets that block keep its input from then on: one more state in memory,
     and the blocks before it start from the exact state again. Switched blocks are saved in the checkpoint.
 
-    It logs ``train/reconstruction_error``, the worst one. A measurement costs about a forward and two inverse passes
-    without gradients, and host memory for the states between all blocks. Other policies than ``reversible`` need no
-    guard and get none. Each process of a distributed run watches its own batches: blocks may be switched in some of
-    them only, which changes their memory but no gradient.
+    It logs ``train/reconstruction_error``, the worst one, at the steps that it measures. A measurement costs about a
+    forward and two inverse passes without gradients, and host memory for the states between all blocks. Other policies
+    than ``reversible`` need no guard and get none. Each process of a distributed run watches its own batches: blocks
+    may be switched in some of them only, which changes their memory but no gradient.
 
     Args:
         threshold: relative ℓ2 error of a rebuilt state.
@@ -57,6 +59,7 @@ class ReversibilityGuard(pl.Callback):
         self.errors: dict[str, float] = {}
         self.switched: list[str] = []
         self._warned: set[str] = set()
+        self._step = 0
         self._calls: dict[str, Call] = {}
         self._policies: dict[InvertibleModule, Policy] = {}
 
@@ -78,6 +81,7 @@ class ReversibilityGuard(pl.Callback):
         """Catch what the invertible parts are called with, by standing before their policies during this batch."""
         if batch_idx % self.every_n_steps:
             return
+        self._step = trainer.global_step  # of the row that this batch becomes a part of
         for name, root in invertible_roots(pl_module).items():
             tree = root.bijection
             if tree.backprop_policy is POLICIES["reversible"]:
@@ -103,11 +107,17 @@ class ReversibilityGuard(pl.Callback):
             for error in found:
                 self._judge(names(error.leaf), error, pl_module)
         worst = torch.tensor(list(self.errors.values())).max()  # NaN, if there is one
-        log_reduced(pl_module, {"train/reconstruction_error": worst}, "max", reduce_fx="max")
+        self._log(trainer, reduced(pl_module, {METRIC: worst}, "max")[METRIC])
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave nothing behind."""
         self._restore_policies()
+
+    def _log(self, trainer: pl.Trainer, error: torch.Tensor) -> None:
+        """Log a row of its own: Lightning's ``log`` would repeat the value at every step until the next measurement."""
+        trainer.callback_metrics[METRIC] = error
+        for logger in trainer.loggers:
+            logger.log_metrics({METRIC: float(error)}, step=self._step)
 
     def _judge(self, name: str, error: LeafError, net: nn.Module) -> None:
         self.errors[name] = float(np.maximum(error.rebuilt, self.errors.get(name, 0.0)))  # NaN, if one is

@@ -19,6 +19,8 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from src.utils.say import say
+
 Task = TypeVar("Task")
 
 
@@ -38,10 +40,7 @@ def exclusive(path: Path, activity: str) -> AbstractContextManager[object]:
     try:
         return lock.acquire(timeout=0)
     except Timeout:
-        # Here, because the processes of `run_parallel` import this file and never wait.
-        from pytorch_lightning.utilities import rank_zero_info
-
-        rank_zero_info(f"Waiting for another process that {activity}")
+        say(f"Waiting for another process that {activity}")
         return lock.acquire()
 
 

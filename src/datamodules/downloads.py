@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_warn
 
 from src.datamodules.cache import exclusive, require_writable
 from src.utils.files import TEMPORARY_SUFFIX
 from src.utils.reading import reason
+from src.utils.say import say
 
 SOCKET_TIMEOUT_S = 30.0  # a server that falls silent would otherwise hold a run, and the lock, for ever
 
@@ -150,7 +151,7 @@ class DataFiles(ABC):
                 rank_zero_warn(f"Downloading {self.locate(name)} again, which is damaged: {damage}")
         if not damages:
             return
-        rank_zero_info(f"Downloading {self.title} to {self.folder}")
+        say(f"Downloading {self.title} to {self.folder}")
         checksums = self.checksums()
         with tempfile.TemporaryDirectory(dir=self.folder, suffix=TEMPORARY_SUFFIX) as temporary:
             try:

@@ -12,6 +12,8 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 
 from src.callbacks.last_checkpoint import LastCheckpoint
+from src.callbacks.latest_metrics import LatestMetrics
+from src.callbacks.moved_folder import MovedFolder
 from src.callbacks.run_config import RunConfig
 from src.tasks.base import Task
 from src.utils.quiet import quiet_libraries
@@ -29,8 +31,26 @@ class Run:
     callbacks: dict[str, pl.Callback]
 
     def callback(self, kind: type) -> Any:
-        """Return the callback of a class, or None if the configuration has none."""
-        return next((c for c in self.callbacks.values() if isinstance(c, kind)), None)
+        """Return the callback of a class, or None if the run has none."""
+        return next((c for c in self.trainer.callbacks if isinstance(c, kind)), None)  # type: ignore[attr-defined]
+
+    def check_data(self) -> None:
+        """Check that network and data fit, on the device of the training: a large sample is long work for a CPU.
+
+        Then give the network its precision. Lightning would do so after it has loaded a checkpoint, and weights in
+        double precision would pass through single.
+
+        Raises:
+            ValueError: if they do not fit.
+        """
+        self.task.to(self.trainer.strategy.root_device)
+        self.task.check_data(self.datamodule)
+        if self.trainer.precision == "64-true":
+            self.task.double()
+
+    def metrics(self) -> dict[str, float]:
+        """Return the latest value of every metric, those of the processes that this one goes on from included."""
+        return self.callback(LatestMetrics).values(self.trainer)
 
     def loggers(self) -> list[RunLogger]:
         """Return the loggers that are this project's own."""
@@ -68,7 +88,7 @@ def build(config: DictConfig) -> Run:
         callbacks = {name: c for name, c in callbacks.items() if not isinstance(c, LearningRateMonitor)}
     trainer = instantiate(
         config.trainer,
-        callbacks=[*callbacks.values(), RunConfig(config)],
+        callbacks=[*callbacks.values(), RunConfig(config), LatestMetrics(), MovedFolder()],
         logger=loggers or False,
     )
     return Run(config, datamodule, task, trainer, callbacks)

@@ -26,11 +26,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         Raises:
             TypeError: if ``storage_options`` are given; a local file has none.
+            OSError: naming ``path``, if it cannot be written.
         """
         if storage_options is not None:
             raise TypeError(f"expected no storage_options for a local checkpoint, got {storage_options!r}")
         with atomic_write(path) as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                # torch complains that the file ends early; what ended it is a full disk or a Ctrl-C.
+                raise error.__context__ or error from None
             seal(file)
 
     def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from src.utils.errors import full_traceback_wanted, user_errors
+from src.utils.signals import exit_on_signals
 
 
 def run_command_line(help_text: str | None, run: Callable[[list[str]], object]) -> None:
@@ -14,5 +15,5 @@ def run_command_line(help_text: str | None, run: Callable[[list[str]], object]) 
     if not arguments or set(arguments) & {"-h", "--help"}:
         print(help_text)
         return
-    with user_errors(full_traceback_wanted(arguments)):
+    with exit_on_signals(), user_errors(full_traceback_wanted(arguments)):
         run(arguments)

@@ -12,8 +12,9 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from src.utils.files import write_text
+from src.utils.files import naming, write_text
 from src.utils.reading import reading
+from src.utils.run_logger import Repetitions
 
 Row = Mapping[str, Any]
 
@@ -33,6 +34,7 @@ class CsvLogger(Logger):
         self.path = Path(path)
         # None before the first row of this process.
         self._columns: list[str] | None = None
+        self._repetitions = Repetitions()
 
     @property
     def name(self) -> str:
@@ -68,10 +70,12 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write one row."""
+        """Write one row, unless it is the latest one again."""
+        if (metrics, step) in self._repetitions:
+            return
         row = {**{name: float(value) for name, value in metrics.items()}, "step": step or 0}
         if self._columns is not None and row.keys() <= set(self._columns):
-            with self.path.open("a", newline="") as file:
+            with naming(self.path), self.path.open("a", newline="") as file:
                 file.write(_lines(self._columns, [row]))
             return
         rows = [] if self._columns is None else read_rows(self.path)

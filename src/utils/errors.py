@@ -50,6 +50,11 @@ def is_user_error(error: BaseException) -> bool:
     return isinstance(error, kinds)
 
 
+def add_note(error: BaseException, note: str) -> None:
+    """Have a line stand below the error's message, as Python 3.11's own method does."""
+    error.__notes__ = [*getattr(error, "__notes__", []), note]
+
+
 @contextmanager
 def user_errors(show_traceback: bool) -> Iterator[None]:
     """Turn a user's error into one message on stderr and exit code 2; anything else keeps its traceback."""
@@ -58,8 +63,7 @@ def user_errors(show_traceback: bool) -> Iterator[None]:
     except Exception as error:
         if show_traceback or not is_user_error(error):
             raise
-        print(
-            f"error: {root_message(error)}\n(debug=true or HYDRA_FULL_ERROR=1 shows the whole traceback)",
-            file=sys.stderr,
-        )
+        lines = [f"error: {root_message(error)}", *getattr(error, "__notes__", [])]
+        lines.append("(debug=true or HYDRA_FULL_ERROR=1 shows the whole traceback)")
+        print("\n".join(lines), file=sys.stderr)
         sys.exit(2)

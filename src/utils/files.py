@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -14,17 +14,31 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 @contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Have an OSError say which file it is about: one that a write raises, as on a full disk, does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
+
+
+@contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path`` that takes its place when the block ends without an error.
 
     It can be read too. It lies in the same folder, because a rename is atomic only within one file system, and is
     flushed to the disk first, because a rename may otherwise outlive the data in a power cut.
+
+    Raises:
+        OSError: naming ``path``, if it cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX)
     try:
-        with os.fdopen(descriptor, "w+b") as file:
+        with naming(path), os.fdopen(descriptor, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -33,6 +47,16 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: Path, others: Collection[str] = ()) -> None:
+    """Remove what `atomic_write` could not finish anywhere below ``folder``, because its process was killed.
+
+    Nobody may be writing there now, except in the subfolders named in ``others``, which are left alone.
+    """
+    for path in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
+        if path.is_file() and path.relative_to(folder).parts[0] not in others:
+            path.unlink()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -17,6 +18,19 @@ class RunLogger(Protocol):
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Take what summary.json holds, and write everything out."""
+
+
+class Repetitions:
+    """Tells the row that is logged a second time, because it was logged before a checkpoint: see `early_rows`."""
+
+    def __init__(self) -> None:
+        self._latest: tuple[int | None, str] | None = None
+
+    def __contains__(self, row: tuple[Mapping[str, Any], int | None]) -> bool:
+        """Whether ``metrics, step`` is the latest row again; it is the latest one from now on."""
+        metrics, step = row
+        latest, self._latest = self._latest, (step, repr(sorted(metrics.items())))  # where NaN is NaN
+        return self._latest == latest
 
 
 def final_numbers(summary: dict[str, Any]) -> dict[str, float]:

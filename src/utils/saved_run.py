@@ -74,6 +74,5 @@ def rebuild(config: DictConfig, checkpoint: Path) -> Run:
 
     run = build(config)
     check_architecture(read_checkpoint(checkpoint), run.task, config.model["_target_"])
-    run.task.to(run.trainer.strategy.root_device)
-    run.task.check_data(run.datamodule)
+    run.check_data()
     return run

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from src.utils.run_logger import final_numbers
+from src.utils.run_logger import Repetitions, final_numbers
 
 
 class TensorBoardRun(TensorBoardLogger):
@@ -20,6 +21,7 @@ class TensorBoardRun(TensorBoardLogger):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._config: dict[str, Any] = {}
+        self._repetitions = Repetitions()
 
     def describe(self, config: dict[str, Any], tags: list[str]) -> None:
         """Keep the configuration until there are numbers to show beside it."""
@@ -28,6 +30,12 @@ class TensorBoardRun(TensorBoardLogger):
     def go_on_from(self, step: int) -> None:
         """Have TensorBoard leave out what the interrupted run logged of ``step`` and later ones."""
         self._kwargs["purge_step"] = step
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log a row, unless it is the latest one again."""
+        if (metrics, step) not in self._repetitions:
+            super().log_metrics(metrics, step)
 
     @rank_zero_only
     def finish(self, summary: dict[str, Any]) -> None:

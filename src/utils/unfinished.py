@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,7 +27,7 @@ def newest_unfinished(overrides: list[str], outputs: Path = OUTPUTS) -> Path:
     """
     compose_config(overrides)  # a misspelt argument is no reason to find nothing
     checkpoints = sorted(outputs.glob("*/*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    unfinished = [path.parents[1] for path in checkpoints if not _is_finished(path)]
+    unfinished = [path.parents[1] for path in checkpoints if not _is_finished(path.parents[1])]
     for folder in unfinished:
         if _has_values(folder, overrides):
             return folder
@@ -38,10 +39,17 @@ def newest_unfinished(overrides: list[str], outputs: Path = OUTPUTS) -> Path:
     )
 
 
-def _is_finished(checkpoint: Path) -> bool:
-    """Whether the run has written its summary since; a finished run that was prolonged has an older one."""
-    summary = checkpoint.parents[1] / "summary.json"
-    return summary.exists() and summary.stat().st_mtime >= checkpoint.stat().st_mtime
+def _is_finished(folder: Path) -> bool:
+    """Whether the run's summary.json is the result of the training that its config.yaml asks for.
+
+    A run that is being prolonged asks for a longer one. (Times of files say nothing: copies and clocks change them.)
+    """
+    try:
+        reached = json.loads((folder / "summary.json").read_text())["config"]["trainer"]
+        asked = OmegaConf.load(folder / "config.yaml")["trainer"]  # type: ignore[index]
+        return reached == OmegaConf.to_container(asked, resolve=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _has_values(folder: Path, overrides: list[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from src.callbacks.reversibility_guard import ReversibilityGuard
+from src.callbacks.reversibility_guard import METRIC, ReversibilityGuard
 from src.invertible import AdditiveCoupling, Inverse, InvertibleModule, Sequential, set_backprop
 from src.invertible.affine import AffineCoupling
 from src.invertible.backprop import POLICIES
 from src.invertible.kept import keeps_input
 from src.invertible.reconstruction import LeafError
 from src.utils.composition import compose_config
+from src.utils.csv_logger import CsvLogger, read_rows
 
 
 def subnet(dims_in: int, dims_out: int) -> nn.Module:
@@ -50,17 +52,17 @@ class DriftingFlow(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=0.05)
 
 
-def fit(task: pl.LightningModule, guard: ReversibilityGuard, steps: int = 40) -> pl.Trainer:
+def fit(task: pl.LightningModule, guard: ReversibilityGuard, steps: int = 40, **settings: Any) -> pl.Trainer:
     generator = torch.Generator().manual_seed(0)
     data = DataLoader(torch.randn(steps * 4, 4, generator=generator), batch_size=4)  # type: ignore[arg-type]
     trainer = pl.Trainer(
         max_steps=steps,
         callbacks=[guard],
-        logger=False,
         accelerator="cpu",
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
+        **{"logger": False, **settings},
     )
     trainer.fit(task, data)
     return trainer
@@ -123,6 +125,26 @@ def test_a_state_that_is_not_a_number_is_the_worst_of_a_shared_block(rebuilt: tu
     for error in rebuilt:
         guard._judge("flow.0", LeafError(task.flow[0], error, error), task)  # type: ignore[index]
     assert math.isnan(guard.errors["flow.0"])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_it_logs_the_steps_that_it_measures(accumulate: int, tmp_path: Path) -> None:
+    path, guard, measured = tmp_path / "metrics.csv", ReversibilityGuard(every_n_steps=4), {}
+
+    class Task(DriftingFlow):
+        def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+            self.step = self.trainer.global_step
+
+        def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+            if batch_idx % 4 == 0:
+                measured[self.step] = max(guard.errors.values())
+
+    settings: dict[str, Any] = {"log_every_n_steps": 1, "accumulate_grad_batches": accumulate}
+    fit(Task(), guard, steps=10, logger=CsvLogger(str(path)), **settings)
+    rows = [row for row in read_rows(path) if METRIC in row]
+    assert {int(row["step"]): float(row[METRIC]) for row in rows} == pytest.approx(measured)
+    assert len(rows) == len(measured) > 2
 
 
 @pytest.mark.parametrize("backprop", ["stored", "checkpoint"])

@@ -9,6 +9,7 @@ from src.datamodules.cache import exclusive
 from src.datamodules.cifar10 import CIFAR10DataModule
 from src.datamodules.downloads import DataFileError
 from src.datamodules.mnist import MNISTDataModule
+from src.utils.quiet import quiet_libraries
 from tests.image_files import publish_cifar10, publish_mnist, serve, write_cifar10, write_mnist
 
 WRITE = {MNISTDataModule: write_mnist, CIFAR10DataModule: write_cifar10}
@@ -62,10 +63,12 @@ def test_missing_files_are_downloaded_once(kind, published, tmp_path, capfd):
     folder, _, requested = published
     datamodule = make(kind, tmp_path / "new" / "data")
     with warnings.catch_warnings():
+        quiet_libraries()  # as every run does
         warnings.simplefilter("error")
         datamodule.prepare_data()
     assert contents(datamodule) == contents(make(kind, folder))
-    assert "100%" in capfd.readouterr().err  # torchvision's progress bar
+    said = capfd.readouterr().err
+    assert f" to {datamodule.files.folder}\n" in said and "100%" in said  # torchvision's progress bar
     assert len(requested) == {MNISTDataModule: 4, CIFAR10DataModule: 1}[kind]
     datamodule.prepare_data()
     assert len(requested) == {MNISTDataModule: 4, CIFAR10DataModule: 1}[kind]
@@ -223,8 +226,9 @@ def test_two_that_start_together_download_once(kind, published, tmp_path):
     assert len(requested) == {MNISTDataModule: 4, CIFAR10DataModule: 1}[kind]
 
 
-def test_waits_for_whoever_downloads_and_takes_its_files(kind, published, tmp_path):
+def test_waits_for_whoever_downloads_and_takes_its_files(kind, published, tmp_path, capfd):
     folder, _, requested = published
+    quiet_libraries()
     datamodule = make(kind, tmp_path / "data")
     datamodule.files.folder.mkdir(parents=True)
     with exclusive(datamodule.files.folder / "download.lock", "tests"):
@@ -232,6 +236,7 @@ def test_waits_for_whoever_downloads_and_takes_its_files(kind, published, tmp_pa
         second.start()
         second.join(0.3)
         assert second.is_alive()
+        assert "Waiting for another process that downloads " in capfd.readouterr().err
         shutil.copytree(make(kind, folder).files.folder, datamodule.files.folder, dirs_exist_ok=True)
     second.join(60)
     assert not second.is_alive() and requested == []

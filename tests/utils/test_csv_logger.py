@@ -50,3 +50,11 @@ def test_a_run_that_goes_on_without_a_table_makes_one(tmp_path: Path) -> None:
     logger.go_on_from(5)
     logger.log_metrics({"x": 1.0}, 5)
     assert read_rows(tmp_path / "metrics.csv") == [{"x": "1.0", "step": "5"}]
+
+
+def test_a_row_that_is_logged_again_is_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    logger = CsvLogger(str(path))
+    for step, loss in [(0, 0.5), (0, 0.5), (1, 0.5), (1, float("nan")), (1, float("nan")), (1, 0.5)]:
+        logger.log_metrics({"loss": loss}, step)
+    assert path.read_text() == "loss,step\n0.5,0\n0.5,1\nnan,1\n0.5,1\n"

@@ -9,7 +9,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.utils.composition import compose_config
+from src.utils.config import plain
 from src.utils.errors import ConfigError
+from src.utils.files import write_text
+from src.utils.summary import write_summary
 from src.utils.unfinished import newest_unfinished
 
 RUNS = {
@@ -21,23 +24,21 @@ RUNS = {
 }
 
 
-def touch(path: Path, seconds: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    os.utime(path, (1_000_000 + seconds,) * 2)
-
-
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs = tmp_path_factory.mktemp("outputs")
     for age, (name, overrides) in enumerate(RUNS.items()):
         folder = outputs / overrides[0].partition("=")[2] / name
         config = compose_config([*overrides, f"run_dir={folder}"])
-        # Older the later they stand in the list.
-        touch(folder / "checkpoints" / "last.ckpt", -10 * age)
+        (folder / "checkpoints").mkdir(parents=True)
         OmegaConf.save(config, folder / "config.yaml")
-    touch(outputs / "ct_postproc" / "finished" / "summary.json", 5)
-    touch(outputs / "ct_postproc" / "prolonged" / "summary.json", -100)
+        if name == "prolonged":
+            config.trainer.max_epochs = 1  # when it finished
+        if name in ("finished", "prolonged"):
+            write_summary({"run_dir": str(folder), "config": plain(config, resolve=True)})
+        # Older the later they stand in the list; the times of the other files say nothing.
+        write_text(folder / "checkpoints" / "last.ckpt", "")
+        os.utime(folder / "checkpoints" / "last.ckpt", (2_000_000_000 - 10 * age,) * 2)
     (outputs / "ct_postproc" / "never_began").mkdir()
     return outputs
 

@@ -1,0 +1,67 @@
+"""The signals that ask a program to end, and what a program does about them. Imports nothing that takes time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+# Ctrl-C; kill and schedulers; a terminal that closes; SLURM's warning before a job's time is over (--signal=USR1@120).
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+Handler = Callable[[int, FrameType | None], Any]
+Handlers = dict[signal.Signals, Any]
+
+
+def take_over(handler: Handler) -> Handlers:
+    """Have ``handler`` called for `SIGNALS`, and return the handlers until now, for `hand_back`.
+
+    A signal that this process was told to ignore stays ignored: ``nohup`` and shells that start a job in the background
+    mean it. Only the main thread may set handlers; in another one nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heeded}
+
+
+def hand_back(handlers: Handlers) -> None:
+    """Set the handlers that `take_over` returned, and forget them."""
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    handlers.clear()
+
+
+@contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """End the program by SystemExit with code 128 + n at signal n, and with one line instead of a traceback."""
+    owner = os.getpid()
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:  # a forked worker inherits the handler; its parent says it once
+            leave_closed_terminal()
+            print(f"ended by {signal.Signals(signum).name}", file=sys.stderr, flush=True)
+        sys.exit(128 + signum)
+
+    handlers = take_over(end)
+    try:
+        yield
+    finally:
+        hand_back(handlers)
+
+
+def leave_closed_terminal() -> None:
+    """Print into nothing from now on where the terminal is gone: each print would raise an OSError."""
+    with contextlib.suppress(OSError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                os.dup2(nothing, descriptor)
+        os.close(nothing)
