@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TypeVar
@@ -74,7 +74,9 @@ def _run_in_processes(function: Callable[[Task], object], tasks: Sequence[Task],
         initializer=_start_worker,
     )
     try:
-        for future in as_completed([executor.submit(function, task) for task in tasks]):
+        with _ctrl_c_held_back():
+            futures = [executor.submit(function, task) for task in tasks]
+        for future in as_completed(futures):
             yield future.result()
     except BaseException:
         executor.shutdown(wait=False, cancel_futures=True)
@@ -82,6 +84,16 @@ def _run_in_processes(function: Callable[[Task], object], tasks: Sequence[Task],
             worker.terminate()
         raise
     executor.shutdown()
+
+
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Start no process that hears Ctrl-C: a worker would answer with a traceback as long as it imports."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker() -> None:

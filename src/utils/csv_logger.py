@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from src.utils.files import naming, write_text
 from src.utils.reading import reading
-from src.utils.run_logger import Repetitions
+from src.utils.run_logger import LatestRow
 
 Row = Mapping[str, Any]
 
@@ -34,7 +34,7 @@ class CsvLogger(Logger):
         self.path = Path(path)
         # None before the first row of this process.
         self._columns: list[str] | None = None
-        self._repetitions = Repetitions()
+        self._latest = LatestRow()
 
     @property
     def name(self) -> str:
@@ -71,7 +71,7 @@ class CsvLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write one row, unless it is the latest one again."""
-        if (metrics, step) in self._repetitions:
+        if self._latest.comes_again(metrics, step):
             return
         row = {**{name: float(value) for name, value in metrics.items()}, "step": step or 0}
         if self._columns is not None and row.keys() <= set(self._columns):

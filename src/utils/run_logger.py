@@ -20,17 +20,16 @@ class RunLogger(Protocol):
         """Take what summary.json holds, and write everything out."""
 
 
-class Repetitions:
-    """Tells the row that is logged a second time, because it was logged before a checkpoint: see `early_rows`."""
+class LatestRow:
+    """Knows a row that is logged a second time because it was logged before a checkpoint, see `early_rows`."""
 
     def __init__(self) -> None:
-        self._latest: tuple[int | None, str] | None = None
+        self._row: tuple[int | None, str] | None = None
 
-    def __contains__(self, row: tuple[Mapping[str, Any], int | None]) -> bool:
-        """Whether ``metrics, step`` is the latest row again; it is the latest one from now on."""
-        metrics, step = row
-        latest, self._latest = self._latest, (step, repr(sorted(metrics.items())))  # where NaN is NaN
-        return self._latest == latest
+    def comes_again(self, metrics: Mapping[str, Any], step: int | None) -> bool:
+        """Whether this is the latest row once more; it is the latest one from now on."""
+        before, self._row = self._row, (step, repr(sorted(metrics.items())))  # where NaN equals NaN
+        return self._row == before
 
 
 def final_numbers(summary: dict[str, Any]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from src.utils.run_logger import Repetitions, final_numbers
+from src.utils.run_logger import LatestRow, final_numbers
 
 
 class TensorBoardRun(TensorBoardLogger):
@@ -21,7 +21,7 @@ class TensorBoardRun(TensorBoardLogger):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._config: dict[str, Any] = {}
-        self._repetitions = Repetitions()
+        self._latest = LatestRow()
 
     def describe(self, config: dict[str, Any], tags: list[str]) -> None:
         """Keep the configuration until there are numbers to show beside it."""
@@ -34,7 +34,7 @@ class TensorBoardRun(TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log a row, unless it is the latest one again."""
-        if (metrics, step) not in self._repetitions:
+        if not self._latest.comes_again(metrics, step):
             super().log_metrics(metrics, step)
 
     @rank_zero_only

@@ -55,13 +55,15 @@ class Broken(Leaky):
 
 @pytest.mark.parametrize("parts", [(Leaky(), Broken()), (Broken(), Leaky())])
 def test_an_inversion_that_is_not_a_number_is_the_worst_of_all(parts: tuple[InvertibleModule, ...]) -> None:
-    net, callback, logged = torch.nn.ModuleList(parts), Invertibility(), {}
+    callback, logged = Invertibility(), {}
+    net = pl.LightningModule()
+    net.parts = torch.nn.ModuleList(parts)
     trainer: Any = SimpleNamespace(precision_plugin=SimpleNamespace(forward_context=nullcontext))
     net.log = lambda name, value, **options: logged.update({name: value})  # type: ignore[assignment]
-    callback.on_validation_batch_start(trainer, net, None, 0)  # type: ignore[arg-type]
-    for part in net:
+    callback.on_validation_batch_start(trainer, net, None, 0)
+    for part in parts:
         part(torch.ones(2, 3))
-    callback.on_validation_batch_end(trainer, net, None, None, 0)  # type: ignore[arg-type]
+    callback.on_validation_batch_end(trainer, net, None, None, 0)
     assert math.isnan(logged["val/invertibility_error"])
 
 

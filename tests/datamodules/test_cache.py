@@ -1,12 +1,18 @@
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from src.datamodules.cache import require_writable, run_parallel
 from src.utils.cpus import available_cpus
 from src.utils.files import atomic_write
+
+ROOT = Path(__file__).parents[2]
 
 
 def touch(path):
@@ -71,3 +77,19 @@ def test_an_exception_in_a_worker_is_raised_and_ends_the_others():
 
 def test_available_cpus():
     assert 1 <= available_cpus() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.slow
+def test_workers_that_still_start_say_nothing_about_ctrl_c():
+    code = (
+        "import time; from src.datamodules.cache import run_parallel; from src.utils.signals import exit_on_signals\n"
+    )
+    code += "if __name__ == '__main__':\n    print(flush=True)\n"
+    code += "    with exit_on_signals(): run_parallel(time.sleep, [60, 60], 2, 'sleeping')"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True, text=True, **pipes)
+    assert process.stdout.readline() == "\n"
+    time.sleep(1.5)  # they import torch
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGINT and "Traceback" not in errors, errors
