@@ -12,6 +12,8 @@ from typing import Any
 from src.sweeps.command import command_line
 from src.sweeps.identity import Identify, is_execution_key
 from src.sweeps.sweep import Sweep
+from src.utils.errors import ConfigError
+from src.utils.file_names import shortened
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,18 @@ class Cell:
         return (self.folder / "checkpoints" / "last.ckpt").is_file()
 
     def summary(self) -> dict[str, Any]:
-        """Return what the finished run came to."""
-        return json.loads(self.summary_path.read_text())
+        """Return what the finished run came to.
+
+        Raises:
+            ConfigError: for a damaged file, naming it.
+        """
+        try:
+            summary = json.loads(self.summary_path.read_text())
+        except ValueError as error:
+            raise ConfigError(f"expected the summary of a run, got {str(self.summary_path)!r}: {error}") from error
+        if not isinstance(summary, dict) or not isinstance(summary.get("metrics"), dict):
+            raise ConfigError(f"expected the summary of a run, got {str(self.summary_path)!r} without metrics")
+        return summary
 
     def command(self) -> list[str]:
         """Return the command line of a new run."""
@@ -98,7 +110,7 @@ def make_cell(
 def cell_name(sweep: Sweep, parameters: dict[str, Any]) -> str:
     """Return the parameters that vary as one readable word, such as ``blowup-8_depth-deep_model-unet_seed-0``."""
     words = [f"{name.rpartition('.')[2]}-{_readable(parameters[name])}" for name in sweep.varied]
-    return "_".join(words) or "run"
+    return shortened("_".join(words) or "run")
 
 
 def _readable(value: Any) -> str:
