@@ -2,7 +2,7 @@
 
 The configuration is the one of the run that wrote the checkpoint; further arguments change it, for example
 ``trainer=gpu``, ``datamodule.num_test=50`` or ``run_dir=<folder for the results>``. A run folder means its best
-checkpoint.
+checkpoint. A run of classes beside this project's own needs ``trust=<their package>``: to build them is to run code.
 """
 
 from __future__ import annotations

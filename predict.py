@@ -3,8 +3,9 @@
 Writes one NIfTI file per case of the datamodule's prediction set, in the place and orientation of its scan. The
 configuration is the one of the run that wrote the checkpoint; further arguments change it, for example
 ``datamodule.predict_dir=<folder of cases>``, ``trainer=gpu`` or ``task.overlap=0.5``. A run folder means its best
-checkpoint. Cases that the folder has already are left alone, so that an interrupted prediction goes on where it
-stopped; ``overwrite=true`` predicts them again.
+checkpoint. A run of classes beside this project's own needs ``trust=<their package>``: to build them is to run code.
+Cases that the folder has already are left alone, so that an interrupted prediction goes on where it stopped;
+``overwrite=true`` predicts them again.
 """
 
 from __future__ import annotations

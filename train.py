@@ -2,7 +2,8 @@
 
 ``python train.py --help`` lists the choices, ``experiment=?`` the experiments with their time and memory.
 ``python train.py resume=<run folder>`` goes on with an earlier run, with its configuration and whatever else the
-command line changes; ``resume=auto`` with the newest unfinished run that the other arguments describe.
+command line changes; ``resume=auto`` with the newest unfinished run that the other arguments describe. A run of
+classes beside this project's own needs ``trust=<their package>``: to build them is to run code.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ def _exit_codes_of_signals(run: Run) -> Iterator[None]:
 
 def _resume(arguments: list[str]) -> None:
     from src.utils.checkpoints import find_checkpoint, read_checkpoint, run_folder_of
-    from src.utils.saved_config import with_overrides
+    from src.utils.saved_config import trusted_config
+    from src.utils.trusted import split_trust
     from src.utils.unfinished import newest_unfinished
 
     sources = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
@@ -115,16 +117,14 @@ def _resume(arguments: list[str]) -> None:
         raise ConfigError(f"expected one resume=<run folder or checkpoint>, got {len(sources)}")
     overrides = [a for a in arguments if not a.startswith("resume=")]
     if sources[0] == "auto":
-        sources[0] = str(newest_unfinished(overrides))
+        sources[0] = str(newest_unfinished(split_trust(overrides)[1]))
         print(f"resume=auto: going on with {sources[0]}", flush=True)
     path = find_checkpoint(sources[0])
     # The processes that Lightning starts with this command line shall not look for themselves.
     sys.argv[1:] = [f"resume={path}", *overrides]
-    config = with_overrides(read_checkpoint(path)["config"], overrides)
-    if not any(a.startswith("run_dir=") for a in arguments):
-        config.run_dir = str(run_folder_of(path))
-    config.resume = str(path)
-    train(config, str(path))
+    saved = read_checkpoint(path)["config"]
+    saved |= {"run_dir": str(run_folder_of(path)), "resume": str(path)}
+    train(trusted_config(saved, overrides), str(path))
 
 
 def _train_new(show_traceback: bool) -> None:

@@ -10,6 +10,9 @@ import torch
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Runs of the tests' own classes are resumed and tested, also in processes of their own.
+os.environ.setdefault("INVERTIBLE_IMAGING_TRUST", "tests")
+
 # A shell that starts the tests in the background makes them, and the processes that they start, deaf to Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Subset
 
 from src.utils.files import write_text
+from src.utils.reading import read_json
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -57,7 +58,7 @@ class PredictionWriter(pl.Callback):
             self.num_written += 1
 
     def _check_origin(self) -> None:
-        found = json.loads(self.note.read_text()) if self.note.is_file() else {}
+        found = read_json(self.note, "where label maps come from") if self.note.is_file() else {}
         different = [f"{key} {found.get(key)!r}" for key, value in self.origin.items() if found.get(key) != value]
         if different:
             raise ValueError(

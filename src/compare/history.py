@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from src.utils.reading import reading
+
 Points = list[tuple[int, float]]
 History = dict[str, Points]
 
@@ -63,15 +65,13 @@ def read_csv(path: Path) -> History:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    try:
+    with reading(path, "a metrics.csv"):
         text = path.read_text(encoding="utf-8")
         lines = text.splitlines()
         if text and not text.endswith("\n"):
             # The run was killed while it wrote: half a number reads like another number.
             lines.pop()
         return list(csv.reader(lines))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"expected a metrics.csv, got {str(path)!r}: {error}") from error
 
 
 def merge(earlier: History, later: History) -> History:
@@ -125,5 +125,6 @@ def _history_of_checkpoint(path: Path) -> History:
     # Only such runs pay for the import of torch.
     from src.utils.checkpoints import read_checkpoint
 
-    curves = read_checkpoint(path).get("callbacks", {}).get("Curves", {})
-    return {name: [(step, value) for step, value in points] for name, points in curves.items()}
+    with reading(path, "a checkpoint with curves"):
+        curves = read_checkpoint(path).get("callbacks", {}).get("Curves", {})
+        return {name: [(step, value) for step, value in points] for name, points in curves.items()}

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from src.compare.runs import Run, Series
+from src.utils.reading import reading
 
 CHOICES = ("none", "test", "all")
 # A triptych of volumes takes some 20 kB: 20 runs with 2 series of 12 epochs come to 10 MB.
 MAX_EPOCHS = 12
 MAX_SIDE = 1200
+# A file of a few kB may claim any number of them; unpacked, these take 256 MB.
+MAX_PIXELS = 2**26
 
 Frames = list[tuple[int | None, str]]
 
@@ -65,13 +69,12 @@ def data_uri(path: Path) -> str:
     Raises:
         ValueError: if it is not a picture.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            is_large = max(image.size) > MAX_SIDE
-            picture = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"expected a picture, got {str(path)!r}: {error}") from error
+    # Other formats bring other decoders, even programs; a run writes none.
+    with reading(path, "a picture"), Image.open(path, formats=("PNG",)) as image:
+        if math.prod(image.size) > MAX_PIXELS:
+            raise ValueError(f"expected at most {MAX_PIXELS} pixels, got {image.width} × {image.height}")
+        is_large = max(image.size) > MAX_SIDE
+        picture = image.convert("RGBA" if image.has_transparency_data else "RGB")
     if is_large:
         picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

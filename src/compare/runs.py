@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from src.compare.history import History, read_history
 from src.utils.config import model_name, plain
+from src.utils.reading import reading
 
 # A picture over the epochs; a picture that is made once has the epoch None.
 Series = dict[int | None, Path]
@@ -93,10 +92,8 @@ def _goes_on(history: History, summary: dict[str, Any]) -> bool:
 
 def _read_summary(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the summary without its configuration, and the configuration."""
-    try:
+    with reading(path, "the summary of a run as JSON"):
         summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"expected the summary of a run as JSON, got {str(path)!r}: {error}") from error
     problem = _problem_of(summary)
     if problem:
         raise ValueError(f"expected the summary of a run, got {str(path)!r} {problem}")
@@ -130,13 +127,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
+    with reading(path, "the configuration of a run"):
         config = OmegaConf.load(path)
         if not isinstance(config, DictConfig):
             raise ValueError("no mapping")
         return plain(config, resolve=True)
-    except (ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"expected the configuration of a run, got {str(path)!r}: {error}") from error
 
 
 def _summary_so_far(config: dict[str, Any], history: History, path: Path) -> dict[str, Any]:

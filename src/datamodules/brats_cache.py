@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from src.datamodules.brats_reading import CaseVolumes, read_case
 from src.datamodules.brats_releases import BACKGROUND, MODALITIES, Release, find_release
 from src.datamodules.cache import exclusive, require_writable, run_parallel
 from src.utils.files import TEMPORARY_SUFFIX, atomic_write
+from src.utils.reading import FileError, reading
+from src.utils.seal import SEAL_LENGTH, check_seal, has_seal, seal
 
 # Changes whenever the same scans would give other arrays.
 PREPROCESSING_VERSION = 1
@@ -32,12 +35,12 @@ class CachedCase(NamedTuple):
     box: tuple[tuple[int, int], ...]  # first and last-plus-one voxel along each axis
 
     def image(self) -> NDArray[np.float32]:
-        """Return the modalities, (4, X, Y, Z), mapped from the disk."""
-        return np.load(_image_path(self.stem), mmap_mode="r")
+        """Return the modalities, (4, X, Y, Z), mapped from the disk; raise FileError if the file is damaged."""
+        return _mapped(_image_path(self.stem))
 
     def classes(self) -> NDArray[np.uint8]:
-        """Return the canonical classes, (X, Y, Z), mapped from the disk."""
-        return np.load(_classes_path(self.stem), mmap_mode="r")
+        """Return the canonical classes, (X, Y, Z), mapped from the disk; raise FileError if the file is damaged."""
+        return _mapped(_classes_path(self.stem))
 
 
 class _PreprocessingTask(NamedTuple):
@@ -51,7 +54,8 @@ class BratsCache:
 
     One case is two uncompressed arrays, float32 and uint8, and a record, which is written last and says which files
     it was made of: a case whose files have other sizes or times is made again. A case that is not as it should be
-    has a record of its problems instead of arrays.
+    has a record of its problems instead of arrays. Each file ends with its digest: the record is held against it at the
+    start, an array when a process first reads it. Files of a version before the digests are made again.
 
     Args:
         cache_dir: where the folder of this cache goes.
@@ -117,22 +121,24 @@ class BratsCache:
     def _load(self, case: Case) -> CachedCase | list[Problem] | None:
         """Return a case or its problems, None where it has to be made (again)."""
         stem = self._stem(case)
-        try:
-            record = json.loads(_record_path(stem).read_text())
-            if record["sources"] != _fingerprint(case):
-                return None
-            if record["problems"]:
-                return [Problem(case.name, *problem) for problem in record["problems"]]
-            box = tuple((first, end) for first, end in record["box"])
-            cached = CachedCase(case, stem, tuple(record["shape"]), box)
-            spatial = tuple(end - first for first, end in box)
-            if cached.image().shape != (len(MODALITIES), *spatial):
-                return None
-            if case.truth is not None and cached.classes().shape != spatial:
-                return None
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+        if not _record_path(stem).exists():
             return None
-        return cached
+        try:
+            with reading(_record_path(stem), "the record of a preprocessed case"):
+                record = _read_record(_record_path(stem))
+                if record is None or record["sources"] != _fingerprint(case):
+                    return None
+                if record["problems"]:
+                    return [Problem(case.name, *problem) for problem in record["problems"]]
+                box = tuple((first, end) for first, end in record["box"])
+                _check_arrays(stem, tuple(end - first for first, end in box), case.truth is not None)
+                return CachedCase(case, stem, tuple(record["shape"]), box)
+        except FileError as error:
+            # Here, because the processes of `run_parallel` import this file and never warn.
+            from pytorch_lightning.utilities import rank_zero_warn
+
+            rank_zero_warn(f"Preprocessing {case.name} again: {error}")
+            return None
 
 
 def _preprocess(task: _PreprocessingTask) -> None:
@@ -146,6 +152,7 @@ def _preprocess(task: _PreprocessingTask) -> None:
         record["problems"] = [[problem.file, problem.message] for problem in result]
     with atomic_write(_record_path(task.stem)) as file:
         file.write(json.dumps(record).encode())
+        seal(file)
 
 
 def _write_arrays(stem: Path, volumes: CaseVolumes) -> list[tuple[int, int]]:
@@ -161,10 +168,44 @@ def _write_arrays(stem: Path, volumes: CaseVolumes) -> list[tuple[int, int]]:
         brain[...] = normalise(brain)
     with atomic_write(_image_path(stem)) as file:
         np.save(file, brains)
+        seal(file)
     if volumes.classes is not None:
         with atomic_write(_classes_path(stem)) as file:
             np.save(file, volumes.classes[part])
+            seal(file)
     return box
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """Return a record that is as it was written; None for one of a version before the digests."""
+    sealed, content = check_seal(path), path.read_bytes()
+    record = json.loads(content[:-SEAL_LENGTH] if sealed else content)
+    return record if sealed else None
+
+
+def _check_arrays(stem: Path, spatial: tuple[int, ...], labelled: bool) -> None:
+    """Raise FileError for an array that is missing, cut off or of another shape; its values are not read."""
+    shapes = {_image_path(stem): (len(MODALITIES), *spatial)} | ({_classes_path(stem): spatial} if labelled else {})
+    for path, expected in shapes.items():
+        with reading(path, f"an array {expected} with its digest"):
+            shape = np.load(path, mmap_mode="r").shape
+            if shape != expected or not has_seal(path):
+                raise ValueError(f"shape {shape}, {'a' if has_seal(path) else 'no'} digest")
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """Return an array, mapped from the disk, that is as it was written."""
+    with reading(path, "a preprocessed scan (once it is removed, the next start makes it again)"):
+        stat = path.stat()
+        _check_once(path, stat.st_size, stat.st_mtime_ns)
+        return np.load(path, mmap_mode="r")
+
+
+@functools.cache
+def _check_once(path: Path, size: int, mtime_ns: int) -> None:
+    """Raise ValueError for an array that is not as it was written; a process asks once for each state of a file."""
+    if not check_seal(path):
+        raise ValueError("no digest")
 
 
 def _fingerprint(case: Case) -> dict[str, list[int]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from src.datamodules.brats_cache import CachedCase
 from src.datamodules.brats_releases import Release
 from src.utils.files import atomic_write
+from src.utils.reading import reading
 
 
 def write_prediction(cached: CachedCase, label: Tensor, release: Release, folder: Path) -> Path:
@@ -33,7 +34,8 @@ def write_prediction(cached: CachedCase, label: Tensor, release: Release, folder
     box = tuple(slice(first, end) for first, end in cached.box)
     for name, value in release.label_values.items():
         labels[box][classes == name] = value
-    scan = nib.Nifti1Image.from_filename(cached.case.images[0])
+    with reading(cached.case.images[0], "a NIfTI file"):
+        scan = nib.Nifti1Image.from_filename(cached.case.images[0])
     header = scan.header.copy()
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import gzip
-import zlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from src.datamodules.brats_cases import TRUTH, Case, Problem
 from src.datamodules.brats_releases import MODALITIES, RELEASES, Release
+from src.utils.reading import FileError, reading
 
 # How far two files may place the same corner apart. Rounding in headers is below 1e-3 mm, a voxel is 1 mm.
 AFFINE_TOLERANCE_MM = 0.1
-# What reading a file that was cut off, overwritten or replaced can raise.
-READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError)
 
 
 class Volume(NamedTuple):
@@ -50,22 +46,27 @@ def read_volume(path: Path) -> Volume:
     """Read a NIfTI file to its end, so that gzip's checksum is verified.
 
     Raises:
-        ValueError: if it is damaged or not a volume.
+        FileError: if it is damaged or not a volume.
     """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            image = nib.Nifti1Image.from_stream(stream)
-            voxels = np.asanyarray(image.dataobj)
-            while stream.read(1 << 20):
-                pass
-    except READ_ERRORS as error:
-        size = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
-        raise ValueError(f"expected a whole NIfTI file, got {size}: {error or type(error).__name__}") from error
-    if voxels.ndim != 3:
-        raise ValueError(f"expected a volume of 3 dimensions, got shape {voxels.shape}")
-    if voxels.dtype.kind not in "iuf":
-        raise ValueError(f"expected integers or floating-point numbers, got {voxels.dtype}")
-    return Volume(voxels, image.affine)
+    with reading(path, "a whole NIfTI file"):
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read()
+        image = nib.Nifti1Image.from_bytes(content)
+        _check_header(image, len(content))
+        return Volume(np.asanyarray(image.dataobj), image.affine)
+
+
+def _check_header(image: nib.Nifti1Image, length: int) -> None:
+    """Raise ValueError for the header of no volume, or of one that is not there: memory for it is never asked for."""
+    shape, dtype = image.shape, image.get_data_dtype()
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"expected a volume of 3 dimensions, got shape {shape}")
+    if dtype.kind not in "iuf":
+        raise ValueError(f"expected integers or floating-point numbers, got {dtype}")
+    proxy: Any = image.dataobj
+    needed = proxy.offset + math.prod(shape) * dtype.itemsize
+    if needed > length:
+        raise ValueError(f"expected {needed} bytes for shape {shape} of {dtype}, got {length}")
 
 
 def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
@@ -80,7 +81,7 @@ def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
     for channel, (role, path) in enumerate(zip((*MODALITIES, TRUTH), case.files, strict=False)):
         try:
             volume = read_volume(path)
-        except ValueError as error:
+        except FileError as error:
             problems.append(Problem(case.name, path.name, str(error)))
             continue
         if first is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from src.utils.files import write_text
+from src.utils.reading import read_json, reading
 
 SPLITS = ("train", "val", "test")
 
@@ -50,13 +51,10 @@ def read_split(path: Path, names: Sequence[str]) -> Split:
         ValueError: if it is no split, has no cases for some part, has cases that are not among the names, or trains
             with cases that it validates or tests with.
     """
-    try:
-        content = json.loads(path.read_text())
+    expected = f"a JSON file with lists of cases {', '.join(SPLITS)}"
+    with reading(path, expected):
+        content = read_json(path, expected)
         split = {part: [str(name) for name in content[part]] for part in SPLITS}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"expected a JSON file with lists of cases {', '.join(SPLITS)}, got {path}: {error}"
-        ) from error
     for part in SPLITS:
         if not split[part]:
             raise ValueError(f"expected cases in {part} of {path}, got none")

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from src.datamodules.cache import exclusive, require_writable
 from src.utils.files import TEMPORARY_SUFFIX
+from src.utils.reading import reason
 
 SOCKET_TIMEOUT_S = 30.0  # a server that falls silent would otherwise hold a run, and the lock, for ever
 
@@ -65,7 +66,7 @@ class DataFiles(ABC):
         """Return what a file holds.
 
         Raises:
-            ValueError: if it is not as it should be.
+            Exception: if it is not as it should be, and whatever a parser raises for a damaged file.
         """
 
     @abstractmethod
@@ -88,8 +89,8 @@ class DataFiles(ABC):
         """
         try:
             return self.parse(self.locate(name))
-        except (OSError, ValueError) as error:
-            raise self.error({name: str(error)}) from error
+        except Exception as error:
+            raise self.error({name: reason(error)}) from error
 
     def prepare(self, download: bool) -> None:
         """Check the files and download those that are missing or damaged; one process at a time.
@@ -138,8 +139,8 @@ class DataFiles(ABC):
             if path.name in checksums:
                 return _checksum_damage(path, checksums[path.name])
             self.parse(path)
-        except (OSError, ValueError) as error:
-            return str(error)
+        except Exception as error:
+            return reason(error)
         return None
 
     def _replace(self, damages: Mapping[str, str]) -> None:

@@ -162,9 +162,9 @@ class FoamCTDataModule(pl.LightningDataModule):
         with atomic_write(self.cache_folder / "parameters.json") as file:
             file.write(json.dumps(cache_parameters(self.spec, self.seed), indent=2).encode())
         unusable = self._unusable()
-        for path, damage in unusable.items():
+        for damage in unusable.values():
             if damage is not None:
-                rank_zero_warn(f"Rebuilding {path}, which is damaged: {damage}")
+                rank_zero_warn(f"Rebuilding a damaged volume: {damage}")
         tasks = []
         for split in SPLITS:
             (self.cache_folder / split).mkdir(exist_ok=True)

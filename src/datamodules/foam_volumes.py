@@ -6,22 +6,22 @@ import dataclasses
 import hashlib
 import json
 import math
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from src.ct.simulate import SIMULATION_VERSION, Simulation, SimulationSpec, simulate
 from src.datamodules.augment import random_cube_symmetry
 from src.utils.files import atomic_write
+from src.utils.reading import FileError, reading
+from src.utils.seal import check_archive, seal
 
 SPLITS = ("train", "val", "test")
-# What reading a file that was cut off, overwritten or replaced can raise.
-READ_ERRORS = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+WHOLE = "a whole CT volume"
 
 
 class VolumeTask(NamedTuple):
@@ -57,7 +57,7 @@ def build_volume(task: VolumeTask) -> None:
 
 
 def save_volume(path: Path, result: Simulation, entropy: tuple[int, ...]) -> None:
-    """Write the two volumes, the phantom, the axis and the seed as one uncompressed .npz file, which has checksums."""
+    """Write the two volumes, the phantom, the axis and the seed as one uncompressed .npz file with a digest."""
     arrays: dict[str, Any] = {
         "truth": result.truth,
         "fbp": result.fbp,
@@ -67,22 +67,36 @@ def save_volume(path: Path, result: Simulation, entropy: tuple[int, ...]) -> Non
     }
     with atomic_write(path) as file:
         np.savez(file, **arrays)
+        seal(file)
 
 
 def find_damage(path: Path, size: int) -> str | None:
-    """Return what is wrong with a volume's file, or None: it must read completely and hold two finite volumes."""
+    """Return what is wrong with a volume's file, or None: it must be as written and hold two finite volumes."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}  # reading to the end verifies the checksums
-            volumes = {name: arrays[name] for name in ("truth", "fbp")}
-    except READ_ERRORS as error:
-        return f"{type(error).__name__}: {error}"
+        with reading(path, WHOLE):
+            check_archive(path)
+            _check_volumes(read_volumes(path), size)
+    except FileError as error:
+        return str(error)
+    return None
+
+
+def _check_volumes(volumes: dict[str, NDArray[Any]], size: int) -> None:
     for name, volume in volumes.items():
         if volume.shape != (size,) * 3 or volume.dtype != np.float32:
-            return f"expected {name} as float32 {(size,) * 3}, got {volume.dtype} {volume.shape}"
+            raise ValueError(f"expected {name} as float32 {(size,) * 3}, got {volume.dtype} {volume.shape}")
         if not math.isfinite(volume.sum(dtype=np.float64)):
-            return f"{name} has values that are not finite"
-    return None
+            raise ValueError(f"expected finite values in {name}, got some that are not")
+
+
+def read_volumes(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the reconstruction ("fbp") and the truth of a volume's file; what zip's CRCs protect is checked.
+
+    Raises:
+        FileError: if the file is damaged.
+    """
+    with reading(path, WHOLE), np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in ("fbp", "truth")}
 
 
 class FoamVolumes(Dataset[dict[str, Any]]):
@@ -96,8 +110,7 @@ class FoamVolumes(Dataset[dict[str, Any]]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        with np.load(self.paths[index], allow_pickle=False) as file:
-            volumes = torch.from_numpy(np.stack([file["fbp"], file["truth"]]))
+        volumes = torch.from_numpy(np.stack(list(read_volumes(self.paths[index]).values())))
         if self.augment:
             volumes = random_cube_symmetry(volumes)
         return {"input": volumes[:1], "target": volumes[1:], "index": index}

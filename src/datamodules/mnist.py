@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import math
 import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from src.datamodules.downloads import DataFiles, download
 from src.datamodules.images import ImageDataModule
+from src.utils.reading import reading
 
 SAMPLE_SHAPE = (1, 28, 28)
 CLASS_NAMES = tuple("0123456789")
@@ -101,7 +101,8 @@ def read_idx(path: Path, item_shape: tuple[int, ...]) -> NDArray[np.uint8]:
     Raises:
         ValueError: if the file is something else, or not complete.
     """
-    content = _decompress(path) if path.suffix == ".gz" else path.read_bytes()
+    with reading(path, "a complete gzip file"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        content = file.read()
     num_dims = 1 + len(item_shape)
     expected_magic = struct.pack("BBBB", 0, 0, UNSIGNED_BYTE, num_dims)
     header_length = 4 + 4 * num_dims
@@ -116,11 +117,3 @@ def read_idx(path: Path, item_shape: tuple[int, ...]) -> NDArray[np.uint8]:
     if len(content) != header_length + math.prod(shape):
         raise ValueError(f"expected {header_length + math.prod(shape)} bytes for shape {shape}, got {len(content)}")
     return np.frombuffer(content, np.uint8, offset=header_length).reshape(shape).copy()  # the content is read-only
-
-
-def _decompress(path: Path) -> bytes:
-    try:
-        with gzip.open(path) as file:
-            return file.read()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"expected a complete gzip file, got {path.stat().st_size} bytes: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from typing import Any
 from src.sweeps.command import command_line
 from src.sweeps.identity import Identify, is_execution_key
 from src.sweeps.sweep import Sweep
-from src.utils.errors import ConfigError
 from src.utils.file_names import shortened
+from src.utils.reading import as_mapping, read_json, reading
 
 
 @dataclass(frozen=True)
@@ -68,15 +67,13 @@ class Cell:
         """Return what the finished run came to.
 
         Raises:
-            ConfigError: for a damaged file, naming it.
+            FileError: for a damaged file.
         """
-        try:
-            summary = json.loads(self.summary_path.read_text())
-        except ValueError as error:
-            raise ConfigError(f"expected the summary of a run, got {str(self.summary_path)!r}: {error}") from error
-        if not isinstance(summary, dict) or not isinstance(summary.get("metrics"), dict):
-            raise ConfigError(f"expected the summary of a run, got {str(self.summary_path)!r} without metrics")
-        return summary
+        expected = "the summary of a run"
+        with reading(self.summary_path, expected):
+            summary = read_json(self.summary_path, expected)
+            as_mapping(summary["metrics"])
+            return summary
 
     def command(self) -> list[str]:
         """Return the command line of a new run."""

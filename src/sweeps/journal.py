@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from src.utils.errors import ConfigError
+from src.utils.reading import as_mapping, reading
 
 if TYPE_CHECKING:
     from optuna.storages import JournalStorage
@@ -20,7 +20,7 @@ def open_journal(path: Path) -> JournalStorage:
     What a kill left of a last line is dropped: Optuna would write the next line behind it, and refuse both.
 
     Raises:
-        ConfigError: for a damaged file, naming it and the line.
+        FileError: for a damaged file, naming the line where it is known.
     """
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -28,13 +28,11 @@ def open_journal(path: Path) -> JournalStorage:
     # The system takes this lock from a process that is killed. Optuna's own, a link, stays, and with a relative path
     # everyone waits for it for ever.
     lock = FileLock(path.with_suffix(".lock"))
-    with lock:
-        _drop_unfinished_line(path)
-        _check_lines(path)
-    try:
+    with reading(path, "the trials of a search; without this file it begins anew"):
+        with lock:
+            _drop_unfinished_line(path)
+            _check_lines(path)
         return JournalStorage(JournalFileBackend(str(path), lock))  # type: ignore[arg-type]
-    except Exception as error:  # lines that are no records of a search can raise anything
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
 
 
 def _drop_unfinished_line(path: Path) -> None:
@@ -49,10 +47,6 @@ def _check_lines(path: Path) -> None:
     """Find the damage that Optuna would not name, or not before it has written more lines."""
     for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], start=1):
         try:
-            json.loads(line)
+            as_mapping(json.loads(line))
         except (ValueError, RecursionError) as error:
-            raise _damaged(path, f"{error} in line {number}") from error
-
-
-def _damaged(path: Path, damage: str) -> ConfigError:
-    return ConfigError(f"expected the trials of a search in {path}, got {damage}; without this file it begins anew")
+            raise ValueError(f"{error} in line {number}") from error

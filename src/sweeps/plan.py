@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -22,6 +21,7 @@ from src.sweeps.identity import (
 from src.sweeps.sweep import Sweep, read_sweep, with_overrides
 from src.utils.errors import ConfigError
 from src.utils.file_names import shortened
+from src.utils.reading import read_json, reading
 from src.utils.suggestions import did_you_mean
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,8 +125,9 @@ def adopt(cells: Iterable[Cell], folders: Iterable[Path]) -> list[Cell]:
         if not folder.is_dir():
             raise ConfigError(f"expected a folder of runs, got {str(folder)!r}")
         for path in sorted(folder.rglob("summary.json")):
-            summary = json.loads(path.read_text())
-            found[digest_of_config({**summary["config"], "run_dir": summary["run_dir"]})] = path
+            with reading(path, "the summary of a run"):
+                summary = read_json(path, "the summary of a run")
+                found[digest_of_config({**summary["config"], "run_dir": summary["run_dir"]})] = path
     taken = [cell for cell in cells if cell.digest in found and not cell.is_finished()]
     for cell in taken:
         cell.folder.mkdir(parents=True, exist_ok=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Transformer
 from hydra.errors import OverrideParseException
 
 from src.utils.errors import ConfigError
+from src.utils.reading import read_yaml, reading
 from src.utils.suggestions import did_you_mean
 
 METHODS = ("grid", "random", "bayes")
@@ -60,17 +60,11 @@ def read_sweep(path: Path) -> Sweep:
     """Read a sweep file.
 
     Raises:
-        ConfigError: for a file that is missing or no sweep, or that asks for what only W&B's server does.
+        FileError: for a file that is missing or damaged.
+        ConfigError: for one that is no sweep, or that asks for what only W&B's server does.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"expected a sweep file, got {str(path)!r}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"expected a YAML file, got {str(path)!r}: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"expected a sweep in {path}, got {content!r}")
-    return _sweep(content, str(path))
+    with reading(path, "a sweep file"):
+        return _sweep(read_yaml(path, "a sweep file"), str(path))
 
 
 def _sweep(content: dict[str, Any], place: str) -> Sweep:

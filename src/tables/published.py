@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from src.utils.errors import ConfigError
+from src.utils.reading import read_yaml, reading
 from src.utils.suggestions import did_you_mean
 
 GOALS = ("max", "min")
@@ -103,23 +102,20 @@ def read_published(path: Path) -> Published:
     """Read a table.
 
     Raises:
-        ConfigError: for a file that is missing or no such table, naming the key.
+        FileError: for a file that is missing or damaged.
+        ConfigError: for one that is no such table, naming the key.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"expected published numbers, got {str(path)!r}: {error.strerror}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"expected a table in {path}, got {content!r}")
-    lists = {"columns": Column, "rows": Row}
-    for key, kind in lists.items():
-        items = content.get(key)
-        if not isinstance(items, list) or not items:
-            raise ConfigError(f"expected a list of {key} in {path}, got {items!r}")
-        content[key] = tuple(_build(kind, item, f"{key}[{i}] in {path}") for i, item in enumerate(items))
-    table = _build(Published, content, str(path))
-    _check(table, path)
-    return table
+    with reading(path, "published numbers"):
+        content = read_yaml(path, "published numbers")
+        lists = {"columns": Column, "rows": Row}
+        for key, kind in lists.items():
+            items = content.get(key)
+            if not isinstance(items, list) or not items:
+                raise ConfigError(f"expected a list of {key} in {path}, got {items!r}")
+            content[key] = tuple(_build(kind, item, f"{key}[{i}] in {path}") for i, item in enumerate(items))
+        table = _build(Published, content, str(path))
+        _check(table, path)
+        return table
 
 
 def _build(kind: Callable[..., T], content: Any, place: str) -> T:
@@ -149,14 +145,22 @@ def _check(table: Published, path: Path) -> None:
             raise ConfigError(f"expected difference of a column of {path}, got {column.difference!r}")
         if column.goal not in (None, *GOALS):
             raise ConfigError(f"expected goal max or min in {path}, got {column.goal!r}")
+        if not isinstance(column.digits, int) or not _is_number(column.factor):
+            raise ConfigError(f"expected digits and factor as numbers in {path}, got {column}")
     labels = [row.label[-1] for row in table.rows]
     for row in table.rows:
         if len(row.label) != len(table.head) or len(row.values) != len(table.columns):
             raise ConfigError(
                 f"expected {len(table.head)} labels and {len(table.columns)} values in each row of {path}, got {row}"
             )
+        if not all(value is None or _is_number(value) for value in row.values):
+            raise ConfigError(f"expected numbers or null as values of {path}, got {row}")
         if row.minus is not None and row.minus not in labels:
             raise ConfigError(f"expected minus to be the label of a row of {path}, got {row.minus!r}")
     for key in table.here:
         if key not in table.head:
             raise ConfigError(f"expected here to name a column of the head of {path}, got {key!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -11,9 +11,15 @@ from typing import Any
 from src.sweeps.cell import Cell
 from src.sweeps.command import for_people
 from src.utils.files import write_text
+from src.utils.reading import as_mapping, read_json, reading
 
 # Places on the machine that measured, and pictures and logs, which are not results.
 LEFT_OUT = ("checkpoint", "run_dir")
+# What a table asks of every result.
+REQUIRED = (
+    *("cell", "digest", "model", "seed", "metrics", "config", "num_parameters"),
+    *("finished", "git_commit", "hardware", "versions"),
+)
 LEFT_OUT_OF_CONFIG = ("callbacks", "logger", "run_dir", "resume")
 
 
@@ -46,10 +52,25 @@ def load(folder: Path, cells: Iterable[Cell] = ()) -> tuple[list[dict[str, Any]]
         folder: with a file per run.
         cells: as they would run now; a result of one of them under another configuration is left out.
     """
-    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    results = [_read_result(path) for path in sorted(folder.glob("*.json"))]
     digests = {cell.name: cell.digest for cell in cells}
     current = [result for result in results if digests.get(result["cell"], result["digest"]) == result["digest"]]
     return current, [result["cell"] for result in results if result not in current]
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    expected = "the result of a run"
+    with reading(path, expected):
+        result = read_json(path, expected)
+        missing = [key for key in REQUIRED if key not in result]
+        if missing:
+            raise ValueError(f"it has no {', '.join(missing)}")
+        for key in ("metrics", "config", "hardware", "versions"):
+            as_mapping(result[key])
+        wrong = [key for key, value in result["metrics"].items() if not isinstance(value, int | float | None)]
+        if wrong:
+            raise ValueError(f"expected numbers as metrics, got {wrong[0]} as {result['metrics'][wrong[0]]!r}")
+        return result
 
 
 def describe(model: str, config: dict[str, Any]) -> dict[str, Any]:

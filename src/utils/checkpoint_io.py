@@ -1,7 +1,8 @@
-"""Checkpoints that an interruption cannot leave half written."""
+"""Checkpoints that an interruption cannot leave half written, and that are found damaged before they are loaded."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning_fabric.utilities.types import _PATH
 
 from src.utils.files import atomic_write
+from src.utils.reading import reading
+from src.utils.seal import check_archive, seal
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -28,3 +31,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise TypeError(f"expected no storage_options for a local checkpoint, got {storage_options!r}")
         with atomic_write(path) as file:
             torch.save(checkpoint, file)
+            seal(file)
+
+    def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load a checkpoint that is as it was written.
+
+        Raises:
+            FileError: if it is damaged.
+        """
+        with reading(path, "a readable checkpoint"):
+            check_archive(Path(path))
+            return super().load_checkpoint(path, *args, **kwargs)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from src.utils.reading import FileError, reading
+from src.utils.seal import check_archive
 
 
 def find_checkpoint(path: str | Path, name: str = "last") -> Path:
@@ -29,18 +31,18 @@ def run_folder_of(checkpoint: Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint onto the CPU; only tensors and plain containers are accepted.
+    """Load a checkpoint onto the CPU if it is as it was written; only tensors and plain containers are accepted.
 
     Raises:
-        ValueError: if the file is damaged or was not written by this project.
+        FileError: if the file is damaged or was not written by this project.
     """
-    try:
+    with reading(path, "a readable checkpoint"):
+        check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"expected a readable checkpoint, got {str(path)!r}: {error}") from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "config"} <= checkpoint.keys():
-        raise ValueError(f"expected a checkpoint with 'state_dict' and 'config', got {str(path)!r} without them")
-    return checkpoint
+    found = checkpoint if isinstance(checkpoint, dict) else {}
+    if not all(isinstance(found.get(key), dict) for key in ("state_dict", "config")):
+        raise FileError(f"expected a checkpoint with 'state_dict' and 'config', got {str(path)!r} without them")
+    return found
 
 
 def check_architecture(checkpoint: dict[str, Any], task: nn.Module, model: str) -> None:

@@ -13,6 +13,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from src.utils.files import write_text
+from src.utils.reading import reading
 
 Row = Mapping[str, Any]
 
@@ -60,7 +61,8 @@ class CsvLogger(Logger):
     @rank_zero_only
     def go_on_from(self, step: int) -> None:
         """Drop the rows of ``step`` and later, which will be logged again, and what a kill left of a last row."""
-        rows = [row for row in read_rows(self.path) if int(row["step"]) < step] if self.path.exists() else []
+        with reading(self.path, "the metrics of a run"):
+            rows = [row for row in read_rows(self.path) if int(row["step"]) < step] if self.path.exists() else []
         self._columns = sorted({name for row in rows for name in row})
         self._rewrite(rows)
 

@@ -17,14 +17,14 @@ TEMPORARY_SUFFIX = ".tmp"
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path`` that takes its place when the block ends without an error.
 
-    The temporary file lies in the same folder, because a rename is atomic only within one file system, and is
+    It can be read too. It lies in the same folder, because a rename is atomic only within one file system, and is
     flushed to the disk first, because a rename may otherwise outlive the data in a power cut.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

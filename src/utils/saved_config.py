@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from src.utils.composition import compose_config, config_groups
 from src.utils.errors import ConfigError
 from src.utils.suggestions import config_keys, explain_unknown_key
+from src.utils.trusted import check_trusted, pinned, split_trust, targets_in
 
 
 def with_overrides(saved: dict[str, Any], overrides: list[str]) -> DictConfig:
@@ -30,6 +31,23 @@ def with_overrides(saved: dict[str, Any], overrides: list[str]) -> DictConfig:
     for override in parsed:
         if override not in groups:
             _set_value(config, override)
+    return config
+
+
+def trusted_config(saved: dict[str, Any], arguments: list[str]) -> DictConfig:
+    """Return `with_overrides` of a configuration that a stranger may have saved, if it names trusted classes only.
+
+    Args:
+        saved: of a checkpoint.
+        arguments: changes; ``trust=<module prefix>`` and the targets that are typed here are trusted as well.
+
+    Raises:
+        ConfigError: for other targets, and as `with_overrides` does.
+    """
+    trusted, overrides = split_trust(arguments)
+    config = pinned(with_overrides(saved, overrides))
+    typed = [target for o in _parse(overrides) for target in targets_in(o.value(), o.key_or_group)]
+    check_trusted(config, [*trusted, *typed])
     return config
 
 

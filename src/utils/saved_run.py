@@ -25,7 +25,7 @@ def saved_run(arguments: list[str], purpose: str) -> tuple[DictConfig, Path]:
 
     Args:
         arguments: ``ckpt=<run folder or checkpoint>`` once, the others change the configuration of that run. A run
-            folder means its best checkpoint.
+            folder means its best checkpoint. ``trust=<module prefix>`` lets it name classes of other modules too.
         purpose: results go to a new folder ``<run folder>/<purpose>/<time>-<checkpoint>`` unless ``run_dir`` is given.
 
     Raises:
@@ -33,14 +33,14 @@ def saved_run(arguments: list[str], purpose: str) -> tuple[DictConfig, Path]:
         ValueError: if there is no such checkpoint.
     """
     from src.utils.checkpoints import find_checkpoint, read_checkpoint, run_folder_of
-    from src.utils.saved_config import with_overrides
+    from src.utils.saved_config import trusted_config
 
     path = find_checkpoint(single_argument(arguments, "ckpt", "<run folder or checkpoint>"), "best")
     saved = read_checkpoint(path)["config"]
     # There is no curve to log; `logger=wandb` brings a logger back.
     saved["logger"] = None
     saved["run_dir"] = str(run_folder_of(path) / purpose / datetime.now().strftime(f"%Y-%m-%d_%H-%M-%S-{path.stem}"))
-    config = with_overrides(saved, [a for a in arguments if not a.startswith("ckpt=")])
+    config = trusted_config(saved, [a for a in arguments if not a.startswith("ckpt=")])
     # After the overrides: `trainer=gpu` and `callbacks=guard` are a training's.
     with open_dict(config):
         config.trainer.enable_checkpointing = False

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.utils.composition import compose_config
 from src.utils.errors import ConfigError
+from src.utils.reading import reading
 from src.utils.saved_config import with_overrides
 
 OUTPUTS = Path("outputs")
@@ -47,8 +48,10 @@ def _has_values(folder: Path, overrides: list[str]) -> bool:
     path = folder / "config.yaml"
     if not path.exists():
         return False
-    saved = OmegaConf.load(path)
-    assert isinstance(saved, DictConfig)
+    with reading(path, "the configuration of a run"):
+        saved = OmegaConf.load(path)
+        if not isinstance(saved, DictConfig):
+            raise ValueError("no mapping")
     named = dict(override.split("=", 1) for override in overrides if override.startswith(("experiment=", "scale=")))
     if any(OmegaConf.select(saved, key) != value for key, value in named.items()):
         return False

@@ -6,8 +6,10 @@ import base64
 import io
 import json
 import re
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +156,36 @@ def test_a_large_picture_is_scaled_down(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     Image.new("L", (2 * MAX_SIDE, MAX_SIDE), 128).save(path)
     assert decoded(data_uri(path)).size == (MAX_SIDE, MAX_SIDE // 2)
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A whole PNG of one bit per pixel, which packs a thousand times smaller."""
+    buffer = io.BytesIO()
+    Image.new("1", (8, 8)).save(buffer, format="PNG")
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(height * (1 + (width + 7) // 8)), 9)
+    chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    return buffer.getvalue()[:8] + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (png_of(9000, 9000), "expected at most 67108864 pixels, got 9000 × 9000"),
+        (png_of(20_000, 10_000), "DecompressionBombError"),
+        (png_of(100, 100)[:50], "truncated"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "cannot identify"),
+        (b"", "cannot identify"),
+    ],
+    ids=["many pixels", "bomb", "truncated", "program", "empty"],
+)
+def test_a_hostile_picture_is_named_and_never_unpacked(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"expected a picture, got '.*picture\.png': .*({message})"):
+        data_uri(path)
 
 
 def test_a_damaged_picture_is_left_out_and_said(tmp_path: Path) -> None:

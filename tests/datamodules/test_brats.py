@@ -12,10 +12,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from src.datamodules import brats_cache
 from src.datamodules.brats import BratsDataModule
+from src.datamodules.brats_cache import BratsCache
 from src.datamodules.brats_releases import MODALITIES, RELEASES
 from src.datamodules.cache import exclusive
+from src.utils.seal import SEAL_LENGTH
 from tests.brats_files import AFFINE, SHAPE, case_folder, write_case, write_nifti
+from tests.damage import bit_flips
+from tests.datamodules.test_brats_reading import with_header
 
 SMALL = {"size": (8, 8, 8), "preprocessing_workers": 0, "val_fraction": 0.2, "test_fraction": 0.3}
 BOX = (slice(2, -3), slice(1, -2), slice(3, -1))  # what make_volumes fills
@@ -205,7 +210,7 @@ def test_a_split_that_cannot_be_is_refused(changes, message, root, tmp_path):
 
 def test_a_split_that_is_no_json_is_refused(root, tmp_path):
     (tmp_path / "split.json").write_text("{")
-    with pytest.raises(ValueError, match=r"got .*split.json: Expecting"):
+    with pytest.raises(ValueError, match=r"got '.*split\.json': Expecting"):
         prepared(root, split_file=str(tmp_path / "split.json"))
 
 
@@ -284,6 +289,21 @@ def test_unlabelled_cases_are_named_and_not_trained_on(root):
     assert message == ("2 cases have no truth and are for prediction only: Brats18_TCIA01_010_1, Brats18_TCIA01_011_1")
 
 
+def test_cases_with_lying_headers_are_skipped(own_root):
+    scans = [case_folder(own_root, "2018", index) for index in (2, 4)]
+    for folder, fields in zip(
+        scans, ({"dim": [3, 32000, 32000, 32000, 1, 1, 1, 1]}, {"vox_offset": np.inf}), strict=True
+    ):
+        path = folder / f"{folder.name}_t2.nii.gz"
+        with_header(**fields)(path, nib.load(path).get_fdata().astype(np.int16))
+    with pytest.raises(ValueError, match="got 2 that are not") as caught:
+        prepared(own_root)
+    assert all(f"{folder.name}_t2.nii.gz: expected a whole NIfTI file" in str(caught.value) for folder in scans)
+    with pytest.warns(UserWarning, match="Going on without 2 bad cases"):
+        cases = prepared(own_root, skip_bad_cases=True).cases
+    assert not {folder.name for folder in scans} & {case.case.name for part in cases.values() for case in part}
+
+
 def test_a_set_without_any_truth_is_refused(tmp_path):
     root = write_set(tmp_path / "data", 0, unlabelled=3)
     with pytest.raises(ValueError, match="got 0"):
@@ -352,8 +372,42 @@ def test_what_is_missing_damaged_or_outdated_is_made_again_and_nothing_else(chan
     assert not leftover.exists()
 
 
+def arrays_of(case):
+    # A new process would read the file again, as it is now.
+    brats_cache._check_once.cache_clear()
+    return np.array(case.image()), np.array(case.classes())
+
+
+@pytest.mark.parametrize("ending", [".image.npy", ".classes.npy", ".json"])
+def test_every_flipped_bit_of_a_cached_case_is_found_and_named(ending, own_root):
+    datamodule = prepared(own_root)
+    [case, *_] = datamodule.cases["train"]
+    expected = arrays_of(case)
+    path = case.stem.with_name(case.stem.name + ending)
+    cache = BratsCache(datamodule.cache_dir, own_root, datamodule.release)
+    for _ in bit_flips(path, 200):
+        with pytest.raises(ValueError, match=f"'{path}'"), warnings.catch_warnings():
+            warnings.filterwarnings("error", f"Preprocessing {case.case.name} again: .*", UserWarning)
+            try:
+                cache.has(case.case)  # warns of what the start finds
+            except UserWarning as warning:
+                raise ValueError(str(warning)) from warning
+            arrays_of(case)
+    assert cache.has(case.case)
+    assert all(map(np.array_equal, arrays_of(case), expected))
+
+
+def test_a_case_of_a_version_before_the_digests_is_made_again(own_root):
+    [case, *_] = prepared(own_root).cases["train"]
+    expected = arrays_of(case)
+    for ending in (".image.npy", ".classes.npy", ".json"):
+        path = case.stem.with_name(case.stem.name + ending)
+        path.write_bytes(path.read_bytes()[:-SEAL_LENGTH])
+    prepared(own_root)
+    assert all(map(np.array_equal, arrays_of(case), expected))
+
+
 def test_the_cache_depends_on_data_and_release(root, tmp_path):
-    from src.datamodules.brats_cache import BratsCache
     from src.datamodules.brats_releases import find_release
 
     folders = {

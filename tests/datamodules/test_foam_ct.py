@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 from src.ct.fbp import FILTERS
 from src.datamodules.cache import exclusive
 from src.datamodules.foam_ct import LOCK_NAME, FoamCTDataModule
-from src.datamodules.foam_volumes import find_damage
+from src.datamodules.foam_volumes import FoamVolumes, find_damage, read_volumes
+from tests.damage import bit_flips
 
 SMALL = {
     "size": 8,
@@ -216,10 +217,43 @@ def test_a_damaged_file_is_named_and_rebuilt(damage, tmp_path):
     before = contents(datamodule)
     victim = datamodule.cache_folder / "train" / "00001.npz"
     damage(victim)
-    with pytest.warns(UserWarning, match=r"Rebuilding .*train/00001\.npz, which is damaged: \w+"):
+    with pytest.warns(UserWarning, match=r"Rebuilding .*, got '.*train/00001\.npz': \w+"):
         datamodule.prepare_data()
     assert find_damage(victim, 8) is None
     assert contents(datamodule) == before
+
+
+def test_every_flipped_bit_of_a_volume_is_found_and_named(prepared):
+    [path, *_] = contents(prepared)
+    assert find_damage(path, 8) is None
+    for _ in bit_flips(path, 200):
+        assert str(path) in find_damage(path, 8)
+    assert find_damage(path, 8) is None
+
+
+def test_a_volume_of_an_earlier_version_has_no_digest_and_is_checked_by_its_crcs(prepared, tmp_path):
+    [source, *_] = contents(prepared)
+    path = tmp_path / "old.npz"
+    with np.load(source) as file:
+        np.savez(path, **file)
+    expected = read_volumes(path)
+    assert find_damage(path, 8) is None
+    for _ in bit_flips(path, 200):
+        if find_damage(path, 8) is None:
+            found = read_volumes(path)
+            assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_damage_that_comes_after_the_start_is_named_too(prepared):
+    path = prepared.cache_folder / "train" / "00000.npz"
+    content = path.read_bytes()
+    position = content.index(read_volumes(path)["truth"].tobytes())
+    damaged = bytearray(content)
+    damaged[position + 100] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"expected a whole CT volume, got '.*train/00000\.npz': BadZipFile: Bad CRC"):
+        FoamVolumes([path], augment=False)[0]
+    path.write_bytes(content)
 
 
 def test_resumes_with_what_is_missing_and_clears_leftovers(tmp_path):

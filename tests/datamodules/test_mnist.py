@@ -125,8 +125,8 @@ def other_size(path):
     ("damage", "message"),
     [
         (empty, r"expected an IDX file .* got 0 bytes"),
-        (truncate, r"expected a complete gzip file, got \d+ bytes: "),
-        (no_gzip, r"expected a complete gzip file, got 47056 bytes: Not a gzipped file"),
+        (truncate, r"expected a complete gzip file, got .*: EOFError: Compressed file ended"),
+        (no_gzip, r"expected a complete gzip file, got .*: Not a gzipped file"),
         (labels_for_images, r"expected an IDX file that begins with 00000803 .* got 68 bytes that begin with 00000801"),
         (one_byte_too_few, r"expected 47056 bytes for shape \(60, 28, 28\), got 47055"),
         (one_byte_too_many, r"expected 47056 bytes for shape \(60, 28, 28\), got 47057"),

@@ -18,8 +18,8 @@ from src.sweeps.identity import digest_of_arguments
 from src.sweeps.runner import Entry, State
 from src.sweeps.search import Search
 from src.sweeps.sweep import Metric, Sweep
-from src.utils.errors import ConfigError
 from src.utils.files import write_text
+from src.utils.reading import FileError
 from src.utils.summary import write_summary
 from tests.sweeps.programs import COMMAND
 
@@ -65,7 +65,7 @@ def test_a_damaged_summary_is_named(tmp_path: Path) -> None:
     entry = finish(next(found.cells()), 1.0)
     for content in ("{", "{}", "[]", '{"metrics": []}'):
         entry.cell.summary_path.write_text(content)
-        with pytest.raises(ConfigError, match=re.escape(str(entry.cell.summary_path))):
+        with pytest.raises(FileError, match=re.escape(str(entry.cell.summary_path))):
             found.tell(entry)
 
 
@@ -112,6 +112,6 @@ def test_a_damaged_line_is_named_before_anything_is_written(damage: Any, positio
     lines[position] = damage.encode(errors="surrogateescape")
     path.write_bytes(b"".join(line + b"\n" for line in lines))
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match=f"^expected the trials of a search in {re.escape(str(path))}, got "):
+    with pytest.raises(FileError, match=f"^expected the trials of a search.*, got {re.escape(repr(str(path)))}: "):
         search(tmp_path, 3)
     assert path.read_bytes() == before

@@ -11,6 +11,7 @@ from src.sweeps.plan import adopt, make_plan, table_keys
 from src.utils.composition import compose_config
 from src.utils.config import plain
 from src.utils.errors import ConfigError
+from src.utils.reading import FileError
 
 SWEEP = """
 program: train.py
@@ -38,7 +39,7 @@ def test_a_folder_with_a_sweep_is_a_table(experiments: Path) -> None:
     assert table_keys(experiments) == ["table"]
     with pytest.raises(ConfigError, match="expected a table, got 'tabel'; did you mean 'table'"):
         make_plan(experiments, "tabel", [])
-    with pytest.raises(ConfigError, match="expected a sweep file"):
+    with pytest.raises(FileError, match="expected a sweep file"):
         make_plan(experiments, "table", [], "search")
 
 

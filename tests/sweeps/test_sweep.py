@@ -13,6 +13,7 @@ from src.sweeps.command import command_line, for_people
 from src.sweeps.grid import grid
 from src.sweeps.sweep import Metric, Sweep, read_sweep, with_overrides
 from src.utils.errors import ConfigError
+from src.utils.reading import FileError
 from tests.sweeps.programs import sweep_of
 
 WANDB = Path(__file__).with_name("wandb")
@@ -62,13 +63,13 @@ def test_what_is_no_sweep_is_refused(changes: dict, message: str, tmp_path: Path
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="expected a sweep file"):
+    with pytest.raises(FileError, match="expected a sweep file"):
         read_sweep(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("a: [")
-    with pytest.raises(ConfigError, match="expected a YAML file"):
+    with pytest.raises(FileError, match=r"expected a sweep file, got '.*bad\.yaml'"):
         read_sweep(tmp_path / "bad.yaml")
     (tmp_path / "list.yaml").write_text("[1]")
-    with pytest.raises(ConfigError, match="expected a sweep in"):
+    with pytest.raises(FileError, match=r"expected a sweep file, got '.*list\.yaml': .* got list"):
         read_sweep(tmp_path / "list.yaml")
 
 

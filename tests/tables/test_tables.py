@@ -23,6 +23,7 @@ from src.tables.render import render
 from src.tables.results import describe, fits, load, result_of, store
 from src.tables.table import Table, make_table
 from src.utils.errors import ConfigError
+from src.utils.reading import FileError
 from tests.sweeps.programs import cells_of, sweep_of, write_program
 from tests.tables.samples import PUBLISHED, RESULTS, result
 
@@ -153,8 +154,52 @@ def test_what_is_no_table_is_refused(change: dict, message: str, tmp_path: Path)
 
 
 def test_no_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="expected published numbers"):
+    with pytest.raises(FileError, match=r"expected published numbers, got '.*published\.yaml': No such file"):
         read_published(tmp_path / "published.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "title:\tx\n\tsource: y",
+        "!unknown [1]",
+        "!!python/object/apply:os.getcwd []",
+        "[" * 5000,
+        "? [1]\n: 2",
+        "[1]",
+        "a: *b",
+        PUBLISHED.replace("values: [10.0, 12.0, null]", "values: 3"),
+        PUBLISHED.replace("values: [10.0, 12.0, null]", "values: [a, b, c]"),
+        PUBLISHED.replace("digits: 2", "digits: two"),
+        PUBLISHED.replace("head: [levels, width]", "head: 3"),
+        PUBLISHED.replace("here: {levels: network.levels}", "here: 3"),
+    ],
+)
+def test_a_damaged_file_of_published_numbers_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "published.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"expected .*published\.yaml"):
+        read_published(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        '{"cell": ',
+        "[1]",
+        "[" * 100_000,
+        "\ud800",
+        json.dumps({**RESULTS[0], "metrics": 3}),
+        json.dumps({**RESULTS[0], "metrics": {"test/psnr": "high"}}),
+        json.dumps({key: value for key, value in RESULTS[0].items() if key != "versions"}),
+    ],
+)
+def test_a_damaged_result_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(RESULTS[0]))
+    (tmp_path / "b.json").write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(FileError, match=r"expected the result of a run, got '.*b\.json'"):
+        load(tmp_path)
 
 
 def test_a_run_is_matched_by_its_configuration() -> None:

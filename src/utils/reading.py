@@ -1,0 +1,78 @@
+"""Reading files that may be damaged or hostile: whatever goes wrong is one error that names the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from src.utils.errors import ConfigError
+
+MAX_REASON = 500  # characters: a parser may quote all that it has read
+
+
+class FileError(ValueError):
+    """A file is missing, damaged, or not what it should be; the message names it."""
+
+
+@contextmanager
+def reading(path: str | Path, expected: str) -> Iterator[None]:
+    """Turn whatever is raised while ``path`` is read into a FileError: no list of a parser's exceptions is complete.
+
+    Args:
+        path: of the file.
+        expected: what it should be, for the message.
+
+    Raises:
+        FileError: ``"expected <expected>, got '<path>': <reason>"``.
+        ConfigError: as it is raised inside, for a file that a parser can read and that asks for what does not exist.
+    """
+    try:
+        yield
+    except (FileError, ConfigError):
+        raise  # these name what is wrong already
+    except Exception as error:
+        raise FileError(f"expected {expected}, got {str(path)!r}: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """Return what an error says, with its class where the text alone says too little: ``KeyError: 'cell'``."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if not isinstance(error, (ValueError, OSError)) or not text:
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
+
+
+def read_json(path: Path, expected: str) -> dict[str, Any]:
+    """Return the object of a JSON file.
+
+    Raises:
+        FileError: if it has none.
+    """
+    with reading(path, expected):
+        return as_mapping(json.loads(path.read_text(encoding="utf-8")))
+
+
+def read_yaml(path: Path, expected: str) -> dict[str, Any]:
+    """Return the mapping of a YAML file; tags that make objects are refused.
+
+    Raises:
+        FileError: if it has none.
+    """
+    with reading(path, expected):
+        return as_mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def as_mapping(content: Any) -> dict[str, Any]:
+    """Return the content of a file that has to be keys with values.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"expected keys and values, got {type(content).__name__}")
+    return content
