@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from matplotlib.image import imread
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -28,6 +30,11 @@ class TensorBoardRun(TensorBoardLogger):
     def go_on_from(self, step: int) -> None:
         """Have TensorBoard leave out what the interrupted run logged of ``step`` and later ones."""
         self._kwargs["purge_step"] = step
+
+    @rank_zero_only
+    def log_image(self, key: str, path: Path, step: int) -> None:
+        """Show a picture."""
+        self.experiment.add_image(key, imread(path)[..., :3], step, dataformats="HWC")
 
     @rank_zero_only
     def finish(self, summary: dict[str, Any]) -> None:
