@@ -61,11 +61,11 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
         with ending(run), own_processes(run.trainer):
             metrics, best = _fit_and_test(run, checkpoint)
             summary = summarise(run, metrics, best, time.perf_counter() - started)
-            for logger in run.loggers():
-                logger.finish(summary)
             if run.trainer.is_global_zero:
                 write_summary(summary)
                 print_table(summary, run.task.report(summary["metrics"]))
+            for logger in run.loggers():
+                logger.finish(summary)
     return summary
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import signal
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from src.datamodules.augment import random_cube_symmetry
 from src.datamodules.training_loader import TrainingLoader
+from src.utils.tensorboard_logger import TensorBoardRun
 
 
 class BoxVolumes(Dataset):
@@ -167,3 +171,37 @@ class Hang(pl.Callback):
         if trainer.global_step == self.step and trainer.global_rank == self.rank:
             print("waiting in vain", flush=True)
             torch.distributed.recv(torch.zeros(1), src=1 - self.rank)
+
+
+class BrokenTracker(TensorBoardRun):
+    """A tracker that can be opened, or cannot, and fails in everything else; it keeps what it was asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def __init__(self, can_be_opened: bool, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.can_be_opened = can_be_opened
+
+    @property
+    def experiment(self) -> Any:
+        self.asked.append("experiment")
+        if not self.can_be_opened:
+            raise ConnectionError("no server")
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("add_"):
+            raise AttributeError(name)
+        self.asked.append(name)
+        raise OSError(28, "No space left on device")
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        self.asked.append(f"finish {(Path(summary['run_dir']) / 'summary.json').exists()}")
+        raise RuntimeError("gone")
+
+
+class RemoveTemporaryFiles(pl.Callback):
+    """Clears the temporary folder when the training has begun, as systems do at night."""
+
+    def on_train_start(self, *unused: Any) -> None:
+        shutil.rmtree(os.environ["TMPDIR"])

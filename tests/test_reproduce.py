@@ -150,6 +150,16 @@ def test_a_search_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert not (folder / "experiments" / "table" / "results").exists()
 
 
+def test_many_overrides_make_no_name_that_a_file_system_refuses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = [f"section.with_a_long_name.key_{number}=value" for number in range(20)]
+    for last in ("0", "1"):
+        assert call(monkeypatch, "table", "x=1", "seed=0", *overrides, f"other={last}") == 0
+        assert call(monkeypatch, "table", "--sweep", "search", "--count", "1", *overrides, f"other={last}") == 0
+    results = folder / "experiments" / "table" / "results"
+    assert len([path for path in results.glob("*/table.md") if "0.49" in path.read_text()]) == 2
+    assert len(list(folder.rglob("search.journal"))) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from pytorch_lightning.trainer.states import TrainerFn
 
 from src.callbacks.pictures import save_figure
+from src.utils.curve_history import STATE_KEY, History, from_state, to_state
 
-History = dict[str, list[tuple[int, float]]]
 # Of a run's time, spent on drawing before the end: epochs may be shorter than a picture takes.
 _SHARE = 0.01
 
@@ -37,18 +37,18 @@ class Curves(pl.Callback):
         self._running: dict[str, list[float]] = {}
         self._next_time = 0.0
 
+    @property
+    def state_key(self) -> str:
+        """Under which the checkpoint has the history."""
+        return STATE_KEY
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the history, and what the epoch has brought so far, as plain lists."""
-        return {
-            "history": {name: [list(point) for point in points] for name, points in self.history.items()},
-            "running": {name: list(values) for name, values in self._running.items()},
-        }
+        """Return the history, and what the epoch has brought so far."""
+        return to_state(self.history, self._running)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the history of the checkpoint."""
-        history = state_dict["history"]
-        self.history = {name: [(step, value) for step, value in points] for name, points in history.items()}
-        self._running = {name: list(values) for name, values in state_dict["running"].items()}
+        self.history, self._running = from_state(state_dict)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 from matplotlib.figure import Figure
-from matplotlib.image import imread
 from numpy.typing import NDArray
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 from torch import Tensor
 
 from src.utils.files import atomic_write
+from src.utils.tensorboard_logger import TensorBoardRun
 
 CELL_INCHES = 0.8
 
@@ -69,5 +69,5 @@ def _send(logger: Logger, key: str, path: Path, step: int) -> None:
     if isinstance(logger, WandbLogger):
         # No step: W&B's own counter runs ahead of Lightning's.
         logger.log_image(key, [str(path)])
-    elif isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_image(key, imread(path)[..., :3], step, dataformats="HWC")
+    elif isinstance(logger, TensorBoardRun):
+        logger.log_image(key, path, step)

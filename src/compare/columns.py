@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from src.compare.runs import Run
+from src.utils.numbers import finite_number
 
 GIB = 2**30
 # By the last part of a metric's name. The monitored metric says itself which way is better.
@@ -50,7 +50,7 @@ COSTS = [
 
 def columns_of(runs: Sequence[Run]) -> list[Column]:
     """Return the columns that the runs can fill: what they are, their quality, their cost, then all other metrics."""
-    modes = {_leaf(metric): run.config["monitor"].get("mode") for run in runs if (metric := _monitor(run))}
+    modes = {_leaf(metric): _mode(run) for run in runs if (metric := _monitor(run))}
     names = {name for run in runs for name in run.summary["metrics"]}
     qualities = _qualities(runs, names, modes)
     others = sorted(names - set(qualities))
@@ -75,7 +75,7 @@ def values_of(run: Run) -> dict[str, Any]:
         "total_time": _times(summary.get("total_time_s"), 1 / 60),
         **summary["metrics"],
     }
-    return texts | {name: n if n is not None and math.isfinite(n) else None for name, n in numbers.items()}
+    return texts | {name: finite_number(value) for name, value in numbers.items()}
 
 
 def _qualities(runs: Sequence[Run], names: set[str], modes: Modes) -> list[str]:
@@ -91,11 +91,17 @@ def _qualities(runs: Sequence[Run], names: set[str], modes: Modes) -> list[str]:
 def _monitor(run: Run) -> str | None:
     """The metric that chose the best checkpoint; None where the last one counts as best (monitor.metric=step)."""
     metric = run.config.get("monitor", {}).get("metric")
-    return metric if metric != "step" else None
+    return metric if isinstance(metric, str) and metric != "step" else None
 
 
-def _times(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor
+def _mode(run: Run) -> str | None:
+    mode = run.config["monitor"].get("mode")
+    return mode if mode in ("max", "min") else None
+
+
+def _times(value: Any, factor: float) -> float | None:
+    number = finite_number(value)
+    return None if number is None else number * factor
 
 
 def _leaf(name: str) -> str:

@@ -17,13 +17,13 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[str | None]]]:
     """Return each dotted key whose value is not the same in all runs, with its value per run; None where it is absent.
 
     Keys of the configuration come first, then ``hardware.`` and ``versions.``, which times and memory depend on; an
-    unfinished run has not told these, which is no difference. A run's own folder inside a value is written
-    ``<run_dir>``.
+    unfinished run has not told these, which is no difference, nor what its configuration leaves to a resolver. A run's
+    own folder inside a value is written ``<run_dir>``.
     """
     flat = [_settings(run) for run in runs]
     keys = sorted(dict.fromkeys(key for settings in flat for key in settings), key=_is_of_machine)
     rows = [(key, [settings.get(key) for settings in flat]) for key in keys]
-    return [(key, values) for key, values in rows if len(set(values) - _unknown(key)) > 1]
+    return [(key, values) for key, values in rows if len({v for v in values if _is_known(key, v)}) > 1]
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -41,15 +41,16 @@ def _is_of_machine(key: str) -> bool:
     return key.startswith(tuple(f"{name}." for name in MACHINE))
 
 
-def _unknown(key: str) -> set[None]:
-    return {None} if _is_of_machine(key) else set()
+def _is_known(key: str, value: str | None) -> bool:
+    return not _is_of_machine(key) if value is None else "${" not in value
 
 
 def _settings(run: Run) -> dict[str, str]:
     config = {key: value for key, value in run.config.items() if key not in PLACES}
     machine = {key: run.summary[key] for key in MACHINE if run.summary.get(key)}
     # A summary that was made smaller has lost run_dir, but not what refers to it.
-    folder = run.config.get("run_dir") or run.config.get("trainer", {}).get("default_root_dir")
+    folders = (run.config.get("run_dir"), run.config.get("trainer", {}).get("default_root_dir"))
+    folder = next((folder for folder in folders if folder and isinstance(folder, str)), None)
     return {key: _text(value, folder) for key, value in {**flatten(config), **flatten(machine)}.items()}
 
 

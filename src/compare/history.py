@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from src.utils.curve_history import History, history_of_checkpoint
 from src.utils.reading import reading
-
-Points = list[tuple[int, float]]
-History = dict[str, Points]
 
 # What a metrics.csv has beside metrics.
 COUNTERS = ("step", "epoch")
+# Up to here a float holds every integer.
+MAX_STEP = 2**53
 
 
 def read_history(run_dir: Path) -> History:
@@ -52,7 +52,7 @@ def read_csv(path: Path) -> History:
     for number, row in enumerate(rows[1:], start=2):
         try:
             cells = dict(zip(header, row, strict=True))
-            step = int(cells["step"])
+            step = _step(cells["step"])
             for name, cell in cells.items():
                 if cell and name not in COUNTERS:
                     values.setdefault(name, {})[step] = float(cell)
@@ -126,5 +126,13 @@ def _history_of_checkpoint(path: Path) -> History:
     from src.utils.checkpoints import read_checkpoint
 
     with reading(path, "a checkpoint with curves"):
-        curves = read_checkpoint(path).get("callbacks", {}).get("Curves", {})
-        return {name: [(step, value) for step, value in points] for name, points in curves.items()}
+        history = history_of_checkpoint(read_checkpoint(path))
+        return {str(name): [(_step(step), float(value)) for step, value in p] for name, p in history.items() if p}
+
+
+def _step(value: int | str) -> int:
+    """Return a number of steps; the page counts with floats."""
+    step = int(value)
+    if not -MAX_STEP <= step <= MAX_STEP:
+        raise ValueError(f"expected at most {MAX_STEP} steps, got {value}")
+    return step

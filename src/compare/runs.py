@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from src.compare.foreign import as_seed, as_text, check_depth, read_config
 from src.compare.history import History, read_history
-from src.utils.config import model_name, plain
-from src.utils.reading import reading
+from src.utils.config import model_name
+from src.utils.reading import FileError, reading
 
 # A picture over the epochs; a picture that is made once has the epoch None.
 Series = dict[int | None, Path]
 
+TEXTS = ("experiment", "scale", "model", "backprop", "git_commit", "peak_memory_kind")
 NUMBERS = ("steps", "num_parameters", "step_time_s", "total_time_s", "peak_memory_bytes", "invertibility_error")
 
 
@@ -60,8 +61,9 @@ def read_run(folder: Path) -> Run:
         summary, config = _read_summary(folder / "summary.json")
         if not _goes_on(history, summary) or not (folder / "config.yaml").is_file():
             return Run(folder, summary, config, True, history, pictures)
-    config = _read_config(folder / "config.yaml")
-    return Run(folder, _summary_so_far(config, history, folder / "config.yaml"), config, False, history, pictures)
+    with reading(folder / "config.yaml", "the configuration of a run"):
+        config = read_config(folder / "config.yaml")
+        return Run(folder, _summary_so_far(config, history, folder / "config.yaml"), config, False, history, pictures)
 
 
 def read_result(path: Path) -> Run:
@@ -94,11 +96,12 @@ def _read_summary(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the summary without its configuration, and the configuration."""
     with reading(path, "the summary of a run as JSON"):
         summary = json.loads(path.read_text(encoding="utf-8"))
-    problem = _problem_of(summary)
-    if problem:
-        raise ValueError(f"expected the summary of a run, got {str(path)!r} {problem}")
-    config = summary.pop("config")
-    return summary, config
+        check_depth(summary)
+        problem = _problem_of(summary)
+        if problem:
+            raise FileError(f"expected the summary of a run, got {str(path)!r} {problem}")
+        config = summary.pop("config")
+        return _presentable(summary), config
 
 
 def _problem_of(summary: Any) -> str | None:
@@ -110,28 +113,22 @@ def _problem_of(summary: Any) -> str | None:
         return f"without {', '.join(absent)}"
     for key in ("metrics", "config"):
         if not isinstance(summary[key], dict):
-            return f"whose {key} is {summary[key]!r}, no JSON object"
+            return f"whose {key} is {reprlib.repr(summary[key])}, no JSON object"
     numbers = {**summary["metrics"], **{key: summary.get(key) for key in NUMBERS}}
     wrong = [key for key, value in numbers.items() if not (value is None or _is_number(value))]
-    return f"whose {wrong[0]} is {numbers[wrong[0]]!r}, no number" if wrong else _problem_of_config(summary["config"])
+    if wrong:
+        return f"whose {wrong[0]} is {reprlib.repr(numbers[wrong[0]])}, no number"
+    return _problem_of_config(summary["config"])
 
 
 def _problem_of_config(config: dict[str, Any]) -> str | None:
     """Say what keeps the sections that are read here from being some; they may be absent."""
     wrong = [key for key in ("monitor", "trainer", "model") if not isinstance(config.get(key, {}), dict)]
-    return f"whose {wrong[0]} is {config[wrong[0]]!r}, no section" if wrong else None
+    return f"whose {wrong[0]} is {reprlib.repr(config[wrong[0]])}, no section" if wrong else None
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    with reading(path, "the configuration of a run"):
-        config = OmegaConf.load(path)
-        if not isinstance(config, DictConfig):
-            raise ValueError("no mapping")
-        return plain(config, resolve=True)
 
 
 def _summary_so_far(config: dict[str, Any], history: History, path: Path) -> dict[str, Any]:
@@ -139,9 +136,17 @@ def _summary_so_far(config: dict[str, Any], history: History, path: Path) -> dic
     absent = [key for key in ("experiment", "scale", "model", "backprop", "seed") if key not in config]
     problem = f"without {', '.join(absent)}" if absent else _problem_of_config(config)
     if problem:
-        raise ValueError(f"expected the configuration of a run, got {str(path)!r} {problem}")
-    return {
-        **{key: config[key] for key in ("experiment", "scale", "backprop", "seed")},
-        "model": model_name(OmegaConf.create({"model": config["model"]})),
-        "metrics": {name: points[-1][1] for name, points in sorted(history.items())},
-    }
+        raise FileError(f"expected the configuration of a run, got {str(path)!r} {problem}")
+    return _presentable(
+        {
+            **{key: config[key] for key in ("experiment", "scale", "backprop", "seed")},
+            "model": model_name(config),
+            "metrics": {name: points[-1][1] for name, points in sorted(history.items())},
+        }
+    )
+
+
+def _presentable(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the summary with what is shown as text being text, whatever it was."""
+    texts = {key: as_text(summary[key]) for key in TEXTS if key in summary}
+    return {**summary, **texts, "seed": as_seed(summary.get("seed"))}

@@ -11,7 +11,8 @@ from typing import Any
 from src.sweeps.command import command_line
 from src.sweeps.identity import Identify, is_execution_key
 from src.sweeps.sweep import Sweep
-from src.utils.reading import read_json
+from src.utils.file_names import shortened
+from src.utils.reading import as_mapping, read_json, reading
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,16 @@ class Cell:
         return (self.folder / "checkpoints" / "last.ckpt").is_file()
 
     def summary(self) -> dict[str, Any]:
-        """Return what the finished run came to."""
-        return read_json(self.summary_path, "the summary of a run")
+        """Return what the finished run came to.
+
+        Raises:
+            FileError: for a damaged file.
+        """
+        expected = "the summary of a run"
+        with reading(self.summary_path, expected):
+            summary = read_json(self.summary_path, expected)
+            as_mapping(summary["metrics"])
+            return summary
 
     def command(self) -> list[str]:
         """Return the command line of a new run."""
@@ -98,7 +107,7 @@ def make_cell(
 def cell_name(sweep: Sweep, parameters: dict[str, Any]) -> str:
     """Return the parameters that vary as one readable word, such as ``blowup-8_depth-deep_model-unet_seed-0``."""
     words = [f"{name.rpartition('.')[2]}-{_readable(parameters[name])}" for name in sweep.varied]
-    return "_".join(words) or "run"
+    return shortened("_".join(words) or "run")
 
 
 def _readable(value: Any) -> str:

@@ -20,6 +20,7 @@ from src.sweeps.identity import (
 )
 from src.sweeps.sweep import Sweep, read_sweep, with_overrides
 from src.utils.errors import ConfigError
+from src.utils.file_names import shortened
 from src.utils.reading import read_json, reading
 from src.utils.suggestions import did_you_mean
 
@@ -49,7 +50,8 @@ class Plan:
     @property
     def variant(self) -> str:
         """Scale and changes as one word."""
-        return "_".join([self.scale, *(re.sub(r"[^A-Za-z0-9.]+", "-", change).strip("-") for change in self.changes)])
+        words = [re.sub(r"[^A-Za-z0-9.]+", "-", change).strip("-") for change in self.changes]
+        return shortened("_".join([self.scale, *words]))
 
     @property
     def command(self) -> str:

@@ -6,17 +6,19 @@ import csv
 import io
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.sweeps.cell import Cell, make_cell
 from src.sweeps.identity import Identify
+from src.sweeps.journal import open_journal
 from src.sweeps.runner import Entry, State
 from src.sweeps.search_space import SearchSpace
 from src.sweeps.sweep import Sweep
 from src.utils.errors import ConfigError
 from src.utils.files import write_text
+from src.utils.numbers import finite_number
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -55,14 +57,12 @@ class Search:
 
     def _open_study(self) -> Study:
         import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._folder.mkdir(parents=True, exist_ok=True)
         study = optuna.create_study(
             study_name="search",
-            storage=JournalStorage(JournalFileBackend(str(self._folder / "search.journal"))),
+            storage=open_journal(self._folder / "search.journal"),
             direction=self.metric.goal,
             load_if_exists=True,
         )
@@ -85,10 +85,23 @@ class Search:
         from optuna.trial import TrialState
 
         for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
-            yield self._cell(trial.number, trial.params)
-        while len(self.study.trials) < self.count:
+            if self._is_whole(trial):
+                yield self._cell(trial.number, trial.params)
+            else:
+                self._fail([trial.number])
+        while sum(map(self._is_whole, self.study.trials)) < self.count:
             asked = self._space.ask(self.study)
             yield self._cell(asked.number, asked.params)
+
+    def _is_whole(self, trial: FrozenTrial) -> bool:
+        """Whether a trial has today's parameters; one that a kill cut off while it was written, has not run."""
+        return trial.params.keys() == self._space.distributions.keys()
+
+    def _fail(self, numbers: Iterable[int]) -> None:
+        from optuna.trial import TrialState
+
+        for number in numbers:
+            self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
     def _cell(self, number: int, params: dict[str, Any]) -> Cell:
         cell = make_cell(self._sweep, self._space.values(params), self._overrides, self._identify, self._folder)
@@ -96,24 +109,31 @@ class Search:
         return cell
 
     def tell(self, entry: Entry) -> None:
-        """Give Optuna the result of a cell that has ended; an interrupted one stays open for the next session."""
-        from optuna.trial import TrialState
+        """Give Optuna the result of a cell that has ended; an interrupted one stays open for the next session.
 
+        A trial whose metric is not finite, which summary.json writes as null, has failed.
+
+        Raises:
+            ConfigError: for a run that did not log the metric, or whose summary is damaged.
+        """
         numbers = self._numbers[entry.cell.folder.name]
         if entry.state in (State.FINISHED, State.SKIPPED):
-            value = entry.cell.summary()["metrics"].get(self.metric.name)
-            if value is None:
-                known = ", ".join(sorted(entry.cell.summary()["metrics"]))
+            metrics = entry.cell.summary()["metrics"]
+            if self.metric.name not in metrics:
+                known = ", ".join(sorted(metrics))
                 raise ConfigError(f"expected the metric {self.metric.name!r} in {entry.cell.folder}, got {known}")
+            value = finite_number(metrics[self.metric.name])
+            if value is None:
+                self._fail(numbers)
+                return
             for number in numbers:
                 self.study.tell(number, value, skip_if_finished=True)
         elif entry.state is State.FAILED:
-            for number in numbers:
-                self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+            self._fail(numbers)
 
     def ranking(self) -> list[tuple[float, dict[str, Any]]]:
         """Return the value and the parameters of every finished trial, the best first."""
-        finished: list[FrozenTrial] = [trial for trial in self.study.trials if trial.value is not None]
+        finished = [trial for trial in self.study.trials if trial.value is not None and self._is_whole(trial)]
         ordered = sorted(finished, key=lambda trial: trial.value, reverse=self.metric.goal == "maximize")  # type: ignore[arg-type, return-value]
         return [(float(trial.value or 0.0), self._space.values(trial.params)) for trial in ordered]
 

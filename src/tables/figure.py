@@ -13,6 +13,7 @@ from src.tables.numbers import heading
 from src.tables.table import Table
 
 TITLE_CHARACTERS_PER_INCH = 10
+TITLE_LINES = 4
 
 
 def draw(table: Table) -> Figure:
@@ -28,7 +29,8 @@ def draw(table: Table) -> Figure:
     panels[0].set_ylabel(", ".join(table.published.head))
     panels[0].invert_yaxis()
     title = f"{table.published.title} ({', '.join([table.scale, *table.changes])})"
-    figure.suptitle(textwrap.fill(title, int(TITLE_CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize=11)
+    width = int(TITLE_CHARACTERS_PER_INCH * figure.get_figwidth())
+    figure.suptitle(textwrap.fill(title, width, max_lines=TITLE_LINES, placeholder=" …"), fontsize=11)
     if handles:
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
     return figure

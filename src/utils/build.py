@@ -10,14 +10,17 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
 
 from src.callbacks.last_checkpoint import LastCheckpoint
 from src.callbacks.latest_metrics import LatestMetrics
 from src.callbacks.moved_folder import MovedFolder
 from src.callbacks.run_config import RunConfig
 from src.tasks.base import Task
+from src.utils.csv_logger import CsvLogger
 from src.utils.quiet import quiet_libraries
 from src.utils.run_logger import RunLogger
+from src.utils.shielded import shielded
 
 
 @dataclass
@@ -82,7 +85,7 @@ def build(config: DictConfig) -> Run:
     datamodule = instantiate(config.datamodule)
     task = instantiate(config.task, _partial_=True)(net=instantiate(config.model))
     callbacks = {name: instantiate(node) for name, node in (config.get("callbacks") or {}).items()}
-    loggers = [instantiate(node) for node in (config.get("logger") or {}).values()]
+    loggers = [_logger(node) for node in (config.get("logger") or {}).values()]
     if not loggers:
         # It refuses to run with nothing to log to.
         callbacks = {name: c for name, c in callbacks.items() if not isinstance(c, LearningRateMonitor)}
@@ -92,3 +95,9 @@ def build(config: DictConfig) -> Run:
         logger=loggers or False,
     )
     return Run(config, datamodule, task, trainer, callbacks)
+
+
+def _logger(node: DictConfig) -> Logger:
+    """Build a logger; the project's own file is part of the result, all others are trackers."""
+    logger = instantiate(node)
+    return logger if isinstance(logger, CsvLogger) else shielded(logger)

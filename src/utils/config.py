@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -46,7 +47,8 @@ def plain(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def model_name(config: DictConfig) -> str:
+def model_name(config: DictConfig | Mapping[str, Any]) -> str:
     """Return the network's name for people: the class of its body or flow where it has one, else its own class."""
-    node = next((config.model[key] for key in ("body", "flow") if key in config.model), config.model)
+    model = config["model"]
+    node = next((model[key] for key in ("body", "flow") if key in model), model)
     return str(node["_target_"]).rpartition(".")[2].lower()

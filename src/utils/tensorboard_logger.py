@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from matplotlib.image import imread
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -36,6 +38,11 @@ class TensorBoardRun(TensorBoardLogger):
         """Log a row, unless it is the latest one again."""
         if not self._latest.comes_again(metrics, step):
             super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def log_image(self, key: str, path: Path, step: int) -> None:
+        """Show a picture."""
+        self.experiment.add_image(key, imread(path)[..., :3], step, dataformats="HWC")
 
     @rank_zero_only
     def finish(self, summary: dict[str, Any]) -> None:

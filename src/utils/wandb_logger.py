@@ -14,9 +14,12 @@ import wandb
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from src.utils.file_names import plain_name, shortened
 from src.utils.run_logger import final_numbers
 
 DEFAULT_SERVER = "https://api.wandb.ai"
+# In characters. W&B takes 128 for names, those of artifacts ("run-<id>-<table>") included, and 64 for tags.
+MAX_ID, MAX_NAME, MAX_TAG = 96, 128, 64
 
 
 def has_api_key() -> bool:
@@ -63,7 +66,8 @@ class WandbRun(WandbLogger):
     def describe(self, config: dict[str, Any], tags: list[str]) -> None:
         """Hand on configuration and tags."""
         self.log_hyperparams(config)
-        self.experiment.tags = tuple(dict.fromkeys([*(self.experiment.tags or ()), *tags]))
+        legal = [shortened(tag, MAX_TAG) for tag in tags if tag]
+        self.experiment.tags = tuple(dict.fromkeys([*(self.experiment.tags or ()), *legal]))
 
     def go_on_from(self, step: int) -> None:
         """Set the step that pictures belong to from now on."""
@@ -86,13 +90,17 @@ def run_id(run_dir: str) -> str:
     """Return the id of the W&B run that belongs to a run folder.
 
     Inside a W&B sweep the agent has given it (WANDB_RUN_ID); a run that goes on has the one of its W&B folders; else it
-    is the folder's name.
+    is the folder's name, with a digest of it where W&B would not take it as it is.
     """
     if os.environ.get("WANDB_RUN_ID"):
         return os.environ["WANDB_RUN_ID"]
     names = sorted(path.name.removeprefix("offline-") for path in Path(run_dir).glob("wandb/*run-*"))
     earlier = [match[1] for name in names if (match := re.fullmatch(r"run-\d{8}_\d{6}-(.+)", name))]
-    return earlier[-1] if earlier else Path(run_dir).name
+    return earlier[-1] if earlier else plain_name(_run_name(run_dir), MAX_ID)
+
+
+def _run_name(run_dir: str) -> str:
+    return Path(run_dir).resolve().name or "run"
 
 
 def wandb_logger(run_dir: str, **settings: Any) -> WandbRun:
@@ -104,5 +112,5 @@ def wandb_logger(run_dir: str, **settings: Any) -> WandbRun:
     """
     # The run prints its own table at the end; W&B would add forty lines of sparklines.
     quiet = wandb.Settings(quiet=True)
-    name, mode = Path(run_dir).name, wandb_mode()
+    name, mode = shortened(_run_name(run_dir), MAX_NAME), wandb_mode()
     return WandbRun(name=name, id=run_id(run_dir), save_dir=run_dir, mode=mode, settings=quiet, **settings)

@@ -56,7 +56,7 @@ class Broken(Leaky):
 @pytest.mark.parametrize("parts", [(Leaky(), Broken()), (Broken(), Leaky())])
 def test_an_inversion_that_is_not_a_number_is_the_worst_of_all(parts: tuple[InvertibleModule, ...]) -> None:
     callback, logged = Invertibility(), {}
-    net = pl.LightningModule()
+    net = LightningModule()
     net.parts = torch.nn.ModuleList(parts)
     trainer: Any = SimpleNamespace(precision_plugin=SimpleNamespace(forward_context=nullcontext))
     net.log = lambda name, value, **options: logged.update({name: value})  # type: ignore[assignment]

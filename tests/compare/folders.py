@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import cache
@@ -14,6 +13,8 @@ from PIL import Image
 
 from src.utils.composition import compose_config
 from src.utils.config import plain
+from src.utils.csv_logger import CsvLogger
+from src.utils.summary import write_summary
 
 Rows = Sequence[Mapping[str, object]]
 
@@ -49,11 +50,11 @@ def summary(**changes: Any) -> dict[str, Any]:
 
 
 def write_csv(path: Path, rows: Rows) -> None:
-    """Write rows as Lightning's CSVLogger does: sorted columns, empty cells for what a row has not."""
-    columns = sorted({name for row in rows for name in row})
-    lines = [columns, *[[str(row.get(name, "")) for name in columns] for row in rows]]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(",".join(line) + "\n" for line in lines))
+    """Write rows as a run does."""
+    logger = CsvLogger(str(path))
+    for row in rows:
+        values = {name: float(value) for name, value in row.items() if name != "step"}  # type: ignore[arg-type]
+        logger.log_metrics(values, int(row["step"]))  # type: ignore[call-overload]
 
 
 def write_picture(path: Path, side: int = 24, seed: int = 0) -> None:
@@ -65,8 +66,7 @@ def write_picture(path: Path, side: int = 24, seed: int = 0) -> None:
 
 def write_run(folder: Path, rows: Rows = CURVE, pictures: Sequence[str] = (), **changes: Any) -> Path:
     """Write a finished run, and return its folder."""
-    folder.mkdir(parents=True)
-    (folder / "summary.json").write_text(json.dumps(summary(**changes)))
+    write_summary({**summary(**changes), "run_dir": str(folder)})
     write_csv(folder / "csv" / "version_0" / "metrics.csv", rows)
     for number, name in enumerate(pictures):
         write_picture(folder / "images" / f"{name}.png", seed=number)

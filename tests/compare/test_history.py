@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from src.compare.history import merge, read_csv, read_history, thin
+from src.utils.checkpoint_io import AtomicCheckpointIO
+from src.utils.curve_history import STATE_KEY
+from src.utils.reading import FileError
 from tests.compare.folders import write_csv
 
 
@@ -66,13 +69,25 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes, message: str) -
     assert str(path) in str(caught.value)
 
 
-def test_without_a_csv_the_checkpoint_tells_the_curves(tmp_path: Path) -> None:
-    checkpoints = tmp_path / "checkpoints"
-    checkpoints.mkdir()
-    curves = {"val/loss": [[7, 0.5], [15, 0.25]]}
-    torch.save({"state_dict": {}, "config": {}, "callbacks": {"Curves": curves}}, checkpoints / "last.ckpt")
-    assert read_history(tmp_path) == {"val/loss": [(7, 0.5), (15, 0.25)]}
-    assert read_history(tmp_path / "nothing") == {}
+@pytest.mark.parametrize(
+    "state", [[], {"history": [], "running": {}}, {"history": {"a": [[0, "x"]]}}, {"history": {"a": [[10**400, 1.0]]}}]
+)
+def test_a_checkpoint_with_other_curves_is_named(state: Any, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    path.parent.mkdir()
+    content = {"state_dict": {}, "config": {}, "callbacks": {STATE_KEY: {"running": {}, **state} if state else state}}
+    AtomicCheckpointIO().save_checkpoint(content, path)
+    with pytest.raises(FileError, match="expected a checkpoint with curves") as caught:
+        read_history(tmp_path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("step", ["1" * 400, "1" * 5000, str(2**53 + 1), "nan"])
+def test_a_step_that_no_run_reaches_is_refused(step: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(f"step,loss\n{step},1\n")
+    with pytest.raises(ValueError, match="line 2"):
+        read_csv(path)
 
 
 def test_few_points_stay_as_they_are() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from omegaconf import OmegaConf
 
+from src.callbacks.run_config import RunConfig
 from src.compare.runs import read_result, read_run
 from src.compare.sources import find_sources, short_names
 from src.utils.composition import compose_config
@@ -16,10 +17,9 @@ from tests.compare.folders import CURVE, summary, write_csv, write_picture, writ
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def write_unfinished(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    config = compose_config(["model=unet", "seed=3", "logger=csv", f"run_dir={folder}"])
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+def write_unfinished(folder: Path, *overrides: str) -> Path:
+    config = compose_config(["model=unet", "seed=3", "logger=csv", f"run_dir={folder}", *overrides])
+    RunConfig(config).setup(SimpleNamespace(is_global_zero=True, loggers=[]), None, "fit")  # type: ignore[arg-type]
     write_csv(folder / "csv" / "version_0" / "metrics.csv", CURVE)
     return folder
 

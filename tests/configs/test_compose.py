@@ -1,12 +1,15 @@
-"""Every choice of every config group composes with every experiment, and names arguments that exist."""
+"""Every choice of every config group composes, and names arguments that exist; every value of a file counts."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from src.compare.differences import flatten
 from src.utils.composition import CONFIG_DIR, compose_config
 from src.utils.config import check_config
 from src.utils.targets import check_targets
@@ -32,36 +35,83 @@ PARTS = {
     "brats": {"model": ["iunet", "partially_reversible_unet", "unet"], "datamodule": ["brats", "brats_demo"]},
     "iunet_figures": {"model": ["downsampling"], "datamodule": ["photographs"]},
 }
-# trainer/base is what the trainers share. An experiment has one task.
-COMMON = [(g, c) for g in GROUPS if g not in ("model", "datamodule", "task") for c in choices(g) if c != "base"]
-CASES = [
+# What no experiment chooses composes with all of them as with the default one. trainer/base is what the trainers share;
+# an experiment has one task.
+COMMON = [g for g in GROUPS if g not in ("model", "datamodule", "task", "scale")]
+CASES = [("ct_postproc", group, choice) for group in COMMON for choice in choices(group) if choice != "base"]
+CASES += [
     (experiment, group, choice)
     for experiment, parts in PARTS.items()
-    for group, choice in [*COMMON, *((group, choice) for group, names in parts.items() for choice in names)]
+    for group, names in parts.items()
+    for choice in names
 ]
+# experiment/<name>/<file>.yaml: the values of a scale, or an experiment that changes another one.
+SCALE_FILES = [(e, s) for e in EXPERIMENTS for s in choices("scale")]
+VARIANTS = sorted(
+    str(path.relative_to(CONFIG_DIR / "experiment").with_suffix(""))
+    for path in (CONFIG_DIR / "experiment").glob("*/*.yaml")
+    if path.parent.name not in EXPERIMENTS
+)
+
+
+@cache
+def composed(*overrides: str) -> DictConfig:
+    return compose_config([*overrides, "run_dir=somewhere"])
+
+
+def check(config: DictConfig) -> None:
+    config = config.copy()
+    check_config(config)
+    OmegaConf.resolve(config)
+    check_targets(config)
 
 
 def test_every_experiment_and_every_part_is_covered() -> None:
     assert sorted(PARTS) == EXPERIMENTS
     for group in ("model", "datamodule"):
         assert {name for parts in PARTS.values() for name in parts[group]} == set(choices(group))
-    tasks = {compose_config([f"experiment={e}", "run_dir=x"]).task["_target_"] for e in EXPERIMENTS}
+    tasks = {composed(f"experiment={e}", "scale=small").task["_target_"] for e in EXPERIMENTS}
     assert len(tasks) == len(choices("task"))
 
 
 @pytest.mark.parametrize(("experiment", "group", "choice"), CASES)
 def test_every_choice_composes(experiment: str, group: str, choice: str) -> None:
-    config = compose_config([f"experiment={experiment}", f"{group}={choice}", "run_dir=somewhere"])
-    check_config(config)
-    OmegaConf.resolve(config)
-    check_targets(config)
+    config = composed(f"experiment={experiment}", f"{group}={choice}")
+    check(config)
     assert config.experiment == experiment
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_the_scale_reaches_the_values_and_the_command_line_wins(experiment: str) -> None:
-    sizes = {scale: compose_config([f"experiment={experiment}", f"scale={scale}"]) for scale in choices("scale")}
-    assert all(config.scale == scale for scale, config in sizes.items())
+def values_of_file(path: Path) -> dict[str, Any]:
+    """The dotted values that a file gives, itself or through the files that it starts from."""
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(content, dict)
+    bases = [name for name in content.pop("defaults", []) if isinstance(name, str) and name != "_self_"]
+    paths = [CONFIG_DIR / f"{name[1:]}.yaml" if name[0] == "/" else path.with_name(f"{name}.yaml") for name in bases]
+    return {key: value for base in paths for key, value in values_of_file(base).items()} | flatten(content)
+
+
+def check_every_value_counts(name: str, config: DictConfig) -> None:
+    values = values_of_file(CONFIG_DIR / "experiment" / f"{name}.yaml")
+    found = flatten(OmegaConf.to_container(config))  # type: ignore[arg-type]
+    assert values and {key: found[key] for key in values if key in found} == values
+
+
+@pytest.mark.parametrize(("experiment", "scale"), SCALE_FILES)
+def test_every_value_of_a_scale_reaches_the_configuration(experiment: str, scale: str) -> None:
+    config = composed(f"experiment={experiment}", f"scale={scale}")
+    check(config)
+    assert config.experiment == experiment and config.scale == scale
+    check_every_value_counts(f"{experiment}/{scale}", config)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_value_of_an_experiment_that_changes_another_reaches_the_configuration(variant: str) -> None:
+    config = composed(f"experiment={variant}")
+    check(config)
+    check_every_value_counts(variant, config)
+
+
+def test_the_defaults_are_what_they_say_and_the_command_line_wins() -> None:
     assert compose_config([]) == compose_config(["experiment=ct_postproc", "scale=small"])
     assert compose_config(["scale=paper", "trainer.max_epochs=7"]).trainer.max_epochs == 7
 

@@ -9,6 +9,7 @@ from src.sweeps.identity import digest_of_arguments, digest_of_composed, digest_
 from src.utils.composition import compose_config
 from src.utils.config import plain
 from src.utils.errors import ConfigError
+from src.utils.file_names import shortened
 from tests.sweeps.programs import sweep_of
 
 BASE = ["experiment=ct_postproc", "model=unet", "seed=1"]
@@ -83,3 +84,11 @@ def test_names_are_readable_and_good_for_folders() -> None:
     parameters = {"network.blowup": 8, "model": "a/b c", "task.optimizer.lr": 0.00123456}
     assert cell_name(sweep, parameters) == "model-a-b-c_blowup-8_lr-0.001235"
     assert cell_name(sweep_of("train.py"), {}) == "run"
+
+
+def test_long_values_make_short_names_that_differ() -> None:
+    values = [f"{'é/long ' * 100}{number}" for number in range(3)]
+    names = {cell_name(sweep_of("train.py", model=values), {"model": value}) for value in values}
+    assert len(names) == 3 and all(len(f".{name}_01234567.lock.abcdefgh.tmp".encode()) < 255 for name in names)
+    assert len({shortened("é" * 200 + end) for end in "ab"}) == 2
+    assert all(len(shortened("é" * 200, limit).encode()) <= limit for limit in range(20, 30))

@@ -1,0 +1,15 @@
+"""Numbers that other programs wrote."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def finite_number(value: Any) -> int | float | None:
+    """Return ``value`` if it is a number that a float can hold and that is finite, else None."""
+    try:
+        is_finite = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return None
+    return value if is_finite else None
