@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -96,6 +97,26 @@ FLOWS: dict[str, Network] = {
     "iunet-flow": (lambda: flow(IUNetFlow(1, 2, 2, 4), 8), (1, 8, 8)),
 }
 NETWORKS = IMAGE_TO_IMAGE | CLASSIFIERS | FLOWS
+# One of each kind, for the fast tests.
+REPRESENTATIVES = (
+    "unet-3d",
+    "iunet-2d",
+    "iunet-instance",
+    "partially-reversible-unet-padded",
+    "irevnet",
+    "iresnet",
+    "convnet",
+    "iconvnet-average",
+    "realnvp-variational",
+    "glow",
+    "iresnet-flow",
+    "iconvnet-flow",
+)
+
+
+def fast_and_slow(names: Iterable[str]) -> list[Any]:
+    """Parameters of a test: the representatives, and the other networks as slow ones."""
+    return [pytest.param(name, marks=() if name in REPRESENTATIVES else pytest.mark.slow) for name in names]
 
 
 def build(name: str) -> tuple[nn.Module, torch.Tensor]:

@@ -34,7 +34,7 @@ def step(net: nn.Module, x: Tensor) -> tuple[dict[str, Tensor | None], Seen]:
     return {name: parameter.grad for name, parameter in net.named_parameters()}, seen
 
 
-@pytest.mark.parametrize("name", small_networks.NETWORKS)
+@pytest.mark.parametrize("name", small_networks.fast_and_slow(small_networks.NETWORKS))
 def test_hooks_see_the_gradients_of_plain_autograd(name: str) -> None:
     net, x = small_networks.build(name)
     net, x = net.double(), x.double()

@@ -13,9 +13,6 @@ from src.invertible.orthogonal_matrices import PARAMETRISATIONS
 from tests.models import small_networks
 
 NETWORKS = small_networks.IMAGE_TO_IMAGE | small_networks.CLASSIFIERS
-# One of each kind in the fast tests.
-FAST = ("unet-3d", "iunet-2d", "partially-reversible-unet-padded", "irevnet", "iresnet", "iconvnet-average")
-EVERY = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in NETWORKS]
 # The older exporter takes nothing but tensors in a state dict: no spectral norms, whose vectors are more than these.
 ONNX = [pytest.param(name, "torch.export", marks=pytest.mark.slow) for name in NETWORKS] + [
     pytest.param(name, "torchscript", marks=() if name == "iunet-1d" else pytest.mark.slow)
@@ -39,7 +36,7 @@ def assert_is_exported(net: nn.Module, x: Tensor, expected: Tensor, *, strict: b
     torch.testing.assert_close(output.detach(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", small_networks.fast_and_slow(NETWORKS))
 def test_torch_export(name: str) -> None:
     assert_is_exported(*build(name))
 
