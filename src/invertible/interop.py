@@ -59,7 +59,10 @@ class FreiaModule(InvertibleModule):
         except RuntimeError as error:
             # GraphINN wraps in an error of its own all that its parts raise, even that by which torch ends a
             # recomputation early.
-            raise _checkpoints_own(error) or error from None
+            cause = _cause_in_checkpointing(error)
+            if cause is None:
+                raise
+            raise cause from None
         if jac:
             first = tensors_of(state)[0]
             # Some of FrEIA's modules return a number for all samples.
@@ -67,8 +70,8 @@ class FreiaModule(InvertibleModule):
         return as_state((outputs,) if isinstance(outputs, Tensor) else tuple(outputs)), logdet
 
 
-def _checkpoints_own(error: BaseException | None) -> BaseException | None:
-    """The exception of `torch.utils.checkpoint` among the causes of an error."""
+def _cause_in_checkpointing(error: BaseException | None) -> BaseException | None:
+    """The exception of `torch.utils.checkpoint` that led to an error, if one did."""
     while error is not None and type(error).__module__ != "torch.utils.checkpoint":
         error = error.__cause__
     return error
