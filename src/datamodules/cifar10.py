@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-import pickle
-from collections.abc import Callable, Sequence
+import reprlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from src.datamodules.array_pickle import load_python2_pickle
 from src.datamodules.downloads import DataFiles, download
 from src.datamodules.images import ImageDataModule
 
@@ -58,7 +59,7 @@ class CIFAR10Files(DataFiles):
         names = content.get(b"label_names")
         expected = [name.encode() for name in CLASS_NAMES]
         if names != expected:
-            raise ValueError(f"expected label_names {expected}, got {names}")
+            raise ValueError(f"expected label_names {expected}, got {reprlib.repr(names)}")
         return None
 
     def read_split(self, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -92,57 +93,5 @@ def _images_and_labels(content: dict[bytes, Any]) -> tuple[NDArray[np.uint8], ND
         raise ValueError(f"expected labels as a list of {len(data)}, got {found}")
     wrong = [label for label in labels if type(label) is not int or not 0 <= label < len(CLASS_NAMES)]
     if wrong:
-        raise ValueError(f"expected labels as integers from 0 to 9, got {wrong[0]!r}")
+        raise ValueError(f"expected labels as integers from 0 to 9, got {reprlib.repr(wrong[0])}")
     return data.reshape(-1, *SAMPLE_SHAPE), np.array(labels, np.int64)
-
-
-def _encode_latin1(text: str, encoding: str) -> bytes:
-    """Stand for ``_codecs.encode``, by which protocol 2 of Python 3 writes bytes."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-_RECONSTRUCT: Callable[..., Any] = np.empty(0).__reduce__()[0]  # type: ignore[assignment]
-_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _encode_latin1,
-}
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Unpickles plain values and numpy arrays, and nothing that could run code; strings of Python 2 become bytes."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file, encoding="bytes")
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return one of the few functions that arrays are made by.
-
-        Raises:
-            UnpicklingError: for any other name.
-        """
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name}, which no array needs and which could run code")
-        return _ALLOWED[module, name]
-
-
-def load_python2_pickle(path: Path) -> dict[bytes, Any]:
-    """Return the dict of a pickle file.
-
-    Raises:
-        ValueError: if the file is damaged, or holds anything but plain values and arrays.
-    """
-    with path.open("rb") as file:
-        try:
-            content = ArrayUnpickler(file).load()
-        except Exception as error:  # a damaged pickle can raise anything
-            raise ValueError(
-                f"expected a pickle of arrays and plain values, got {type(error).__name__}: {error}"
-            ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"expected a pickled dict, got {type(content).__name__}")
-    return content

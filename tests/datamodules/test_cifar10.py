@@ -1,7 +1,9 @@
 import builtins
 import errno
+import math
 import os
 import pickle
+import pickletools
 import shutil
 import tarfile
 
@@ -9,7 +11,8 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10
 
-from src.datamodules.cifar10 import CIFAR10DataModule, load_python2_pickle
+from src.datamodules.array_pickle import load_python2_pickle
+from src.datamodules.cifar10 import CIFAR10DataModule
 from src.datamodules.downloads import DataFileError
 from tests.image_files import (
     cifar_batch,
@@ -148,6 +151,87 @@ def test_what_is_no_pickle_is_named(content, tmp_path):
     path.write_bytes(content)
     with pytest.raises(DataFileError, match=f"{path}: expected a pickle of arrays and plain values, got "):
         make(tmp_path).prepare_data()
+
+
+def nested_tuples(depth):
+    """A tuple of a tuple twice, and so on: its hash takes 2^depth steps."""
+    twice = pickle.BINPUT + b"\x00" + pickle.BINGET + b"\x00" + pickle.TUPLE2
+    return pickle.EMPTY_TUPLE + twice * depth
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02}" + nested_tuples(60) + b"K\x01s.",  # never ends as a key
+        b"\x80\x02}r\xff\xff\xff\x7f.",  # a memo of 2^31 entries
+        b"\x80\x05\x96" + b"\xff" * 6 + b"\x00\x00.",  # a bytearray of 256 TiB
+        b"\x80\x04\x95" + b"\xff" * 7 + b"\x7f}.",
+        b"\x80\x02\x8b\xff\xff\xff\x7f.",
+        b"\x80\x02}U\x04data" + nested_tuples(60) + b"s.",
+        b"\x80\x02}U\x0blabel_names" + nested_tuples(60) + b"s.",
+        python2_pickle({b"data": np.zeros((2, 2), complex), b"labels": []}),
+        python2_pickle({b"data": np.array([None]), b"labels": []}),
+        pickle.dumps({b"data": np.zeros(1, [("a", "u1")]), b"labels": []}, 2),
+    ],
+)
+def test_what_takes_all_memory_or_never_ends_elsewhere_is_named(content, tmp_path):
+    for name in ("data_batch_1", "batches.meta"):
+        path = write_cifar10(tmp_path) / "cifar-10-batches-py" / name
+        path.write_bytes(content)
+        with pytest.raises(DataFileError, match=str(path)):
+            make(tmp_path).prepare_data()
+
+
+def damaged(content, rng):
+    """The bytes with some of them changed, removed, doubled or cut off."""
+    content = bytearray(content)
+    for _ in range(rng.integers(1, 4)):
+        start, length = rng.integers(len(content) + 1), rng.integers(1, 9)
+        new = [
+            rng.bytes(length),
+            bytes(content[start : start + length]) * 2,
+            b"",
+            bytes(byte ^ (1 << int(rng.integers(8))) for byte in content[start : start + 1]),
+            bytes(rng.choice(OPCODES, length)),
+        ][rng.integers(5)]
+        content[start : start + (1 if len(new) == 1 else length)] = new
+    return bytes(content[: rng.integers(len(content) + 1)] if rng.random() < 0.05 else content)
+
+
+OPCODES = np.frombuffer("".join(opcode.code for opcode in pickletools.opcodes).encode("latin1"), np.uint8)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, "python 2"])
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_arbitrary_bytes_are_read_as_plain_values_or_are_a_value_error(protocol, count, tmp_path):
+    batch = {b"labels": [3, 1], b"data": np.arange(6, dtype=np.uint8).reshape(2, 3), b"names": [b"a", b"b"], b"f": 0.5}
+    content = python2_pickle(batch) if protocol == "python 2" else pickle.dumps(batch, protocol)
+    path, rng = tmp_path / "batch", np.random.default_rng(0)
+    if protocol in ("python 2", 2, 3, 4):
+        path.write_bytes(content)
+        assert {**load_python2_pickle(path), b"data": batch[b"data"].tolist()} == {
+            **batch,
+            b"data": [[0, 1, 2], [3, 4, 5]],
+        }
+    for _ in range(count):
+        path.write_bytes(damaged(content, rng))
+        try:
+            found = load_python2_pickle(path)
+        except ValueError as error:
+            assert len(str(error)) < 1000
+        else:
+            assert all(type(key) in (bytes, str, int) for key in found)
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", ">i2", "<u4", "i8", "f2", ">f4", "<f8"])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3), (2, 0, 4)])
+def test_arrays_are_read_as_numpy_wrote_them(dtype, shape, tmp_path):
+    array = np.arange(math.prod(shape)).reshape(shape).astype(dtype)
+    for order in ("C", "F"):
+        for protocol in (2, 3, 4):
+            (tmp_path / "batch").write_bytes(pickle.dumps({b"data": np.asarray(array, order=order)}, protocol))
+            found = load_python2_pickle(tmp_path / "batch")[b"data"]
+            assert found.dtype == array.dtype and np.array_equal(found, array) and found.shape == shape
 
 
 def test_the_names_of_the_classes_are_checked(tmp_path):
