@@ -66,7 +66,7 @@ HOSTILE = [
     *("src.datamodules.downloads.download", "src.datamodules.cifar10.load_python2_pickle"),
     # Classes of theirs that write, load or import.
     *("pytorch_lightning.cli.LightningCLI", "pytorch_lightning.cli.instantiate_class", "monai.bundle.ConfigParser"),
-    *("src.callbacks.prediction_writer.PredictionWriter", "src.datamodules.cifar10.ArrayUnpickler"),
+    *("src.callbacks.prediction_writer.PredictionWriter", "src.datamodules.array_pickle.load_python2_pickle"),
     *("monai.transforms.SaveImage", "monai.transforms.LoadImage", "monai.transforms.TorchVision"),
     *("monai.losses.PerceptualLoss", "torchmetrics.multimodal.CLIPScore", "torch.package.PackageImporter"),
     *("torch.jit.load", "torch.nn.Module.load_state_dict", "pytorch_lightning.LightningModule.load_from_checkpoint"),
