@@ -17,6 +17,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 from lightning_fabric.utilities.distributed import _InfiniteBarrier
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,6 +94,8 @@ def record(rank: int, run: Callable[[], object]) -> Record:
     environment = {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD_SIZE), "NODE_RANK": "0"}
     with (
         mock.patch.dict(os.environ, environment),
+        # Lightning writes the rank there for the whole process.
+        mock.patch.object(rank_zero_only, "rank", rank),
         # Of the objects, not this process's bytes, but their length comes from the sender.
         mock.patch.object(dist, "broadcast_object_list", broadcast_objects),
         # Lightning waits for the preparation of the data in a group of its own.
