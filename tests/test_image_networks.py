@@ -7,8 +7,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,15 @@ FLOWS = {
     "iconvnet_flow": [],
     "iunet_flow": ["network.iunet_flow.hidden_channels=4", "network.iunet_flow.num_couplings=1"],
 }
+
+
+def on_every_set(models: Iterable[str]) -> list[Any]:
+    """Each network on each image set: in turn one of them at once, and the other in the slow tests."""
+    return [
+        pytest.param(model, data_set, marks=() if (i + j) % 2 == 0 else pytest.mark.slow)
+        for i, model in enumerate(models)
+        for j, data_set in enumerate(WRITE)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +79,7 @@ def summary_of(overrides: Sequence[str]) -> dict:
     return train.train(compose_config(list(overrides)))
 
 
-@pytest.mark.parametrize("data_set", WRITE)
-@pytest.mark.parametrize("model", CLASSIFIERS)
+@pytest.mark.parametrize(("model", "data_set"), on_every_set(CLASSIFIERS))
 def test_every_classifier_takes_a_step(model: str, data_set: str, folder: Path, tmp_path: Path) -> None:
     summary = summary_of(one_step("irevnet_lab", model, data_set, folder, tmp_path, *CLASSIFIERS[model]))
     assert summary["steps"] == 1
@@ -81,8 +90,7 @@ def test_every_classifier_takes_a_step(model: str, data_set: str, folder: Path, 
     assert (tmp_path / "images" / "confusion.png").is_file()
 
 
-@pytest.mark.parametrize("data_set", WRITE)
-@pytest.mark.parametrize("model", FLOWS)
+@pytest.mark.parametrize(("model", "data_set"), on_every_set(FLOWS))
 def test_every_flow_takes_a_step(model: str, data_set: str, folder: Path, tmp_path: Path) -> None:
     summary = summary_of(one_step("iconvnet_table2", model, data_set, folder, tmp_path, *FLOWS[model]))
     metrics = summary["metrics"]

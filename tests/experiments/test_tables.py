@@ -103,9 +103,18 @@ def test_wandbs_own_schema_accepts_every_sweep(path: Path) -> None:
         assert SearchSpace(sweep).distributions and sweep.run_cap
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize(("key", "row"), ROWS)
-def test_every_row_composes_at_every_scale(key: str, row: list[str], scale: str) -> None:
+def rows_and_scales() -> list[Any]:
+    """Each row of each table at each scale; the slow tests have those that are neither the first row nor small."""
+    return [
+        pytest.param(row, scale, marks=() if i == 0 or scale == "small" else pytest.mark.slow, id=f"{key}-{i}-{scale}")
+        for key in KEYS
+        for i, row in enumerate(rows_of(key))
+        for scale in SCALES
+    ]
+
+
+@pytest.mark.parametrize(("row", "scale"), rows_and_scales())
+def test_every_row_composes_at_every_scale(row: list[str], scale: str) -> None:
     config = compose_config([*(word for word in row if not word.startswith("scale=")), f"scale={scale}", "run_dir=x"])
     check_config(config)
     OmegaConf.resolve(config)
