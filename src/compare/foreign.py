@@ -11,14 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.compare.references import resolve_references
 from src.utils.config import plain
-from src.utils.numbers import finite_number
+from src.utils.numbers import MAX_INTEGER, finite_number
 
 # Deeper ones end in Python's limit of recursion, wherever they are walked through next.
 MAX_DEPTH = 50
 TOO_DEEP = f"expected at most {MAX_DEPTH} containers in each other, got more"
 MAX_CHARACTERS = 200
-# Up to here a float, which is what the page counts with, holds every integer.
-MAX_INTEGER = 2**53
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from src.utils.curve_history import History, history_of_checkpoint
+from src.utils.numbers import MAX_INTEGER
 from src.utils.reading import reading
 
 # What a metrics.csv has beside metrics.
 COUNTERS = ("step", "epoch")
-# Up to here a float holds every integer.
-MAX_STEP = 2**53
 
 
 def read_history(run_dir: Path) -> History:
@@ -131,8 +130,8 @@ def _history_of_checkpoint(path: Path) -> History:
 
 
 def _step(value: int | str) -> int:
-    """Return a number of steps; the page counts with floats."""
+    """Return a number of steps that the page can count with."""
     step = int(value)
-    if not -MAX_STEP <= step <= MAX_STEP:
-        raise ValueError(f"expected at most {MAX_STEP} steps, got {value}")
+    if not -MAX_INTEGER <= step <= MAX_INTEGER:
+        raise ValueError(f"expected at most {MAX_INTEGER} steps, got {value}")
     return step

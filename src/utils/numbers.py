@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+# Up to here a float, which is what a page in a browser counts with, holds every integer.
+MAX_INTEGER = 2**53
+
 
 def finite_number(value: Any) -> int | float | None:
     """Return ``value`` if it is a number that a float can hold and that is finite, else None."""
