@@ -17,8 +17,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from src.callbacks.interrupt import SIGNALS
 from src.utils.processes import started_processes
+from src.utils.signals import SIGNALS
 
 # How long a person who presses Ctrl-C again has to wait at most.
 SECOND_CTRL_C_S = 5.0

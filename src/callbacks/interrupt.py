@@ -14,7 +14,6 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from src.callbacks.last_checkpoint import between_updates, last_checkpoint
 from src.utils.say import say
-from src.utils.signals import SIGNALS as SIGNALS
 from src.utils.signals import Handlers, hand_back, leave_closed_terminal, take_over
 
 
