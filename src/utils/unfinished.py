@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from src.utils.composition import compose_config
 from src.utils.errors import ConfigError
-from src.utils.reading import reading
+from src.utils.reading import FileError, reading
 from src.utils.saved_config import with_overrides
 
 OUTPUTS = Path("outputs")
@@ -44,12 +45,11 @@ def _is_finished(folder: Path) -> bool:
 
     A run that is being prolonged asks for a longer one. (Times of files say nothing: copies and clocks change them.)
     """
-    try:
+    with suppress(FileError), reading(folder, "a run with its result"):
         reached = json.loads((folder / "summary.json").read_text())["config"]["trainer"]
         asked = OmegaConf.load(folder / "config.yaml")["trainer"]  # type: ignore[index]
         return reached == OmegaConf.to_container(asked, resolve=True)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    return False
 
 
 def _has_values(folder: Path, overrides: list[str]) -> bool:

@@ -12,6 +12,7 @@ from src.utils.composition import compose_config
 from src.utils.config import plain
 from src.utils.errors import ConfigError
 from src.utils.files import write_text
+from src.utils.reading import FileError
 from src.utils.summary import write_summary
 from src.utils.unfinished import newest_unfinished
 
@@ -79,4 +80,18 @@ def test_without_one_the_others_are_named(outputs: Path, overrides: list[str], m
 
 def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="got 0 unfinished of 0 runs"):
+        newest_unfinished([], tmp_path)
+
+
+def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:
+    """Also beside a summary: whether that run is finished cannot be told."""
+    folder = tmp_path / "ct_postproc" / "run"
+    config = compose_config(["experiment=ct_postproc", f"run_dir={folder}"])
+    (folder / "checkpoints").mkdir(parents=True)
+    OmegaConf.save(config, folder / "config.yaml")
+    write_summary({"run_dir": str(folder), "config": plain(config, resolve=True)})
+    write_text(folder / "checkpoints" / "last.ckpt", "")
+    text = (folder / "config.yaml").read_text()
+    write_text(folder / "config.yaml", text[: len(text) // 2] + "\n\t: [")
+    with pytest.raises(FileError, match=r"expected the configuration of a run, got '.*config\.yaml'"):
         newest_unfinished([], tmp_path)
