@@ -10,17 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from src.invertible import SpectralNormalised
 from src.models.density import DensityModel
-from src.utils.composition import compose_config
-from tests.test_image_networks import CLASSIFIERS, FLOWS
+from tests.models import small_networks
+from tests.models.small_networks import CLASSIFIERS, NETWORKS
 
 STEPS = 50
 # The i-ConvNet's activations amplify rounding errors tenfold a step, of which fused updates have others.
-COMPARED = {"iconvnet": 15}
+COMPARED = {name: 15 for name in CLASSIFIERS if name.startswith("iconvnet")}
 Optimizer = Callable[..., torch.optim.Optimizer]
 FUSED: dict[str, Optimizer] = {
     "Adam": torch.optim.Adam,
@@ -34,30 +33,19 @@ OTHERS: dict[str, Optimizer] = {
     for name, optimizer in vars(torch.optim).items()
     if inspect.isclass(optimizer) and name not in {"Optimizer", "SparseAdam", "Muon", *FUSED}
 } | {"LBFGS": functools.partial(torch.optim.LBFGS, max_iter=2)}
-BOUNDED = ("iresnet", "iresnet_flow")
-SMALL = {
-    "iunet": ["experiment=ct_postproc", "network.num_levels=2", "network.num_couplings=1"],
-    "unet": ["experiment=ct_postproc", "network.num_levels=2"],
-    "partially_reversible_unet": ["experiment=brats"],
-    **{name: ["experiment=irevnet_lab", *sizes] for name, sizes in CLASSIFIERS.items()},
-    **{name: ["experiment=iconvnet_table2", "datamodule=mnist", *sizes] for name, sizes in FLOWS.items()},
-}
+BOUNDED = ("iresnet", "iresnet-lipswish", "iresnet-flow", "iresnet-flow-roulette")
 
 
 def network(name: str) -> tuple[nn.Module, Tensor]:
     """A small network in double precision, and a batch that it takes."""
-    torch.manual_seed(0)
-    config = compose_config([*SMALL[name], f"model={name}"])
-    net = instantiate(config.model).double()
-    if "image" not in config:
-        return net, torch.rand(1, 4 if name == "partially_reversible_unet" else 1, 16, 16, 16, dtype=torch.float64)
-    return net, torch.randint(256, (2, config.image.channels, config.image.size, config.image.size)).double()
+    net, x = small_networks.build(name)
+    return net.double(), x.double()
 
 
 def loss_of(net: nn.Module, x: Tensor) -> Tensor:
     if isinstance(net, DensityModel):
         return net.bits_per_dim(sum(net.log_likelihood(x))).mean()
-    return (net(x / 256) - 0.3).square().mean()
+    return (net(x) - 0.3).square().mean()
 
 
 def train(name: str, optimizer: Optimizer, **options: Any) -> tuple[list[float], nn.Module]:
@@ -99,10 +87,10 @@ def operator_norm(layer: SpectralNormalised, shape: tuple[int, ...]) -> float:
 
 
 def cases() -> list[Any]:
-    fast = {("iresnet_flow", "AdamW")}
+    fast = {("iresnet-flow", "AdamW")}
     return [
         pytest.param(net, name, marks=() if (net, name) in fast else pytest.mark.slow)
-        for net in SMALL
+        for net in NETWORKS
         for name in FUSED
     ]
 
