@@ -13,8 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from src.runs.saved_run import rebuild, saved_run
 from src.utils.command_line import run_command_line
-from src.utils.saved_run import rebuild, saved_run
 
 
 def evaluate(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
@@ -25,8 +25,8 @@ def evaluate(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
     """
     started = time.perf_counter()
     run = rebuild(config, checkpoint)
+    from src.runs.summary import print_table, summarise, write_summary
     from src.utils.processes import own_processes
-    from src.utils.summary import print_table, summarise, write_summary
 
     with own_processes(run.trainer):
         tested = run.trainer.test(run.task, run.datamodule, ckpt_path=str(checkpoint), weights_only=True, verbose=False)

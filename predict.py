@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from src.runs.saved_run import rebuild, saved_run, single_argument
 from src.utils.command_line import run_command_line
 from src.utils.errors import ConfigError
-from src.utils.saved_run import rebuild, saved_run, single_argument
 
 if TYPE_CHECKING:
-    from src.utils.build import Run
+    from src.runs.build import Run
 
 OWN_ARGUMENTS = ("output=", "overwrite=")
 
@@ -52,7 +52,7 @@ def predict(config: DictConfig, checkpoint: Path, overwrite: bool = False) -> in
 
 def _origin(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
     """What decides about a label map, besides its scan."""
-    from src.utils.checkpoints import read_checkpoint
+    from src.runs.checkpoints import read_checkpoint
 
     origin = {"checkpoint": str(checkpoint.resolve()), "steps": read_checkpoint(checkpoint)["global_step"]}
     return origin | {key: value for key, value in config.task.items() if key in ("overlap", "blending")}

@@ -21,7 +21,7 @@ from src.utils.signals import exit_on_signals
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from src.utils.build import Run
+    from src.runs.build import Run
 
 # Everything else is imported where it is used: --help and a typo answer at once, and so does a Ctrl-C.
 
@@ -38,20 +38,20 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
         SystemExit: with 128 + n after signal n, which is 130 for Ctrl-C and 143 for SIGTERM.
     """
     started = time.perf_counter()
-    from src.utils.combinations import check_combinations
-    from src.utils.config import check_config
-    from src.utils.run_folder import choose_run_dir
-    from src.utils.targets import check_targets
+    from src.config.checks import check_config
+    from src.config.combinations import check_combinations
+    from src.config.targets import check_targets
+    from src.runs.folder import choose_run_dir
 
     check_config(config)
     config.run_dir = choose_run_dir(config)
     check_targets(config)
     check_combinations(config)
-    from src.utils.build import build
-    from src.utils.ending import ending
+    from src.runs.build import build
+    from src.runs.ending import ending
+    from src.runs.lock import only_process
+    from src.runs.summary import print_table, summarise, write_summary
     from src.utils.processes import own_processes
-    from src.utils.run_lock import only_process
-    from src.utils.summary import print_table, summarise, write_summary
 
     run = build(config)
     run.check_data()
@@ -70,7 +70,7 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
 
 
 def _check_checkpoint(run: Run, checkpoint: Path) -> None:
-    from src.utils.checkpoints import check_architecture, read_checkpoint
+    from src.runs.checkpoints import check_architecture, read_checkpoint
 
     content = read_checkpoint(checkpoint)
     check_architecture(content, run.task, run.config.model["_target_"])
@@ -90,10 +90,10 @@ def _fit_and_test(run: Run, checkpoint: str | None) -> tuple[dict[str, float], s
 
 
 def _resume(arguments: list[str]) -> None:
-    from src.utils.checkpoints import find_checkpoint, read_checkpoint, run_folder_of
-    from src.utils.saved_config import trusted_config
-    from src.utils.trusted import split_trust
-    from src.utils.unfinished import newest_unfinished
+    from src.config.saved import trusted_config
+    from src.config.trusted import split_trust
+    from src.runs.checkpoints import find_checkpoint, read_checkpoint, run_folder_of
+    from src.runs.unfinished import newest_unfinished
 
     sources = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
     if len(sources) != 1:
@@ -138,8 +138,8 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    from src.utils.composition import explained
-    from src.utils.usage import experiments_text, help_text
+    from src.config.composition import explained
+    from src.config.help import experiments_text, help_text
 
     if set(arguments) & {"-h", "--help"}:
         print(help_text())

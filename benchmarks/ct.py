@@ -37,8 +37,8 @@ from benchmarks.measure import median_ratio, timed
 from benchmarks.results_folder import folder_and_quick, write_results
 from benchmarks.threads import threads
 from src.ct.foam import FoamSpec
+from src.runs.provenance import provenance
 from src.utils.cpus import available_cpus
-from src.utils.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,9 +13,9 @@ import torch
 from hydra.utils import instantiate
 
 from benchmarks.ct_stages import Setting
+from src.config.composition import compose_config
 from src.datamodules.foam_ct import FoamCTDataModule
 from src.invertible import set_backprop
-from src.utils.composition import compose_config
 
 
 def datamodule(folder: Path, setting: Setting, num_train: int, **options: Any) -> FoamCTDataModule:

@@ -32,7 +32,7 @@ from benchmarks.live_bytes import LiveBytes
 from benchmarks.measure import device_clock, median_ratio, times_in_turns
 from benchmarks.peers import BLOCKS, NETWORKS, Definition, NotComparable, awake
 from src.invertible import set_backprop
-from src.utils.provenance import provenance
+from src.runs.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 AXES = ("couplings", "channels", "levels", "size", "batch")

@@ -27,8 +27,8 @@ from benchmarks.live_bytes import LiveBytes
 from benchmarks.peers import Definition, ours
 from src.models.lifted import Lifted
 from src.models.unet import UNet
+from src.runs.provenance import provenance
 from src.utils.files import write_text
-from src.utils.provenance import provenance
 
 GIB = 2**30
 # Adam's two moments.

@@ -20,10 +20,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.fake_values import fake_values
 from benchmarks.live_bytes import LiveBytes
+from src.config.composition import compose_config
 from src.invertible import POLICIES, set_backprop
-from src.utils.composition import compose_config
+from src.runs.provenance import provenance
 from src.utils.files import write_text
-from src.utils.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "segmentation_memory.json"

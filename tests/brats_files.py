@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from src.datamodules.brats_releases import MODALITIES, RELEASES
+from src.datamodules.brats.releases import MODALITIES, RELEASES
 
 AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
 SHAPE = (14, 16, 12)

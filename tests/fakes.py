@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from src.datamodules.augment import random_cube_symmetry
 from src.datamodules.training_loader import TrainingLoader
-from src.utils.tensorboard_logger import TensorBoardRun
+from src.loggers.tensorboard_logger import TensorBoardRun
 
 
 class BoxVolumes(Dataset):

@@ -17,7 +17,7 @@ from matplotlib.image import imread
 from omegaconf import OmegaConf
 
 import train
-from src.utils.composition import compose_config
+from src.config.composition import compose_config
 from tests.fakes import tiny_overrides
 
 ROOT = Path(train.__file__).parent

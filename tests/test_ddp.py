@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import train
-from src.utils.composition import compose_config
+from src.config.composition import compose_config
+from src.runs.folder import choose_run_dir
 from src.utils.errors import ConfigError
-from src.utils.run_folder import choose_run_dir
 from tests.fakes import tiny_overrides
 from tests.image_files import write_mnist
 from tests.test_image_networks import one_step

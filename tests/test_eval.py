@@ -10,7 +10,7 @@ import pytest
 
 import eval as evaluation
 import train
-from src.utils.composition import compose_config
+from src.config.composition import compose_config
 from src.utils.errors import ConfigError
 from tests.fakes import tiny_overrides
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import train
-from src.utils.composition import compose_config
+from src.config.composition import compose_config
 from src.utils.errors import is_user_error, root_message
 from tests.image_files import write_cifar10, write_mnist
 

@@ -17,11 +17,11 @@ import pytest
 import torch
 
 import train
-from src.utils.composition import compose_config
+from src.config.composition import compose_config
+from src.runs.lock import only_process
+from src.runs.saved_run import rebuild, saved_run
 from src.utils.errors import user_errors
 from src.utils.finite import NonFiniteStateError
-from src.utils.run_lock import only_process
-from src.utils.saved_run import rebuild, saved_run
 from src.utils.signals import exit_on_signals
 from tests.faults import full_disk_for_best
 from tests.resuming import (
@@ -94,7 +94,7 @@ def test_a_full_disk_is_one_message_and_no_loss(
     whole: WholeRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(SystemExit), user_errors(show_traceback=False):
-        patch.setattr("src.utils.checkpoint_io.atomic_write", full_disk_for_best)
+        patch.setattr("src.runs.checkpoint_io.atomic_write", full_disk_for_best)
         run(tmp_path, EVERY_STEP)
     message = capsys.readouterr().err
     assert f"No space left on device: '{tmp_path}/checkpoints/best.ckpt'\n" in message
@@ -203,7 +203,7 @@ def test_ctrl_c_in_start_up_is_a_line(seconds: float, tmp_path: Path) -> None:
 
 def held(folder: Path) -> subprocess.Popen:
     """A process that holds a run folder until it is killed."""
-    code = "import sys; from src.utils.run_lock import only_process\n"
+    code = "import sys; from src.runs.lock import only_process\n"
     code += "with only_process(sys.argv[1]): print(flush=True); input()"
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=ROOT, **pipes)

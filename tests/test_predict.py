@@ -13,9 +13,9 @@ import torch
 
 import predict as prediction
 import train
+from src.config.composition import compose_config
 from src.tasks.segmentation_heads import region_masks
 from src.tasks.segmentation_metrics import dice
-from src.utils.composition import compose_config
 from tests.fake_segmentation import AFFINE, REGIONS, Linear, TinyCases, nested_case, segmentation_overrides, write_scan
 from tests.fakes import tiny_overrides
 

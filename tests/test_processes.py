@@ -26,8 +26,9 @@ import eval as evaluation
 import predict as prediction
 import train
 from src.callbacks.hung_run import EndHungRun
-from src.utils import processes, run_folder
-from src.utils.composition import CONFIG_DIR, compose_config
+from src.config.composition import CONFIG_DIR, compose_config
+from src.runs import folder as run_folder
+from src.utils import processes
 from src.utils.reduced import reduced
 from tests.collectives import Record, assert_same, record
 from tests.fake_segmentation import segmentation_overrides, write_scan

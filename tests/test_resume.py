@@ -109,7 +109,7 @@ def test_steps_of_a_longer_interval_are_done_again(tmp_path: Path, whole: dict[s
 
 
 def test_an_interval_in_minutes(tmp_path: Path) -> None:
-    from src.callbacks.last_checkpoint import LastCheckpoint
+    from src.runs.last_checkpoint import LastCheckpoint
 
     with pytest.raises(ValueError, match=r"expected a positive callbacks\.last\.every_n_minutes or null, got 0"):
         LastCheckpoint(str(tmp_path), every_n_minutes=0)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import train
-from src.utils.composition import CONFIG_DIR
-from src.utils.usage import SCALES, experiments_text, help_text
+from src.config.composition import CONFIG_DIR
+from src.config.help import SCALES, experiments_text, help_text
 from tests.fakes import tiny_overrides
 
 ROOT = Path(train.__file__).parent

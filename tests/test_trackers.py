@@ -13,9 +13,9 @@ import pytest
 import wandb
 
 import train
-from src.utils.composition import compose_config
-from src.utils.shielded import shielded
-from src.utils.wandb_logger import wandb_logger
+from src.config.composition import compose_config
+from src.loggers.shielded import shielded
+from src.loggers.wandb_logger import wandb_logger
 from tests.fakes import BrokenTracker, tiny_overrides
 
 ROOT = Path(train.__file__).parent
@@ -84,7 +84,7 @@ def run_with_wandb(folder: Path, *more: str, **environment: str) -> subprocess.C
     code = f"""
 import sys; sys.argv = ["train.py"]
 import train
-from src.utils.composition import compose_config
+from src.config.composition import compose_config
 config = compose_config({config})
 config.run_dir = {str(folder)!r}
 train.train(config)

@@ -17,8 +17,8 @@ import torch
 from hydra.utils import instantiate
 
 import train
+from src.config.composition import compose_config
 from src.tasks.base import NonFiniteLossError
-from src.utils.composition import compose_config
 from tests.fakes import tiny_overrides
 
 ROOT = Path(train.__file__).parent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from src.utils.composition import CONFIG_DIR
+from src.config.composition import CONFIG_DIR
 from tests.image_files import write_cifar10, write_mnist
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy.timeout_minutes=1"]

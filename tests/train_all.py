@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import train
-from src.utils.composition import compose_config
+from src.config.composition import compose_config
 
 
 def main() -> None:

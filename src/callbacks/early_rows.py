@@ -2,7 +2,7 @@
 
 Lightning logs the metrics of a step, and of an epoch, after the callbacks' hooks. A checkpoint that is written in such
 a hook counts the step as done: a run that is killed before the row is logged, and goes on from there, would never log
-it. Lightning logs the row again, and the loggers drop what comes twice (`src.utils.run_logger.LatestRow`).
+it. Lightning logs the row again, and the loggers drop what comes twice (`src.loggers.run_logger.LatestRow`).
 """
 
 from __future__ import annotations

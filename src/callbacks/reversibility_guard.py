@@ -12,10 +12,10 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from src.invertible import InvertibleModule, invertible_roots
-from src.invertible.backprop import POLICIES
-from src.invertible.kept import keep_input
+from src.invertible.engine.kept import keep_input
+from src.invertible.engine.policies import POLICIES
+from src.invertible.inspection.reconstruction import LeafError, LeafNames, reconstruction_errors
 from src.invertible.module import Condition, Policy, State, map_tensors
-from src.invertible.reconstruction import LeafError, LeafNames, reconstruction_errors
 from src.utils.reduced import reduced
 
 Call = tuple[str, State, Condition]

@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from matplotlib.figure import Figure
 
-from src.callbacks.pictures import publish
+from src.callbacks.pictures.base import publish
 from src.tasks.runtime import OPERATIONS
 
 

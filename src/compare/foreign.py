@@ -10,7 +10,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from src.compare.references import resolve_references
-from src.utils.config import plain
+from src.config.checks import plain
 from src.utils.numbers import MAX_INTEGER, finite_number
 
 # Deeper ones end in Python's limit of recursion, wherever they are walked through next.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.utils.curve_history import History, history_of_checkpoint
+from src.runs.curve_history import History, history_of_checkpoint
 from src.utils.numbers import MAX_INTEGER
 from src.utils.reading import reading
 
@@ -122,7 +122,7 @@ def _history_of_checkpoint(path: Path) -> History:
     if not path.is_file():
         return {}
     # Only such runs pay for the import of torch.
-    from src.utils.checkpoints import read_checkpoint
+    from src.runs.checkpoints import read_checkpoint
 
     with reading(path, "a checkpoint with curves"):
         history = history_of_checkpoint(read_checkpoint(path))

@@ -11,7 +11,7 @@ from typing import Any
 
 from src.compare.foreign import as_seed, as_text, check_depth, read_config
 from src.compare.history import History, read_history
-from src.utils.config import model_name
+from src.config.checks import model_name
 from src.utils.reading import FileError, reading
 
 # A picture over the epochs; a picture that is made once has the epoch None.

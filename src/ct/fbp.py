@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from src.ct.geometry import DETECTOR_HALF_WIDTH, ParallelBeam, grid_centres
+from .geometry import DETECTOR_HALF_WIDTH, ParallelBeam, grid_centres
 
 # Windows W(f) on the ramp, for frequencies f in cycles per pixel, |f| <= 1/2.
 WINDOWS: dict[str, Callable[[Tensor], Tensor]] = {

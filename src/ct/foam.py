@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from src.ct.placement import place_balls
+from .placement import place_balls
 
 
 @dataclass(frozen=True, eq=False)

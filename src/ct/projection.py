@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.ct.foam import FoamPhantom
-from src.ct.geometry import DETECTOR_HALF_WIDTH, ParallelBeam, grid_centres
+from .foam import FoamPhantom
+from .geometry import DETECTOR_HALF_WIDTH, ParallelBeam, grid_centres
 
 Array = NDArray[np.float64]
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from src.ct.fbp import check_filter, filtered_backprojection
-from src.ct.foam import FoamPhantom, FoamSpec, draw_foam
-from src.ct.geometry import CUBE_DIAGONAL, DETECTOR_HALF_WIDTH, ParallelBeam, tilted_axis
-from src.ct.noise import add_poisson_noise, check_attenuation, check_photon_count
-from src.ct.projection import project
-from src.ct.voxelise import downsample, voxelise
+from .fbp import check_filter, filtered_backprojection
+from .foam import FoamPhantom, FoamSpec, draw_foam
+from .geometry import CUBE_DIAGONAL, DETECTOR_HALF_WIDTH, ParallelBeam, tilted_axis
+from .noise import add_poisson_noise, check_attenuation, check_photon_count
+from .projection import project
+from .voxelise import downsample, voxelise
 
 Volume = NDArray[np.float32]
 

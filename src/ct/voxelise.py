@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from src.ct.foam import FoamPhantom
-from src.ct.geometry import grid_centres
+from .foam import FoamPhantom
+from .geometry import grid_centres
 
 Volume = NDArray[np.float32]
 

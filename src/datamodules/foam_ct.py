@@ -16,11 +16,7 @@ from torch.utils.data import DataLoader
 
 from src.ct.foam import FoamSpec
 from src.ct.simulate import ScanSpec, SimulationSpec
-from src.datamodules.cache import (
-    exclusive,
-    require_writable,
-    run_parallel,
-)
+from src.datamodules.cache import exclusive, require_writable, run_parallel
 from src.datamodules.foam_volumes import (
     SPLITS,
     FoamVolumes,

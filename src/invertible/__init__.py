@@ -1,29 +1,29 @@
 """Invertible layers and memory-efficient backpropagation through them. Knows no Lightning, Hydra or W&B."""
 
 from . import rules  # noqa: F401  registers the layers' own backward rules
-from .activations import InvertibleLeakyReLU, SneakyReLU
-from .actnorm import ActNorm
-from .affine import AffineCoupling, GlowCoupling
-from .all_in_one import AllInOneBlock, GlobalAffine
-from .backprop import POLICIES, invertible_roots, set_backprop
-from .backward_walk import backward_rule
-from .coupling import AdditiveCoupling, Coupling, TwoSidedCoupling
-from .fourier import FourierConvolution
-from .fourier_norm import fourier_norm_bound
+from .engine.kept import keep_input
+from .engine.policies import POLICIES, invertible_roots, set_backprop
+from .engine.walk import backward_rule
 from .graph import Graph, GraphNet
+from .inspection.reconstruction import reconstruction_errors
 from .interop import ForeignModule, FreiaModule
-from .kept import keep_input
-from .linear import InvertibleConv1x1, Permutation
-from .lipschitz import LipSwish, SpectralNormalised, bound_lipschitz, lipschitz_constant
-from .logdet import ExactLogDet, LogDetEstimator, RussianRouletteLogDet, TruncatedLogDet
-from .mixing import OrthogonalMixing
+from .layers.activations import InvertibleLeakyReLU, SneakyReLU
+from .layers.actnorm import ActNorm
+from .layers.affine import AffineCoupling, GlowCoupling
+from .layers.all_in_one import AllInOneBlock, GlobalAffine
+from .layers.coupling import AdditiveCoupling, Coupling, TwoSidedCoupling
+from .layers.fourier import FourierConvolution
+from .layers.fourier_norm import fourier_norm_bound
+from .layers.linear import InvertibleConv1x1, Permutation
+from .layers.lipschitz import LipSwish, SpectralNormalised, bound_lipschitz, lipschitz_constant
+from .layers.logdet import ExactLogDet, LogDetEstimator, RussianRouletteLogDet, TruncatedLogDet
+from .layers.mixing import OrthogonalMixing
+from .layers.orthogonal_matrices import OrthogonalMatrices
+from .layers.pooling import Checkerboard, IAvgPool, INearestPool
+from .layers.resampling import Downsampling
+from .layers.reshaping import Concat, Reshape, Split
+from .layers.residual import Convergence, FixedPointWarning, ResidualBlock
 from .module import Composite, Inverse, InvertibleModule, OnChannels, Sequential, VolumePreserving
-from .orthogonal_matrices import OrthogonalMatrices
-from .pooling import Checkerboard, IAvgPool, INearestPool
-from .reconstruction import reconstruction_errors
-from .resampling import Downsampling
-from .reshaping import Concat, Reshape, Split
-from .residual import Convergence, FixedPointWarning, ResidualBlock
 from .shapes import sequential_for
 
 __all__ = [

@@ -44,7 +44,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .backward_walk import LeafBackward, backward_rule, default_rule, expand, find_rule
+from .engine.walk import LeafBackward, backward_rule, default_rule, expand, find_rule
 from .module import (
     BackStep,
     Composite,

@@ -8,11 +8,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .affine import AffineCoupling
-from .backward_walk import LeafBackward, backward_rule
-from .coupling import AdditiveCoupling, Coupling
+from .engine.walk import LeafBackward, backward_rule
+from .layers.affine import AffineCoupling
+from .layers.coupling import AdditiveCoupling, Coupling
+from .layers.orthogonal import OrthogonalMap, multiply
 from .module import Inverse
-from .orthogonal import OrthogonalMap, multiply
 
 
 @dataclass

@@ -6,9 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from src.invertible.activations import SneakyReLU
-from src.invertible.pooling import INVERTIBLE_POOLINGS, invertible_pooling
-
+from ..invertible.layers.activations import SneakyReLU
+from ..invertible.layers.pooling import INVERTIBLE_POOLINGS, invertible_pooling
 from .blocks import CONVOLUTIONS, MAX_POOLS, check_spatial_dims, make_norm
 from .in_place import ReLU
 from .invertible_classifier import SpatialMean

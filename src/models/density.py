@@ -10,10 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from src.invertible.logit import FixedAffine, Logit
-from src.invertible.module import InvertibleModule, Sequential
-from src.invertible.shapes import undisturbed
-
+from ..invertible.layers.logit import FixedAffine, Logit
+from ..invertible.module import InvertibleModule, Sequential
+from ..invertible.shapes import undisturbed
 from .dequantisation import UniformDequantisation, VariationalDequantisation
 
 # RealNVP's α: how far from 0 and 1 the grey values stay before the logit.

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.invertible.affine import GlowCoupling
-from src.invertible.blocks import to_blocks
-from src.invertible.kept import keep_input
-from src.invertible.logit import Logit
-from src.invertible.module import Inverse, Sequential
-from src.invertible.pooling import Checkerboard
-
+from ..invertible.engine.kept import keep_input
+from ..invertible.layers.affine import GlowCoupling
+from ..invertible.layers.logit import Logit
+from ..invertible.layers.pooling import Checkerboard
+from ..invertible.layers.space_to_depth import to_blocks
+from ..invertible.module import Inverse, Sequential
 from .blocks import CONVOLUTIONS, check_spatial_dims
 from .coupling_nets import GlowNet, check_hidden_channels
 from .in_place import ReLU

@@ -7,12 +7,11 @@ from collections import OrderedDict
 
 from torch import nn
 
-from src.invertible.actnorm import ActNorm
-from src.invertible.affine import GlowCoupling
-from src.invertible.coupling import AdditiveCoupling
-from src.invertible.linear import InvertibleConv1x1, Permutation
-from src.invertible.module import InvertibleModule, Sequential
-
+from ..invertible.layers.actnorm import ActNorm
+from ..invertible.layers.affine import GlowCoupling
+from ..invertible.layers.coupling import AdditiveCoupling
+from ..invertible.layers.linear import InvertibleConv1x1, Permutation
+from ..invertible.module import InvertibleModule, Sequential
 from .coupling_nets import GlowNet, zero_convolution
 from .multiscale import channels_per_level, multiscale
 

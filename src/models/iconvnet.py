@@ -7,16 +7,15 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from src.invertible.activations import SneakyReLU
-from src.invertible.actnorm import ActNorm
-from src.invertible.fourier import FourierConvolution
-from src.invertible.module import InvertibleModule
-from src.invertible.module import Sequential as InvertibleSequential
-from src.invertible.pooling import invertible_pooling
-
+from ..invertible.layers.activations import SneakyReLU
+from ..invertible.layers.actnorm import ActNorm
+from ..invertible.layers.fourier import FourierConvolution
+from ..invertible.layers.pooling import invertible_pooling
+from ..invertible.module import InvertibleModule
+from ..invertible.module import Sequential as InvertibleSequential
 from .blocks import check_spatial_dims, make_norm
+from .injective_padding import InjectivePadding
 from .invertible_classifier import InvertibleClassifier, pooled_head
-from .padding_channels import InjectivePadding
 
 
 class IConvLayer(InvertibleSequential):

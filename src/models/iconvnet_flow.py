@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from src.invertible.module import Sequential as InvertibleSequential
-
+from ..invertible.module import Sequential as InvertibleSequential
 from .blocks import check_spatial_dims
 from .iconvnet import IConvLayer
 from .multiscale import channels_per_level, multiscale

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from src.invertible.module import InvertibleModule
-
-from .padding_channels import InjectivePadding
+from ..invertible.module import InvertibleModule
+from .injective_padding import InjectivePadding
 
 
 class InvertibleClassifier(nn.Module):

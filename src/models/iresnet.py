@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from src.invertible.actnorm import ActNorm
-from src.invertible.logdet import LogDetEstimator, logdet_estimator
-from src.invertible.module import InvertibleModule
-from src.invertible.module import Sequential as InvertibleSequential
-from src.invertible.pooling import Checkerboard
-from src.invertible.resampling import per_dimension
-
+from ..invertible.layers.actnorm import ActNorm
+from ..invertible.layers.logdet import LogDetEstimator, logdet_estimator
+from ..invertible.layers.pooling import Checkerboard
+from ..invertible.layers.resampling import per_dimension
+from ..invertible.module import InvertibleModule
+from ..invertible.module import Sequential as InvertibleSequential
 from .blocks import check_spatial_dims, make_norm
+from .injective_padding import InjectivePadding
 from .invertible_classifier import InvertibleClassifier, pooled_head
 from .iresnet_blocks import residual_steps
 from .multiscale import channels_per_level, multiscale
-from .padding_channels import InjectivePadding
 
 
 class IResNetClassifier(InvertibleClassifier):

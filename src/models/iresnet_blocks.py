@@ -7,13 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from src.invertible.actnorm import ActNorm
-from src.invertible.coupling import SubnetConstructor
-from src.invertible.kept import keep_input
-from src.invertible.lipschitz import LipSwish
-from src.invertible.module import InvertibleModule
-from src.invertible.residual import ResidualBlock
-
+from ..invertible.engine.kept import keep_input
+from ..invertible.layers.actnorm import ActNorm
+from ..invertible.layers.coupling import SubnetConstructor
+from ..invertible.layers.lipschitz import LipSwish
+from ..invertible.layers.residual import ResidualBlock
+from ..invertible.module import InvertibleModule
 from .blocks import CONVOLUTIONS, check_spatial_dims
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"elu": nn.ELU, "lipswish": LipSwish}

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from src.invertible.coupling import AdditiveCoupling
-from src.invertible.linear import Permutation
-from src.invertible.module import Inverse, InvertibleModule
-from src.invertible.module import Sequential as InvertibleSequential
-from src.invertible.pooling import Checkerboard
-
+from ..invertible.layers.coupling import AdditiveCoupling
+from ..invertible.layers.linear import Permutation
+from ..invertible.layers.pooling import Checkerboard
+from ..invertible.module import Inverse, InvertibleModule
+from ..invertible.module import Sequential as InvertibleSequential
 from .blocks import CONVOLUTIONS, check_spatial_dims, make_norm
+from .injective_padding import InjectivePadding
 from .invertible_classifier import InvertibleClassifier, pooled_head
-from .padding_channels import InjectivePadding
 
 
 class IRevNet(InvertibleClassifier):

@@ -10,11 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from src.invertible.affine import GlowCoupling
-from src.invertible.module import Inverse, Step
-from src.invertible.module import Sequential as InvertibleSequential
-from src.invertible.pooling import Checkerboard
-
+from ..invertible.layers.affine import GlowCoupling
+from ..invertible.layers.pooling import Checkerboard
+from ..invertible.module import Inverse, Step
+from ..invertible.module import Sequential as InvertibleSequential
 from .blocks import check_spatial_dims
 from .coupling_nets import GlowNet
 from .iunet import IUNet

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.invertible.coupling import AdditiveCoupling
-from src.invertible.linear import Permutation
-from src.invertible.mixing import OrthogonalMixing
-from src.invertible.module import InvertibleModule, Sequential
-from src.invertible.orthogonal_matrices import OrthogonalMatrices
-
+from ..invertible.layers.coupling import AdditiveCoupling
+from ..invertible.layers.linear import Permutation
+from ..invertible.layers.mixing import OrthogonalMixing
+from ..invertible.layers.orthogonal_matrices import OrthogonalMatrices
+from ..invertible.module import InvertibleModule, Sequential
 from .blocks import ConvBlock
 from .iunet import IUNet, strides_per_level
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from src.invertible.coupling import AdditiveCoupling
-from src.invertible.module import Sequential
-from src.invertible.pooling import Checkerboard
-
+from ..invertible.layers.coupling import AdditiveCoupling
+from ..invertible.layers.pooling import Checkerboard
+from ..invertible.module import Sequential
+from .injective_padding import InjectivePadding
 from .invertible_classifier import InvertibleClassifier
-from .padding_channels import InjectivePadding
 
 
 class LabNet(nn.Module):

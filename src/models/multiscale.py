@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from src.invertible.linear import Permutation
-from src.invertible.module import Inverse, InvertibleModule, OnChannels, Sequential, Step
-from src.invertible.pooling import Checkerboard
-
+from ..invertible.layers.linear import Permutation
+from ..invertible.layers.pooling import Checkerboard
+from ..invertible.module import Inverse, InvertibleModule, OnChannels, Sequential, Step
 from .blocks import check_spatial_dims
 
 

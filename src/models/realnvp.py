@@ -9,11 +9,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from src.invertible.actnorm import ActNorm
-from src.invertible.affine import GlowCoupling
-from src.invertible.coupling import SubnetConstructor
-from src.invertible.module import Inverse, InvertibleModule, Sequential
-
+from ..invertible.layers.actnorm import ActNorm
+from ..invertible.layers.affine import GlowCoupling
+from ..invertible.layers.coupling import SubnetConstructor
+from ..invertible.module import Inverse, InvertibleModule, Sequential
 from .coupling_nets import ResidualNet
 from .multiscale import channels_per_level, group_by_parity, multiscale
 

@@ -49,8 +49,8 @@ def digest_of_composed(arguments: list[str]) -> str:
     Raises:
         ConfigError: if they do not compose.
     """
-    from src.utils.composition import compose_config
-    from src.utils.config import check_config, plain
+    from src.config.checks import check_config, plain
+    from src.config.composition import compose_config
 
     config = compose_config(arguments)
     check_config(config)

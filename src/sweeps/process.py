@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
+from src.runs.folder import ENVIRONMENT_VARIABLE
 from src.sweeps.cell import Cell
 from src.sweeps.command import for_people
 from src.utils.cpus import available_cpus
-from src.utils.run_folder import ENVIRONMENT_VARIABLE
 
 CHILD = Path(__file__).with_name("child.py")
 # Of the process that starts the cells, and not theirs.

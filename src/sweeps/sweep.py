@@ -11,9 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Transformer
 from hydra.errors import OverrideParseException
 
+from src.config.suggestions import did_you_mean
 from src.utils.errors import ConfigError
 from src.utils.reading import read_yaml, reading
-from src.utils.suggestions import did_you_mean
 
 METHODS = ("grid", "random", "bayes")
 # What a sweep file may say: the keys that reproduce.py follows, and those that only concern W&B's pages.

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from src.config.suggestions import did_you_mean
 from src.utils.errors import ConfigError
 from src.utils.reading import read_yaml, reading
-from src.utils.suggestions import did_you_mean
 
 GOALS = ("max", "min")
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from src.invertible import set_backprop
-from src.invertible.backprop import PolicyName
+from src.invertible.engine.policies import PolicyName
 from src.tasks.sample_table import SampleTable
 from src.utils.reduced import reduced
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import FourierConvolution
-from src.invertible.fourier import logabsdet, spectrum
+from src.invertible.layers.fourier import logabsdet, spectrum
 from src.tasks.base import Batch, Report, Task
 from src.tasks.sample_table import SampleTable
 

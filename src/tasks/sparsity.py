@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import Downsampling
-from src.invertible.orthogonal import haar_matrix
+from src.invertible.layers.orthogonal import haar_matrix
 from src.tasks.base import Batch, Report, Task
 
 

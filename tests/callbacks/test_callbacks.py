@@ -18,15 +18,15 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from src.callbacks.curves import Curves, draw_curves
-from src.callbacks.image_log import ImageLog, central_slices, triptych
 from src.callbacks.invertibility import Invertibility, relative_inversion_error
 from src.callbacks.peak_memory import PeakMemory
+from src.callbacks.pictures.curves import Curves, draw_curves
+from src.callbacks.pictures.image_log import ImageLog, central_slices, triptych
 from src.callbacks.progress import LineProgress, progress_bar
-from src.callbacks.random_state import RandomState
 from src.callbacks.step_time import StepTime
 from src.callbacks.total_time import TotalTime
 from src.invertible import AdditiveCoupling, InvertibleModule
+from src.runs.random_state import RandomState
 
 
 class Leaky(InvertibleModule):
@@ -128,7 +128,7 @@ def test_curves_are_drawn_seldom_while_epochs_are_short_and_whole_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("src.callbacks.curves.time.monotonic", lambda: now)
+    monkeypatch.setattr("src.callbacks.pictures.curves.time.monotonic", lambda: now)
     drawn: list[int] = []
 
     def drawing(history: Any, panels: Any) -> Figure:
@@ -137,7 +137,7 @@ def test_curves_are_drawn_seldom_while_epochs_are_short_and_whole_at_the_end(
         now += 0.5
         return draw_curves(history, panels)
 
-    monkeypatch.setattr("src.callbacks.curves.draw_curves", drawing)
+    monkeypatch.setattr("src.callbacks.pictures.curves.draw_curves", drawing)
     curves = Curves(str(tmp_path), {"loss": ["val/loss"]})
     state = SimpleNamespace(fn=TrainerFn.FITTING)
     trainer: Any = SimpleNamespace(

@@ -16,8 +16,8 @@ import torch
 import eval as evaluation
 import train
 from src.callbacks.ema import EMA
+from src.config.composition import compose_config
 from src.invertible import SpectralNormalised
-from src.utils.composition import compose_config
 from tests.fakes import tiny_overrides
 from tests.image_files import write_mnist
 from tests.test_image_networks import FLOWS, one_step

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from src.callbacks.reversibility_guard import METRIC, ReversibilityGuard
+from src.config.composition import compose_config
 from src.invertible import AdditiveCoupling, Inverse, InvertibleModule, Sequential, set_backprop
-from src.invertible.affine import AffineCoupling
-from src.invertible.backprop import POLICIES
-from src.invertible.kept import keeps_input
-from src.invertible.reconstruction import LeafError
-from src.utils.composition import compose_config
-from src.utils.csv_logger import CsvLogger, read_rows
+from src.invertible.engine.kept import keeps_input
+from src.invertible.engine.policies import POLICIES
+from src.invertible.inspection.reconstruction import LeafError
+from src.invertible.layers.affine import AffineCoupling
+from src.loggers.csv_logger import CsvLogger, read_rows
 
 
 def subnet(dims_in: int, dims_out: int) -> nn.Module:

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from torch import Tensor
 
-from src.callbacks.overlays import COLORS, FILL_OPACITY, Overlays, Slice, draw_overlays, fullest_slice
+from src.callbacks.pictures.overlays import COLORS, FILL_OPACITY, Overlays, Slice, draw_overlays, fullest_slice
 from tests.fake_segmentation import nested_case
 
 SETTINGS: dict[str, Any] = {"modalities": {"FLAIR": 3, "T1ce": 1}}

@@ -10,13 +10,13 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from src.callbacks.confusion import ConfusionMatrix, draw_confusion
-from src.callbacks.downsampling_pictures import DownsamplingPictures, channel_mixing, figure1, figure2
-from src.callbacks.first_images import FirstImages
-from src.callbacks.flow_pictures import FlowPictures
-from src.callbacks.inversion_pictures import InversionPictures
-from src.callbacks.latent_path import interpolate
-from src.callbacks.pictures import image_grid
+from src.callbacks.pictures.base import image_grid
+from src.callbacks.pictures.confusion import ConfusionMatrix, draw_confusion
+from src.callbacks.pictures.downsampling import DownsamplingPictures, channel_mixing, figure1, figure2
+from src.callbacks.pictures.first_images import FirstImages
+from src.callbacks.pictures.flows import FlowPictures
+from src.callbacks.pictures.inversions import InversionPictures
+from src.callbacks.pictures.latent_path import interpolate
 from src.invertible import Downsampling
 from src.models.density import DensityModel
 from src.models.glow import Glow

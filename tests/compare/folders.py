@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from src.utils.composition import compose_config
-from src.utils.config import plain
-from src.utils.csv_logger import CsvLogger
-from src.utils.summary import write_summary
+from src.config.checks import plain
+from src.config.composition import compose_config
+from src.loggers.csv_logger import CsvLogger
+from src.runs.summary import write_summary
 
 Rows = Sequence[Mapping[str, object]]
 

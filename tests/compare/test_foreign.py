@@ -18,8 +18,8 @@ from src.compare.page import build_page
 from src.compare.references import resolve_references
 from src.compare.runs import read_run
 from src.compare.sources import find_sources
-from src.utils.composition import CONFIG_DIR, compose_config
-from src.utils.config import plain
+from src.config.checks import plain
+from src.config.composition import CONFIG_DIR, compose_config
 from src.utils.reading import FileError
 from tests.compare.folders import summary, write_run
 from tests.compare.test_runs import write_unfinished

@@ -14,7 +14,7 @@ import train
 from src.compare.page import page_data
 from src.compare.runs import read_run
 from src.compare.sources import find_sources
-from src.utils.composition import compose_config
+from src.config.composition import compose_config
 from tests.fakes import tiny_overrides
 
 LOGGERS = ("csv", "tensorboard", "wandb")

@@ -10,9 +10,9 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from src.compare.differences import flatten
-from src.utils.composition import CONFIG_DIR, compose_config
-from src.utils.config import check_config
-from src.utils.targets import check_targets
+from src.config.checks import check_config
+from src.config.composition import CONFIG_DIR, compose_config
+from src.config.targets import check_targets
 
 
 def choices(group: str) -> list[str]:

@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
+from src.config.composition import CONFIG_DIR
 from src.sweeps.identity import digest_of_composed, digest_of_config
-from src.utils.composition import CONFIG_DIR
 from tests.fakes import tiny_overrides
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs hydra-submitit-launcher")

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from src.datamodules import brats_cache
-from src.datamodules.brats import BratsDataModule
-from src.datamodules.brats_cache import BratsCache
-from src.datamodules.brats_releases import MODALITIES, RELEASES
+from src.datamodules.brats.cache import BratsCache
+from src.datamodules.brats.datamodule import BratsDataModule
+from src.datamodules.brats.datamodule import cache as brats_cache
+from src.datamodules.brats.releases import MODALITIES, RELEASES
 from src.datamodules.cache import exclusive
 from src.utils.seal import SEAL_LENGTH
 from tests.brats_files import AFFINE, SHAPE, case_folder, write_case, write_nifti
@@ -323,9 +323,9 @@ def test_a_complete_cache_is_only_read(own_root, monkeypatch):
     prepared(own_root)
     before = files(own_root)
     assert len([path for path in before if path.name.endswith(".image.npy")]) == 10
-    monkeypatch.setattr("src.datamodules.brats_cache.run_parallel", refuse)
-    monkeypatch.setattr("src.datamodules.brats_cache.require_writable", refuse)
-    monkeypatch.setattr("src.datamodules.brats_cache.read_case", refuse)
+    monkeypatch.setattr("src.datamodules.brats.cache.run_parallel", refuse)
+    monkeypatch.setattr("src.datamodules.brats.cache.require_writable", refuse)
+    monkeypatch.setattr("src.datamodules.brats.cache.read_case", refuse)
     prepared(own_root)
     assert files(own_root) == before
 
@@ -408,7 +408,7 @@ def test_a_case_of_a_version_before_the_digests_is_made_again(own_root):
 
 
 def test_the_cache_depends_on_data_and_release(root, tmp_path):
-    from src.datamodules.brats_releases import find_release
+    from src.datamodules.brats.releases import find_release
 
     folders = {
         BratsCache(tmp_path, data, find_release(release)).folder

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from src.datamodules.brats_cases import find_cases
-from src.datamodules.brats_releases import MODALITIES, RELEASES, find_release
+from src.datamodules.brats.cases import find_cases
+from src.datamodules.brats.releases import MODALITIES, RELEASES, find_release
 from tests.brats_files import case_folder, write_case
 
 # Where the files of each release lie, as it is handed out.

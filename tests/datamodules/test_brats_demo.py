@@ -10,12 +10,12 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from scipy.ndimage import label as components
 
-from src.datamodules.brats import BratsDataModule
-from src.datamodules.brats_demo import BratsDemo
-from src.datamodules.brats_phantom import Tumour, make_phantom
-from src.datamodules.brats_releases import ED, ET, MODALITIES, NCR
-from src.utils.composition import CONFIG_DIR
-from src.utils.targets import check_targets
+from src.config.composition import CONFIG_DIR
+from src.config.targets import check_targets
+from src.datamodules.brats.datamodule import BratsDataModule
+from src.datamodules.brats.demo import BratsDemo
+from src.datamodules.brats.phantom import Tumour, make_phantom
+from src.datamodules.brats.releases import ED, ET, MODALITIES, NCR
 
 SHAPE = (40, 44, 36)
 
@@ -129,15 +129,15 @@ def test_an_interruption_leaves_no_half_case(demo, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     folder = demo.folder(tmp_path)
-    monkeypatch.setattr("src.datamodules.brats_demo.gzip.compress", interrupt)
+    monkeypatch.setattr("src.datamodules.brats.demo.gzip.compress", interrupt)
     with pytest.raises(KeyboardInterrupt):
         demo.write(folder, 0)
     assert cases(folder) == [] and not list(folder.rglob("*.nii.gz"))
 
 
 def test_a_complete_set_is_only_looked_at(demo, folder, monkeypatch):
-    monkeypatch.setattr("src.datamodules.brats_demo.require_writable", None)
-    monkeypatch.setattr("src.datamodules.brats_demo.run_parallel", None)
+    monkeypatch.setattr("src.datamodules.brats.demo.require_writable", None)
+    monkeypatch.setattr("src.datamodules.brats.demo.run_parallel", None)
     demo.write(folder, 0)
 
 

@@ -4,9 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from src.datamodules.brats_cases import find_cases
-from src.datamodules.brats_reading import CaseVolumes, read_case, read_volume
-from src.datamodules.brats_releases import find_release
+from src.datamodules.brats.cases import find_cases
+from src.datamodules.brats.reading import CaseVolumes, read_case, read_volume
+from src.datamodules.brats.releases import find_release
 from tests.brats_files import AFFINE, SHAPE, write_case, write_nifti
 
 

@@ -18,15 +18,15 @@ from jsonschema import Draft7Validator, FormatChecker
 from omegaconf import DictConfig, OmegaConf
 
 import train
+from src.config.checks import check_config, model_name, plain
+from src.config.composition import CONFIG_DIR, compose_config
+from src.config.targets import check_targets
 from src.sweeps.grid import grid
 from src.sweeps.plan import EXPERIMENTS, table_keys
 from src.sweeps.search_space import SearchSpace
 from src.sweeps.sweep import read_sweep, with_overrides
 from src.tables.published import Published, Row, read_published
 from src.tables.results import describe, fits
-from src.utils.composition import CONFIG_DIR, compose_config
-from src.utils.config import check_config, model_name, plain
-from src.utils.targets import check_targets
 from tests.image_files import write_cifar10, write_mnist
 
 KEYS = table_keys(EXPERIMENTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from src.invertible import AdditiveCoupling, Downsampling, Inverse, OnChannels, OrthogonalMixing, Sequential
-from src.invertible.orthogonal import random_orthogonal
+from src.invertible.layers.orthogonal import random_orthogonal
 from src.models.blocks import NORMS
 from src.models.iunet import IUNet
 from tests.invertible.samples import SPATIAL, Case, dense, subnet

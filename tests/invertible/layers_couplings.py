@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from src.invertible import Inverse, OnChannels, Sequential
-from src.invertible.affine import AffineCoupling, GlowCoupling
-from src.invertible.all_in_one import SCALES, AllInOneBlock, GlobalAffine
-from src.invertible.clamp import CLAMPS
-from src.invertible.coupling import AdditiveCoupling, TwoSidedCoupling
+from src.invertible.layers.affine import AffineCoupling, GlowCoupling
+from src.invertible.layers.all_in_one import SCALES, AllInOneBlock, GlobalAffine
+from src.invertible.layers.clamp import CLAMPS
+from src.invertible.layers.coupling import AdditiveCoupling, TwoSidedCoupling
 from tests.invertible.samples import SPATIAL, Case, dense, subnet
 
 COUPLINGS = {"additive": AdditiveCoupling, "affine": AffineCoupling, "glow": GlowCoupling}

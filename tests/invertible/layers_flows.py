@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from src.invertible import AdditiveCoupling, Inverse, Sequential
-from src.invertible.logit import FixedAffine, Logit
+from src.invertible.layers.logit import FixedAffine, Logit
 from src.models.glow import COUPLINGS, PERMUTATIONS, Glow
 from src.models.multiscale import channels_per_level, multiscale
 from src.models.realnvp import RealNVP

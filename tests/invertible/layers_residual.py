@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from torch import nn
 
-from src.invertible.activations import SneakyReLU
-from src.invertible.lipschitz import LipSwish
-from src.invertible.logdet import RussianRouletteLogDet, TruncatedLogDet
-from src.invertible.residual import ResidualBlock
+from src.invertible.layers.activations import SneakyReLU
+from src.invertible.layers.lipschitz import LipSwish
+from src.invertible.layers.logdet import RussianRouletteLogDet, TruncatedLogDet
+from src.invertible.layers.residual import ResidualBlock
 from src.models.blocks import CONVOLUTIONS
 from tests.invertible.samples import SPATIAL, Case
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.invertible.activations import InvertibleLeakyReLU, SneakyReLU
+from src.invertible.layers.activations import InvertibleLeakyReLU, SneakyReLU
 
 SLOPES = [1.0, 0.5, 0.1, 0.01, 1e-3]
 

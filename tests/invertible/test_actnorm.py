@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from src.invertible import POLICIES, Inverse, Sequential, set_backprop
-from src.invertible.actnorm import ActNorm
+from src.invertible.layers.actnorm import ActNorm
 
 
 def batch(seed: int, size: int = 4) -> Tensor:

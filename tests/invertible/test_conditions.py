@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import POLICIES, Inverse, InvertibleModule, OnChannels, OrthogonalMixing, Sequential, set_backprop
-from src.invertible.affine import AffineCoupling, GlowCoupling
-from src.invertible.all_in_one import AllInOneBlock
-from src.invertible.coupling import AdditiveCoupling, TwoSidedCoupling, with_condition
+from src.invertible.layers.affine import AffineCoupling, GlowCoupling
+from src.invertible.layers.all_in_one import AllInOneBlock
+from src.invertible.layers.coupling import AdditiveCoupling, TwoSidedCoupling, with_condition
 from src.invertible.module import Condition
 from tests.invertible.layers_couplings import COUPLINGS
 from tests.invertible.samples import SPATIAL, dense, subnet

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import POLICIES, Inverse, InvertibleModule, OrthogonalMixing, Sequential, set_backprop
-from src.invertible.affine import AffineCoupling, GlowCoupling
-from src.invertible.all_in_one import SCALES, AllInOneBlock, GlobalAffine
-from src.invertible.clamp import CLAMPS, find_clamp
-from src.invertible.coupling import AdditiveCoupling, Coupling, TwoSidedCoupling
-from src.invertible.linear import Permutation
+from src.invertible.layers.affine import AffineCoupling, GlowCoupling
+from src.invertible.layers.all_in_one import SCALES, AllInOneBlock, GlobalAffine
+from src.invertible.layers.clamp import CLAMPS, find_clamp
+from src.invertible.layers.coupling import AdditiveCoupling, Coupling, TwoSidedCoupling
+from src.invertible.layers.linear import Permutation
 from tests.invertible.layers_couplings import COUPLINGS
 from tests.invertible.samples import dense, subnet
 from tests.invertible.test_backprop import saved_bytes

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import src.invertible.fourier as fourier
-from src.invertible.fourier import FourierConvolution, logabsdet, spectrum
+import src.invertible.layers.fourier as fourier
+from src.invertible.layers.fourier import FourierConvolution, logabsdet, spectrum
 
 CASES = [
     ((3,), (7,)),

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import InvertibleModule
-from src.invertible.affine import AffineCoupling, GlowCoupling
-from src.invertible.all_in_one import AllInOneBlock
-from src.invertible.coupling import AdditiveCoupling, TwoSidedCoupling
-from src.invertible.linear import Permutation
+from src.invertible.layers.affine import AffineCoupling, GlowCoupling
+from src.invertible.layers.all_in_one import AllInOneBlock
+from src.invertible.layers.coupling import AdditiveCoupling, TwoSidedCoupling
+from src.invertible.layers.linear import Permutation
 from tests.invertible.samples import dense, subnet
 
 freia = pytest.importorskip("FrEIA.modules")

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from src.invertible import POLICIES, InvertibleModule, Sequential, set_backprop
-from src.invertible.coupling import AdditiveCoupling
 from src.invertible.interop import FreiaModule
+from src.invertible.layers.coupling import AdditiveCoupling
+from src.invertible.layers.residual import ResidualBlock
 from src.invertible.module import tensors_of
-from src.invertible.residual import ResidualBlock
 from src.invertible.shapes import as_state
 from tests.invertible.samples import dense, subnet
 

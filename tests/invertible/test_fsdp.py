@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from src.config.combinations import SHARDED
 from src.invertible import set_backprop
 from src.models.iunet import IUNet
 from src.models.lifted import Lifted
-from src.utils.combinations import SHARDED
 from tests.invertible.two_processes import batch, process_group, run_two
 
 

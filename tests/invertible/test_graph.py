@@ -13,12 +13,12 @@ from matplotlib.image import imread
 from torch import Tensor, nn
 
 from src.invertible import POLICIES, AdditiveCoupling, Inverse, InvertibleModule, OrthogonalMixing, set_backprop
-from src.invertible.actnorm import ActNorm
-from src.invertible.affine import AffineCoupling
 from src.invertible.graph import Graph, GraphNet, OnConditions
-from src.invertible.graph_plot import plot_graph
+from src.invertible.inspection.graph_plot import plot_graph
+from src.invertible.layers.actnorm import ActNorm
+from src.invertible.layers.affine import AffineCoupling
+from src.invertible.layers.reshaping import Concat, Reshape, Split
 from src.invertible.module import VolumePreserving
-from src.invertible.reshaping import Concat, Reshape, Split
 from src.invertible.shapes import sequential_for
 from tests.invertible import layers_graph
 from tests.invertible.samples import dense, subnet

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from src import inspector
 from src.invertible import POLICIES, AdditiveCoupling, Inverse, OrthogonalMixing, Sequential, set_backprop
-from src.invertible.affine import AffineCoupling
-from src.invertible.inspect import Inspection, inspect
-from src.invertible.inspect_report import as_text, plot_inspection
-from src.invertible.kept import keep_input
+from src.invertible.engine.kept import keep_input
+from src.invertible.inspection.costs import Inspection, inspect
+from src.invertible.inspection.report import as_text, plot_inspection
+from src.invertible.layers.affine import AffineCoupling
 from src.utils.errors import ConfigError
 from tests.invertible.samples import dense
 from tests.invertible.test_backprop import saved_bytes, small_input, small_tree, value_marks
@@ -153,7 +153,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, monkeyp
     assert "invertible part, got UNet" in capsys.readouterr().err
     monkeypatch.setattr("sys.argv", ["inspector"])
     inspector.main()
-    assert "python -m src.inspector" in capsys.readouterr().out
+    assert "python inspect_net.py" in capsys.readouterr().out
 
 
 def test_the_shape_of_the_input() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from src.invertible.linear import InvertibleConv1x1, Permutation
+from src.invertible.layers.linear import InvertibleConv1x1, Permutation
 
 WEIGHT = torch.tensor([[0.0, 2.0, 1.0], [1.0, -1.0, 0.5], [3.0, 0.0, 1.0]], dtype=torch.float64)
 

@@ -13,15 +13,15 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from src.invertible import Sequential, set_backprop
-from src.invertible.activations import SneakyReLU
-from src.invertible.lipschitz import (
+from src.invertible.layers.activations import SneakyReLU
+from src.invertible.layers.lipschitz import (
     LipSwish,
     SpectralNormalised,
     bound_lipschitz,
     fourier_norm_bound,
     lipschitz_constant,
 )
-from src.invertible.residual import ResidualBlock
+from src.invertible.layers.residual import ResidualBlock
 
 Case = tuple[Callable[[], nn.Module], tuple[int, ...]]
 # Layer and the shape of its input; `circular` keep their size with stride 1: there the Fourier bound is the norm.

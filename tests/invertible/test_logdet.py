@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import ExactLogDet, LogDetEstimator, ResidualBlock, RussianRouletteLogDet, TruncatedLogDet
-from src.invertible import logdet as logdet_module
-from src.invertible.logdet import _transposed_product, logdet_estimator
+from src.invertible.layers import logdet as logdet_module
+from src.invertible.layers.logdet import _transposed_product, logdet_estimator
 
 
 def dense(dims_in: int, dims_out: int) -> nn.Module:

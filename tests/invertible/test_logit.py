@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.invertible import Inverse
-from src.invertible.logit import FixedAffine, Logit
+from src.invertible.layers.logit import FixedAffine, Logit
 
 
 def test_logit_and_sigmoid() -> None:

@@ -11,16 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.invertible import (
-    Downsampling,
-    Inverse,
-    OrthogonalMatrices,
-    OrthogonalMixing,
-    Sequential,
-    set_backprop,
-)
-from src.invertible.orthogonal import haar_matrix, random_orthogonal
-from src.invertible.orthogonal_matrices import (
+from src.invertible import Downsampling, Inverse, OrthogonalMatrices, OrthogonalMixing, Sequential, set_backprop
+from src.invertible.layers.orthogonal import haar_matrix, random_orthogonal
+from src.invertible.layers.orthogonal_matrices import (
     PARAMETRISATIONS,
     known_matrices,
     matrices_at_once,

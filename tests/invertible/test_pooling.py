@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from src.invertible import Downsampling
-from src.invertible.pooling import BlockDownsampling, Checkerboard, IAvgPool, INearestPool
+from src.invertible.layers.pooling import BlockDownsampling, Checkerboard, IAvgPool, INearestPool
 
 POOLINGS = [Checkerboard, IAvgPool, INearestPool]
 AVERAGE = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}

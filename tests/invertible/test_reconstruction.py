@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import AdditiveCoupling, Inverse, InvertibleModule, OnChannels, Sequential, set_backprop
-from src.invertible.affine import AffineCoupling
+from src.invertible.engine.kept import keep_input, keeps_input
 from src.invertible.graph import Graph
-from src.invertible.kept import keep_input, keeps_input
-from src.invertible.reconstruction import LeafNames, reconstruction_errors, relative_error
-from src.invertible.reshaping import Concat, Split
+from src.invertible.inspection.reconstruction import LeafNames, reconstruction_errors, relative_error
+from src.invertible.layers.affine import AffineCoupling
+from src.invertible.layers.reshaping import Concat, Split
 from tests.invertible.layers_graph import branches
 from tests.invertible.samples import dense
 from tests.invertible.test_backprop import (

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import Inverse, Sequential, set_backprop
-from src.invertible.lipschitz import LipSwish, SpectralNormalised
-from src.invertible.logdet import ExactLogDet, LogDetEstimator, RussianRouletteLogDet, TruncatedLogDet
-from src.invertible.residual import FixedPointWarning, ResidualBlock, fixed_point
+from src.invertible.layers.lipschitz import LipSwish, SpectralNormalised
+from src.invertible.layers.logdet import ExactLogDet, LogDetEstimator, RussianRouletteLogDet, TruncatedLogDet
+from src.invertible.layers.residual import FixedPointWarning, ResidualBlock, fixed_point
 from tests.invertible import layers, test_layers
 from tests.invertible.layers import build
 from tests.invertible.layers_residual import STOCHASTIC, convolutions, dense

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import POLICIES, InvertibleModule, set_backprop
-from src.invertible.orthogonal_matrices import OrthogonalMatrices
+from src.invertible.layers.orthogonal_matrices import OrthogonalMatrices
 from tests.models import small_networks
 
 Seen = dict[str, list[tuple[Tensor | None, ...]]]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import POLICIES, ActNorm, InvertibleModule, Sequential, invertible_roots, set_backprop
-from src.invertible.logit import FixedAffine
+from src.invertible.layers.logit import FixedAffine
 from src.models.density import DEQUANTISATIONS, PREPROCESSINGS, DensityModel
 from src.models.dequantisation import VariationalDequantisation
 from src.models.glow import Glow

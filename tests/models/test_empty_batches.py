@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import POLICIES, set_backprop
-from src.invertible.actnorm import ActNorm
+from src.invertible.layers.actnorm import ActNorm
 from tests.invertible import layers
 from tests.models import small_networks
 

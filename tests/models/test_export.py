@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import POLICIES, export, set_backprop
-from src.invertible.orthogonal_matrices import PARAMETRISATIONS
+from src.invertible.layers.orthogonal_matrices import PARAMETRISATIONS
 from tests.models import small_networks
 
 NETWORKS = small_networks.IMAGE_TO_IMAGE | small_networks.CLASSIFIERS

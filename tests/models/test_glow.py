@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from src.invertible import ActNorm, AdditiveCoupling, GlowCoupling, InvertibleConv1x1, Permutation, set_backprop
-from src.invertible.linear import FullMatrix, LUMatrix
-from src.invertible.reconstruction import LeafNames
-from src.invertible.saved_bytes import ELSEWHERE, saved_by_block
+from src.invertible.inspection.reconstruction import LeafNames
+from src.invertible.inspection.saved_bytes import ELSEWHERE, saved_by_block
+from src.invertible.layers.linear import FullMatrix, LUMatrix
 from src.models.coupling_nets import GlowNet
 from src.models.glow import Glow, split_prior
 from tests.invertible.test_layers import jacobian_logdet

@@ -23,8 +23,8 @@ from src.invertible import (
     invertible_roots,
     set_backprop,
 )
-from src.invertible.kept import keeps_input
-from src.invertible.lipschitz import SpectralNormalised
+from src.invertible.engine.kept import keeps_input
+from src.invertible.layers.lipschitz import SpectralNormalised
 from src.models.iresnet import IResNetClassifier, IResNetFlow
 from src.models.iresnet_blocks import contraction
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from src.invertible import POLICIES, AdditiveCoupling, set_backprop
+from src.models.injective_padding import InjectivePadding
 from src.models.irevnet import IRevNet
-from src.models.padding_channels import InjectivePadding
 from tests.invertible.test_backprop import saved_bytes
 from tests.models.policies import assert_policy_is_exact
 

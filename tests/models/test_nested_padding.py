@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from src.invertible import POLICIES, Inverse, InvertibleModule, Sequential, set_backprop
-from src.invertible.backprop import invertible_roots
-from src.invertible.coupling import AdditiveCoupling
+from src.invertible.engine.policies import invertible_roots
 from src.invertible.graph import Graph
+from src.invertible.layers.coupling import AdditiveCoupling
 from src.invertible.module import OnChannels
 from src.models.iunet import IUNet
 from tests.invertible.samples import subnet

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from src.invertible import set_backprop
-from src.invertible.reconstruction import LeafNames
-from src.invertible.saved_bytes import ELSEWHERE, saved_by_block
+from src.invertible.inspection.reconstruction import LeafNames
+from src.invertible.inspection.saved_bytes import ELSEWHERE, saved_by_block
 from src.models.blocks import NORMS
 from src.models.coupling_nets import ResidualNet
 from src.models.realnvp import RealNVP, ScaledTanh

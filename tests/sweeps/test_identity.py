@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from src.config.checks import plain
+from src.config.composition import compose_config
 from src.sweeps.cell import cell_name
 from src.sweeps.identity import digest_of_arguments, digest_of_composed, digest_of_config, is_execution_key
-from src.utils.composition import compose_config
-from src.utils.config import plain
 from src.utils.errors import ConfigError
 from src.utils.file_names import shortened
 from tests.sweeps.programs import sweep_of

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from src.runs.summary import write_summary
 from src.sweeps.cell import Cell
 from src.sweeps.identity import digest_of_arguments
 from src.sweeps.runner import Entry, State
@@ -20,7 +21,6 @@ from src.sweeps.search import Search
 from src.sweeps.sweep import Metric, Sweep
 from src.utils.files import write_text
 from src.utils.reading import FileError
-from src.utils.summary import write_summary
 from tests.sweeps.programs import COMMAND
 
 ROOT = Path(__file__).resolve().parents[2]

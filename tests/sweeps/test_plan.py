@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from src.config.checks import plain
+from src.config.composition import compose_config
 from src.sweeps.plan import adopt, make_plan, table_keys
-from src.utils.composition import compose_config
-from src.utils.config import plain
 from src.utils.errors import ConfigError
 from src.utils.reading import FileError
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 import eval as evaluation
 import train
+from src.config.composition import compose_config
 from src.models.unet import UNet
 from src.tasks.segmentation import Segmentation
 from src.tasks.segmentation_heads import HEADS
-from src.utils.composition import compose_config
 from tests.fake_segmentation import REGIONS, Linear, nested_case, segmentation_overrides
 
 ROOT = Path(train.__file__).parent

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.utils.checkpoint_io import AtomicCheckpointIO
-from src.utils.checkpoints import check_architecture, find_checkpoint, read_checkpoint, run_folder_of
+from src.runs.checkpoint_io import AtomicCheckpointIO
+from src.runs.checkpoints import check_architecture, find_checkpoint, read_checkpoint, run_folder_of
 from src.utils.seal import SEAL_LENGTH
 from tests.damage import bit_flips
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from src.utils import combinations
-from src.utils.combinations import check_combinations
-from src.utils.composition import compose_config
+from src.config import combinations
+from src.config.combinations import check_combinations
+from src.config.composition import compose_config
+from src.config.targets import check_targets
 from src.utils.errors import ConfigError
-from src.utils.targets import check_targets
 
 DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=4"]
 

@@ -8,12 +8,12 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from src.utils.composition import compose_config
-from src.utils.config import check_config, model_name
+from src.config.checks import check_config, model_name
+from src.config.composition import compose_config
+from src.config.saved import with_overrides
+from src.config.suggestions import config_keys, did_you_mean
+from src.config.targets import check_targets
 from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
-from src.utils.saved_config import with_overrides
-from src.utils.suggestions import config_keys, did_you_mean
-from src.utils.targets import check_targets
 
 
 @pytest.mark.parametrize(

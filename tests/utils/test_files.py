@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.utils.checkpoint_io import AtomicCheckpointIO
+from src.runs.checkpoint_io import AtomicCheckpointIO
 from src.utils.files import atomic_write, write_text
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from src.config.composition import compose_config
+from src.loggers.wandb_logger import has_api_key, wandb_logger, wandb_mode
+from src.runs.folder import ENVIRONMENT_VARIABLE, choose_run_dir
+from src.runs.provenance import git_commit, hardware, versions
+from src.runs.summary import print_table
 from src.tasks.base import Report
-from src.utils.composition import compose_config
-from src.utils.provenance import git_commit, hardware, versions
-from src.utils.run_folder import ENVIRONMENT_VARIABLE, choose_run_dir
-from src.utils.summary import print_table
-from src.utils.wandb_logger import has_api_key, wandb_logger, wandb_mode
 
 
 def test_run_folders_differ_and_other_processes_follow_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,10 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from src.utils.composition import CONFIG_DIR
+from src.config.composition import CONFIG_DIR
+from src.config.signatures import Plain, signature_of
+from src.config.targets import check_targets
 from src.utils.errors import ConfigError
-from src.utils.signatures import Plain, signature_of
-from src.utils.targets import check_targets
 
 TARGETS = sorted(
     {
@@ -60,8 +60,8 @@ def test_what_cannot_be_read_is_imported() -> None:
 
 def test_all_checks_together_import_no_torch() -> None:
     probe = (
-        "import sys; from src.utils.composition import compose_config; from src.utils.targets import check_targets\n"
-        "from src.utils.combinations import check_combinations\n"
+        "import sys; from src.config.composition import compose_config; from src.config.targets import check_targets\n"
+        "from src.config.combinations import check_combinations\n"
         "for e in ('ct_postproc', 'iconvnet_table2', 'irevnet_lab'):\n"
         "    config = compose_config([f'experiment={e}', 'run_dir=x', 'logger=many', 'callbacks=guard'])\n"
         "    check_targets(config); check_combinations(config)\n"

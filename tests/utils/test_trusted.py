@@ -13,12 +13,12 @@ from omegaconf import OmegaConf
 import eval as evaluation
 import predict
 import train
-from src.utils.checkpoint_io import AtomicCheckpointIO
-from src.utils.composition import compose_config
-from src.utils.config import plain
+from src.config.checks import plain
+from src.config.composition import compose_config
+from src.config.saved import trusted_config
+from src.config.trusted import ENVIRONMENT_VARIABLE, check_trusted, is_trusted
+from src.runs.checkpoint_io import AtomicCheckpointIO
 from src.utils.errors import ConfigError
-from src.utils.saved_config import trusted_config
-from src.utils.trusted import ENVIRONMENT_VARIABLE, check_trusted, is_trusted
 from tests.fakes import tiny_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,7 @@ HOSTILE = [
     # Functions of the packages that are trusted.
     *("torch.load", "torch.hub.load", "torch.save", "torch.nn.functional.relu", "torch.nn.init.zeros_"),
     *("torch.utils.cpp_extension.load_inline", "torch.optim.swa_utils.get_ema_avg_fn"),
-    *("src.utils.files.write_text", "src.utils.files.atomic_write", "src.sweeps.child.main", "src.utils.build.build"),
+    *("src.utils.files.write_text", "src.utils.files.atomic_write", "src.sweeps.child.main", "src.runs.build.build"),
     *("src.datamodules.downloads.download", "src.datamodules.cifar10.load_python2_pickle"),
     # Classes of theirs that write, load or import.
     *("pytorch_lightning.cli.LightningCLI", "pytorch_lightning.cli.instantiate_class", "monai.bundle.ConfigParser"),
@@ -73,7 +73,7 @@ HOSTILE = [
     # Other names for what lies elsewhere.
     *("pytorch_lightning.os.system", "pytorch_lightning.callbacks.model_checkpoint.os.system"),
     *("torch.nn.modules.module.torch.load", "torch.nn.parallel.distributed.pickle.loads", "torch.os.system"),
-    *("src.utils.provenance.subprocess.run", "src.models.iunet.torch.load", "src.models.iunet.Any"),
+    *("src.runs.provenance.subprocess.run", "src.models.iunet.torch.load", "src.models.iunet.Any"),
     *("torch.nn.Module.__init__.__globals__", "torch.nn.Module.__class__", "torch.nn.Linear.forward"),
     *("torch.nn", "torch", "src.models.unet", "torch.nn.Linaer", "", ".", "torch..nn", "torch.nn.Linear ", "a b"),
 ]

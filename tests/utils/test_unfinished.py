@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from src.utils.composition import compose_config
-from src.utils.config import plain
+from src.config.checks import plain
+from src.config.composition import compose_config
+from src.runs.summary import write_summary
+from src.runs.unfinished import newest_unfinished
 from src.utils.errors import ConfigError
 from src.utils.files import write_text
 from src.utils.reading import FileError
-from src.utils.summary import write_summary
-from src.utils.unfinished import newest_unfinished
 
 RUNS = {
     "iunet": ["experiment=ct_postproc"],

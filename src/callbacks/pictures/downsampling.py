@@ -1,0 +1,141 @@
+"""The pictures of the iUNet paper's section 2: what invertible down- and upsamplings do to a photograph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from matplotlib.figure import Figure
+from skimage import data
+from torch import Tensor
+
+from src.callbacks.pictures.base import publish
+from src.datamodules.photographs import photograph
+from src.invertible import Downsampling, OrthogonalMixing
+
+# The pictures' titles say what is drawn; a photograph is (1, 1, H, W).
+Panels = dict[str, Tensor]
+
+
+class DownsamplingPictures(pl.Callback):
+    """Writes, after a test: ``figure1.png`` (pixel shuffle against Haar), ``figure2.png`` (artifacts of the inverse
+    pixel shuffle), ``figure4.png`` (a random and the learned downsampling), ``channel_mixing.png`` (a colour image
+    before and after an orthogonal mixing of its channels).
+
+    Args:
+        dirpath: folder of the pictures.
+        name: the photograph, one of scikit-image's.
+    """
+
+    def __init__(self, dirpath: str, name: str = "camera") -> None:
+        self.dirpath = Path(dirpath)
+        self.name = name
+        self.at_start: Tensor | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"at_start": self.at_start}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.at_start = state_dict["at_start"]
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Keep the matrix before training; a resumed run has it from its checkpoint."""
+        if self.at_start is None:
+            self.at_start = pl_module.net.matrices().detach().cpu().clone()
+
+    @torch.no_grad()
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Draw."""
+        if not trainer.is_global_zero:
+            return
+        image = photograph(self.name)[None, None]
+        learned = _with_matrix(pl_module.net.matrices().detach().cpu())
+        figures = {"figure1": figure1(image), "figure2": figure2(image), "channel_mixing": channel_mixing()}
+        if self.at_start is not None:
+            figures["figure4"] = figure4(image, _with_matrix(self.at_start), learned)
+        for name, panels in figures.items():
+            publish(trainer, draw(panels), self.dirpath / f"{name}.png", f"images/{name}")
+
+
+def figure1(image: Tensor) -> Panels:
+    """The image, its pixel shuffle and its Haar transform."""
+    transforms = {"pixel shuffle": _with_init("pixel_shuffle"), "Haar": _with_init("haar")}
+    return {"image": image} | {title: tiled(transform(image)) for title, transform in transforms.items()}
+
+
+def figure2(image: Tensor) -> Panels:
+    """Four monochromatic channels, and what the inverse pixel shuffle and the inverse Haar transform make of them.
+
+    The channels are those of a network that has not tuned its features to its upsampling: an image and three darker
+    copies of it.
+    """
+    coarse = tiled(_with_init("haar")(image))[..., : image.shape[2] // 2, : image.shape[3] // 2]
+    channels = torch.cat([coarse * gain for gain in (1.0, 0.75, 0.5, 0.25)], dim=1)
+    shuffled = _with_init("pixel_shuffle").inverse(channels)
+    smooth = _with_init("haar").inverse(torch.cat([2 * coarse, *[torch.zeros_like(coarse)] * 3], dim=1))
+    return {
+        "four channels": tiled(channels, scale=False),
+        "inverse pixel shuffle": shuffled,
+        "detail": _detail(shuffled),
+        "inverse Haar, details 0: detail": _detail(smooth),
+    }
+
+
+def figure4(image: Tensor, at_start: Downsampling, learned: Downsampling) -> Panels:
+    """The image, a random learnable downsampling, and the one trained to be sparse."""
+    return {"image": image, "random start": tiled(at_start(image)), "trained to be sparse": tiled(learned(image))}
+
+
+@torch.no_grad()
+def channel_mixing() -> Panels:
+    """A colour photograph, a random orthogonal mixing of its channels, and what the inverse makes of that."""
+    image = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None].float() / 255
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    mixing = OrthogonalMixing(3, init="random")
+    torch.random.set_rng_state(state)
+    mixed = mixing(image)
+    recovered = mixing.inverse(mixed)
+    error = float((recovered - image).square().mean())
+    return {"image": image, "channels mixed": mixed, f"inverse, MSE {error:.1e}": recovered}
+
+
+def tiled(channels: Tensor, scale: bool = True) -> Tensor:
+    """Four channels (1, 4, H, W) as one image (1, 1, 2H, 2W).
+
+    With ``scale``, absolute values are shown, those of detail channels (less than a quarter of the largest energy)
+    four times enlarged, and a channel that exceeds 1 divided by its maximum.
+    """
+    if scale:
+        energy = channels.square().mean(dim=(0, 2, 3))
+        channels = torch.where(energy[:, None, None] < energy.max() / 4, 4 * channels.abs(), channels.abs())
+        peaks = channels.amax(dim=(2, 3), keepdim=True)
+        channels = channels / torch.where(peaks > 1, peaks, 1.0)
+    rows = [torch.cat(tuple(pair), dim=-1) for pair in (channels[0, :2], channels[0, 2:])]
+    return torch.cat(rows, dim=-2)[None, None]
+
+
+def _detail(image: Tensor) -> Tensor:
+    height, width = (n // 2 for n in image.shape[2:])
+    return image[..., height - 140 : height - 76, width - 40 : width + 24]
+
+
+def draw(panels: Panels) -> Figure:
+    """Draw titled images side by side, in the range [0, 1]."""
+    figure = Figure(figsize=(3.2 * len(panels), 3.5), layout="constrained")
+    for axes, (title, image) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        pixels = image[0].clamp(0, 1).permute(1, 2, 0).squeeze(2).numpy()
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_title(title, fontsize=10)
+        axes.set_axis_off()
+    return figure
+
+
+def _with_init(init: str) -> Downsampling:
+    return Downsampling(1, 2, spatial_dims=2, init=init, learnable=False)
+
+
+def _with_matrix(matrix: Tensor) -> Downsampling:
+    return Downsampling(1, 2, spatial_dims=2, init=matrix.double(), learnable=False)

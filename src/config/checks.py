@@ -1,0 +1,54 @@
+"""What a whole configuration must look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from src.config.suggestions import did_you_mean
+from src.utils.errors import ConfigError
+
+# configs/train.yaml and its groups define these; an experiment's own values go under `network` or into its groups.
+TOP_LEVEL_KEYS = (
+    *("experiment", "scale", "seed", "backprop", "run_dir", "resume", "fit", "test", "debug", "monitor"),
+    *("about", "network", "image", "datamodule", "model", "task", "trainer", "logger", "callbacks"),
+)
+OPTIONAL_KEYS = {"about", "network", "image", "logger", "callbacks"}
+
+
+def check_config(config: DictConfig) -> None:
+    """Check the top-level keys, the values that no constructor sees, and that nothing is left unset.
+
+    Raises:
+        ConfigError: naming the key, and the nearest valid one for an unknown key.
+    """
+    for key in map(str, config):
+        if key not in TOP_LEVEL_KEYS:
+            raise ConfigError(f"expected a key of configs/train.yaml, got {key!r}{did_you_mean(key, TOP_LEVEL_KEYS)}")
+    absent = [key for key in TOP_LEVEL_KEYS if key not in config and key not in OPTIONAL_KEYS]
+    if absent:
+        raise ConfigError(f"expected a configuration with {', '.join(absent)}, got one without")
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ConfigError(f"expected a value for {', '.join(missing)}, got none (???)")
+    if type(config.seed) is not int or not 0 <= config.seed < 2**32:
+        raise ConfigError(f"expected seed to be an integer from 0 to 4294967295, got {config.seed!r}")
+    for key in ("fit", "test", "debug"):
+        if not isinstance(config[key], bool):
+            raise ConfigError(f"expected {key} to be true or false, got {config[key]!r}")
+
+
+def plain(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
+    """Return the configuration as plain containers, with interpolations resolved or as they are written."""
+    container = OmegaConf.to_container(config, resolve=resolve)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def model_name(config: DictConfig | Mapping[str, Any]) -> str:
+    """Return the network's name for people: the class of its body or flow where it has one, else its own class."""
+    model = config["model"]
+    node = next((model[key] for key in ("body", "flow") if key in model), model)
+    return str(node["_target_"]).rpartition(".")[2].lower()

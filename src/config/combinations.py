@@ -1,0 +1,123 @@
+"""Values that are right one by one and impossible together, refused before anything heavy is imported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from src.config.suggestions import did_you_mean
+from src.utils.errors import ConfigError
+
+ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
+# Where networks of several levels have their number: the iUNet in its body, the others on top.
+LEVELS = ("model.body.channels.num_levels", "model.num_levels")
+# What works with parameters that FSDP shares out; tests/invertible/test_fsdp.py.
+SHARDED = ("reversible", "stored", "checkpoint")
+
+
+def check_combinations(config: DictConfig) -> None:
+    """Check trainer, data and network against each other and against this machine.
+
+    Raises:
+        ConfigError: naming the key to change and what it was expected to be.
+    """
+    trainer = config.trainer
+    for key in ("max_epochs", "max_steps"):
+        value = trainer.get(key)
+        if isinstance(value, int) and value < (0 if key == "max_epochs" else -1):
+            raise ConfigError(f"expected trainer.{key} of at least {0 if key == 'max_epochs' else -1}, got {value}")
+    if trainer.get("overfit_batches"):
+        raise ConfigError("expected trainer.limit_train_batches to train on part of the data, got overfit_batches")
+    _check_machine(trainer)
+    _check_processes(config)
+    _check_sharding(config)
+    _check_levels(config)
+
+
+def _check_machine(trainer: DictConfig) -> None:
+    accelerator, devices = trainer.get("accelerator", "auto"), trainer.get("devices", "auto")
+    if accelerator not in ACCELERATORS:
+        raise ConfigError(
+            f"expected trainer.accelerator to be one of {', '.join(ACCELERATORS)}, got {accelerator!r}"
+            f"{did_you_mean(str(accelerator), ACCELERATORS)}"
+        )
+    wanted = _number(devices)
+    if wanted is not None and wanted < 1 and wanted != -1:
+        raise ConfigError(f"expected trainer.devices of at least 1, -1 or auto, got {devices}")
+    if accelerator in ("gpu", "cuda", "mps"):
+        present = _gpus(accelerator)
+        highest = max(devices) + 1 if isinstance(devices, ListConfig) else wanted or 1
+        if highest > present:
+            raise ConfigError(
+                f"expected a trainer that this machine has, got trainer.accelerator={accelerator} "
+                f"trainer.devices={devices} with {present} such devices; trainer=cpu runs anywhere"
+            )
+    elif trainer.get("precision") in ("16-mixed", 16, "16") and (accelerator == "cpu" or _gpus("gpu") == 0):
+        raise ConfigError(f"expected trainer.precision=bf16-mixed on a CPU, got {trainer.precision}")
+
+
+def _gpus(accelerator: str) -> int:
+    import torch
+
+    if accelerator != "cuda" and torch.backends.mps.is_available():
+        return 1
+    return 0 if accelerator == "mps" else torch.cuda.device_count()
+
+
+def _number(devices: Any) -> int | None:
+    """Return how many devices are asked for; None for auto."""
+    if isinstance(devices, ListConfig):
+        return len(devices)
+    return int(devices) if re.fullmatch(r"-?\d+", str(devices)) else None
+
+
+def _check_processes(config: DictConfig) -> None:
+    processes = (_number(config.trainer.get("devices", 1)) or 1) * config.trainer.get("num_nodes", 1)
+    for split in ("num_train", "num_val", "num_test"):
+        samples = config.datamodule.get(split)
+        # Without validation images (0) there is nothing to share.
+        if isinstance(samples, int) and 0 < samples < processes:
+            raise ConfigError(
+                f"expected datamodule.{split} of at least {processes}, a sample for each process of the trainer, "
+                f"got {samples}"
+            )
+
+
+def _check_sharding(config: DictConfig) -> None:
+    strategy = config.trainer.get("strategy", "auto")
+    strategy = str(strategy.get("name") if isinstance(strategy, DictConfig) else strategy)
+    if strategy.startswith("fsdp") and config.trainer.get("accelerator") not in ("gpu", "cuda"):
+        raise ConfigError(f"expected trainer.accelerator=gpu with trainer.strategy={strategy}")
+    if strategy.startswith("fsdp") and config.backprop not in SHARDED:
+        raise ConfigError(
+            f"expected backprop to be one of {', '.join(SHARDED)} with trainer.strategy={strategy}, got "
+            f"{config.backprop!r}: FSDP puts views in the place of the parameters, and memcnn does not find them"
+        )
+
+
+def _check_levels(config: DictConfig) -> None:
+    for key in LEVELS:
+        levels = OmegaConf.select(config, key)
+        if not isinstance(levels, int) or not _halves(config):
+            continue
+        for size in _sizes(config):
+            most = size.bit_length()  # a side of 32 to 63 voxels can be halved five times: six levels
+            if levels > most:
+                raise ConfigError(
+                    f"expected at most {most} levels for a side of {size}, from {size} down to 1, got {key}={levels}"
+                )
+
+
+def _halves(config: DictConfig) -> bool:
+    strides = OmegaConf.select(config, "model.body.strides")
+    return strides is None or strides == 2
+
+
+def _sizes(config: DictConfig) -> Iterator[int]:
+    size = config.datamodule.get("size") or OmegaConf.select(config, "image.size")
+    for side in size if isinstance(size, ListConfig) else [size]:
+        if isinstance(side, int) and side > 0:
+            yield side

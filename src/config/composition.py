@@ -1,0 +1,81 @@
+"""Composing the configuration, and saying in one line what is wrong with a command line that does not compose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from omegaconf import DictConfig
+
+from src.config.suggestions import did_you_mean, explain_unknown_key
+from src.utils.errors import ConfigError
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+
+
+def config_groups() -> list[str]:
+    """Return the names of the top-level config groups."""
+    return sorted(folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir())
+
+
+def compose_config(overrides: list[str]) -> DictConfig:
+    """Compose ``configs/train.yaml`` with ``overrides``, as the command line does.
+
+    Raises:
+        ConfigError: naming the nearest valid key or choice.
+    """
+    with explained(overrides):
+        return _compose(overrides)
+
+
+@contextmanager
+def explained(overrides: list[str]) -> Iterator[None]:
+    """Turn Hydra's composition errors into a ConfigError that names the nearest valid key or choice."""
+    try:
+        yield
+    except MissingConfigException as error:
+        raise ConfigError(_explain_choice(error)) from error
+    except ConfigCompositionException as error:
+        raise ConfigError(_explain_override(error, overrides)) from error
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    # compose() needs a global Hydra; one may be active (hydra.main) and must be there again afterwards.
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return compose("train", overrides)
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def _explain_choice(error: MissingConfigException) -> str:
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    # Hydra lists the options of a single choice only, not those of a list as in logger=[csv,wandb].
+    options = error.options or sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+    return f"expected {group} to be one of {', '.join(options)}, got {choice!r}{_nearest(choice, options)}"
+
+
+def _nearest(choice: str, options: Sequence[str]) -> str:
+    hint = did_you_mean(choice, options)
+    return hint if "did you mean" in hint else ""
+
+
+def _explain_override(error: ConfigCompositionException, overrides: list[str]) -> str:
+    match = re.match(r"Could not (?:override|delete)\b[^']*'([\w./@]+)'", str(error))
+    if match is None:
+        return str(error)
+    key = match.group(1)
+    others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != key and "=" in o and not o.startswith("-")]
+    try:
+        config = _compose(others)
+    except (MissingConfigException, ConfigCompositionException):
+        # Another argument is wrong as well: the defaults are enough to name the nearest key.
+        config = _compose([])
+    return explain_unknown_key(key, config, config_groups())

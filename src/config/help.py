@@ -1,0 +1,63 @@
+"""What ``python train.py --help`` and ``python train.py experiment=?`` print, from the configurations themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from src.config.composition import CONFIG_DIR
+
+USAGE = """\
+python train.py [group=choice] [key=value] [+new.key=value]
+
+  experiment=<name>  scale=small|medium|paper     what to reproduce, and how large
+  model=<network>  backprop=reversible|stored|checkpoint|memcnn
+  resume=<run folder>|auto                        go on with an interrupted run
+  trainer.max_epochs=3  task.optimizer.lr=1e-3    any value of the configuration; --cfg job shows all of them
+  --multirun seed=0,1,2                           one run after the other
+"""
+GROUPS = {
+    "model": "the network",
+    "datamodule": "the data",
+    "task": "the loss and what is measured; an experiment chooses it",
+    "trainer": "where it runs",
+    "logger": "where numbers and pictures go; several as logger=[csv,tensorboard]",
+    "callbacks": "what happens beside the training",
+}
+HIDDEN = {"base"}  # what the choices of a group share
+SCALES = ("small", "medium", "paper")
+
+
+def help_text(config_dir: Path = CONFIG_DIR) -> str:
+    """Return how to use train.py, the experiments, and every choice of every group with what it is."""
+    parts = [USAGE, experiments_text(config_dir)]
+    for group, meaning in GROUPS.items():
+        lines = [f"{group}: {meaning}"]
+        for path in sorted((config_dir / group).glob("*.yaml")):
+            if path.stem not in HIDDEN:
+                lines.append(f"  {path.stem:26}{_first_sentence(path)}")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def experiments_text(config_dir: Path = CONFIG_DIR) -> str:
+    """Return the experiments, each with what it is and what each scale costs in time and memory."""
+    lines = ["experiment: with the time and memory of each scale"]
+    for path in sorted((config_dir / "experiment").glob("*.yaml")):
+        node = OmegaConf.load(path)
+        about = node.get("about", {}) if isinstance(node, DictConfig) else {}
+        lines.append(f"  {path.stem:26}{about.get('what', '')}".rstrip())
+        lines += [f"      {scale:22}{about[scale]}" for scale in SCALES if scale in about]
+    return "\n".join(lines) + "\n"
+
+
+def _first_sentence(path: Path) -> str:
+    """Return the first sentence of the comment at the head of a file."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @package"):
+            lines.append(line.lstrip("# "))
+    return " ".join(lines).partition(". ")[0].rstrip(".")

@@ -1,0 +1,79 @@
+"""The configuration of an earlier run, with changes from the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from src.config.composition import compose_config, config_groups
+from src.config.suggestions import config_keys, explain_unknown_key
+from src.config.trusted import check_trusted, pinned, split_trust, targets_in
+from src.utils.errors import ConfigError
+
+
+def with_overrides(saved: dict[str, Any], overrides: list[str]) -> DictConfig:
+    """Return a saved configuration with ``key=value``, ``+key=value`` and ``group=choice`` applied in that order.
+
+    A group's choice is composed as in a new run of the saved experiment and scale.
+
+    Raises:
+        ConfigError: for anything else, naming the nearest key where one is near.
+    """
+    config = OmegaConf.create(saved)
+    parsed = _parse(overrides)
+    groups = [o for o in parsed if o.key_or_group in config_groups() and not o.is_add()]
+    for override in groups:
+        _replace_group(config, override)
+    for override in parsed:
+        if override not in groups:
+            _set_value(config, override)
+    return config
+
+
+def trusted_config(saved: dict[str, Any], arguments: list[str]) -> DictConfig:
+    """Return `with_overrides` of a configuration that a stranger may have saved, if it names trusted classes only.
+
+    Args:
+        saved: of a checkpoint.
+        arguments: changes; ``trust=<module prefix>`` and the targets that are typed here are trusted as well.
+
+    Raises:
+        ConfigError: for other targets, and as `with_overrides` does.
+    """
+    trusted, overrides = split_trust(arguments)
+    config = pinned(with_overrides(saved, overrides))
+    typed = [target for o in _parse(overrides) for target in targets_in(o.value(), o.key_or_group)]
+    check_trusted(config, [*trusted, *typed])
+    return config
+
+
+def _parse(overrides: list[str]) -> list[Override]:
+    flags = [o for o in overrides if o.startswith("-")]
+    if flags:
+        raise ConfigError(f"expected key=value arguments for a run that exists, got {flags[0]!r}")
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except OverrideParseException as error:
+        raise ConfigError(f"expected key=value, got {error.override!r}") from error
+
+
+def _replace_group(config: DictConfig, override: Override) -> None:
+    group = override.key_or_group
+    if group in ("experiment", "scale"):
+        raise ConfigError(f"expected the {group} of the saved run ({config[group]}), got {override.input_line!r}")
+    composed = compose_config([f"experiment={config.experiment}", f"scale={config.scale}", str(override.input_line)])
+    config[group] = composed[group]
+
+
+def _set_value(config: DictConfig, override: Override) -> None:
+    key = override.key_or_group
+    if override.is_delete() or override.is_sweep_override():
+        raise ConfigError(f"expected key=value for a run that exists, got {override.input_line!r}")
+    if not override.is_add() and key not in set(config_keys(config)):
+        raise ConfigError(explain_unknown_key(key, config, config_groups()))
+    with open_dict(config):
+        OmegaConf.update(config, key, override.value(), merge=True, force_add=True)

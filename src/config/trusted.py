@@ -1,0 +1,154 @@
+"""What a saved configuration may name: its file may come from a stranger, and to build what it names is to run code."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from src.config.composition import CONFIG_DIR
+from src.utils.errors import ConfigError
+
+# Module prefixes, separated by commas, that are trusted as if each command line had them: a laboratory's own package.
+ENVIRONMENT_VARIABLE = "INVERTIBLE_IMAGING_TRUST"
+# Besides what configs/ name: classes that are defined in these packages and are of one of these kinds. They compute;
+# functions and other classes beside them write files, load pickles or import whatever they are told to.
+PACKAGES = (
+    *("src.invertible", "src.models", "src.tasks", "src.datamodules", "torch.nn", "torch.optim"),
+    *(f"pytorch_lightning.{part}" for part in ("callbacks", "loggers", "plugins", "profilers", "strategies")),
+    *(f"torchmetrics.{part}" for part in ("aggregation", "classification", "image.psnr", "image.ssim", "regression")),
+    *(f"monai.losses.{part}" for part in ("dice", "focal_loss", "tversky")),
+    *(f"monai.transforms.{part}" for part in ("compose", "croppad", "intensity", "spatial")),
+)
+KINDS = {
+    *("torch.nn.modules.module.Module", "torch.optim.optimizer.Optimizer", "torch.optim.lr_scheduler.LRScheduler"),
+    *("pytorch_lightning.core.datamodule.LightningDataModule", "pytorch_lightning.callbacks.callback.Callback"),
+    *("pytorch_lightning.loggers.logger.Logger", "pytorch_lightning.profilers.profiler.Profiler"),
+    *("pytorch_lightning.strategies.strategy.Strategy", "pytorch_lightning.plugins.precision.precision.Precision"),
+    *("lightning_fabric.plugins.io.checkpoint_io.CheckpointIO", "monai.transforms.transform.Transform"),
+}
+# Interpolations that have the same value whenever they are resolved; ${now:%S} could name one class when it is checked
+# and another one when it is built.
+CONSTANT = re.compile(r"\$\{(?:oc\.select:[^${}\\]*|[\w.\[\]-]+)\}")
+
+
+def check_trusted(config: DictConfig, trusted: Sequence[str] = ()) -> None:
+    """Check that building a saved configuration runs nothing but what it is trusted with.
+
+    Trusted are the targets that this project's configs name, the classes of `PACKAGES` that are of `KINDS`, and
+    whatever lies in a module of ``trusted`` or of the environment variable INVERTIBLE_IMAGING_TRUST. The string alone
+    says nothing (``torch.nn.modules.os.system``): the object that it leads to must be defined there.
+
+    Args:
+        config: of a checkpoint, with the changes of the command line, and `pinned`.
+        trusted: further module prefixes, or whole names.
+
+    Raises:
+        ConfigError: naming each key and its target, and how to trust it.
+    """
+    trusted = [*trusted, *filter(None, os.environ.get(ENVIRONMENT_VARIABLE, "").split(","))]
+    resolved = list(_strings(OmegaConf.to_container(config, resolve=True), ""))
+    # What a value comes to must not be resolved again, to something else than what is checked here.
+    unstable = [(p, t) for p, t in _strings(OmegaConf.to_container(config, resolve=False), "") if not _is_constant(t)]
+    for place, text in unstable + [(place, text) for place, text in resolved if "${" in text]:
+        raise ConfigError(f"expected {place} of a saved configuration as a value or ${{key}}, got {text!r}")
+    targets = [(place, text) for place, text in resolved if place.endswith("._target_")]
+    wrong = {place: text for place, text in targets if not is_trusted(text, trusted)}
+    if wrong:
+        raise ConfigError(
+            "expected a saved configuration to name classes of this project and of the libraries that it builds on, "
+            f"got {', '.join(f'{place}={text}' for place, text in wrong.items())}; to run that code, "
+            f"add trust=[{','.join(dict.fromkeys(wrong.values()))}]"
+        )
+
+
+def pinned(config: DictConfig) -> DictConfig:
+    """Return a configuration in which interpolations that may change (time, environment) have their present values."""
+    raw, resolved = (OmegaConf.to_container(config, resolve=resolve) for resolve in (False, True))
+    return OmegaConf.create(_pinned(raw, resolved))
+
+
+def _pinned(raw: Any, resolved: Any) -> Any:
+    if isinstance(raw, dict):
+        return {key: _pinned(child, resolved[key]) for key, child in raw.items()}
+    if isinstance(raw, list):
+        return [_pinned(*children) for children in zip(raw, resolved, strict=True)]
+    return resolved if isinstance(raw, str) and not _is_constant(raw) else raw
+
+
+def _is_constant(text: str) -> bool:
+    """Whether a string has no interpolations but constant ones, also inside each other: ``${.widths.${.size}}``."""
+    while (shorter := CONSTANT.sub("x", text)) != text:
+        text = shorter
+    return "${" not in text
+
+
+def is_trusted(target: str, trusted: Sequence[str] = ()) -> bool:
+    """Whether a saved configuration may name ``target``; nothing is imported for one that is not."""
+    if target in _targets_of_configs() or target in trusted:
+        return True
+    # A private or special name leads out of a package, as torch.nn.Module.__init__.__globals__ does.
+    if any(part.startswith("_") for part in target.split(".")):
+        return False
+    own = _lies_in(target, trusted)
+    if not own and not _lies_in(target, {package.partition(".")[0] for package in PACKAGES}):
+        return False
+    try:
+        found = get_object(target)
+    except (ImportError, AttributeError, ValueError, InstantiationException):
+        return False
+    module = getattr(found, "__module__", None)
+    if not isinstance(module, str) or not (inspect.isclass(found) or inspect.isfunction(found)):
+        return False
+    if own and _lies_in(module, trusted):
+        return True
+    return inspect.isclass(found) and _lies_in(module, PACKAGES) and bool(KINDS & _bases(found))
+
+
+def split_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the module prefixes of ``trust=<prefix>`` or ``trust=[<prefix>,...]``, and the other arguments."""
+    given = [a.partition("=")[2].strip("[]") for a in arguments if a.startswith("trust=")]
+    return [p.strip() for text in given for p in text.split(",")], [a for a in arguments if not a.startswith("trust=")]
+
+
+def targets_in(node: Any, key: str = "") -> Iterator[str]:
+    """Yield the targets in a value of the command line: who types one trusts it.
+
+    Args:
+        node: the value, plain containers.
+        key: that it is given for.
+    """
+    yield from (text for place, text in _strings(node, key) if f".{place}".endswith("._target_"))
+
+
+def _strings(node: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Yield every string in nested containers with its dotted key."""
+    if isinstance(node, str):
+        yield place, node
+    elif isinstance(node, dict):
+        for key, child in node.items():
+            yield from _strings(child, f"{place}.{key}" if place else str(key))
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            yield from _strings(child, f"{place}[{index}]")
+
+
+def _lies_in(name: str, prefixes: Sequence[str] | set[str]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _bases(kind: type) -> set[str]:
+    return {f"{base.__module__}.{base.__qualname__}" for base in inspect.getmro(kind)}
+
+
+@functools.cache
+def _targets_of_configs() -> frozenset[str]:
+    texts = (path.read_text(encoding="utf-8") for path in CONFIG_DIR.rglob("*.yaml"))
+    return frozenset(target for text in texts for target in re.findall(r"_target_:\s*([\w.]+)", text))

@@ -1,0 +1,114 @@
+"""The cases of a BraTS folder, and what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from src.datamodules.brats.releases import MODALITIES, RELEASES, Release
+
+ENDINGS = (".nii.gz", ".nii")
+TRUTH = "seg"
+
+
+class Case(NamedTuple):
+    """The files of one scan: its modalities in the order of MODALITIES, and the truth where there is one."""
+
+    name: str
+    images: tuple[Path, ...]
+    truth: Path | None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them."""
+        return self.images if self.truth is None else (*self.images, self.truth)
+
+    def without_truth(self) -> Case:
+        """The same scan, to predict."""
+        return self._replace(truth=None)
+
+
+class Problem(NamedTuple):
+    """What is wrong with one file of one case."""
+
+    case: str
+    file: str
+    message: str
+
+
+def find_cases(folder: Path, release: Release) -> tuple[list[Case], list[Problem]]:
+    """Return the cases at any depth below a folder, sorted by name, and the problems of those that are not whole.
+
+    A folder is a case when it has a file whose name ends as a release's file does; the files bear the folder's name.
+
+    Raises:
+        ValueError: if there is no case at all; it says which release the files look like.
+    """
+    if not folder.is_dir():
+        raise ValueError(
+            f"expected data_dir as a folder of BraTS {release.name}, which its organisers hand out after registration, "
+            f"got {folder}, which {'is no folder' if folder.exists() else 'does not exist'}. "
+            "datamodule=brats_demo makes a synthetic set"
+        )
+    found = [_read_folder(path, names, release) for path, names in _case_folders(folder, release)]
+    if not found:
+        raise ValueError(
+            f"expected a folder of BraTS {release.name} with files such as {release.layout}, got {folder} with "
+            f"{_describe(folder)}"
+        )
+    counts = Counter(name for name, _, _ in found)
+    cases, problems = [], []
+    for name, case, defects in sorted(found, key=lambda item: item[0]):
+        if counts[name] > 1:
+            defects = [*defects, Problem(name, name, f"expected one folder of this name, got {counts[name]}")]
+        problems += defects
+        if case is not None and not defects:
+            cases.append(case)
+    return cases, list(dict.fromkeys(problems))
+
+
+def problem_list(problems: Sequence[Problem]) -> str:
+    """Return one line per problem."""
+    return "\n".join(f"  {problem.case}: {problem.file}: {problem.message}" for problem in problems)
+
+
+def _case_folders(folder: Path, release: Release) -> Iterator[tuple[Path, list[str]]]:
+    endings = tuple(release.stem("", role) + ending for role in (*MODALITIES, TRUTH) for ending in ENDINGS)
+    for path, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if any(name.endswith(endings) and not name.startswith(".") for name in names):
+            yield Path(path), names
+
+
+def _read_folder(folder: Path, names: Sequence[str], release: Release) -> tuple[str, Case | None, list[Problem]]:
+    case, problems = folder.resolve().name if folder.name in ("", "..") else folder.name, []
+    files: dict[str, Path] = {}
+    for role in (*MODALITIES, TRUTH):
+        stem = release.stem(case, role)
+        stems = dict.fromkeys((stem, release.renamed.get(stem, stem)))
+        present = [s + ending for s in stems for ending in ENDINGS if s + ending in names]
+        if len(present) == 1 and (folder / present[0]).is_file():
+            files[role] = folder / present[0]
+        elif len(present) == 1:
+            problems.append(Problem(case, present[0], "expected a file, got a link to one that is not there"))
+        elif present:
+            problems.append(Problem(case, stem, f"expected one file, got {' and '.join(present)}"))
+        elif role != TRUTH:
+            scans = sorted(name for name in names if name.endswith(ENDINGS))
+            message = f"expected this file of modality {role}, got only {', '.join(scans)}"
+            problems.append(Problem(case, f"{stem}.nii[.gz]", message))
+    if problems:
+        return case, None, problems
+    return case, Case(case, tuple(files[m] for m in MODALITIES), files.get(TRUTH)), []
+
+
+def _describe(folder: Path) -> str:
+    """Say what a folder without cases of the release has instead."""
+    others = [release.name for release in RELEASES.values() if any(_case_folders(folder, release))]
+    if others:
+        return f"files named as in release {' or '.join(others)}"
+    scans = [name for _, _, names in os.walk(folder) for name in names if name.endswith(ENDINGS)]
+    return f"other NIfTI files, such as {min(scans)}" if scans else "no NIfTI file"

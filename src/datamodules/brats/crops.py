@@ -1,0 +1,138 @@
+"""Preprocessed cases as samples: random crops to train with, whole brains to judge and to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms.compose import Compose
+from monai.transforms.intensity.array import RandGaussianNoise, RandScaleIntensity, RandShiftIntensity
+from monai.transforms.spatial.dictionary import RandFlipd
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from src.datamodules.brats.cache import CachedCase
+from src.datamodules.brats.releases import BACKGROUND
+
+Sample = dict[str, Any]
+
+
+class BratsVolumes(Dataset[Sample]):
+    """Whole brains: "image" (4, X, Y, Z), "index", and "label" (X, Y, Z) if asked for."""
+
+    def __init__(self, cases: Sequence[CachedCase], labelled: bool) -> None:
+        self.cases = list(cases)
+        self.labelled = labelled
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> Sample:
+        case = self.cases[index]
+        sample: Sample = {"image": torch.from_numpy(np.array(case.image())), "index": index}
+        if self.labelled:
+            sample["label"] = torch.from_numpy(case.classes().astype(np.int64))
+        return sample
+
+
+class BratsCrops(Dataset[Sample]):
+    """One random crop per case: "image" (4, *size), "label" (*size), "index". What lies outside the brain's box is 0.
+
+    All draws are from torch's global generator; see `src.datamodules.training_loader.Seeded`.
+
+    Args:
+        cases: with truth.
+        size: voxels of a crop along each axis.
+        tumour_probability: how often a crop is centred, as far as the volume reaches, at a voxel of a tumour class.
+        augmentation: changes a crop; None for none.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[CachedCase],
+        size: Sequence[int],
+        tumour_probability: float,
+        augmentation: Augmentation | None,
+    ) -> None:
+        self.cases = list(cases)
+        self.size = tuple(size)
+        self.tumour_probability = tumour_probability
+        self.augmentation = augmentation
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> Sample:
+        case = self.cases[index]
+        classes = case.classes()
+        first = draw_crop(classes, self.size, self.tumour_probability)
+        image = torch.from_numpy(read_crop(case.image(), first, self.size))
+        label = torch.from_numpy(read_crop(classes, first, self.size)).long()
+        if self.augmentation is not None:
+            image, label = self.augmentation(image, label)
+        return {"image": image, "label": label, "index": index}
+
+
+def draw_crop(classes: NDArray[np.uint8], size: Sequence[int], tumour_probability: float) -> list[int]:
+    """Draw the first voxel of a crop; it is negative along axes where the crop begins outside of the volume.
+
+    A crop lies within the volume, or where it is larger, the volume within it. With ``tumour_probability`` it is
+    centred at a voxel of one of the tumour classes that the case has, each as likely as the other, and then moved to
+    where it may lie; otherwise all places are equally likely.
+    """
+    low = [min(0, n - s) for n, s in zip(classes.shape, size, strict=True)]
+    high = [max(0, n - s) for n, s in zip(classes.shape, size, strict=True)]
+    if torch.rand(()) < tumour_probability:
+        present = np.flatnonzero(np.bincount(classes.ravel())[BACKGROUND + 1 :]) + BACKGROUND + 1
+        if len(present):
+            voxels = np.flatnonzero(classes == present[_draw_below(len(present))])
+            centre = np.unravel_index(voxels[_draw_below(len(voxels))], classes.shape)
+            return np.clip([c - s // 2 for c, s in zip(centre, size, strict=True)], low, high).tolist()
+    return [a + _draw_below(b - a + 1) for a, b in zip(low, high, strict=True)]
+
+
+def read_crop(volume: NDArray[Any], first: Sequence[int], size: Sequence[int]) -> NDArray[Any]:
+    """Return the crop (..., *size) of a volume (..., X, Y, Z) that begins at voxel ``first``, 0 outside the volume."""
+    crop = np.zeros((*volume.shape[:-3], *size), volume.dtype)
+    source: list[Any] = [...]
+    target: list[Any] = [...]
+    for f, s, n in zip(first, size, volume.shape[-3:], strict=True):
+        source.append(slice(max(f, 0), min(f + s, n)))
+        target.append(slice(max(-f, 0), min(n - f, s)))
+    crop[tuple(target)] = volume[tuple(source)]
+    return crop
+
+
+class Augmentation:
+    """Flips along each axis with probability 1/2, then x ← x (1 + s) + t + noise per modality, where x is not 0.
+
+    Args:
+        intensity_scale, intensity_shift: s and t are uniform within ± these.
+        noise_std: the noise is normal with a standard deviation that is uniform between 0 and this.
+    """
+
+    def __init__(self, intensity_scale: float, intensity_shift: float, noise_std: float) -> None:
+        self.flips = Compose([RandFlipd(("image", "label"), prob=0.5, spatial_axis=axis) for axis in range(3)])
+        self.intensities = Compose(
+            [
+                RandScaleIntensity(intensity_scale, prob=1.0, channel_wise=True),
+                RandShiftIntensity(intensity_shift, prob=1.0, channel_wise=True),
+                *([RandGaussianNoise(prob=1.0, std=noise_std)] if noise_std > 0 else []),
+            ]
+        )
+
+    def __call__(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Return an image (4, *size) and its label (*size), changed at random."""
+        # MONAI's transforms have generators of their own, which are the same in every worker and in no checkpoint.
+        for transform in (self.flips, self.intensities):
+            transform.set_random_state(seed=_draw_below(2**31))
+        flipped = self.flips({"image": image, "label": label[None]})
+        image, label = flipped["image"].as_tensor(), flipped["label"].as_tensor()[0]
+        return torch.where(image != 0, self.intensities(image.clone()).as_tensor(), 0), label
+
+
+def _draw_below(count: int) -> int:
+    return int(torch.randint(count, ()))

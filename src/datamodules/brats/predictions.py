@@ -1,0 +1,47 @@
+"""Segmentations as NIfTI files in the place and the labels of the scan."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from torch import Tensor
+
+from src.datamodules.brats.cache import CachedCase
+from src.datamodules.brats.releases import Release
+from src.utils.files import atomic_write
+from src.utils.reading import reading
+
+
+def write_prediction(cached: CachedCase, label: Tensor, release: Release, folder: Path) -> Path:
+    """Write canonical classes (X, Y, Z) of a case's box to ``<folder>/<case>.nii.gz``, and return that path.
+
+    The file has the shape, affine and header of the case's first modality, and the label values of the release.
+
+    Raises:
+        ValueError: if the shape is not that of the box, or a class is not the release's.
+    """
+    expected = tuple(end - first for first, end in cached.box)
+    if tuple(label.shape) != expected:
+        raise ValueError(f"expected classes of shape {expected} for {cached.case.name}, got {tuple(label.shape)}")
+    classes = label.cpu().numpy()
+    found = set(np.unique(classes).tolist())
+    if not found <= set(release.label_values):
+        raise ValueError(f"expected classes among {sorted(release.label_values)}, got {sorted(found)}")
+    labels = np.zeros(cached.shape, np.uint8)
+    box = tuple(slice(first, end) for first, end in cached.box)
+    for name, value in release.label_values.items():
+        labels[box][classes == name] = value
+    with reading(cached.case.images[0], "a NIfTI file"):
+        scan = nib.Nifti1Image.from_filename(cached.case.images[0])
+    header = scan.header.copy()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    header["cal_min"], header["cal_max"] = 0, 0  # how bright the scan is to be shown
+    path = folder / f"{cached.case.name}.nii.gz"
+    with atomic_write(path) as file:
+        # No time in gzip's header: the same prediction is the same file.
+        file.write(gzip.compress(nib.Nifti1Image(labels, scan.affine, header).to_bytes(), mtime=0))
+    return path

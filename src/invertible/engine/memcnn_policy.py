@@ -1,0 +1,163 @@
+"""The ``memcnn`` policy: each leaf inside a `memcnn.InvertibleModuleWrapper` (van de Leemput et al., 2019)."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import memcnn
+import torch
+from torch import Tensor, nn
+
+from ..module import Condition, InvertibleModule, State, all_modules, evaluate, map_tensors, past_policies, tensors_of
+from .replay import AutocastState, LeafStart, replayed
+from .snapshot import Snapshot
+
+
+class MemcnnCall:
+    """One call of a root: evaluates each leaf through memcnn, which frees its input until backward rebuilds it.
+
+    memcnn may free what another leaf of the same call has made. It may not free what a caller holds: the input, and
+    what it got from calls before.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[int, weakref.ref[Tensor]] = {}
+
+    def __call__(self, leaf: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
+        inputs = [part if self._has_made(part) else part.clone() for part in tensors_of(x)]
+        repeatable = _Repeatable(leaf, method, x, condition)
+        conditions = [part.clone() for part in tensors_of(condition) if part.is_floating_point()]
+        outputs = tensors_of(memcnn.InvertibleModuleWrapper(repeatable)(*inputs, *conditions))
+        self._made |= {id(part): weakref.ref(part) for part in outputs}
+        return repeatable.form(outputs)
+
+    def _has_made(self, tensor: Tensor) -> bool:
+        reference = self._made.get(id(tensor))
+        return reference is not None and reference() is tensor
+
+
+class _StandIn(torch.autograd.Function):
+    """What memcnn differentiates in the place of a parameter, so that the parameter's hooks do not see it at work."""
+
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, unused: set[Tensor]) -> Tensor:
+        ctx.parameter, ctx.unused = parameter, unused
+        return parameter.detach()  # a view would lose its place in the graph when the parameter is set in place
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
+        return (None if ctx.parameter in ctx.unused else grad), None
+
+
+class _Repeatable(nn.Module):
+    """A leaf as memcnn calls it: forward, then in backward inverse and forward again.
+
+    memcnn moves batch statistics at each of the three and draws a new dropout mask at the last; here, the second and
+    third repeat the first, in its autocast state. memcnn knows no conditions: they pass through as further inputs and
+    outputs; those of integers, which it would try to differentiate, past it.
+    """
+
+    def __init__(self, leaf: InvertibleModule, method: str, x: State, condition: Condition) -> None:
+        super().__init__()
+        self._leaf = [leaf]  # not a submodule: memcnn is to ask this module for its parameters
+        self._method = method
+        self._x_is_tuple = isinstance(x, tuple)
+        self._num_inputs = len(tensors_of(x))
+        self._condition_is_tuple = isinstance(condition, tuple)
+        self._integers = [None if part.is_floating_point() else part for part in tensors_of(condition)]
+        self._autocast = AutocastState(tensors_of(x)[0].device.type)
+        self._unused: set[Tensor] = set()
+        self._snapshot = Snapshot(leaf, self._stand_in)
+        self._has_run = False
+
+    def parameters(self, recurse: bool = True) -> Iterator[Any]:
+        """What memcnn differentiates."""
+        return iter(self._snapshot.originals)
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        x = tensors[: self._num_inputs]
+        state, conditions = x if self._x_is_tuple else x[0], tensors[self._num_inputs :]
+        if not self._has_run:
+            outputs = self._first(state, conditions, tensors)
+            # `.data`: memcnn detaches in place what it gets, and torch refuses that for views, reshaped tensors say.
+            return tuple(part.data for part in (*outputs, *(c.clone() for c in conditions)))
+        result = self._flat(self._again(self._method, state, conditions))
+        # memcnn differentiates every output with respect to everything: what is constant, a log-determinant say, needs
+        # a path to the input, and an unused parameter a path to the output.
+        path = 0 * tensors[0].flatten(1)[:, 0]
+        parts = [part if part.requires_grad else part + path for part in result]
+        for parameter in self._without_path_to(parts):
+            self._unused.add(self._snapshot.originals[parameter])
+            parts[0] = parts[0] + 0 * parameter.flatten()[0].to(parts[0].dtype)
+        return (*parts, *(c.clone() for c in conditions))
+
+    def inverse(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        self._snapshot.refuse_overwritten()
+        self._snapshot.refuse_changes()
+        num_conditions = len(tensors) - self._num_outputs - (self._method == "forward_and_logdet")
+        y = tensors[: self._num_outputs]
+        conditions = tensors[len(tensors) - num_conditions :]
+        x = self._again("inverse", y if self._y_is_tuple else y[0], conditions)
+        return (*tensors_of(x), *conditions)
+
+    def form(self, flat: tuple[Tensor, ...]) -> Any:
+        """What the leaf's method returns, from the flat outputs."""
+        y = flat[: self._num_outputs] if self._y_is_tuple else flat[0]
+        return (y, flat[self._num_outputs]) if self._method == "forward_and_logdet" else y
+
+    def _stand_in(self, tensor: Tensor) -> Tensor:
+        return _StandIn.apply(tensor, self._unused) if tensor.requires_grad else tensor.detach()
+
+    def _first(self, state: State, conditions: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        """The first evaluation: outputs that memcnn may free."""
+        leaf, is_watched = self._leaf[0], _has_hooks(self._leaf[0])
+        start = LeafStart(all_modules(leaf), inputs[0].device)
+        with past_policies():
+            seen = map_tensors(Tensor.clone, state) if is_watched else state
+            result = self._flat(evaluate(leaf, self._method, seen, self._condition(conditions)))
+        self._start, self._has_run = start.settle(), True
+        self._snapshot.mark()  # the leaf may have set parameters from its first batch
+        return [part.clone() for part in result] if is_watched else _with_memory_of_their_own(result, inputs)
+
+    def _flat(self, result: Any) -> tuple[Tensor, ...]:
+        y, logdet = result if self._method == "forward_and_logdet" else (result, None)
+        self._y_is_tuple = isinstance(y, tuple)
+        self._num_outputs = len(tensors_of(y))
+        return (*tensors_of(y), *tensors_of(logdet))
+
+    def _condition(self, floating: tuple[Tensor, ...]) -> Condition:
+        if not self._integers:
+            return None
+        rest = iter(floating)
+        conditions = tuple(next(rest) if part is None else part for part in self._integers)
+        return conditions if self._condition_is_tuple else conditions[0]
+
+    def _again(self, method: str, state: State, conditions: tuple[Tensor, ...]) -> Any:
+        with past_policies(), self._snapshot.reused(), replayed(self._start), self._autocast():
+            return evaluate(self._leaf[0], method, state, self._condition(conditions))
+
+    def _without_path_to(self, outputs: Iterable[Tensor]) -> list[Tensor]:
+        """The trained parameters on which no output depends."""
+        seen, nodes = set(), [part.grad_fn for part in outputs]
+        for node in nodes:  # which grows
+            if node is not None and node not in seen:
+                seen.add(node)
+                nodes += [before for before, _ in node.next_functions]
+        return [p for p in self._snapshot.originals if p.requires_grad and p.grad_fn not in seen]
+
+
+def _has_hooks(leaf: InvertibleModule) -> bool:
+    """Whether somebody looks at what the leaf, or a part of it, reads and makes, and may keep it."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in all_modules(leaf))
+
+
+def _with_memory_of_their_own(outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Outputs that share no memory with inputs or each other: memcnn frees each by itself."""
+    taken = {part.untyped_storage().data_ptr() for part in inputs}
+    own = []
+    for part in outputs:
+        own.append(part.clone() if part.untyped_storage().data_ptr() in taken else part)
+        taken.add(part.untyped_storage().data_ptr())
+    return own

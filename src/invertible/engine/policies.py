@@ -1,0 +1,174 @@
+"""What is stored for the backward pass of an invertible network, chosen from outside with `set_backprop`.
+
+- ``stored``: plain autograd; every activation is stored.
+- ``reversible``: the output of the whole tree only; see `reversible.py`.
+- ``checkpoint``: the input of every leaf of the tree, through `torch.utils.checkpoint`.
+- ``memcnn``: `memcnn.InvertibleModuleWrapper` around every leaf.
+
+Parameters, their names, the loss and the gradients are the same under each.
+
+`torch.export` and `torch.onnx.export` record plain operations under each: a program has no backward pass of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from typing import Any, Literal
+
+import torch
+import torch.utils.checkpoint
+from torch import nn
+
+from ..module import (
+    Composite,
+    Condition,
+    Inverse,
+    InvertibleModule,
+    State,
+    all_modules,
+    evaluate,
+    past_policies,
+    tensors_of,
+)
+from .replay import LeafStart, replayed
+from .reversible import reversible, run_with_logdet
+from .snapshot import Snapshot
+
+
+def _read_method(root: InvertibleModule, method: str) -> tuple[InvertibleModule, bool]:
+    """The tree that an entry point of a root evaluates, and whether it asks for the log-determinant."""
+    return root.inverted() if method.startswith("inverse") else root, method.endswith("and_logdet")
+
+
+def _reversible(root: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
+    return reversible(*_read_method(root, method), x, condition)
+
+
+LeafCall = Callable[[InvertibleModule, str, State, Condition], Any]
+
+
+class _PerLeaf:
+    """A policy that treats each leaf of a tree by itself: ``start()`` gives the ``wrap(leaf, method, x, condition)`` of
+    one call of a root."""
+
+    def __init__(self, start: Callable[[], LeafCall]) -> None:
+        self._start = start
+
+    def __call__(self, root: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
+        wrap = self._start()
+
+        def call(leaf: InvertibleModule, leaf_method: str, state: State) -> Any:
+            return wrap(leaf, leaf_method, state, condition if leaf.takes_condition else None)
+
+        tree, with_logdet = _read_method(root, method)
+        with past_policies():
+            y, logdet = run_with_logdet(tree, x, with_logdet, call)
+        return (y, logdet) if with_logdet else y
+
+
+class _Recomputation:
+    """The context in which `torch.utils.checkpoint` evaluates a leaf again: as it was in the forward pass.
+
+    A class, not a generator: torch enters it again when a retained graph is used twice.
+    """
+
+    def __init__(self, leaf: InvertibleModule, device: torch.device) -> None:
+        self._leaf = leaf
+        self._start: LeafStart | None = LeafStart(all_modules(leaf), device)
+        self._snapshot: Snapshot | None = None
+
+    def settle(self) -> None:
+        """Called when the leaf has been evaluated. One that differentiates itself is recomputed before that."""
+        if self._start is not None:
+            self._start = self._start.settle()
+        self._snapshot = Snapshot(self._leaf)
+
+    def __enter__(self) -> None:
+        with ExitStack() as stack:
+            if self._snapshot is not None:
+                self._snapshot.refuse_overwritten()
+                self._snapshot.refuse_changes()
+                stack.enter_context(self._snapshot.reused())
+            stack.enter_context(replayed(self._start))
+            self._stack = stack.pop_all()
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+
+def _checkpointed(leaf: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
+    def run(state: State, condition: Condition) -> Any:
+        with past_policies():
+            return evaluate(leaf, method, state, condition)
+
+    again = _Recomputation(leaf, tensors_of(x)[0].device)
+    y = torch.utils.checkpoint.checkpoint(
+        run,
+        x,
+        condition,
+        use_reentrant=False,
+        preserve_rng_state=False,  # the recomputation does it
+        context_fn=lambda: (nullcontext(), again),
+    )
+    again.settle()
+    return y
+
+
+def _checkpoint() -> LeafCall:
+    return _checkpointed
+
+
+def _memcnn() -> LeafCall:
+    from .memcnn_policy import MemcnnCall  # memcnn imports torchvision: only where it is asked for
+
+    return MemcnnCall()
+
+
+# Spelled out, so that a configuration can be judged from the source alone.
+PolicyName = Literal["reversible", "stored", "checkpoint", "memcnn"]
+POLICIES = {
+    "reversible": _reversible,
+    "stored": None,
+    "checkpoint": _PerLeaf(_checkpoint),
+    "memcnn": _PerLeaf(_memcnn),
+}
+
+
+def invertible_roots(net: nn.Module) -> dict[str, InvertibleModule]:
+    """The largest invertible parts of a network, by name.
+
+    A tree with a padding network among its parts is none: its parts are.
+    """
+    roots: dict[str, InvertibleModule] = {}
+
+    def search(module: nn.Module, name: str) -> None:
+        if isinstance(module, InvertibleModule) and not _pads_inside(module):
+            roots[name] = module
+            return
+        for child_name, child in module.named_children():
+            search(child, f"{name}.{child_name}".lstrip("."))
+
+    search(net, "")
+    return roots
+
+
+def _pads_inside(module: nn.Module) -> bool:
+    """Whether a part of a tree pads its input, so that the tree cannot be walked back from its output."""
+    parts = module.children() if isinstance(module, Composite | Inverse) else ()
+    return any(getattr(part, "pads_input", False) or _pads_inside(part) for part in parts)
+
+
+def set_backprop(net: nn.Module, policy: str) -> None:
+    """Set how the invertible parts of ``net`` are backpropagated through; other parts stay as they are.
+
+    Raises:
+        ValueError: for an unknown policy.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"expected backprop to be one of {', '.join(POLICIES)}, got {policy!r}")
+    for module in net.modules():
+        if isinstance(module, InvertibleModule):
+            module.backprop_policy = None
+    for root in invertible_roots(net).values():
+        root.bijection.backprop_policy = POLICIES[policy]

@@ -1,0 +1,188 @@
+"""Backpropagation from the output of an invertible tree alone (Gomez et al., 2017).
+
+One autograd node stands for the whole tree. It saves the output, walks the tree backwards from there, and rebuilds each
+part's input while it computes the gradients; see `backward_walk.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from ..layers.orthogonal_matrices import known_matrices, matrices_at_once, modules_with_matrices
+from ..module import (
+    Composite,
+    Condition,
+    InvertibleModule,
+    Position,
+    State,
+    all_modules,
+    as_tuple,
+    evaluate,
+    map_tensors,
+    past_policies,
+    tensors_of,
+    trained_parameters,
+    zero_logdet,
+)
+from .kept import keeps_input
+from .replay import AutocastState, LeafStart
+from .snapshot import Snapshot
+from .walk import BackwardWalk, expand
+
+
+def run_leaves(part: InvertibleModule, x: State, leaf_step: Callable[[InvertibleModule, State], State]) -> State:
+    """Evaluate a tree, with ``leaf_step(leaf, x)`` in the place of each leaf."""
+    part = expand(part)
+    if isinstance(part, Composite):
+        return part.run(x, lambda child, state: run_leaves(child, state, leaf_step))
+    return leaf_step(part, x)
+
+
+def run_with_logdet(
+    tree: InvertibleModule, x: State, with_logdet: bool, call: Callable[[InvertibleModule, str, State], Any]
+) -> tuple[State, Tensor]:
+    """Output and log-determinant of a tree, zero if not asked for, with ``call(leaf, method, x)`` for each leaf."""
+    total = zero_logdet(x)
+
+    def leaf_step(leaf: InvertibleModule, state: State) -> State:
+        nonlocal total
+        if not with_logdet:
+            return call(leaf, "forward", state)
+        state, logdet = call(leaf, "forward_and_logdet", state)
+        total = total + logdet
+        return state
+
+    return run_leaves(tree, x, leaf_step), total
+
+
+class _Reversible(torch.autograd.Function):
+    """A whole invertible tree as one node of the autograd graph; of the states it saves the output only."""
+
+    @staticmethod
+    def forward(ctx: Any, tree: InvertibleModule, with_logdet: bool, call: _Call, *tensors: Tensor) -> Any:
+        x, condition, parameters = call.unpack(tensors)
+        device = tensors_of(x)[0].device
+        ctx.starts = []
+        kept: list[State | None] = []
+
+        def recorded(leaf: InvertibleModule, method: str, state: State) -> Any:
+            modules = all_modules(leaf)
+            kept.append(map_tensors(_compact, state) if keeps_input(leaf) else None)
+            start = LeafStart(modules, device)
+            result = evaluate(leaf, method, state, condition)
+            ctx.starts.append(start.settle())
+            return result
+
+        ctx.autocast = AutocastState(device.type)
+        with past_policies(), ctx.autocast(), known_matrices(_matrices(tree)):
+            y, logdet = run_with_logdet(tree, x, with_logdet, recorded)
+        # An output that shares the caller's memory would change when the caller changes it.
+        inputs = {part.untyped_storage().data_ptr() for part in tensors_of(x)}
+        y = map_tensors(lambda part: part.clone() if part.untyped_storage().data_ptr() in inputs else part, y)
+        ctx.tree, ctx.with_logdet, ctx.call, ctx.parameters = tree, with_logdet, call, parameters
+        ctx.snapshot = Snapshot(tree)
+        call.y_is_tuple = isinstance(y, tuple)
+        kept_tensors, ctx.kept_form = tree_flatten(kept)
+        ctx.save_for_backward(*tensors_of(y), *tensors_of(condition), *kept_tensors)
+        # None, not zeros, for an output that is not in the loss: so parameters without influence get no gradient.
+        ctx.set_materialize_grads(False)
+        return (*tensors_of(y), logdet) if with_logdet else y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        _refuse_what_cannot_be_repeated(ctx, grads)
+        call, saved, num_outputs = ctx.call, ctx.saved_tensors, len(grads) - ctx.with_logdet
+        end = num_outputs + call.num_conditions
+        condition = call.leaf_condition(saved[num_outputs:end])
+        walk = BackwardWalk(
+            ctx.starts,
+            tree_unflatten(saved[end:], ctx.kept_form),
+            grads[-1] if ctx.with_logdet else None,
+            condition,
+            ctx.snapshot.originals,
+        )
+        with past_policies(), ctx.autocast(), ctx.snapshot.reused(), torch.no_grad():
+            # Clones, since rules overwrite what they get: the output is the caller's, the gradient autograd's.
+            y = tuple(part.clone() for part in saved[:num_outputs])
+            # Laid out in memory as y.
+            grad = tuple(None if b is None else torch.empty_like(a).copy_(b) for a, b in zip(y, grads, strict=False))
+            position = Position(y, grad) if call.y_is_tuple else Position(y[0], grad[0])
+            del y, grad
+            with known_matrices(_matrices(ctx.tree)):
+                walk(ctx.tree, position)
+            walk.finish()
+        ctx.snapshot.refuse_changes()
+        tracked = (*tensors_of(condition), *ctx.parameters)
+        return (None, None, None, *as_tuple(position.grad), *(walk.gradients.get(tensor) for tensor in tracked))
+
+
+def _matrices(tree: InvertibleModule) -> dict[nn.Module, Tensor]:
+    return matrices_at_once(modules_with_matrices(tree))
+
+
+def _compact(part: Tensor) -> Tensor:
+    """The tensor itself, or a copy if it is a view that would keep more memory than its own."""
+    return part if part.untyped_storage().nbytes() == part.numel() * part.element_size() else part.clone()
+
+
+class _Call:
+    """How a call's states, conditions and parameters lie in the flat list of tensors that autograd sees."""
+
+    def __init__(self, x: State, condition: Condition) -> None:
+        self._x_is_tuple = isinstance(x, tuple)
+        self._num_inputs = len(tensors_of(x))
+        self._condition_is_tuple = isinstance(condition, tuple)
+        self.num_conditions = len(tensors_of(condition))
+        self.y_is_tuple = False  # known once the tree has run
+        self._condition_tracked = [part.requires_grad for part in tensors_of(condition)]
+
+    def unpack(self, tensors: tuple[Tensor, ...]) -> tuple[State, Condition, tuple[Tensor, ...]]:
+        end = self._num_inputs + self.num_conditions
+        x, condition, parameters = tensors[: self._num_inputs], tensors[self._num_inputs : end], tensors[end:]
+        return x if self._x_is_tuple else x[0], self._condition(condition), parameters
+
+    def leaf_condition(self, saved: tuple[Tensor, ...]) -> Condition:
+        """The condition as leaves of the graphs that backward builds, tracked where the caller tracks it."""
+        pairs = zip(saved, self._condition_tracked, strict=True)
+        return self._condition(tuple(part.detach().requires_grad_(tracked) for part, tracked in pairs))
+
+    def _condition(self, parts: tuple[Tensor, ...]) -> Condition:
+        if not parts:
+            return None
+        return parts if self._condition_is_tuple else parts[0]
+
+
+def _refuse_what_cannot_be_repeated(ctx: Any, grads: tuple[Tensor | None, ...]) -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "double backward (create_graph=True) does not work with backprop='reversible', whose graph is rebuilt "
+            "and freed part by part: use set_backprop(net, 'stored')"
+        )
+    if any(grad is not None and _is_batched(grad) for grad in grads):
+        raise RuntimeError(
+            "expected one gradient at a time with backprop='reversible', got a batch of them (is_grads_batched=True, "
+            "vmap, or a vectorised Jacobian): use set_backprop(net, 'stored')"
+        )
+    ctx.snapshot.refuse_overwritten()
+
+
+def _is_batched(tensor: Tensor) -> bool:
+    functorch = getattr(torch._C, "_functorch", None)  # torch has no public way to ask
+    checks = (getattr(functorch, name, None) for name in ("is_batchedtensor", "is_legacy_batchedtensor"))
+    return any(check is not None and check(tensor) for check in checks)
+
+
+def reversible(tree: InvertibleModule, with_logdet: bool, x: State, condition: Condition) -> Any:
+    """``tree(x)``, or output and log-determinant, as one node of the graph."""
+    tensors = (*tensors_of(x), *tensors_of(condition), *trained_parameters(tree))
+    call = _Call(x, condition)
+    result = _Reversible.apply(tree, with_logdet, call, *tensors)
+    if not with_logdet:
+        return result
+    *y, logdet = result
+    return (tuple(y) if call.y_is_tuple else y[0]), logdet

@@ -1,0 +1,229 @@
+"""The walk from the output of an invertible tree back to its input, leaf by leaf, with a gradient.
+
+How a leaf is differentiated is a rule: the default inverts it without gradients, runs it forward once with them, and
+calls `torch.autograd.grad`. A layer that can do better registers its own with `backward_rule`; see `rules.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.orthogonal_matrices import OrthogonalMatrices, matrices_at_once
+from ..module import (
+    Composite,
+    Condition,
+    Inverse,
+    InvertibleModule,
+    Position,
+    State,
+    as_tuple,
+    evaluate,
+    map_tensors,
+    tensors_of,
+    trained_parameters,
+)
+from .replay import LeafStart, replayed
+
+Rule = Callable[["LeafBackward", Any, State, State], tuple[State, State]]
+Key = TypeVar("Key")
+RuleKey = type | tuple[type, type]
+_rules: dict[RuleKey, Rule] = {}
+
+
+def backward_rule(layer: type, *, inverse: bool = False) -> Callable[[Rule], Rule]:
+    """Register how a layer class, or with ``inverse=True`` its `Inverse`, goes back from output to input.
+
+    The rule gets ``(leaf, layer, y, grad)`` and returns ``(x, grad_x)``; it may overwrite ``y`` and ``grad``.
+    """
+
+    def register(rule: Rule) -> Rule:
+        _rules[(Inverse, layer) if inverse else layer] = rule
+        return rule
+
+    return register
+
+
+def find_rule(layer: InvertibleModule) -> Rule:
+    """The rule of the nearest registered class, the default rule otherwise."""
+    if isinstance(layer, Inverse):
+        keys: list[RuleKey] = [(Inverse, cls) for cls in type(layer.module).__mro__]
+    else:
+        keys = list(type(layer).__mro__)
+    return next((_rules[key] for key in keys if key in _rules), default_rule)
+
+
+def default_rule(leaf: LeafBackward, layer: InvertibleModule, y: State, grad: State) -> tuple[State, State]:
+    """Invert without gradients, run forward once with them."""
+    with leaf.replay(), torch.no_grad():
+        x = evaluate(layer, "inverse", y, leaf.condition)
+    return forward_again(leaf, layer, x, grad)
+
+
+def forward_again(leaf: LeafBackward, layer: InvertibleModule, x: State, grad: State) -> tuple[State, State]:
+    """Run forward once with gradients, from a known input.
+
+    Of ``grad``, and so of the gradient for x, parts may be None: the loss does not depend on these.
+    """
+    if leaf.grad_logdet is None and all(part is None for part in as_tuple(grad)):
+        return x, (None,) * len(x) if isinstance(x, tuple) else None
+    x = map_tensors(lambda part: part.detach().requires_grad_(), x)
+    with leaf.replay(), torch.enable_grad():
+        if leaf.grad_logdet is None:
+            outputs, grads = evaluate(layer, "forward", x, leaf.condition), grad
+        else:
+            z, logdet = evaluate(layer, "forward_and_logdet", x, leaf.condition)
+            outputs, grads = (*tensors_of(z), logdet), (*as_tuple(grad), leaf.grad_logdet)
+    grad_x = (
+        leaf.differentiate(outputs, x, grads) if has_whole(grad) else leaf.differentiate_sparsely(outputs, x, grads)
+    )
+    return map_tensors(Tensor.detach, x), grad_x
+
+
+def has_whole(grad: State) -> bool:
+    """Whether the loss depends on every tensor of a state."""
+    return all(part is not None for part in as_tuple(grad))
+
+
+class BackwardWalk:
+    """One walk from the output of a tree to its input, collecting gradients of parameters and conditions on the way.
+
+    Args:
+        starts: of the leaves, in the order of the forward pass.
+        kept_inputs: inputs of the leaves that keep theirs, None for the others.
+        grad_logdet: gradient of the log-determinant, None if it is not in the loss.
+        condition: the tree's condition.
+        originals: the parameters by what stands in for them in the tree; `gradients` are those of the parameters.
+    """
+
+    def __init__(
+        self,
+        starts: list[LeafStart | None],
+        kept_inputs: list[State | None],
+        grad_logdet: Tensor | None,
+        condition: Condition,
+        originals: dict[Tensor, Tensor],
+    ) -> None:
+        self.grad_logdet = grad_logdet
+        self.condition = condition
+        self.gradients: dict[Tensor, Tensor] = {}
+        self.originals = originals
+        self._matrix_grads: dict[OrthogonalMatrices, Tensor] = {}
+        self._starts = list(starts)
+        self._kept_inputs = list(kept_inputs)
+
+    def __call__(self, part: InvertibleModule, position: Position) -> None:
+        part = expand(part)
+        if isinstance(part, Composite):
+            part.run_back(position, self)
+            return
+        leaf, kept = LeafBackward(self, part, self._starts.pop()), self._kept_inputs.pop()
+        if kept is None:
+            rule = find_rule(part) if has_whole(position.grad) else default_rule
+            position.state, position.grad = rule(leaf, part, position.state, position.grad)
+        else:
+            # A clone, since the rules of the leaves before it overwrite what they get.
+            x = map_tensors(Tensor.clone, kept)
+            position.state, position.grad = forward_again(leaf, part, x, position.grad)
+
+    def add(self, tensor: Tensor, grad: Tensor) -> None:
+        """Add to the gradient of a parameter or condition, which may belong to several leaves."""
+        _add(self.gradients, self.originals.get(tensor, tensor), grad)
+
+    def collect(self, tensors: Iterable[Tensor], grads: Iterable[Tensor | None]) -> None:
+        """Add what `torch.autograd.grad` found for these tensors."""
+        for tensor, grad in zip(tensors, grads, strict=True):
+            if grad is not None:
+                self.add(tensor, grad)
+
+    def add_matrix_grad(self, module: OrthogonalMatrices, grad: Tensor) -> None:
+        """Add to the gradient of a module's matrices, from which `finish` makes that of its parameters."""
+        _add(self._matrix_grads, module, grad)
+
+    def finish(self) -> None:
+        """Differentiate the matrices at once, and only now, when the leaves' graphs are gone.
+
+        Raises:
+            RuntimeError: if trained matrices depend on no parameter of their module, but on views, as FSDP makes them.
+        """
+        with torch.enable_grad():
+            matrices = matrices_at_once(self._matrix_grads)
+        trained = {module: grad for module, grad in self._matrix_grads.items() if matrices[module].requires_grad}
+        if not trained:
+            return
+        tracked = trained_parameters(nn.ModuleList(trained))
+        if not tracked:
+            raise RuntimeError("expected parameters in the modules of backprop='reversible', got views in their place")
+        outputs = [matrices[module] for module in trained]
+        grads = [grad.to(output.dtype) for output, grad in zip(outputs, trained.values(), strict=True)]
+        self.collect(tracked, torch.autograd.grad(outputs, tracked, grads, allow_unused=True))
+
+
+def _add(grads: dict[Key, Tensor], key: Key, grad: Tensor) -> None:
+    known = grads.get(key)
+    grads[key] = grad if known is None else known + grad
+
+
+class LeafBackward:
+    """What a rule may use: condition, gradient of the log-determinant, repeatable evaluation, differentiation."""
+
+    def __init__(self, walk: BackwardWalk, layer: InvertibleModule, start: LeafStart | None) -> None:
+        self.grad_logdet = walk.grad_logdet
+        self.condition = walk.condition if layer.takes_condition else None
+        conditions = (tensor for tensor in tensors_of(self.condition) if tensor.requires_grad)
+        parameters = trained_parameters(layer)
+        # The parameters themselves too: a module may hold them in a list of its own besides.
+        originals = (walk.originals[p] for p in parameters if p in walk.originals)
+        self._tracked = [*parameters, *(p for p in originals if p.requires_grad), *conditions]
+        self._walk = walk
+        self._start = start
+
+    def replay(self) -> AbstractContextManager[None]:
+        """A context in which the leaf draws the same numbers (dropout) and starts from the same buffers as in the
+        forward pass."""
+        return replayed(self._start)
+
+    def differentiate(self, outputs: State, x: State, grad_outputs: State) -> State:
+        """Gradient for ``x``, in the form of ``x``; those for the leaf's parameters and condition go to the walk."""
+        grads = as_tuple(self.differentiate_sparsely(outputs, x, grad_outputs))
+        filled = tuple(torch.zeros_like(i) if g is None else g for i, g in zip(tensors_of(x), grads, strict=True))
+        return filled if isinstance(x, tuple) else filled[0]
+
+    def differentiate_sparsely(self, outputs: State, x: State, grad_outputs: State) -> State:
+        """The same with None for what has no gradient, in ``grad_outputs`` and in what it returns."""
+        inputs = tensors_of(x)
+        pairs = zip(tensors_of(outputs), as_tuple(grad_outputs), strict=True)
+        tracked = [(out, grad.to(out.dtype)) for out, grad in pairs if grad is not None and out.requires_grad]
+        grads: tuple[Tensor | None, ...] = (None,) * len(inputs)
+        if tracked:
+            found = torch.autograd.grad(
+                [o for o, _ in tracked], [*inputs, *self._tracked], [g for _, g in tracked], allow_unused=True
+            )
+            grads = found[: len(inputs)]
+            self._walk.collect(self._tracked, found[len(inputs) :])
+        return grads if isinstance(x, tuple) else grads[0]
+
+    def differentiate_parameters(self, output: Tensor, grad_output: Tensor) -> None:
+        """Hand the gradients for the leaf's parameters, through ``output``, to the walk."""
+        if output.requires_grad:
+            grad_output = grad_output.to(output.dtype)
+            found = torch.autograd.grad(output, self._tracked, grad_output, allow_unused=True)
+            self._walk.collect(self._tracked, found)
+
+    def differentiate_matrices(self, module: OrthogonalMatrices, grad: Tensor) -> None:
+        """Hand the gradient for a module's orthogonal matrices to the walk."""
+        self._walk.add_matrix_grad(module, grad)
+
+
+def expand(part: InvertibleModule) -> InvertibleModule:
+    """The same map with its structure in sight: inside a padding network, and with an inverse pushed to the leaves."""
+    part = part.bijection
+    if isinstance(part, Inverse):
+        inner = part.module.bijection
+        if isinstance(inner, Composite | Inverse):
+            return expand(inner.inverted())
+    return part

@@ -1,0 +1,90 @@
+"""A graph of invertible layers as a picture."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..graph import GraphNet, Wire
+from ..shapes import show
+
+Position = tuple[float, float]
+
+
+def plot_graph(net: GraphNet, path: str | Path | None = None) -> Figure:
+    """Draw the graph from left to right: inputs, parts, outputs, with conditions below; arrows carry the shapes.
+
+    Args:
+        net: the network.
+        path: where to save the picture, as PNG or whatever its suffix says; None saves nothing.
+    """
+    labels, arrows = _boxes_and_arrows(net)
+    positions = _positions(list(labels), arrows)
+    width = 1 + max(x for x, _ in positions.values())
+    height = 1 + max(y for _, y in positions.values()) - min(y for _, y in positions.values())
+    figure = Figure(figsize=(2.4 * width, 1.3 * height + 0.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    for source, target, wire in arrows:
+        _draw_arrow(axes, positions[source], positions[target], wire)
+    for box, label in labels.items():
+        kind = "input" if box in _sources(net) else "output" if box.startswith("→") else "part"
+        colour = {"input": "#dbe9f6", "output": "#e2f0d9", "part": "#ffffff"}[kind]
+        x, y = positions[box]
+        axes.text(
+            x, y, label, ha="center", va="center", fontsize=8, bbox={"boxstyle": "round,pad=0.5", "facecolor": colour}
+        )
+    axes.set_xlim(-0.6, width - 0.4)
+    axes.set_ylim(min(y for _, y in positions.values()) - 0.6, max(y for _, y in positions.values()) + 0.6)
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+def _sources(net: GraphNet) -> set[str]:
+    return {wire.node for wire in (*net.inputs, *net.conditions)}
+
+
+def _boxes_and_arrows(net: GraphNet) -> tuple[dict[str, str], list[tuple[str, str, Wire]]]:
+    labels = {wire.node: str(wire) for wire in net.inputs}
+    labels |= {wire.node: f"{wire}\n{show([wire.shape])}" for wire in net.conditions}
+    arrows = []
+    for node in net.nodes:
+        labels[node.name] = f"{node.name}\n{net.kind(node)}"
+        arrows += [(wire.node, node.name, wire) for wire in (*node.inputs, *node.conditions)]
+    for number, wire in enumerate(net.outputs):
+        box = f"→{number}"  # no identifier, hence the name of no node
+        labels[box] = f"output {number}"
+        arrows.append((wire.node, box, wire))
+    return labels, arrows
+
+
+def _positions(boxes: list[str], arrows: list[tuple[str, str, Wire]]) -> dict[str, Position]:
+    """Columns by the longest way from an input, each in the order of the boxes; conditions in a row below the rest."""
+    column: dict[str, int] = dict.fromkeys(boxes, 0)
+    for source, target, _ in arrows:  # sorted by target, sources first: one pass is enough
+        column[target] = max(column[target], column[source] + 1)
+    conditions = list(dict.fromkeys(source for source, _, wire in arrows if wire.is_condition))
+    members: dict[int, list[str]] = defaultdict(list)
+    for box in boxes:
+        if box not in conditions:
+            members[column[box]].append(box)
+    positions = {
+        box: (float(x), (len(stack) - 1) / 2 - row) for x, stack in members.items() for row, box in enumerate(stack)
+    }
+    bottom = min(y for _, y in positions.values()) - 1
+    return positions | {box: (number + 0.5, bottom) for number, box in enumerate(conditions)}
+
+
+def _draw_arrow(axes: Axes, start: Position, end: Position, wire: Wire) -> None:
+    # Around the boxes between its ends.
+    bend = 0.15 if end[0] - start[0] > 1 else 0.0
+    style = {"arrowstyle": "->", "linestyle": ":" if wire.is_condition else "-", "shrinkA": 22, "shrinkB": 36}
+    axes.annotate("", end, start, arrowprops=style | {"connectionstyle": f"arc3,rad={bend}"})
+    if wire.is_condition:
+        return  # its box says its shape
+    middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.08)
+    axes.text(*middle, show([wire.shape]), ha="center", va="bottom", fontsize=6, color="#555555")

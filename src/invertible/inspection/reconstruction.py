@@ -1,0 +1,137 @@
+"""How exactly ``backprop='reversible'`` rebuilds the states inside a tree, leaf by leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..engine.kept import keeps_input
+from ..engine.replay import Buffers, LeafStart, RngState, replayed
+from ..engine.reversible import run_leaves
+from ..engine.walk import expand
+from ..module import (
+    Composite,
+    Condition,
+    Inverse,
+    InvertibleModule,
+    Position,
+    State,
+    all_modules,
+    evaluate,
+    map_tensors,
+    past_policies,
+    tensors_of,
+)
+
+
+@dataclass
+class LeafError:
+    """What walking back through one leaf costs in accuracy: relative ℓ2 errors of the rebuilt input's worst sample.
+
+    Attributes:
+        leaf: the leaf; possibly the `Inverse` of a part of the tree.
+        rebuilt: error of the input as backward rebuilds it, from the states that the leaves behind it left.
+        own: error from the leaf's exact output, its own share.
+    """
+
+    leaf: InvertibleModule
+    rebuilt: float
+    own: float
+
+
+def relative_error(found: State, expected: State) -> float:
+    """``max_b ‖found_b − expected_b‖ / ‖expected_b‖`` in double precision, the norms over all tensors of a state.
+
+    Of each sample b by itself: an error in one must not hide beside the numbers of the others.
+    """
+    pairs = [(a.double(), b.double()) for a, b in zip(tensors_of(found), tensors_of(expected), strict=True)]
+    if not len(pairs[0][0]):
+        return 0.0
+    difference, norm = (_norms(parts) for parts in zip(*((a - b, b) for a, b in pairs), strict=True))
+    return float((difference / torch.where(norm == 0, 1, norm)).max())
+
+
+def _norms(state: tuple[Tensor, ...]) -> Tensor:
+    """The norm of each sample of a state of several tensors: (B,)."""
+    return torch.stack([part.reshape(len(part), -1).norm(dim=1) for part in state]).norm(dim=0)
+
+
+def reconstruction_errors(
+    tree: InvertibleModule, x: State, condition: Condition = None, *, exact_past: float | None = None
+) -> list[LeafError]:
+    """Walk back from the output of a tree as the reversible engine does, and compare with the true states.
+
+    The walk needs the memory of all states between the leaves, which it keeps on the CPU. It leaves random stream and
+    statistics as they are. A leaf whose input is kept (`keep_input`) has no error and hands the exact state on.
+
+    Args:
+        tree: the tree.
+        x: its input.
+        condition: its condition.
+        exact_past: go on from the exact state after a leaf past this error, as if its input were kept, so that each
+            leaf past it is a fault of its own; None goes on from what was rebuilt.
+
+    Returns:
+        One entry per leaf in the order of the forward pass.
+    """
+    device = tensors_of(x)[0].device
+    taken: list[tuple[State, State, LeafStart | None]] = []
+    errors: list[LeafError] = []
+
+    def to_cpu(state: State) -> State:
+        return map_tensors(lambda part: part.to("cpu", copy=True), state)
+
+    def forward_step(leaf: InvertibleModule, state: State) -> State:
+        start = LeafStart(all_modules(leaf), device)
+        y = evaluate(leaf, "forward", state, condition)
+        taken.append((to_cpu(state), to_cpu(y), start.settle()))
+        return y
+
+    def back_step(part: InvertibleModule, position: Position) -> None:
+        part = expand(part)
+        if isinstance(part, Composite):
+            part.run_back(position, back_step)
+            return
+        x_true, y_true, start = taken.pop()
+        x_true, y_true = (map_tensors(lambda t: t.to(device), state) for state in (x_true, y_true))
+        with replayed(start):
+            own = relative_error(evaluate(part, "inverse", y_true, condition), x_true)
+        with replayed(start):
+            # A clone: the inverse of a layer that only reshapes lies in the memory of its output.
+            rebuilt = x_true if keeps_input(part) else evaluate(part, "inverse", position.state, condition)
+            x = rebuilt if rebuilt is x_true else map_tensors(Tensor.clone, rebuilt)
+        errors.append(LeafError(part, relative_error(x, x_true), own))
+        if exact_past is not None and not errors[-1].rebuilt <= exact_past:
+            x = x_true
+        position.state, position.grad = x, map_tensors(torch.zeros_like, x_true)
+
+    with _measuring(tree, device):
+        y = map_tensors(Tensor.clone, run_leaves(tree, x, forward_step))
+        back_step(tree, Position(y, map_tensors(torch.zeros_like, y)))
+    return errors[::-1]
+
+
+@contextmanager
+def _measuring(tree: InvertibleModule, device: torch.device) -> Iterator[None]:
+    with past_policies(), torch.no_grad(), Buffers(all_modules(tree)).replayed(), RngState(device).replayed():
+        yield
+
+
+class LeafNames:
+    """The names of a network's leaves; those that the engine inverts on its way have a ``⁻¹`` behind theirs."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self._names = {id(module): name or type(module).__name__ for name, module in net.named_modules()}
+
+    def __call__(self, leaf: InvertibleModule) -> str:
+        if id(leaf) in self._names:
+            return self._names[id(leaf)]
+        if isinstance(leaf, Inverse):
+            return self(leaf.module) + "⁻¹"
+        # A part made anew by `inverted`: it shares what it holds with the network.
+        inside = next((self._names[id(part)] for part in leaf.modules() if id(part) in self._names), None)
+        return f"{inside}⁻¹" if inside else type(leaf).__name__

@@ -1,0 +1,116 @@
+"""An `Inspection` as text and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .costs import Block, Inspection
+from .saved_bytes import ELSEWHERE
+
+KIB = 2**10
+SMALLEST_ERROR = 1e-17
+
+
+def as_text(found: Inspection) -> str:
+    """A table with one row per block, then what belongs to no block, then the whole network."""
+    policies = list(found.elsewhere_bytes)
+    header = ["block", "kind", "input", "parameters"]
+    header += [f"{policy} KiB" for policy in policies]
+    header += ["forward ms", "inverse ms", "backward ms", "reversible ms", "own error", "rebuilt error"]
+    rows = [_row(block, policies) for block in found.blocks]
+    blank = [""] * 6
+    elsewhere = [f"{found.elsewhere_bytes[policy] / KIB:.1f}" for policy in policies]
+    rows.append([ELSEWHERE, "", "", f"{found.elsewhere_parameters:,}", *elsewhere, *blank])
+    rows.append(_total(found, policies))
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = ["  ".join(_cell(row, i, widths[i]) for i in range(len(header))).rstrip() for row in [header, *rows]]
+    rule = "-" * len(lines[0])
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def _row(block: Block, policies: Sequence[str]) -> list[str]:
+    shapes = ", ".join("×".join(map(str, shape)) for shape in block.shapes)
+    times = (block.forward_s, block.inverse_s, block.backward_s["stored"], block.backward_s["reversible"])
+    return [
+        block.name,
+        block.kind,
+        shapes,
+        f"{block.num_parameters:,}",
+        *(f"{block.saved_bytes[policy] / KIB:.1f}" for policy in policies),
+        *(f"{1000 * seconds:.2f}" for seconds in times),
+        f"{block.own_error:.1e}",
+        f"{block.rebuilt_error:.1e}",
+    ]
+
+
+def _total(found: Inspection, policies: Sequence[str]) -> list[str]:
+    times = [
+        sum(block.forward_s for block in found.blocks),
+        sum(block.inverse_s for block in found.blocks),
+        *(sum(block.backward_s[policy] for block in found.blocks) for policy in ("stored", "reversible")),
+    ]
+    errors = torch.tensor([[block.own_error, block.rebuilt_error] for block in found.blocks], dtype=torch.float64)
+    worst = errors.amax(0).tolist()  # NaN, if there is one
+    return [
+        "total",
+        "",
+        f"{found.input_bytes / KIB:.1f} KiB",
+        f"{found.num_parameters:,}",
+        *(f"{found.total_bytes(policy) / KIB:.1f}" for policy in policies),
+        *(f"{1000 * seconds:.2f}" for seconds in times),
+        *(f"{error:.1e}" for error in worst),
+    ]
+
+
+def _cell(row: Sequence[str], column: int, width: int) -> str:
+    return row[column].ljust(width) if column < 3 else row[column].rjust(width)
+
+
+def plot_inspection(found: Inspection, path: str | Path | None = None) -> Figure:
+    """Three panels over the blocks: saved bytes by policy, time by kind, reconstruction error.
+
+    Args:
+        found: the measurement.
+        path: where to save the picture; None saves nothing.
+    """
+    names = [block.name for block in found.blocks]
+    figure = Figure(figsize=(13, 1.6 + 0.28 * len(names)), layout="constrained")
+    memory, seconds, error = figure.subplots(1, 3, sharey=True)
+    policies = list(found.elsewhere_bytes)
+    saved = {policy: [block.saved_bytes[policy] / KIB for block in found.blocks] for policy in policies}
+    _bars(memory, names, {f"{p} (total {found.total_bytes(p) / KIB:.0f})": values for p, values in saved.items()})
+    memory.set_xlabel("saved for backward (KiB)")
+    times = {
+        "forward": [1000 * block.forward_s for block in found.blocks],
+        "inverse": [1000 * block.inverse_s for block in found.blocks],
+        "backward, stored": [1000 * block.backward_s["stored"] for block in found.blocks],
+        "backward, reversible": [1000 * block.backward_s["reversible"] for block in found.blocks],
+    }
+    _bars(seconds, names, times)
+    seconds.set_xlabel("time (ms)")
+    rows = range(len(names))
+    # Exact blocks stand at the left edge of the logarithmic axis.
+    error.plot([max(block.own_error, SMALLEST_ERROR) for block in found.blocks], rows, "o", label="own")
+    rebuilt = [max(block.rebuilt_error, SMALLEST_ERROR) for block in found.blocks]
+    error.plot(rebuilt, rows, ".-", label="rebuilt from the output")
+    error.set_xscale("log")
+    error.set_xlabel(f"relative error (≤ {SMALLEST_ERROR:.0e}: exact)")
+    error.legend(fontsize=7)
+    memory.set_yticks(rows, names, fontsize=7)
+    memory.invert_yaxis()
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+def _bars(axes: Axes, names: Sequence[str], series: dict[str, list[float]]) -> None:
+    height = 0.8 / len(series)
+    for number, (label, values) in enumerate(series.items()):
+        positions = [row + (number - (len(series) - 1) / 2) * height for row in range(len(names))]
+        axes.barh(positions, values, height=height, label=label)
+    axes.legend(fontsize=7)

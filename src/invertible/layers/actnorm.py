@@ -1,0 +1,109 @@
+"""Activation normalisation: an affine map per channel, started from the data."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..module import InvertibleModule
+
+# A channel with less deviation than this is taken for constant: it is centred and not scaled.
+MIN_DEVIATION = 1e-6
+
+
+class ActNorm(InvertibleModule):
+    """``y = exp(s) x + b`` with one s and one b per channel (Kingma and Dhariwal, 2018).
+
+    The first batch in training mode sets s and b such that the output has mean 0 and variance 1 per channel; if the
+    layer's inverse is what runs first, the inverse's output. Batches in evaluation mode do not count. With
+    torch.distributed, the statistics are those of all processes' batches together, so that all start alike; every
+    process must then take part in that first batch. A checkpoint keeps s, b, and that they were set.
+
+    State (B, C, *spatial); ``log|det dy/dx| = Σ s`` times the number of voxels.
+
+    Args:
+        channels: number of channels C.
+
+    Raises:
+        ValueError: for another number of channels, or a first batch that is not finite.
+    """
+
+    initialized: Tensor
+    buffers_are_constants = True  # once set from the data
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("initialized", torch.tensor(False))
+        # What was last read from the buffer: asking a GPU at each step would make the CPU wait for it.
+        self._is_ready = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._awaits_data() and (statistics := self._statistics(x)):
+            mean, log_deviation = statistics
+            self._initialise(-log_deviation, -mean * torch.exp(-log_deviation))
+        return x * _per_channel(self.log_scale.exp(), x) + _per_channel(self.shift, x)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        if self._awaits_data() and (statistics := self._statistics(y)):
+            mean, log_deviation = statistics
+            self._initialise(log_deviation, mean)
+        return (y - _per_channel(self.shift, y)) * _per_channel((-self.log_scale).exp(), y)
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self(x)
+        return y, (math.prod(x.shape[2:]) * self.log_scale.sum()).expand(x.shape[0])
+
+    def _awaits_data(self) -> bool:
+        if not self.training or self._is_ready:
+            return False
+        self._is_ready = bool(self.initialized)
+        return not self._is_ready
+
+    @torch.no_grad()
+    def _initialise(self, log_scale: Tensor, shift: Tensor) -> None:
+        self.log_scale.copy_(log_scale)
+        self.shift.copy_(shift)
+        self.initialized.fill_(True)
+        self._is_ready = True
+
+    @torch.no_grad()
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean and log of the standard deviation per channel, over all processes; None if these hold no sample."""
+        _per_channel(self.shift, x)  # checks the shape
+        columns = x.detach().to(torch.promote_types(x.dtype, torch.float32)).transpose(0, 1).flatten(1)  # (C, B·N)
+        count = _over_processes(columns.new_tensor(float(columns.shape[1])))
+        if count == 0:
+            return None
+        mean = _over_processes(columns.sum(1)) / count
+        variance = _over_processes((columns - mean[:, None]).square().sum(1)) / count
+        if not bool(torch.isfinite(variance).all()):
+            raise ValueError("expected a finite first batch, got infinite or undefined statistics")
+        deviation = variance.sqrt()
+        return mean, torch.where(deviation > MIN_DEVIATION, deviation, torch.ones_like(deviation)).log()
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._is_ready = False  # the buffer may have changed: read it again
+
+    def extra_repr(self) -> str:
+        return f"{self.shift.shape[0]}"
+
+
+def _per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """Values (C,), shaped to be broadcast over a state (B, C, *spatial)."""
+    if x.ndim < 2 or x.shape[1] != values.shape[0]:
+        raise ValueError(f"expected a state of shape (B, {values.shape[0]}, …), got {tuple(x.shape)}")
+    return values.reshape(-1, *[1] * (x.ndim - 2))
+
+
+def _over_processes(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, where there are several."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(value)
+    return value

@@ -1,0 +1,104 @@
+"""Affine coupling layers: one group of channels is scaled and shifted by functions of the other."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..module import Condition
+from .clamp import Clamp, find_clamp
+from .coupling import Coupling, SubnetConstructor, checked_output
+
+
+class AffineCoupling(Coupling):
+    """Scale and shift one group of channels by functions of the other (RealNVP; Dinh et al., 2017).
+
+    ``y = [x₁, exp(s) x₂ + t]`` with the log-scale ``s = c f(s̃(x₁))`` and the shift ``t = t̃(x₁)``, hence
+    ``log|det dy/dx| = Σ s``; with ``flip``, the first group is changed. The soft clamp f keeps the scales between
+    ``exp(−c)`` and ``exp(c)`` (Ardizzone et al., 2019). Here s̃ and t̃ are two subnets; `GlowCoupling` has one for both.
+    Log-scale and shift are taken in the precision of the state, whatever autocast makes of the subnets.
+
+    Args:
+        channels: number of channels C of the state (B, C, *spatial), or (B, C).
+        subnet: constructor of the subnets, called as ``subnet(dims_in, dims_out)``; they keep the spatial size.
+        split: number of channels of x₁, or their fraction; half of them (rounded up) by default.
+        flip: change the first group instead of the second.
+        condition_channels: channels of a condition, which the subnets see too; see `coupling.with_condition`.
+        clamp: c.
+        clamp_activation: f: ``atan``, ``tanh``, ``sigmoid``, ``none`` (``f(u) = u``: no bound), or a function.
+        volume_preserving: subtract from s its mean over channels and voxels, so that ``Σ s = 0`` (GIN; Sorrenson et
+            al., 2020).
+        subnet_scale: factor on the subnets' outputs, so that a small one starts the layer near the identity.
+
+    Raises:
+        ValueError: for unknown options; if either group would be empty; for a state or a condition of another shape; if
+            a subnet does not return the shape of the group that is changed.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        subnet: SubnetConstructor,
+        *,
+        split: float | None = None,
+        flip: bool = False,
+        condition_channels: int = 0,
+        clamp: float = 2.0,
+        clamp_activation: str | Clamp = "atan",
+        volume_preserving: bool = False,
+        subnet_scale: float = 1.0,
+    ) -> None:
+        super().__init__(channels, split=split, flip=flip, condition_channels=condition_channels)
+        self.clamp = clamp
+        self.clamp_activation = find_clamp(clamp_activation)
+        self.volume_preserving = volume_preserving
+        self.subnet_scale = subnet_scale
+        self.add_subnets(subnet)
+
+    def add_subnets(self, subnet: SubnetConstructor) -> None:
+        """Construct the subnets."""
+        self.subnet_s = subnet(self.num_seen, self.num_changed)
+        self.subnet_t = subnet(self.num_seen, self.num_changed)
+
+    def run_subnets(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """``s̃`` and ``t̃``."""
+        s, t = self.subnet_s(seen), self.subnet_t(seen)
+        return checked_output(s, seen, self.num_changed), checked_output(t, seen, self.num_changed)
+
+    def log_scale_and_shift(self, read: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """``s`` and ``t``, of the shape of the group that is changed."""
+        raw_s, raw_t = (self.subnet_scale * out.to(read.dtype) for out in self.run_subnets(self.seen(read, condition)))
+        s = self.clamp * self.clamp_activation(raw_s)
+        if self.volume_preserving:
+            s = s - s.mean(dim=list(range(1, s.ndim)), keepdim=True)
+        return s, raw_t
+
+    def forward(self, x: Tensor, condition: Condition = None) -> Tensor:
+        read, changed = self.groups(x)
+        s, t = self.log_scale_and_shift(read, condition)
+        return self.join(read, s.exp() * changed + t)
+
+    def inverse(self, y: Tensor, condition: Condition = None) -> Tensor:
+        read, changed = self.groups(y)
+        s, t = self.log_scale_and_shift(read, condition)
+        return self.join(read, (changed - t) * (-s).exp())
+
+    def forward_and_logdet(self, x: Tensor, condition: Condition = None) -> tuple[Tensor, Tensor]:
+        read, changed = self.groups(x)
+        s, t = self.log_scale_and_shift(read, condition)
+        return self.join(read, s.exp() * changed + t), s.flatten(1).sum(1)
+
+    def inverse_and_logdet(self, y: Tensor, condition: Condition = None) -> tuple[Tensor, Tensor]:
+        read, changed = self.groups(y)
+        s, t = self.log_scale_and_shift(read, condition)
+        return self.join(read, (changed - t) * (-s).exp()), -s.flatten(1).sum(1)
+
+
+class GlowCoupling(AffineCoupling):
+    """`AffineCoupling` with one subnet for ``[s̃, t̃]``: half the work (Glow; Kingma and Dhariwal, 2018)."""
+
+    def add_subnets(self, subnet: SubnetConstructor) -> None:
+        self.subnet = subnet(self.num_seen, 2 * self.num_changed)
+
+    def run_subnets(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        s, t = checked_output(self.subnet(seen), seen, 2 * self.num_changed).chunk(2, dim=1)
+        return s, t

@@ -1,0 +1,188 @@
+"""Coupling layers: one group of channels is changed by a function of the other, and of a condition."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..export import is_exporting
+from ..module import Condition, InvertibleModule, Sequential, VolumePreserving, tensors_of
+
+SubnetConstructor = Callable[[int, int], nn.Module]
+
+
+class Coupling(InvertibleModule):
+    """What couplings have in common: two groups of channels, one read and one changed, and what the subnets see.
+
+    Args:
+        channels: number of channels C of the state (B, C, *spatial), or (B, C).
+        split: channels of the first group: their number, or their fraction as a float. Half of them, rounded up, by
+            default.
+        flip: change the first group instead of the second.
+        condition_channels: channels of the condition, those of all its tensors together; 0 for none.
+
+    Raises:
+        ValueError: if either group would be empty.
+    """
+
+    def __init__(
+        self, channels: int, *, split: float | None = None, flip: bool = False, condition_channels: int = 0
+    ) -> None:
+        super().__init__()
+        first = _first_group(channels, split)
+        if condition_channels < 0:
+            raise ValueError(f"expected condition_channels >= 0, got {condition_channels}")
+        self.sizes = [first, channels - first]
+        self.flip = flip
+        self.condition_channels = condition_channels
+        self.takes_condition = condition_channels > 0
+        self.num_seen = self.sizes[flip] + condition_channels
+        self.num_changed = self.sizes[not flip]
+
+    def groups(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The group that is read and the group that is changed, as views.
+
+        Raises:
+            ValueError: if the state does not have C channels.
+        """
+        if state.shape[1] != sum(self.sizes):
+            raise ValueError(f"expected {sum(self.sizes)} channels, got {state.shape[1]}")
+        first, second = state.split(self.sizes, dim=1)
+        return (second, first) if self.flip else (first, second)
+
+    def join(self, read: Tensor, changed: Tensor) -> Tensor:
+        """The state of two groups."""
+        return torch.cat((changed, read) if self.flip else (read, changed), dim=1)
+
+    def seen(self, read: Tensor, condition: Condition) -> Tensor:
+        """What the subnets get: the group that is read, and the condition's channels."""
+        return with_condition(read, condition, self.condition_channels) if self.takes_condition else read
+
+    def extra_repr(self) -> str:
+        condition = f", condition_channels={self.condition_channels}" if self.takes_condition else ""
+        return f"split={self.sizes[0]}+{self.sizes[1]}, flip={self.flip}{condition}"
+
+
+class AdditiveCoupling(Coupling, VolumePreserving):
+    """Shift one group of channels by a function of the other (NICE; Dinh et al., 2014).
+
+    ``y = [x₁, x₂ + F(x₁, c)]``, or with ``flip`` ``y = [x₁ + F(x₂, c), x₂]``, so that couplings with alternating
+    ``flip`` change every channel in turn. The condition c is optional; see `with_condition`.
+
+    Args:
+        channels: number of channels C of the state.
+        subnet: constructor of F, called as ``subnet(dims_in, dims_out)``; F keeps the spatial size.
+        split: number of channels of x₁, or their fraction; half of them (rounded up) by default.
+        flip: change the first group instead of the second.
+        condition_channels: channels of the condition c, which add to ``dims_in``.
+
+    Raises:
+        ValueError: if either group would be empty; for a state or a condition of another shape; if F does not return
+            the shape of the group that it changes.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        subnet: SubnetConstructor,
+        *,
+        split: float | None = None,
+        flip: bool = False,
+        condition_channels: int = 0,
+    ) -> None:
+        super().__init__(channels, split=split, flip=flip, condition_channels=condition_channels)
+        self.subnet = subnet(self.num_seen, self.num_changed)
+
+    def shift(self, read: Tensor, condition: Condition) -> Tensor:
+        """``F(x₁, c)``."""
+        return checked_output(self.subnet(self.seen(read, condition)), read, self.num_changed)
+
+    def forward(self, x: Tensor, condition: Condition = None) -> Tensor:
+        return self._shifted(x, condition, sign=1)
+
+    def inverse(self, y: Tensor, condition: Condition = None) -> Tensor:
+        return self._shifted(y, condition, sign=-1)
+
+    def _shifted(self, state: Tensor, condition: Condition, sign: int) -> Tensor:
+        """``[x₁, x₂ + sign · F(x₁, c)]``."""
+        read, changed = self.groups(state)
+        shift = self.shift(read, condition)
+        widens = torch.promote_types(state.dtype, shift.dtype) != state.dtype
+        if torch.is_grad_enabled() or widens or is_exporting():
+            return self.join(read, torch.add(changed, shift, alpha=sign))
+        # Without a graph to record, a copy of both groups at once and a sum in place take half the time.
+        state = state.clone()
+        self.groups(state)[1].add_(shift, alpha=sign)
+        return state
+
+
+class TwoSidedCoupling(Sequential):
+    """Two couplings that change first the first, then the second group: the blocks of RealNVP and FrEIA.
+
+    ``y₁ = f(x₁; x₂, c)``, ``y₂ = g(x₂; y₁, c)``. With `AdditiveCoupling` this is FrEIA's NICECouplingBlock, with
+    `AffineCoupling` its RNVPCouplingBlock, with `GlowCoupling` its GLOWCouplingBlock.
+
+    Args:
+        coupling: class of the couplings.
+        channels: number of channels C of the state.
+        subnet: constructor of the couplings' subnets.
+        options: of the coupling class, except ``flip``.
+    """
+
+    def __init__(
+        self, coupling: Callable[..., Coupling], channels: int, subnet: SubnetConstructor, **options: Any
+    ) -> None:
+        first = coupling(channels, subnet, flip=True, **options)
+        second = coupling(channels, subnet, flip=False, **options)
+        super().__init__(OrderedDict(first=first, second=second))
+
+
+def with_condition(x: Tensor, condition: Condition, condition_channels: int) -> Tensor:
+    """``[x, c]``: the channels of a state (B, C, *spatial), then those of the condition.
+
+    The condition is a tensor or a tuple of tensors: images (B, Cc, *spatial), and vectors (B, Cc), such as embedded
+    class labels, which every voxel gets alike.
+
+    Raises:
+        ValueError: for a missing condition, another shape, or another number of channels.
+    """
+    parts = tensors_of(condition)
+    if not parts:
+        raise ValueError(f"expected a condition of {condition_channels} channels, got none")
+    batch, spatial = x.shape[0], x.shape[2:]
+    for part in parts:
+        if part.ndim < 2 or part.shape[0] != batch or part.shape[2:] not in ((), spatial):
+            expected = " or ".join(dict.fromkeys(f"({batch}, {', '.join(['C', *map(str, s)])})" for s in ((), spatial)))
+            raise ValueError(f"expected a condition of shape {expected}, got {tuple(part.shape)}")
+    found = sum(part.shape[1] for part in parts)
+    if found != condition_channels:
+        raise ValueError(f"expected a condition of {condition_channels} channels, got {found}")
+    # (B, Cc) -> (B, Cc, 1, …) -> (B, Cc, *spatial); images are that already
+    images = (part.reshape(*part.shape, *[1] * (x.ndim - part.ndim)).expand(-1, -1, *spatial) for part in parts)
+    return torch.cat((x, *images), dim=1)
+
+
+def checked_output(output: Tensor, read: Tensor, channels: int) -> Tensor:
+    """The output of a coupling's subnet, of shape (B, channels, *spatial) where the group read is (B, C₁, *spatial).
+
+    Raises:
+        ValueError: for another shape; broadcast, it would make the log-determinant wrong without a word.
+    """
+    expected = (read.shape[0], channels, *read.shape[2:])
+    if output.shape != expected:
+        raise ValueError(f"expected the coupling's subnet to return shape {expected}, got {tuple(output.shape)}")
+    return output
+
+
+def _first_group(channels: int, split: float | None) -> int:
+    """Number of channels of the first group."""
+    first = (channels + 1) // 2 if split is None else split
+    if isinstance(first, float):
+        first = round(first * channels)
+    if not 0 < first < channels:
+        raise ValueError(f"expected a split between 1 and channels - 1, got split={split}, channels={channels}")
+    return first

@@ -1,0 +1,177 @@
+"""Linear maps of the channels: invertible 1×1 convolutions and permutations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..module import InvertibleModule, VolumePreserving
+from .orthogonal import given_matrices, random_orthogonal
+
+
+class FullMatrix(nn.Module):
+    """An invertible matrix W, its entries free."""
+
+    def __init__(self, initial: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(initial.to(torch.get_default_dtype()))
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        """W of shape (C, C)."""
+        return self.weight.to(dtype)
+
+    def solve(self, columns: Tensor) -> Tensor:
+        """``W⁻¹ y`` for columns y of shape (C, N)."""
+        return torch.linalg.solve(self.weight.to(columns.dtype), columns)
+
+    def logabsdet(self, dtype: torch.dtype) -> Tensor:
+        return torch.linalg.slogdet(self.weight.to(dtype)).logabsdet
+
+
+class LUMatrix(nn.Module):
+    """``W = P L (U + diag(± exp d))``: P a fixed permutation, L and U strictly triangular, L with ones on its diagonal.
+
+    P and the signs are those of the initial matrix; ``log|det W| = Σ d`` costs C instead of C³ operations, and W is
+    invertible whatever the parameters are (Kingma and Dhariwal, 2018). L, d and U lie in one matrix, d on its diagonal.
+    """
+
+    permutation: Tensor
+    signs: Tensor
+    buffers_are_constants = True
+
+    def __init__(self, initial: Tensor) -> None:
+        super().__init__()
+        permutation, lower, upper = torch.linalg.lu(initial)
+        diagonal, dtype = upper.diagonal(), torch.get_default_dtype()
+        self.register_buffer("permutation", permutation.to(dtype))
+        self.register_buffer("signs", diagonal.sign().to(dtype))
+        self.factors = nn.Parameter((lower.tril(-1) + upper.triu(1) + diagonal.abs().log().diag()).to(dtype))
+
+    def _triangles(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        factors = self.factors.to(dtype)
+        diagonal = self.signs.to(dtype) * factors.diagonal().exp()
+        identity = torch.eye(factors.shape[0], dtype=dtype, device=factors.device)
+        return factors.tril(-1) + identity, factors.triu(1) + diagonal.diag()
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        """W of shape (C, C)."""
+        lower, upper = self._triangles(dtype)
+        return self.permutation.to(dtype) @ lower @ upper
+
+    def solve(self, columns: Tensor) -> Tensor:
+        """``W⁻¹ y`` for columns y of shape (C, N)."""
+        lower, upper = self._triangles(columns.dtype)
+        columns = self.permutation.to(columns.dtype).transpose(-2, -1) @ columns
+        columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
+        return torch.linalg.solve_triangular(upper, columns, upper=True)
+
+    def logabsdet(self, dtype: torch.dtype) -> Tensor:
+        return self.factors.to(dtype).diagonal().sum()
+
+
+MATRICES: dict[str, type[LUMatrix | FullMatrix]] = {"lu": LUMatrix, "full": FullMatrix}
+
+
+class InvertibleConv1x1(InvertibleModule):
+    """``y = W x`` over the channels of each voxel, with a learnable invertible C×C matrix W.
+
+    From Glow (Kingma and Dhariwal, 2018). State (B, C, *spatial), vectors (B, C) included; ``log|det dy/dx|`` is
+    ``log|det W|`` times the number of voxels. Evaluated in at least float32, also under autocast.
+
+    Args:
+        channels: number of channels C.
+        parametrisation: ``lu`` or ``full``.
+        init: ``orthogonal`` (random), ``identity``, or an invertible matrix (C, C).
+
+    Raises:
+        ValueError: for unknown options, a singular initial matrix, or another number of channels.
+    """
+
+    def __init__(self, channels: int, parametrisation: str = "lu", init: Any = "orthogonal") -> None:
+        super().__init__()
+        if parametrisation not in MATRICES:
+            raise ValueError(f"expected parametrisation to be one of {', '.join(MATRICES)}, got {parametrisation!r}")
+        self.channels = channels
+        self.mixing = MATRICES[parametrisation](_initial_matrix(init, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        columns = self._columns(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return (self.mixing.matrix(columns.dtype) @ columns).to(x.dtype).reshape(x.shape)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        columns = self._columns(y).transpose(0, 1)  # (C, B, N): one solve for the whole batch
+        with torch.autocast(y.device.type, enabled=False):
+            x = self.mixing.solve(columns.flatten(1)).reshape(columns.shape)
+        return x.transpose(0, 1).to(y.dtype).reshape(y.shape)
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self(x)
+        logabsdet = self.mixing.logabsdet(torch.promote_types(x.dtype, torch.float32))
+        return y, (math.prod(x.shape[2:]) * logabsdet).expand(x.shape[0])
+
+    def _columns(self, x: Tensor) -> Tensor:
+        """A state (B, C, *spatial) as (B, C, N), in the precision of the computation."""
+        if x.ndim < 2 or x.shape[1] != self.channels:
+            raise ValueError(f"expected a state of shape (B, {self.channels}, …), got {tuple(x.shape)}")
+        return x.reshape(*x.shape[:2], math.prod(x.shape[2:])).to(torch.promote_types(x.dtype, torch.float32))
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}"
+
+
+def _initial_matrix(init: Any, channels: int) -> Tensor:
+    if isinstance(init, str):
+        if init == "orthogonal":
+            return random_orthogonal(1, channels)[0]
+        if init == "identity":
+            return torch.eye(channels, dtype=torch.float64)
+        raise ValueError(f"expected init to be orthogonal, identity or a matrix, got {init!r}")
+    matrix = given_matrices(init, 1, channels)[0]
+    if not torch.linalg.cond(matrix) < 1e7:
+        raise ValueError(f"expected an invertible matrix, got condition number {torch.linalg.cond(matrix):.1e}")
+    return matrix
+
+
+class Permutation(VolumePreserving):
+    """A fixed permutation of the channels: ``y_i = x_{order[i]}``.
+
+    Args:
+        channels: number of channels C.
+        order: the permutation; by default a random one, the same for the same seed.
+        seed: of the random permutation.
+
+    Raises:
+        ValueError: for an order that is no permutation of 0 … C−1, or another number of channels.
+    """
+
+    order: Tensor
+    buffers_are_constants = True
+
+    def __init__(self, channels: int, order: Sequence[int] | None = None, *, seed: int = 0) -> None:
+        super().__init__()
+        if order is None:
+            indices = torch.randperm(channels, generator=torch.Generator().manual_seed(seed))
+        elif sorted(order) == list(range(channels)):
+            indices = torch.tensor(list(order))
+        else:
+            raise ValueError(f"expected a permutation of 0 to {channels - 1}, got {list(order)}")
+        self.register_buffer("order", indices)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._checked(x)[:, self.order]
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return self._checked(y)[:, self.order.argsort()]
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if x.ndim < 2 or x.shape[1] != self.order.shape[0]:
+            raise ValueError(f"expected a state of shape (B, {self.order.shape[0]}, …), got {tuple(x.shape)}")
+        return x
+
+    def extra_repr(self) -> str:
+        return f"{self.order.shape[0]}"

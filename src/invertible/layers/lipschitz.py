@@ -1,0 +1,339 @@
+"""Networks with a bounded Lipschitz constant: spectrally normalised convolutions and 1-Lipschitz activations."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from ..export import is_exporting
+from .activations import SneakyReLU
+from .fourier_norm import LinearLayer, fourier_norm_bound
+
+# Slopes in [−1, 1] whatever their options.
+_ONE_LIPSCHITZ = (nn.Identity, nn.Tanh, nn.Sigmoid, nn.ReLU, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.CELU, SneakyReLU)
+
+
+class LipSwish(nn.Module):
+    """``x · sigmoid(βx) / 1.1``: smooth and 1-Lipschitz for every slope β > 0, which is learned (Chen et al., 2019).
+
+    β = softplus(θ), and θ starts at 0.5.
+    """
+
+    lipschitz_constant = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x * nn.functional.softplus(self.theta)) / 1.1
+
+
+_SWEEP = 16  # vectors of one sweep of Lanczos' method
+_SETTLED = 12  # of these: if the others no longer enlarge σ, it is found
+_DENSE = 64  # inputs of so few numbers need no iteration
+_NOVELTY = 0.3  # length of the random vector that is added to the last singular vector
+
+
+@dataclass
+class _Settled:
+    """The singular vector as it was found for the values of a weight."""
+
+    vector: Tensor  # (1, *input shape), of norm 1
+    values: Tensor
+    owner: weakref.ref[Tensor] | None = None  # the tensor last seen with them; None in a copied or loaded module
+
+    def like(self, weight: Tensor) -> _Settled:
+        """The same on the device and in the precision of a weight: a module may have been moved or cast since."""
+        if (self.values.dtype, self.values.device) == (weight.dtype, weight.device):
+            return self
+        vector = self.vector.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
+        return _Settled(vector, self.values.to(weight), self.owner)
+
+    def may_return(self, weight: Tensor) -> bool:
+        """Whether backward may need it although ``weight`` has other values: those are of another tensor that lives."""
+        owner = None if self.owner is None else self.owner()
+        return owner is not None and owner is not weight
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Settled, (self.vector, self.values)
+
+
+class SpectralNormalised(nn.Module):
+    """A linear or convolutional layer whose operator norm is at most ``c``: ``W / max(1, σ/c)``.
+
+    σ is the largest singular value of the linear map itself, for a convolution that from images to images with its
+    padding and stride at the size of the input at hand, not that of the reshaped kernel, which may be smaller or larger
+    (Gouk et al., 2018; Behrmann et al., 2019). It is ``|A v|`` for the singular vector ``v``, differentiable in W.
+
+    ``v`` comes from Lanczos' method on ``AᵀA``, started from the one found for the previous weight with a random vector
+    added, since the old one alone is blind to another that outgrew it. Each sweep takes 16 products with ``AᵀA`` and
+    goes on from the best vector of the last, until the last four no longer enlarge σ; a layer with at most 64 inputs is
+    decomposed instead. In evaluation mode it starts from that random vector alone, and depends on the weight only.
+
+    ``v`` moves when the values of the weight have changed, so once per optimiser step, and only then: calls with the
+    same weight, as in the inverse and in recomputation during backward, see the same vector. The values are compared,
+    since torch's fused optimizers and writes through ``.data`` leave no other trace. Where weights were exchanged
+    (`torch.func.functional_call`), each has its vector as long as it lives.
+
+    Per input size it keeps one vector of the size of an input, and a copy of the weight; a sweep takes for a moment the
+    memory of 16 inputs and outputs of one sample. The state dict has the vectors as extra state.
+
+    Args:
+        layer: ``torch.nn.Linear`` or a convolution.
+        coefficient: the bound ``c``.
+        tolerance: relative growth of σ over the last quarter of a sweep at which the iteration ends.
+        max_iterations: it ends after about so many products, in any case.
+
+    Raises:
+        ValueError: for another kind of layer, or a coefficient that is not positive; in use, for weights that are not
+            finite.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        coefficient: float,
+        *,
+        tolerance: float = 1e-4,
+        max_iterations: int = 1000,
+    ) -> None:
+        super().__init__()
+        if not isinstance(layer, LinearLayer):
+            raise ValueError(f"expected a Linear layer or a convolution, got {type(layer).__name__}")
+        if not coefficient > 0:
+            raise ValueError(f"expected a positive coefficient, got {coefficient}")
+        self.layer = layer
+        self.coefficient = coefficient
+        self.tolerance = tolerance
+        self.max_iterations = max_iterations
+        # Plain attributes, not buffers: their shapes follow the input, and the engine copies every buffer in backward.
+        self._settled: dict[tuple[int, ...], list[_Settled]] = {}  # the latest first
+
+    @property
+    def lipschitz_constant(self) -> float:
+        return self.coefficient
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.normalised_weight(self._input_shape(x))
+        return _linear_map(self.layer, weight, x, self.layer.bias)
+
+    def normalised_weight(self, input_shape: tuple[int, ...]) -> Tensor:
+        """``W / max(1, σ/c)`` for inputs of shape ``input_shape``, without the batch dimension."""
+        weight = self.layer.weight
+        return (weight / (self.norm(input_shape) / self.coefficient).clamp(min=1)).to(weight.dtype)
+
+    def norm(self, input_shape: tuple[int, ...]) -> Tensor:
+        """The operator norm σ of the layer as it was given, for inputs of shape ``input_shape``."""
+        vector = self._last_vector(input_shape) if is_exporting() else self._vector(input_shape)
+        with torch.autocast(vector.device.type, enabled=False):
+            return _linear_map(self.layer, self.layer.weight.to(vector.dtype), vector).norm()
+
+    def certified_norm(self) -> float:
+        """Upper bound of the normalised layer's operator norm, over all input sizes met so far.
+
+        Unlike σ, which approaches the norm from below, it comes from a Fourier transform and errs upwards only
+        (`fourier_norm_bound`).
+
+        Raises:
+            ValueError: before the first forward pass, and as `fourier_norm_bound` does.
+        """
+        if not self._settled:
+            raise ValueError("expected a forward pass before the bound is asked for, got none")
+        return max(
+            fourier_norm_bound(self.layer, shape[1:], weight=self.normalised_weight(shape)) for shape in self._settled
+        )
+
+    def _input_shape(self, x: Tensor) -> tuple[int, ...]:
+        if isinstance(self.layer, nn.Linear):
+            return (x.shape[-1],)
+        # A pointwise convolution is the same matrix at every voxel: one of them has the norm of all.
+        return (x.shape[1], *[1] * (x.ndim - 2)) if _is_pointwise(self.layer) else tuple(x.shape[1:])
+
+    @torch.compiler.disable
+    def _vector(self, input_shape: tuple[int, ...]) -> Tensor:
+        """The first singular vector for the present values of the weight, found anew if they are not known."""
+        weight = self.layer.weight
+        with torch.inference_mode(False):
+            known = self._known(input_shape)
+            settled = _find(known, weight)
+            if settled is None:
+                settled = self._settle(input_shape, known[0].vector if known and self.training else None)
+                known = [other for other in known if other.may_return(weight)]
+        settled.owner = weakref.ref(weight)
+        self._settled[input_shape] = [settled, *(other for other in known if other is not settled)]
+        return settled.vector
+
+    def _known(self, input_shape: tuple[int, ...]) -> list[_Settled]:
+        return [settled.like(self.layer.weight) for settled in self._settled.get(input_shape, ())]
+
+    def _last_vector(self, input_shape: tuple[int, ...]) -> Tensor:
+        """That of the last forward pass: while a program is recorded, the weight has no values to search with."""
+        if input_shape not in self._settled:
+            raise RuntimeError(f"expected a forward pass on inputs of shape {input_shape} before the export, got none")
+        return self._settled[input_shape][0].vector
+
+    def _settle(self, input_shape: tuple[int, ...], last: Tensor | None) -> _Settled:
+        """The vector of the present weight, searched from the last one on, if that is given."""
+        weight = self.layer.weight.detach()
+        if not bool(torch.isfinite(weight).all()):
+            raise ValueError("expected finite weights, got infinite or undefined ones: the training may have diverged")
+        precise = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        start = _random_vector(input_shape, precise)
+        if last is not None:
+            start = last + _NOVELTY * start
+        # An activation checkpoint must not count what is saved here: it is not repeated.
+        with torch.autocast(weight.device.type, enabled=False), unwatched():
+            few = start.numel() <= _DENSE
+            return _Settled(self._decompose(precise, start) if few else self._iterate(precise, start), weight.clone())
+
+    def _decompose(self, weight: Tensor, like: Tensor) -> Tensor:
+        """The first singular vector, from the whole matrix."""
+        units = torch.eye(like.numel(), dtype=like.dtype, device=like.device)
+        with torch.no_grad():
+            columns = _linear_map(self.layer, weight, units.reshape(-1, *like.shape[1:])).flatten(1)
+        return _largest(columns)[0].reshape(like.shape)
+
+    def _iterate(self, weight: Tensor, vector: Tensor) -> Tensor:
+        """The first singular vector, by Lanczos' method with restarts."""
+        for _ in range(max(self.max_iterations // _SWEEP, 1)):
+            basis, images = self._sweep(weight, vector)
+            combination, norm = _largest(images)
+            vector = (combination @ basis).reshape(vector.shape)
+            if norm <= _largest(images[:_SETTLED])[1] * (1 + self.tolerance):
+                break
+        return _unit(vector)
+
+    def _sweep(self, weight: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """An orthonormal basis of the span of ``(AᵀA)ᵏ v``, k < n, and its images under A: (n, numbers) each."""
+        vector = _unit(vector).requires_grad_()
+        with torch.enable_grad():
+            image = _linear_map(self.layer, weight, vector)
+        basis = vector.new_zeros(_SWEEP, vector.numel())
+        images = vector.new_zeros(_SWEEP, image.numel())
+        basis[0], images[0] = vector.detach().flatten(), image.detach().flatten()
+        for k in range(1, _SWEEP):
+            # A is linear: its graph, made once, transposes it everywhere, whatever the padding and stride.
+            last = images[k - 1].reshape(image.shape)
+            product = torch.autograd.grad(image, vector, last, retain_graph=True)[0].flatten()
+            following = product
+            for _ in range(2):  # rounding errors of the first pass are the second's to remove
+                following = following - (basis @ following) @ basis
+            # Where only rounding errors are left, the basis spans all that v can reach: zeros fill it up.
+            is_new = following.norm() > 16 * torch.finfo(product.dtype).eps * product.norm()
+            basis[k] = _unit(following) * is_new
+            with torch.no_grad():
+                images[k] = _linear_map(self.layer, weight, basis[k].reshape(vector.shape)).flatten()
+        return basis, images
+
+    def get_extra_state(self) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
+        chosen = {
+            shape: _find(self._known(shape), self.layer.weight) or self._settled[shape][0] for shape in self._settled
+        }
+        return {shape: (settled.vector, settled.values) for shape, settled in chosen.items()}
+
+    def set_extra_state(self, state: dict[tuple[int, ...], tuple[Tensor, Tensor]]) -> None:
+        # Older checkpoints have several vectors, the first singular vector first.
+        self._settled = {shape: [_Settled(vectors[:1], values)] for shape, (vectors, values) in state.items()}
+
+    def extra_repr(self) -> str:
+        return f"coefficient={self.coefficient}"
+
+
+def _find(known: Iterable[_Settled], weight: Tensor) -> _Settled | None:
+    return next((settled for settled in known if torch.equal(settled.values, weight)), None)
+
+
+def _is_pointwise(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
+    """Whether each output voxel is made of one input voxel, each input voxel in one output voxel at most."""
+    padded = not isinstance(layer.padding, str) and any(layer.padding)
+    return all(k == 1 for k in layer.kernel_size) and not padded
+
+
+def unwatched() -> saved_tensors_hooks:
+    """A context for graphs that are used up inside: nobody's hooks see what they save."""
+    return saved_tensors_hooks(_same, _same)
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _linear_map(layer: LinearLayer, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    if isinstance(layer, nn.Linear):
+        return nn.functional.linear(x, weight, bias)
+    return layer._conv_forward(x, weight, bias)
+
+
+def _random_vector(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """The same one of norm 1 each time, and without a draw from the global generators."""
+    generator = torch.Generator(like.device).manual_seed(0)
+    return _unit(torch.randn(1, *shape, generator=generator, dtype=like.dtype, device=like.device))
+
+
+def _unit(vector: Tensor) -> Tensor:
+    """The vector with norm 1, or zero if it is zero."""
+    return vector.detach() / vector.detach().norm().clamp(min=torch.finfo(vector.dtype).tiny)
+
+
+def _largest(images: Tensor) -> tuple[Tensor, float]:
+    """The unit combination (n,) of the rows (n, numbers) that is longest, and its length."""
+    squares, rotation = torch.linalg.eigh(images @ images.mT)  # ascending
+    return rotation[:, -1], math.sqrt(max(squares[-1].item(), 0.0))
+
+
+def bound_lipschitz(net: nn.Module, coefficient: float) -> nn.Module:
+    """The network with each linear layer and convolution spectrally normalised to ``coefficient``.
+
+    It may be a layer, an activation with slopes in [−1, 1], any module that states a ``lipschitz_constant``, or a
+    `torch.nn.Sequential` of such: then the product of the parts' constants bounds that of the whole, see
+    `lipschitz_constant`. Parts that write their result into their input are set not to.
+
+    Raises:
+        ValueError: for a part whose Lipschitz constant is not known.
+    """
+    if _is_chain(net):
+        return nn.Sequential(
+            OrderedDict((name, bound_lipschitz(part, coefficient)) for name, part in net._modules.items())
+        )
+    if isinstance(net, LinearLayer):
+        return SpectralNormalised(net, coefficient)
+    lipschitz_constant(net)
+    if getattr(net, "inplace", False):
+        net.inplace = False  # type: ignore[assignment]
+    return net
+
+
+def _is_chain(net: nn.Module) -> TypeGuard[nn.Sequential]:
+    # A subclass with a forward of its own may add a skip connection, for which no product of constants holds.
+    return isinstance(net, nn.Sequential) and type(net).forward is nn.Sequential.forward
+
+
+def lipschitz_constant(net: nn.Module) -> float:
+    """An upper bound of the Lipschitz constant: the product over the parts of a `torch.nn.Sequential`.
+
+    Raises:
+        ValueError: for a part whose Lipschitz constant is not known.
+    """
+    if _is_chain(net):
+        return math.prod(lipschitz_constant(part) for part in net)
+    if hasattr(net, "lipschitz_constant"):
+        return float(net.lipschitz_constant)  # type: ignore[arg-type]
+    if isinstance(net, nn.ELU):
+        return max(1.0, net.alpha)
+    if isinstance(net, nn.LeakyReLU):
+        return max(1.0, abs(net.negative_slope))
+    if isinstance(net, _ONE_LIPSCHITZ):
+        return 1.0
+    raise ValueError(
+        "expected linear layers, convolutions, activations with a known Lipschitz constant and nn.Sequential of them, "
+        f"got {type(net).__name__}; a module of your own may state its attribute lipschitz_constant"
+    )

@@ -1,0 +1,63 @@
+"""Elementwise maps between intervals and the real line: what a density of images puts before its flow."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..module import InvertibleModule
+
+
+class FixedAffine(InvertibleModule):
+    """``y = a x + b`` with fixed numbers a and b; ``log|det dy/dx| = D log|a|`` for D numbers per sample.
+
+    Args:
+        scale: a.
+        shift: b.
+
+    Raises:
+        ValueError: for ``a = 0``.
+    """
+
+    def __init__(self, scale: float, shift: float = 0.0) -> None:
+        super().__init__()
+        if scale == 0:
+            raise ValueError("expected a scale other than zero, got 0")
+        self.scale = scale
+        self.shift = shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x + self.shift
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return (y - self.shift) / self.scale
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self(x), x.new_full((x.shape[0],), math.prod(x.shape[1:]) * math.log(abs(self.scale)))
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale:g}, shift={self.shift:g}"
+
+
+class Logit(InvertibleModule):
+    """``y = log x − log(1 − x)``, from (0, 1) to ℝ; ``log|det dy/dx| = −Σ log x (1 − x)``.
+
+    Its inverse is the sigmoid, whose log-determinant ``−Σ softplus(y) + softplus(−y)`` is taken from y: where x rounds
+    to 0 or 1, it is still exact.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.log() - torch.log1p(-x)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return torch.sigmoid(y)
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_x, log_rest = x.log(), torch.log1p(-x)
+        return log_x - log_rest, -(log_x + log_rest).flatten(1).sum(1)
+
+    def inverse_and_logdet(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.sigmoid(y), -(F.softplus(y) + F.softplus(-y)).flatten(1).sum(1)

@@ -1,0 +1,122 @@
+"""Maps that multiply the columns of a state by orthogonal matrices, and the matrices that they may start with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..layout import laid_out_as
+from ..module import VolumePreserving
+from .orthogonal_matrices import OrthogonalMatrices
+
+
+def haar_matrix(stride: Sequence[int]) -> Tensor:
+    """The orthonormal Haar transform of a block with side lengths ``stride``, of shape (σ, σ), in float64.
+
+    Rows are filters on the block in row-major order; the first is the scaled mean. In several dimensions it is the
+    Kronecker product of the one-dimensional ones.
+    """
+    matrix = torch.ones(1, 1, dtype=torch.float64)
+    for length in stride:
+        matrix = torch.kron(matrix, _haar_1d(length))
+    return matrix
+
+
+def _haar_1d(length: int) -> Tensor:
+    """Mean, then wavelets: each constant on the two halves of an interval that is halved again and again.
+
+    Lengths that are no power of two give halves of unequal length (the unbalanced Haar basis, Fryzlewicz 2007).
+    """
+    rows = [torch.full((length,), length**-0.5, dtype=torch.float64)]
+    intervals = [(0, length)]
+    while intervals:
+        start, stop = intervals.pop(0)
+        size = stop - start
+        if size < 2:
+            continue
+        left = (size + 1) // 2
+        right = size - left
+        row = torch.zeros(length, dtype=torch.float64)
+        row[start : start + left] = math.sqrt(right / (left * size))
+        row[start + left : stop] = -math.sqrt(left / (right * size))
+        rows.append(row)
+        intervals += [(start, start + left), (start + left, stop)]
+    return torch.stack(rows)
+
+
+def random_orthogonal(num: int, n: int) -> Tensor:
+    """``num`` independent matrices, uniform on O(n), of shape (num, n, n), in float64."""
+    q, r = torch.linalg.qr(torch.randn(num, n, n, dtype=torch.float64))
+    return q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None, :]
+
+
+def given_matrices(matrix: Any, num: int, n: int) -> Tensor:
+    """A given matrix (n, n), used ``num`` times, or given matrices (num, n, n), as a float64 tensor.
+
+    Raises:
+        ValueError: for another shape.
+    """
+    matrices = torch.as_tensor(matrix, dtype=torch.float64)
+    if matrices.shape not in ((n, n), (num, n, n)):
+        raise ValueError(f"expected a matrix of shape {(n, n)} or {(num, n, n)}, got {tuple(matrices.shape)}")
+    return matrices.expand(num, n, n).clone()
+
+
+class OrthogonalMap(VolumePreserving):
+    """``y = A x`` on columns of a state: groups of n numbers, each multiplied by its group's orthogonal n×n matrix.
+
+    Subclasses say which numbers of a state form a column.
+    """
+
+    def __init__(self, matrices: OrthogonalMatrices) -> None:
+        super().__init__()
+        self.matrices = matrices
+
+    def to_columns(self, x: Tensor) -> Tensor:
+        """The columns of an input (B, C, *spatial), as (B, k, n, N)."""
+        raise NotImplementedError
+
+    def from_columns(self, columns: Tensor, output_spatial: Sequence[int]) -> Tensor:
+        """The inverse of `to_columns`, given the spatial size of the output."""
+        raise NotImplementedError
+
+    def output_spatial(self, x: Tensor) -> list[int]:
+        """Spatial size of the output for an input (B, C, *spatial)."""
+        raise NotImplementedError
+
+    def output_columns(self, y: Tensor) -> Tensor:
+        """The columns of an output (B, k·n, *spatial), as (B, k, n, N)."""
+        k, n, _ = self.matrices.start.shape
+        if y.shape[1] != k * n:
+            raise ValueError(f"expected {k * n} channels, got {y.shape[1]}")
+        return y.reshape(y.shape[0], k, n, math.prod(y.shape[2:]))
+
+    def output_of(self, columns: Tensor, x: Tensor) -> Tensor:
+        """The output that columns (B, k, n, N) make up, for an input like ``x``."""
+        return laid_out_as(x, columns.reshape(x.shape[0], math.prod(columns.shape[1:3]), *self.output_spatial(x)))
+
+    def input_of(self, columns: Tensor, y: Tensor) -> Tensor:
+        """The input that columns (B, k, n, N) make up, for an output like ``y``."""
+        return laid_out_as(y, self.from_columns(columns, y.shape[2:]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output_of(multiply(self.matrices(), self.to_columns(x)), x)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return self.input_of(multiply(self.matrices().transpose(-2, -1), self.output_columns(y)), y)
+
+
+def multiply(matrices: Tensor, columns: Tensor) -> Tensor:
+    """``A x`` for matrices (k, n, n) and columns (B, k, n, N), in the columns' precision, whatever autocast says."""
+    device_type = columns.device.type
+    # Entering it always would take as long as the product of a small state.
+    with torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext():
+        matrices = matrices.to(columns.dtype)
+        if columns.stride(-2) == 1:  # each column's numbers lie side by side: keep them so
+            return (columns.transpose(-2, -1) @ matrices.transpose(-2, -1)).transpose(-2, -1)
+        return matrices @ columns

@@ -1,0 +1,179 @@
+"""Learnable orthogonal matrices."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from .. import export
+from ..module import all_modules
+
+
+def matrix_exponential(theta: Tensor) -> Tensor:
+    """``exp(θ − θᵀ)``: special orthogonal for every θ of shape (..., n, n) (iUNet paper, equation 4)."""
+    return torch.linalg.matrix_exp(theta - theta.mT)
+
+
+def cayley_transform(theta: Tensor) -> Tensor:
+    """``(I + S)⁻¹ (I − S)`` with ``S = θ − θᵀ``, for θ of shape (..., n, n)."""
+    skew = theta - theta.mT
+    identity = torch.eye(theta.shape[-1], dtype=theta.dtype, device=theta.device)
+    return torch.linalg.solve(identity + skew, identity - skew)
+
+
+def householder_product(theta: Tensor) -> Tensor:
+    """``H₁ H₂ ⋯ H_k`` with the reflections ``H_i = I − 2 v_i v_iᵀ / |v_i|²``, for θ = (v_i) of shape (..., k, n)."""
+    product = torch.eye(theta.shape[-1], dtype=theta.dtype, device=theta.device)
+    for unit in nn.functional.normalize(theta, dim=-1).unbind(-2):
+        product = product - 2 * (product @ unit[..., :, None]) @ unit[..., None, :]
+    return product
+
+
+PARAMETRISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "exp": matrix_exponential,
+    "cayley": cayley_transform,
+    "householder": householder_product,
+}
+
+
+_FOR_ONNX = PARAMETRISATIONS | {"exp": export.matrix_exponential, "cayley": export.cayley_transform}
+
+
+class OrthogonalMatrices(nn.Module):
+    """A batch of learnable orthogonal matrices ``A(θ) = R(θ) R(θ₀)ᵀ A₀``, equal to ``A₀`` at the start.
+
+    R is one of the parametrisations. The fixed factor ``R(θ₀)ᵀ A₀`` lets each of them start at any orthogonal matrix,
+    also at those that R alone does not reach (determinant −1; for Cayley, an eigenvalue −1), and makes weight
+    decay pull towards the start. θ₀ is zero for ``exp`` and ``cayley``, random for ``householder``.
+
+    Args:
+        initial: ``A₀``, orthogonal matrices of shape (k, n, n).
+        method: ``exp``, ``cayley`` or ``householder``.
+        learnable: whether θ is trained.
+        num_reflections: number of Householder reflections, n by default.
+
+    Raises:
+        ValueError: for an unknown method, a matrix that is not orthogonal, or reflections with another method.
+    """
+
+    start: Tensor
+    buffers_are_constants = True
+
+    def __init__(
+        self, initial: Tensor, method: str = "exp", *, learnable: bool = True, num_reflections: int | None = None
+    ) -> None:
+        super().__init__()
+        if method not in PARAMETRISATIONS:
+            raise ValueError(f"expected method to be one of {', '.join(PARAMETRISATIONS)}, got {method!r}")
+        if num_reflections is not None and (method != "householder" or num_reflections < 1):
+            raise ValueError(
+                f"expected num_reflections >= 1 with method 'householder', got {num_reflections} with {method!r}"
+            )
+        _check_orthogonal(initial)
+        self.method = method
+        num, n, _ = initial.shape
+        if method == "householder":
+            theta = torch.randn(num, num_reflections or n, n, dtype=initial.dtype)
+        else:
+            theta = torch.zeros(num, n, n, dtype=initial.dtype)
+        self.theta = nn.Parameter(theta, requires_grad=learnable)
+        rotation = PARAMETRISATIONS[method](theta.double())
+        self.register_buffer("start", (rotation.mT @ initial.double()).to(initial.dtype).contiguous())
+
+    def forward(self) -> Tensor:
+        """``A(θ)`` of shape (k, n, n), in at least float32."""
+        known = _known() if not torch.is_grad_enabled() else {}
+        return known[self] if self in known else _matrices(self.method, self.theta, self.start)
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.start.shape)}, method={self.method!r}, learnable={self.theta.requires_grad}"
+
+
+def _check_orthogonal(matrices: Tensor) -> None:
+    if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2]:
+        raise ValueError(f"expected matrices of shape (k, n, n), got {tuple(matrices.shape)}")
+    identity = torch.eye(matrices.shape[-1], dtype=torch.float64)
+    error = (matrices.double().mT @ matrices.double() - identity).abs().max().item()
+    if not error < 1e-5:
+        raise ValueError(f"expected orthogonal matrices, got max|AᵀA − I| = {error:.1e}")
+
+
+def _matrices(method: str, theta: Tensor, start: Tensor) -> Tensor:
+    """``R(θ)`` times the fixed factor ``start``."""
+    # Half precision and autocast would leave the matrix orthogonal to two digits only, and the map not invertible.
+    with torch.autocast(theta.device.type, enabled=False):
+        precision = torch.promote_types(theta.dtype, torch.float32)
+        parametrisations = _FOR_ONNX if torch.onnx.is_in_onnx_export() else PARAMETRISATIONS
+        rotation = parametrisations[method](theta.to(precision))
+        wide = precision if theta.device.type == "mps" else torch.float64  # Apple's GPUs have none
+        return _nearer_to_orthogonal(rotation.to(wide) @ start.to(wide)).to(precision)
+
+
+def _nearer_to_orthogonal(matrices: Tensor) -> Tensor:
+    """One Newton–Schulz step ``A (3 I − AᵀA) / 2``: it squares the distance to the orthogonal matrices.
+
+    In float32 a matrix exponential is orthogonal to 1e-6 for a θ of size 1 and to 1e-4 for one of size 100, and in
+    float64 a start that was cast from float32 to 1e-7. The exponential itself would take three times as long in
+    float64; this step does not, and leaves the rounding of each entry to float32 as the only error.
+    """
+    return 1.5 * matrices - 0.5 * matrices @ matrices.transpose(-2, -1) @ matrices
+
+
+# An exponential of torch takes some 150 operations on small tensors, and its gradient 500, whatever the number of
+# matrices. One by one, in the forward pass and again in backward, that was half of all operations in a step of a small
+# iUNet. So the engine computes the matrices of a tree at once.
+
+_running = threading.local()
+
+
+def modules_with_matrices(root: nn.Module) -> list[OrthogonalMatrices]:
+    """Those whose matrices can be computed at once."""
+    return [module for module in all_modules(root) if _can_be_batched(module)]
+
+
+def _can_be_batched(module: nn.Module) -> TypeGuard[OrthogonalMatrices]:
+    # A subclass may compute its matrices in its own way.
+    return type(module) is OrthogonalMatrices
+
+
+def matrices_at_once(modules: Iterable[OrthogonalMatrices]) -> dict[nn.Module, Tensor]:
+    """``A(θ)`` of each module, those of one kind and size in one batch."""
+    alone: dict[nn.Module, Tensor] = {}
+    kinds: dict[tuple[Any, ...], list[OrthogonalMatrices]] = {}
+    for module in modules:
+        if not _can_be_batched(module):
+            alone[module] = module()
+            continue
+        theta, start = module.theta, module.start
+        kind = (module.method, theta.shape[1:], theta.dtype, start.dtype, theta.device, theta.requires_grad)
+        kinds.setdefault(kind, []).append(module)
+    return alone | {
+        module: matrices
+        for (method, *_), members in kinds.items()
+        for module, matrices in zip(members, _batch(method, members), strict=True)
+    }
+
+
+def _batch(method: str, modules: Sequence[OrthogonalMatrices]) -> Sequence[Tensor]:
+    theta, start = (torch.cat(parts) for parts in zip(*((m.theta, m.start) for m in modules), strict=True))
+    return _matrices(method, theta, start).split([len(m.theta) for m in modules])
+
+
+@contextmanager
+def known_matrices(known: dict[nn.Module, Tensor]) -> Iterator[None]:
+    """Inside, and without gradients, these modules return these matrices."""
+    outer = _known()
+    _running.known = known
+    try:
+        yield
+    finally:
+        _running.known = outer
+
+
+def _known() -> dict[nn.Module, Tensor]:
+    return getattr(_running, "known", {})

@@ -1,0 +1,93 @@
+"""Learnable invertible downsampling: space is traded for channels by an orthogonal strided convolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .orthogonal import OrthogonalMap, given_matrices, haar_matrix, random_orthogonal
+from .orthogonal_matrices import OrthogonalMatrices
+from .space_to_depth import coarse_size, from_blocks, to_blocks
+
+
+def per_dimension(value: int | Sequence[int], spatial_dims: int, name: str) -> tuple[int, ...]:
+    """One positive integer per spatial dimension, from one for all of them or a sequence.
+
+    Raises:
+        ValueError: for another length, or numbers below 1.
+    """
+    values = (value,) * spatial_dims if isinstance(value, int) else tuple(value)
+    if len(values) != spatial_dims or min(values) < 1:
+        raise ValueError(f"expected {name} to be {spatial_dims} positive integers or one, got {value}")
+    return values
+
+
+class Downsampling(OrthogonalMap):
+    """Invertible downsampling by an orthogonal convolution with kernel size = stride (iUNet paper, Corollary 6).
+
+    Each channel is cut into blocks of σ = s₁⋯s_d voxels; each block is multiplied by the channel's orthogonal σ×σ
+    matrix. (B, C, N₁, …) → (B, σC, N₁/s₁, …), where channel c becomes the channels cσ … cσ+σ−1. It equals a
+    strided convolution with C groups; blocks times matrices is its fastest form on CPU (1.0–1.7 times as fast).
+
+    Upsampling is ``Inverse(Downsampling(...))``.
+
+    Args:
+        channels: number of channels C of the input.
+        stride: factor per spatial dimension.
+        spatial_dims: 1, 2 or 3.
+        method: parametrisation of the orthogonal matrices: ``exp``, ``cayley`` or ``householder``.
+        init: ``haar``, ``pixel_shuffle``, ``random``, or an orthogonal matrix (σ, σ) or (C, σ, σ).
+        learnable: whether the matrices are trained.
+        num_reflections: for ``householder``.
+
+    Raises:
+        ValueError: for unknown options, or a state whose size is not divisible by the stride.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        stride: int | Sequence[int] = 2,
+        *,
+        spatial_dims: int,
+        method: str = "exp",
+        init: Any = "haar",
+        learnable: bool = True,
+        num_reflections: int | None = None,
+    ) -> None:
+        stride = per_dimension(stride, spatial_dims, "stride")
+        initial = _initial_matrices(init, channels, stride).to(torch.get_default_dtype())
+        super().__init__(OrthogonalMatrices(initial, method, learnable=learnable, num_reflections=num_reflections))
+        self.channels = channels
+        self.stride = stride
+
+    def output_spatial(self, x: Tensor) -> list[int]:
+        return coarse_size(x.shape[2:], self.stride)
+
+    def to_columns(self, x: Tensor) -> Tensor:
+        if x.shape[1] != self.channels:
+            raise ValueError(f"expected {self.channels} channels, got {x.shape[1]}")
+        return to_blocks(x, self.stride).flatten(3)  # (B, C, σ, N)
+
+    def from_columns(self, columns: Tensor, output_spatial: Sequence[int]) -> Tensor:
+        return from_blocks(columns.reshape(*columns.shape[:3], *output_spatial), self.stride)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels} -> {self.channels * math.prod(self.stride)} channels, stride={self.stride}"
+
+
+def _initial_matrices(init: Any, channels: int, stride: tuple[int, ...]) -> Tensor:
+    n = math.prod(stride)
+    if not isinstance(init, str):
+        return given_matrices(init, channels, n)
+    if init == "haar":
+        return given_matrices(haar_matrix(stride), channels, n)
+    if init == "pixel_shuffle":
+        return given_matrices(torch.eye(n), channels, n)
+    if init == "random":
+        return random_orthogonal(channels, n)
+    raise ValueError(f"expected init to be haar, pixel_shuffle, random or a matrix, got {init!r}")

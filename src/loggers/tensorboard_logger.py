@@ -1,0 +1,54 @@
+"""TensorBoard with the numbers of the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.image import imread
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from src.loggers.run_logger import LatestRow, final_numbers
+
+
+class TensorBoardRun(TensorBoardLogger):
+    """Lightning's logger; the run is one row of the HPARAMS page, with its configuration and its final numbers.
+
+    Args:
+        kwargs: of `TensorBoardLogger`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._config: dict[str, Any] = {}
+        self._latest = LatestRow()
+
+    def describe(self, config: dict[str, Any], tags: list[str]) -> None:
+        """Keep the configuration until there are numbers to show beside it."""
+        self._config = config
+
+    def go_on_from(self, step: int) -> None:
+        """Have TensorBoard leave out what the interrupted run logged of ``step`` and later ones."""
+        self._kwargs["purge_step"] = step
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log a row, unless it is the latest one again."""
+        if not self._latest.comes_again(metrics, step):
+            super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def log_image(self, key: str, path: Path, step: int) -> None:
+        """Show a picture."""
+        self.experiment.add_image(key, imread(path)[..., :3], step, dataformats="HWC")
+
+    @rank_zero_only
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the row and close the file."""
+        # Under names of their own: a curve must not end in a point that the table brought.
+        numbers = {f"final/{name}": value for name, value in final_numbers(summary).items()}
+        self.log_hyperparams(self._config, numbers)
+        self.save()
+        self.experiment.close()

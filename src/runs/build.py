@@ -1,0 +1,103 @@
+"""From a configuration to the objects of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+
+from src.loggers.csv_logger import CsvLogger
+from src.loggers.run_logger import RunLogger
+from src.loggers.shielded import shielded
+from src.runs.last_checkpoint import LastCheckpoint
+from src.runs.latest_metrics import LatestMetrics
+from src.runs.moved_folder import MovedFolder
+from src.runs.run_config import RunConfig
+from src.tasks.base import Task
+from src.utils.quiet import quiet_libraries
+
+
+@dataclass
+class Run:
+    """The objects of a run; ``callbacks`` by their names in the configuration."""
+
+    config: DictConfig
+    datamodule: pl.LightningDataModule
+    task: Task
+    trainer: pl.Trainer
+    callbacks: dict[str, pl.Callback]
+
+    def callback(self, kind: type) -> Any:
+        """Return the callback of a class, or None if the run has none."""
+        return next((c for c in self.trainer.callbacks if isinstance(c, kind)), None)  # type: ignore[attr-defined]
+
+    def check_data(self) -> None:
+        """Check that network and data fit, on the device of the training: a large sample is long work for a CPU.
+
+        Then give the network its precision. Lightning would do so after it has loaded a checkpoint, and weights in
+        double precision would pass through single.
+
+        Raises:
+            ValueError: if they do not fit.
+        """
+        self.task.to(self.trainer.strategy.root_device)
+        self.task.check_data(self.datamodule)
+        if self.trainer.precision == "64-true":
+            self.task.double()
+
+    def metrics(self) -> dict[str, float]:
+        """Return the latest value of every metric, those of the processes that this one goes on from included."""
+        return self.callback(LatestMetrics).values(self.trainer)
+
+    def loggers(self) -> list[RunLogger]:
+        """Return the loggers that are this project's own."""
+        return [logger for logger in self.trainer.loggers if isinstance(logger, RunLogger)]
+
+    def best_checkpoint(self) -> str | None:
+        """Return the checkpoint that the monitored metric likes best, else the latest one, else None."""
+        saved = [c.best_model_path for c in self.callbacks.values() if isinstance(c, ModelCheckpoint)]
+        last = self.callback(LastCheckpoint)
+        saved += [str(last.path)] if last is not None and last.path.exists() else []
+        # The first process writes them; what the others see of its files may be late.
+        return self.trainer.strategy.broadcast(next((path for path in saved if path), None))
+
+
+def build(config: DictConfig) -> Run:
+    """Build what a checked configuration describes; nothing is written, generated or trained.
+
+    Args:
+        config: has passed `check_targets`, so that what is wrong now is a value.
+
+    Raises:
+        ValueError: for a value that a constructor refuses.
+    """
+    quiet_libraries()
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    # Filling every new tensor with NaN is for finding reads of uninitialised memory, and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+    datamodule = instantiate(config.datamodule)
+    task = instantiate(config.task, _partial_=True)(net=instantiate(config.model))
+    callbacks = {name: instantiate(node) for name, node in (config.get("callbacks") or {}).items()}
+    loggers = [_logger(node) for node in (config.get("logger") or {}).values()]
+    if not loggers:
+        # It refuses to run with nothing to log to.
+        callbacks = {name: c for name, c in callbacks.items() if not isinstance(c, LearningRateMonitor)}
+    trainer = instantiate(
+        config.trainer,
+        callbacks=[*callbacks.values(), RunConfig(config), LatestMetrics(), MovedFolder()],
+        logger=loggers or False,
+    )
+    return Run(config, datamodule, task, trainer, callbacks)
+
+
+def _logger(node: DictConfig) -> Logger:
+    """Build a logger; the project's own file is part of the result, all others are trackers."""
+    logger = instantiate(node)
+    return logger if isinstance(logger, CsvLogger) else shielded(logger)

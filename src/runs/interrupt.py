@@ -1,0 +1,114 @@
+"""Signals that end training leave a checkpoint that training can go on from."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from src.runs.last_checkpoint import between_updates, last_checkpoint
+from src.utils.say import say
+from src.utils.signals import Handlers, hand_back, leave_closed_terminal, take_over
+
+
+class CheckpointOnInterrupt(Checkpoint):
+    """Writes ``checkpoints/last.ckpt`` when a signal ends training: Ctrl-C, SIGTERM, SIGHUP, SIGUSR1.
+
+    A signal ends training after the current optimizer step, and after the validation that is due then; so the run that
+    goes on does what this one would have done. In a distributed run a signal to one process ends all of them after the
+    same step. A second Ctrl-C stops at once.
+
+    What breaks a step or a validation off, a second Ctrl-C or an error, leaves no checkpoint: half of a step is done,
+    random numbers are drawn, counters and tables are ahead of the weights. The run goes on from the one before.
+
+    Args:
+        run_dir: the run folder.
+
+    Attributes:
+        received: the signal that ended training, or None.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self.checkpoint = last_checkpoint(run_dir)
+        self.received: signal.Signals | None = None
+        self._previous_handlers: Handlers = {}
+        self._owner = os.getpid()
+        # Whether Lightning was told to end, which it does between two steps or epochs.
+        self._ending = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over the signals while training runs.
+
+        Lightning's own handler would break off a validation, and in a distributed run it communicates in the middle of
+        whatever the processes are at.
+        """
+        self._owner = os.getpid()
+        self._previous_handlers = take_over(self._on_signal)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """End training if a signal has come."""
+        if between_updates(trainer, batch_idx):
+            self._end_if_signalled(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let a validation that is due run to its end."""
+        self._tell_lightning(trainer, False)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End training if a signal has come."""
+        self._end_if_signalled(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Hand the signals back; one that came after the last epoch prevents the test."""
+        self._end_if_signalled(trainer)
+        hand_back(self._previous_handlers)
+        if trainer.received_sigterm:
+            raise SIGTERMException
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Write the checkpoint where Lightning ended training as it was told to; then hand the signals back.
+
+        Not before: who sends a signal to a process and its group sends it twice.
+        """
+        if self.received is None and isinstance(exception, (SIGTERMException, KeyboardInterrupt)):
+            self.received = signal.SIGINT if isinstance(exception, KeyboardInterrupt) else signal.SIGTERM
+        try:
+            if self._ending and isinstance(exception, SIGTERMException):
+                trainer.save_checkpoint(self.checkpoint, weights_only=False)  # the optimizer too
+                say(f"interrupted after step {trainer.global_step}, saved {self.checkpoint}")
+        finally:
+            hand_back(self._previous_handlers)
+
+    def _end_if_signalled(self, trainer: pl.Trainer) -> None:
+        signalled = 0 if self.received is None else int(self.received)
+        if trainer.world_size > 1:
+            latest = torch.tensor(signalled, device=trainer.strategy.root_device)
+            torch.distributed.all_reduce(latest, torch.distributed.ReduceOp.MAX)
+            signalled = int(latest)
+        if signalled:
+            self.received = signal.Signals(signalled)
+            self._tell_lightning(trainer, True)
+
+    def _tell_lightning(self, trainer: pl.Trainer, end: bool) -> None:
+        # Lightning ends training where its loops are consistent when it sees this flag, which its own handler sets.
+        trainer._signal_connector.received_sigterm = self._ending = end
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            return  # a loading worker, forked with this handler: its parent needs it until the step is done
+        if signum == signal.SIGHUP:
+            leave_closed_terminal()
+        if signum == signal.SIGINT:
+            if self.received == signal.SIGINT:
+                hand_back(self._previous_handlers)
+                raise KeyboardInterrupt
+            say("\nCtrl-C: ending after this step (press again to stop at once)")
+        self.received = signal.Signals(signum)
