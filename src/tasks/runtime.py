@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.invertible import FourierConvolution
-from src.invertible.layers.fourier import logabsdet, spectrum
+from src.invertible import FourierConvolution, logabsdet, spectrum
 from src.tasks.base import Batch, Report, Task
 from src.tasks.sample_table import SampleTable
 
