@@ -15,7 +15,7 @@ from src.sweeps.grid import grid
 from src.sweeps.identity import Identify, digest_of_arguments, digest_of_composed, digest_of_config, is_execution_key
 from src.sweeps.sweep import Sweep, read_sweep, with_overrides
 from src.utils.errors import ConfigError
-from src.utils.file_names import shortened
+from src.utils.files import shortened
 from src.utils.reading import read_json, reading
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""What a user's mistake looks like: one readable message and an exit code, not a hundred lines of traceback."""
+"""What a program tells the person who runs it: notes on stderr, and one message instead of a traceback."""
 
 from __future__ import annotations
 
@@ -48,6 +48,15 @@ def is_user_error(error: BaseException) -> bool:
 
         kinds += (MisconfigurationException,)
     return isinstance(error, kinds)
+
+
+def say(message: str) -> None:
+    """Print a line on stderr, once for all processes of a distributed run; no library's log level silences it."""
+    # Imported late: most processes never say anything, and those of `run_parallel` do without Lightning.
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        print(message, file=sys.stderr, flush=True)
 
 
 def add_note(error: BaseException, note: str) -> None:
