@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
 class ConfigError(ValueError):
     """The configuration asks for something that does not exist."""
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the valid name nearest to ``name``, else the list of all valid names.
+
+    A dotted name is compared as a whole, and its last part with the last parts, so that ``max_epoch`` finds
+    ``trainer.max_epochs``.
+    """
+    names = sorted(set(valid))
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not nearest:
+        by_leaf = {full.rsplit(".", 1)[-1]: full for full in reversed(names)}
+        leaves = difflib.get_close_matches(name.rsplit(".", 1)[-1], by_leaf, n=1, cutoff=0.7)
+        nearest = [by_leaf[leaf] for leaf in leaves]
+    if nearest:
+        return f"; did you mean {nearest[0]!r}?"
+    return f"; valid: {', '.join(names)}" if len(names) <= 20 else ""
 
 
 # ArithmeticError is what a loss that is not finite raises, OSError a missing file or a folder that is not writable.

@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from src.config.checks import check_config, model_name
 from src.config.composition import compose_config
 from src.config.saved import with_overrides
-from src.config.suggestions import config_keys, did_you_mean
+from src.config.suggestions import config_keys
 from src.config.targets import check_targets
-from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
+from src.utils.errors import ConfigError, did_you_mean, full_traceback_wanted, user_errors
 
 
 @pytest.mark.parametrize(
