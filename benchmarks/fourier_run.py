@@ -60,9 +60,8 @@ def read_setting(arguments: Sequence[str]) -> Setting:
         merged = OmegaConf.merge(OmegaConf.structured(Setting), OmegaConf.from_dotlist(list(arguments)))
         setting = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise ConfigError(
-            f"expected key=value arguments of benchmarks.fourier_run, got {str(error).splitlines()[0]}"
-        ) from error
+        problem = str(error).splitlines()[0]
+        raise ConfigError(f"expected key=value arguments of benchmarks.fourier_run, got: {problem}") from error
     assert isinstance(setting, Setting)
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", setting.setting) or min(setting.batch, setting.rounds) < 1:
         raise ConfigError(

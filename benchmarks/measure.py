@@ -13,7 +13,7 @@ Clock = Callable[[], float]
 
 
 def device_clock(device: str) -> Clock:
-    """Return the clock of a device: CPU time of this process, or wall time once an accelerator has finished its work."""
+    """Return the clock of a device: CPU time of this process, or wall time once a GPU has finished its work."""
     return time.process_time if device == "cpu" else benchmark.timer
 
 
