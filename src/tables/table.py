@@ -47,7 +47,7 @@ class Entry:
 
     def numbers(self) -> list[float]:
         """Return the numbers there are, of the paper's and ours."""
-        return [n for n in (self.published, self.measured and self.measured.mean) if n is not None]
+        return [n for n in (self.published, self.measured.mean if self.measured else None) if n is not None]
 
 
 @dataclass
