@@ -121,4 +121,4 @@ def even_angles(num_views: int, range_deg: Sequence[float]) -> NDArray[np.float6
     """
     if len(range_deg) != 2 or not np.isfinite(range_deg).all() or range_deg[0] == range_deg[1]:
         raise ValueError(f"expected a range of angles as first and last in degrees, got {list(range_deg)}")
-    return np.deg2rad(np.linspace(*range_deg, num_views))
+    return np.deg2rad(np.linspace(range_deg[0], range_deg[1], num_views))

@@ -41,10 +41,7 @@ def read_scan(
         ValueError: naming the file, for one that is missing, damaged or of another layout.
     """
     path = Path(path)
-    if path.suffix.lower() in HDF5:
-        found = _read_hdf5(path)
-    else:
-        found = {COUNTS: _read_stack(path)}
+    found = _read_hdf5(path) if path.suffix.lower() in HDF5 else {COUNTS: _read_stack(path)}
     counts = found[COUNTS]
     if angles_deg is None and THETA in found:
         angles_rad = np.deg2rad(np.asarray(found[THETA], dtype=np.float64).ravel())
@@ -84,7 +81,7 @@ def _read_hdf5(path: Path) -> dict[str, Any]:
         names: list[str] = []
         file.visititems(lambda name, node: names.append(f"/{name}") if isinstance(node, h5py.Dataset) else None)
         raise ValueError(
-            f"expected a dataset {COUNTS} (Data Exchange) in {str(path)!r}, got {', '.join(names[:10]) or 'none at all'}"
+            f"expected a dataset {COUNTS} (Data Exchange) in {str(path)!r}, got {', '.join(names[:10]) or 'none'}"
         )
     return {name: file[name] for name in (COUNTS, FLATS, DARKS, THETA) if isinstance(file.get(name), h5py.Dataset)}
 
