@@ -105,8 +105,9 @@ def test_files_that_are_no_scans_are_named(tmp_path: Path) -> None:
             read_scan(tmp_path / name)
     with pytest.raises(ValueError, match=r"expected a dataset /exchange/data .* got /exchange/other"):
         read_scan(write_data_exchange(tmp_path / "other.h5", other=COUNTS))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"expected TIFF files in .*, got none"):
-        read_scan(tmp_path)
+        read_scan(tmp_path / "empty")
     with pytest.raises(ValueError, match=r"got .*scan\.jpg"):
         read_scan(tmp_path / "scan.jpg")
     np.save(tmp_path / "counts.npy", COUNTS)
