@@ -44,6 +44,7 @@ def reconstruct_slices(
     *,
     centre: float | None = None,
     size: int | None = None,
+    pixel_width: float = 1.0,
     filter_name: str = "ramp",
 ) -> Tensor:
     """Reconstruct slices from their line integrals, on the device and in the type of the sinograms.
@@ -53,11 +54,12 @@ def reconstruct_slices(
         angles_rad: of the views: (views,).
         centre: detector coordinate of the rotation axis in pixels, the first pixel's centre being 0; the middle of the
             detector, (pixels − 1)/2, by default.
-        size: N, pixels per side of a slice, as wide as those of the detector; the detector's number by default.
+        size: N, pixels per side of a slice; the detector's number by default.
+        pixel_width: of a slice, in pixels of the detector.
         filter_name: one of `src.ct.fbp.FILTERS`.
 
     Returns:
-        (rows, N, N), in attenuation per pixel width. Parts of a slice that some view did not see are biased.
+        (rows, N, N), in attenuation per pixel of the detector. Parts of a slice that some view did not see are biased.
 
     Raises:
         ValueError: for shapes that do not fit, an unknown filter, or a centre off the detector.
@@ -73,21 +75,22 @@ def reconstruct_slices(
     size = num_pixels if size is None else size
     if size < 1:
         raise ValueError(f"expected a reconstruction size of at least 1, got {size}")
+    if not pixel_width > 0:
+        raise ValueError(f"expected a positive pixel width, got {pixel_width}")
+    x = (torch.arange(size, dtype=torch.float64, device=sinograms.device) - (size - 1) / 2) * pixel_width
     rows_per_block = max(1, MAX_VOXELS_PER_BLOCK // max(size**2, num_views * num_pixels))
     slices = sinograms.new_zeros(num_rows, size, size)
     for part, block in zip(slices.split(rows_per_block), sinograms.split(rows_per_block), strict=True):
-        _backproject(part, filter_views(block, 1.0, filter_name), angles_rad, centre)
+        _backproject(part, filter_views(block, 1.0, filter_name), angles_rad, centre, x)
     return slices
 
 
-def _backproject(slices: Tensor, views: Tensor, angles_rad: NDArray[np.float64], centre: float) -> None:
-    """Add Σ_φ w_φ views_φ(centre + x cos φ + y sin φ) to slices (rows, N, N), linearly interpolated."""
-    size = slices.shape[-1]
-    x = torch.arange(size, dtype=torch.float64, device=slices.device) - (size - 1) / 2
+def _backproject(slices: Tensor, views: Tensor, angles_rad: NDArray[np.float64], centre: float, x: Tensor) -> None:
+    """Add Σ_φ w_φ views_φ(centre + x cos φ + y sin φ) to slices (rows, N, N) over x and y = −x, linearly."""
     num_pixels = views.shape[-1]
     # Rows last, so that one index fetches all of them; zeros on either side stand for what is off the detector.
     padded = torch.nn.functional.pad(views, (1, 1)).permute(1, 2, 0).contiguous()  # (views, pixels + 2, rows)
-    sums = slices.new_zeros(size * size, len(slices))
+    sums = slices.new_zeros(len(x) ** 2, len(slices))
     for view, angle, weight in zip(padded, angles_rad.tolist(), view_weights(angles_rad).tolist(), strict=True):
         position = (centre + 1 + x * math.cos(angle) - x[:, None] * math.sin(angle)).flatten()
         left = position.floor().clamp_(0, num_pixels)

@@ -78,6 +78,12 @@ def test_a_moved_detector_and_its_centre_give_the_same_slice() -> None:
     torch.testing.assert_close(found[:, seen], expected[:, seen], rtol=0, atol=1e-10)
 
 
+def test_wider_pixels_sample_the_same_slice() -> None:
+    expected = reconstruct_slices(sinogram()[None], np.deg2rad(ANGLES_DEG), size=61)
+    fine = reconstruct_slices(sinogram()[None], np.deg2rad(ANGLES_DEG), size=121, pixel_width=0.5)
+    torch.testing.assert_close(fine[:, ::2, ::2], expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(("last", "num_views"), [(360, 361), (359, 360), (180, 181)])
 def test_views_that_repeat_count_once(last: float, num_views: int) -> None:
     angles = np.linspace(0, last, num_views)
@@ -115,6 +121,7 @@ def test_the_centre_is_found(offset: float, last: float, num_views: int) -> None
         ((1, 4, 9), 5, {}, "expected an angle for each of 4 views, got angles of shape"),
         ((1, 4, 9), 4, {"centre": 9.5}, "expected the centre of rotation between 0 and 8 pixels, got 9.5"),
         ((1, 4, 9), 4, {"size": 0}, "expected a reconstruction size of at least 1, got 0"),
+        ((1, 4, 9), 4, {"pixel_width": 0.0}, "expected a positive pixel width, got 0.0"),
         ((1, 4, 9), 4, {"filter_name": "hahn"}, "expected filter as one of ramp.*got 'hahn'"),
     ],
 )
