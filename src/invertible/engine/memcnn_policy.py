@@ -10,7 +10,17 @@ import memcnn
 import torch
 from torch import Tensor, nn
 
-from ..module import Condition, InvertibleModule, State, all_modules, evaluate, map_tensors, past_policies, tensors_of
+from ..module import (
+    INVERSE,
+    Call,
+    Condition,
+    InvertibleModule,
+    State,
+    all_modules,
+    map_tensors,
+    past_policies,
+    tensors_of,
+)
 from .replay import AutocastState, LeafStart, replayed
 from .snapshot import Snapshot
 
@@ -25,9 +35,9 @@ class MemcnnCall:
     def __init__(self) -> None:
         self._made: dict[int, weakref.ref[Tensor]] = {}
 
-    def __call__(self, leaf: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
+    def __call__(self, leaf: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
         inputs = [part if self._has_made(part) else part.clone() for part in tensors_of(x)]
-        repeatable = _Repeatable(leaf, method, x, condition)
+        repeatable = _Repeatable(leaf, call, x, condition)
         conditions = [part.clone() for part in tensors_of(condition) if part.is_floating_point()]
         outputs = tensors_of(memcnn.InvertibleModuleWrapper(repeatable)(*inputs, *conditions))
         self._made |= {id(part): weakref.ref(part) for part in outputs}
@@ -59,10 +69,10 @@ class _Repeatable(nn.Module):
     outputs; those of integers, which it would try to differentiate, past it.
     """
 
-    def __init__(self, leaf: InvertibleModule, method: str, x: State, condition: Condition) -> None:
+    def __init__(self, leaf: InvertibleModule, call: Call, x: State, condition: Condition) -> None:
         super().__init__()
         self._leaf = [leaf]  # not a submodule: memcnn is to ask this module for its parameters
-        self._method = method
+        self._call = call
         self._x_is_tuple = isinstance(x, tuple)
         self._num_inputs = len(tensors_of(x))
         self._condition_is_tuple = isinstance(condition, tuple)
@@ -83,7 +93,7 @@ class _Repeatable(nn.Module):
             outputs = self._first(state, conditions, tensors)
             # `.data`: memcnn detaches in place what it gets, and torch refuses that for views, reshaped tensors say.
             return tuple(part.data for part in (*outputs, *(c.clone() for c in conditions)))
-        result = self._flat(self._again(self._method, state, conditions))
+        result = self._flat(self._again(self._call, state, conditions))
         # memcnn differentiates every output with respect to everything: what is constant, a log-determinant say, needs
         # a path to the input, and an unused parameter a path to the output.
         path = 0 * tensors[0].flatten(1)[:, 0]
@@ -96,16 +106,16 @@ class _Repeatable(nn.Module):
     def inverse(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         self._snapshot.refuse_overwritten()
         self._snapshot.refuse_changes()
-        num_conditions = len(tensors) - self._num_outputs - (self._method == "forward_and_logdet")
+        num_conditions = len(tensors) - self._num_outputs - self._call.logdet
         y = tensors[: self._num_outputs]
         conditions = tensors[len(tensors) - num_conditions :]
-        x = self._again("inverse", y if self._y_is_tuple else y[0], conditions)
+        x = self._again(INVERSE, y if self._y_is_tuple else y[0], conditions)
         return (*tensors_of(x), *conditions)
 
     def form(self, flat: tuple[Tensor, ...]) -> Any:
         """What the leaf's method returns, from the flat outputs."""
         y = flat[: self._num_outputs] if self._y_is_tuple else flat[0]
-        return (y, flat[self._num_outputs]) if self._method == "forward_and_logdet" else y
+        return (y, flat[self._num_outputs]) if self._call.logdet else y
 
     def _stand_in(self, tensor: Tensor) -> Tensor:
         return _StandIn.apply(tensor, self._unused) if tensor.requires_grad else tensor.detach()
@@ -116,13 +126,13 @@ class _Repeatable(nn.Module):
         start = LeafStart(all_modules(leaf), inputs[0].device)
         with past_policies():
             seen = map_tensors(Tensor.clone, state) if is_watched else state
-            result = self._flat(evaluate(leaf, self._method, seen, self._condition(conditions)))
+            result = self._flat(self._call(leaf, seen, self._condition(conditions)))
         self._start, self._has_run = start.settle(), True
         self._snapshot.mark()  # the leaf may have set parameters from its first batch
         return [part.clone() for part in result] if is_watched else _with_memory_of_their_own(result, inputs)
 
     def _flat(self, result: Any) -> tuple[Tensor, ...]:
-        y, logdet = result if self._method == "forward_and_logdet" else (result, None)
+        y, logdet = result if self._call.logdet else (result, None)
         self._y_is_tuple = isinstance(y, tuple)
         self._num_outputs = len(tensors_of(y))
         return (*tensors_of(y), *tensors_of(logdet))
@@ -134,9 +144,9 @@ class _Repeatable(nn.Module):
         conditions = tuple(next(rest) if part is None else part for part in self._integers)
         return conditions if self._condition_is_tuple else conditions[0]
 
-    def _again(self, method: str, state: State, conditions: tuple[Tensor, ...]) -> Any:
+    def _again(self, call: Call, state: State, conditions: tuple[Tensor, ...]) -> Any:
         with past_policies(), self._snapshot.reused(), replayed(self._start), self._autocast():
-            return evaluate(self._leaf[0], method, state, self._condition(conditions))
+            return call(self._leaf[0], state, self._condition(conditions))
 
     def _without_path_to(self, outputs: Iterable[Tensor]) -> list[Tensor]:
         """The trained parameters on which no output depends."""
