@@ -13,8 +13,8 @@ from src.invertible.engine.policies import invertible_roots
 from src.invertible.graph import Graph
 from src.invertible.layers.coupling import AdditiveCoupling
 from src.models.iunet import IUNet
-from tests.invertible.samples import subnet
-from tests.invertible.test_backprop import saved_bytes
+from tests.invertible.engine.test_backprop import saved_bytes
+from tests.invertible.table.samples import subnet
 
 
 def coupling(channels: int = 4) -> AdditiveCoupling:

@@ -13,7 +13,7 @@ from src.invertible.layers.linear import Permutation
 from src.invertible.layers.mixing import OrthogonalMixing
 from src.invertible.layers.resampling import Downsampling
 from src.invertible.layers.reshaping import Concat, Reshape, Split
-from tests.invertible.samples import SPATIAL, Case, subnet
+from tests.invertible.table.samples import SPATIAL, Case, subnet
 
 
 def branches(spatial_dims: int, size: tuple[int, ...]) -> GraphNet:
