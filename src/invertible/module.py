@@ -98,7 +98,9 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], state: State) -> State:
-    """The state with the function applied to each of its tensors."""
+    """The state, or a condition or None, with the function applied to each of its tensors."""
+    if state is None:
+        return None
     return tuple(function(part) for part in state) if isinstance(state, tuple) else function(state)
 
 

@@ -54,7 +54,7 @@ class FirstCalls:
     def _watcher(self, tree: InvertibleModule) -> Callable[[Call, State, Condition], None]:
         def note(call: Call, x: State, condition: Condition) -> None:
             tree.watcher = None
-            detached = None if condition is None else map_tensors(torch.Tensor.detach, condition)
-            self._found.append(TreeCall(call.tree(tree), map_tensors(torch.Tensor.detach, x), detached))
+            x, condition = (map_tensors(torch.Tensor.detach, state) for state in (x, condition))
+            self._found.append(TreeCall(call.tree(tree), x, condition))
 
         return note
