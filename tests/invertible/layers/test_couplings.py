@@ -16,9 +16,9 @@ from src.invertible.layers.all_in_one import SCALES, AllInOneBlock, GlobalAffine
 from src.invertible.layers.clamp import CLAMPS, find_clamp
 from src.invertible.layers.coupling import AdditiveCoupling, Coupling, TwoSidedCoupling
 from src.invertible.layers.linear import Permutation
-from tests.invertible.layers_couplings import COUPLINGS
-from tests.invertible.samples import dense, subnet
-from tests.invertible.test_backprop import saved_bytes
+from tests.invertible.engine.test_backprop import saved_bytes
+from tests.invertible.table.couplings import COUPLINGS
+from tests.invertible.table.samples import dense, subnet
 
 
 def constant(value: float) -> Callable[[int, int], nn.Module]:

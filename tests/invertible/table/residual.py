@@ -11,7 +11,7 @@ from src.invertible.layers.lipschitz import LipSwish
 from src.invertible.layers.logdet import RussianRouletteLogDet, TruncatedLogDet
 from src.invertible.layers.residual import ResidualBlock
 from src.models.blocks import CONVOLUTIONS
-from tests.invertible.samples import SPATIAL, Case
+from tests.invertible.table.samples import SPATIAL, Case
 
 INVERSE_TOLERANCE: dict[str, float] = {}  # inverted to rounding error: the table's own 1e-10 holds
 

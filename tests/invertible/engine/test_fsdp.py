@@ -13,7 +13,7 @@ from src.config.combinations import SHARDED
 from src.invertible import set_backprop
 from src.models.iunet import IUNet
 from src.models.lifted import Lifted
-from tests.invertible.two_processes import batch, process_group, run_two
+from tests.invertible.engine.two_processes import batch, process_group, run_two
 
 
 def network(policy: str) -> nn.Module:

@@ -7,7 +7,7 @@ from src.invertible.layers.logit import FixedAffine, Logit
 from src.models.glow import COUPLINGS, PERMUTATIONS, Glow
 from src.models.multiscale import channels_per_level, multiscale
 from src.models.realnvp import RealNVP
-from tests.invertible.samples import Case, subnet
+from tests.invertible.table.samples import Case, subnet
 
 GLOW: dict[str, dict] = {
     **{f"{name}-coupling": {"coupling": name} for name in COUPLINGS},

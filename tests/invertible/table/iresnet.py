@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from src.models.iresnet import IResNetFlow
-from tests.invertible.samples import Case
+from tests.invertible.table.samples import Case
 
 LAYERS: dict[str, Case] = {
     "iresnet-flow-2d": (lambda: IResNetFlow(1, 2, 1, 3, logdet="exact", eval_logdet="exact"), (2, 1, 4, 4)),

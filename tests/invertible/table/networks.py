@@ -8,7 +8,7 @@ from src.invertible import InvertibleModule
 from src.models.irevnet import IRevNet
 from src.models.lab import LabIRevNet
 from src.models.partially_reversible_unet import PartiallyReversibleUNet
-from tests.invertible.samples import SPATIAL, Case
+from tests.invertible.table.samples import SPATIAL, Case
 
 
 def irevnet(

@@ -23,8 +23,8 @@ from src.invertible import (
 )
 from src.models.iunet import IUNet
 from src.models.lifted import Lifted
-from tests.invertible.samples import subnet
-from tests.invertible.two_processes import batch, process_group, run_two
+from tests.invertible.engine.two_processes import batch, process_group, run_two
+from tests.invertible.table.samples import subnet
 
 
 class Loss(nn.Module):

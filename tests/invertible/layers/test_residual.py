@@ -14,9 +14,9 @@ from src.invertible import Inverse, Sequential, set_backprop
 from src.invertible.layers.lipschitz import LipSwish, SpectralNormalised
 from src.invertible.layers.logdet import ExactLogDet, LogDetEstimator, RussianRouletteLogDet, TruncatedLogDet
 from src.invertible.layers.residual import FixedPointWarning, ResidualBlock, fixed_point
-from tests.invertible import layers, test_layers
-from tests.invertible.layers import build
-from tests.invertible.layers_residual import STOCHASTIC, convolutions, dense
+from tests.invertible.layers import test_oracles
+from tests.invertible.table import LAYERS, build
+from tests.invertible.table.residual import STOCHASTIC, convolutions, dense
 
 pytestmark = pytest.mark.filterwarnings(f"error::{FixedPointWarning.__module__}.{FixedPointWarning.__name__}")
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings(f"error::{FixedPointWarning.__module__}.
 @pytest.fixture(autouse=True)
 def table(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, case in STOCHASTIC.items():  # random: the Jacobian is that of their mean only, so not in the table
-        monkeypatch.setitem(layers.LAYERS, name, case)
+        monkeypatch.setitem(LAYERS, name, case)
 
 
 @pytest.mark.parametrize("policy", ["reversible", "checkpoint", "memcnn"])
@@ -35,7 +35,7 @@ def test_random_logdets_are_the_same_draws_under_every_policy(name: str, policy:
     found = {}
     for each in ("stored", policy):
         torch.manual_seed(5)
-        found[each] = test_layers.gradients(layer, "forward_and_logdet", each, x)
+        found[each] = test_oracles.gradients(layer, "forward_and_logdet", each, x)
     for key, value in found["stored"].items():
         assert (found[policy][key] - value).abs().max() < 1e-9 * value.abs().max().clamp(min=1.0), key
 
@@ -216,7 +216,7 @@ def test_bfloat16_subnets_under_autocast_and_a_float32_stream(policy: str) -> No
 
     def step(policy: str) -> dict[str, Tensor]:
         with torch.autocast("cpu", torch.bfloat16):
-            return test_layers.gradients(flow, "forward_and_logdet", policy, x)
+            return test_oracles.gradients(flow, "forward_and_logdet", policy, x)
 
     expected, found = step("stored"), step(policy)
     assert found["y"].dtype == torch.float32

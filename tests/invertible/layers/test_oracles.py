@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from src.invertible import POLICIES, Inverse, InvertibleModule, set_backprop
-from tests.invertible.layers import LAYERS, build
+from tests.invertible.table import LAYERS, build
 
 SAVING = [policy for policy in POLICIES if policy != "stored"]
 

@@ -1,35 +1,23 @@
 """Every invertible layer with its options: one table that drives the oracle tests.
 
-A new layer is one line per option in its family's file.
+A new layer is one line per option in the file of its family here; each file with `LAYERS` is found by itself.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 import torch
 
 from src.invertible import InvertibleModule
-from tests.invertible import (
-    layers_core,
-    layers_couplings,
-    layers_flows,
-    layers_fourier,
-    layers_graph,
-    layers_iresnet,
-    layers_networks,
-    layers_residual,
-)
-from tests.invertible.samples import Case
+from tests.invertible.table.samples import Case
 
-FAMILIES = (
-    layers_core,
-    layers_couplings,
-    layers_flows,
-    layers_fourier,
-    layers_graph,
-    layers_iresnet,
-    layers_networks,
-    layers_residual,
-)
+FAMILIES = [
+    importlib.import_module(f"{__name__}.{module.name}")
+    for module in pkgutil.iter_modules(__path__)
+    if module.name != "samples"
+]
 LAYERS: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.LAYERS.items()}
 # Each line counts: two families must not use the same name.
 assert len(LAYERS) == sum(len(family.LAYERS) for family in FAMILIES)

@@ -18,8 +18,8 @@ from src.invertible import (
     Sequential,
     set_backprop,
 )
-from tests.invertible.samples import dense
-from tests.invertible.test_backprop import assert_same, small_input, small_tree
+from tests.invertible.engine.test_backprop import assert_same, small_input, small_tree
+from tests.invertible.table.samples import dense
 
 SAVING = [p for p in POLICIES if p != "stored"]
 

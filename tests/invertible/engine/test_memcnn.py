@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import POLICIES, AdditiveCoupling, AffineCoupling, ResidualBlock, Sequential, set_backprop
-from tests.invertible.samples import dense
-from tests.invertible.test_backprop import assert_same
+from tests.invertible.engine.test_backprop import assert_same
+from tests.invertible.table.samples import dense
 
 Used = Callable[[list[Sequential], Tensor], list[Tensor]]
 

@@ -17,9 +17,9 @@ from src.invertible.inspection.costs import Inspection, inspect
 from src.invertible.inspection.report import as_text, plot_inspection
 from src.invertible.layers.affine import AffineCoupling
 from src.utils.errors import ConfigError
-from tests.invertible.samples import dense
-from tests.invertible.test_backprop import saved_bytes, small_input, small_tree, value_marks
-from tests.invertible.test_reconstruction import Misses
+from tests.invertible.engine.test_backprop import saved_bytes, small_input, small_tree, value_marks
+from tests.invertible.inspection.test_reconstruction import Misses
+from tests.invertible.table.samples import dense
 
 STATE = small_input().numel() * 8
 

@@ -6,7 +6,7 @@ from src.invertible import AdditiveCoupling, Downsampling, Inverse, OnChannels, 
 from src.invertible.layers.orthogonal import random_orthogonal
 from src.models.blocks import NORMS
 from src.models.iunet import IUNet
-from tests.invertible.samples import SPATIAL, Case, dense, subnet
+from tests.invertible.table.samples import SPATIAL, Case, dense, subnet
 
 LAYERS: dict[str, Case] = {
     "additive-vector": (lambda: AdditiveCoupling(5, dense), (3, 5)),

@@ -9,7 +9,7 @@ from src.invertible.layers.affine import AffineCoupling, GlowCoupling
 from src.invertible.layers.all_in_one import SCALES, AllInOneBlock, GlobalAffine
 from src.invertible.layers.clamp import CLAMPS
 from src.invertible.layers.coupling import AdditiveCoupling, TwoSidedCoupling
-from tests.invertible.samples import SPATIAL, Case, dense, subnet
+from tests.invertible.table.samples import SPATIAL, Case, dense, subnet
 
 COUPLINGS = {"additive": AdditiveCoupling, "affine": AffineCoupling, "glow": GlowCoupling}
 # Every option of the block by itself, and those that act on the same part of it together.

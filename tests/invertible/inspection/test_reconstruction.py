@@ -15,9 +15,7 @@ from src.invertible.graph import Graph
 from src.invertible.inspection.reconstruction import LeafNames, reconstruction_errors, relative_error
 from src.invertible.layers.affine import AffineCoupling
 from src.invertible.layers.reshaping import Concat, Split
-from tests.invertible.layers_graph import branches
-from tests.invertible.samples import dense
-from tests.invertible.test_backprop import (
+from tests.invertible.engine.test_backprop import (
     assert_same,
     convolutional,
     loss_and_gradients,
@@ -25,6 +23,8 @@ from tests.invertible.test_backprop import (
     small_input,
     small_tree,
 )
+from tests.invertible.table.graph import branches
+from tests.invertible.table.samples import dense
 
 
 class Misses(InvertibleModule):

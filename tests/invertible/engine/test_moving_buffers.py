@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import POLICIES, AdditiveCoupling, ForeignModule, Inverse, OnChannels, Sequential, set_backprop
-from tests.invertible.samples import dense
-from tests.invertible.test_backprop import assert_same
+from tests.invertible.engine.test_backprop import assert_same
+from tests.invertible.table.samples import dense
 
 SAVING = [p for p in POLICIES if p != "stored"]
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
+from src.invertible import OnChannels, Sequential
 from src.invertible.graph import Graph, GraphNet
 from src.invertible.layers.coupling import AdditiveCoupling
 from src.invertible.layers.linear import Permutation
 from src.invertible.layers.mixing import OrthogonalMixing
 from src.invertible.layers.resampling import Downsampling
 from src.invertible.layers.reshaping import Concat, Reshape, Split
-from src.invertible.module import OnChannels, Sequential
-from tests.invertible.samples import SPATIAL, Case, subnet
+from tests.invertible.table.samples import SPATIAL, Case, subnet
 
 
 def branches(spatial_dims: int, size: tuple[int, ...]) -> GraphNet:

@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.invertible import Downsampling, Inverse, OrthogonalMatrices, OrthogonalMixing, Sequential, set_backprop
+from src.invertible.engine.shared_values import shared_values, values_at_once
 from src.invertible.layers.orthogonal import haar_matrix, random_orthogonal
 from src.invertible.layers.orthogonal_matrices import (
     PARAMETRISATIONS,
-    known_matrices,
-    matrices_at_once,
     matrix_exponential,
-    modules_with_matrices,
 )
 
 METHODS = list(PARAMETRISATIONS)
@@ -229,7 +227,7 @@ def various_matrices() -> nn.ModuleList:
 
 def test_matrices_at_once_are_those_one_by_one_with_the_same_gradients() -> None:
     modules = various_matrices()
-    at_once = matrices_at_once(modules_with_matrices(modules))
+    at_once = values_at_once(modules)
     assert set(at_once) == set(modules)
     for module, matrices in at_once.items():
         torch.testing.assert_close(matrices, module())
@@ -250,7 +248,7 @@ def test_matrices_of_one_kind_are_one_batch(monkeypatch: pytest.MonkeyPatch) -> 
 
     modules = nn.ModuleList([OrthogonalMatrices(random_orthogonal(num, n)) for num, n in ((1, 4), (2, 8), (3, 4))])
     monkeypatch.setitem(PARAMETRISATIONS, "exp", counted)
-    matrices_at_once(modules_with_matrices(modules))
+    values_at_once(modules)
     assert sizes == [(4, 4, 4), (2, 8, 8)]
 
 
@@ -272,13 +270,13 @@ def test_layers_that_share_their_matrices_add_up_their_gradients() -> None:
 
 def test_known_matrices_serve_where_no_gradient_is_asked_for() -> None:
     module = OrthogonalMatrices(random_orthogonal(1, 4))
-    known = {module: torch.zeros(1, 4, 4)}
-    with known_matrices(known):
-        assert module().requires_grad, "a graph needs values of its own"
-        with torch.no_grad():
-            assert module() is known[module]
+    with torch.no_grad(), shared_values(module):
+        known = module()
+        assert module() is known
+        with torch.enable_grad():
+            assert module().requires_grad, "a graph needs values of its own"
     with torch.no_grad():
-        assert module().abs().max() > 0
+        assert module() is not known
 
 
 class OtherMatrices(OrthogonalMatrices):
