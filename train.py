@@ -48,7 +48,7 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
     check_targets(config)
     check_combinations(config)
     from src.runs.build import build
-    from src.runs.ending import ending
+    from src.runs.interrupt import ending
     from src.runs.lock import only_process
     from src.runs.summary import print_table, summarise, write_summary
     from src.utils.processes import own_processes

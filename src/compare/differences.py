@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from src.compare.runs import Run
+from src.compare.runs import RunRecord
 from src.utils.nested import flat
 
 # Where a run writes and went on from: different by nature.
@@ -14,7 +14,7 @@ PLACES = ("run_dir", "resume")
 MACHINE = ("hardware", "versions")
 
 
-def differences(runs: Sequence[Run]) -> list[tuple[str, list[str | None]]]:
+def differences(runs: Sequence[RunRecord]) -> list[tuple[str, list[str | None]]]:
     """Return each dotted key whose value is not the same in all runs, with its value per run; None where it is absent.
 
     Keys of the configuration come first, then ``hardware.`` and ``versions.``, which times and memory depend on; an
@@ -35,7 +35,7 @@ def _is_known(key: str, value: str | None) -> bool:
     return not _is_of_machine(key) if value is None else "${" not in value
 
 
-def _settings(run: Run) -> dict[str, str]:
+def _settings(run: RunRecord) -> dict[str, str]:
     config = {key: value for key, value in run.config.items() if key not in PLACES}
     machine = {key: run.summary[key] for key in MACHINE if run.summary.get(key)}
     # A summary that was made smaller has lost run_dir, but not what refers to it.
