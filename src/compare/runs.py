@@ -91,10 +91,10 @@ def _summary_so_far(config: dict[str, Any], history: History) -> dict[str, Any]:
 
 def _presentable(summary: dict[str, Any]) -> dict[str, Any]:
     """Return a summary, perhaps a stranger's, with text where text is shown, and a seed that a page can count with."""
-    seed = finite_number(summary.get("seed"))
-    if seed is None or abs(seed) > MAX_INTEGER:
-        seed = _as_text(summary.get("seed"))
-    return {**summary, **{key: _as_text(summary[key]) for key in TEXTS if key in summary}, "seed": seed}
+    seed = summary.get("seed")
+    number = finite_number(seed)
+    texts = {key: _as_text(summary[key]) for key in TEXTS if key in summary}
+    return {**summary, **texts, "seed": _as_text(seed) if number is None or abs(number) > MAX_INTEGER else number}
 
 
 def _as_text(value: Any) -> str | None:

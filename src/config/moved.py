@@ -20,7 +20,7 @@ def modernised(node: Any) -> Any:
         return [modernised(child) for child in node]
     if not isinstance(node, dict):
         return node
-    kept = {key: modernised(child) for key, child in node.items() if not (_target(child) in GONE)}
+    kept = {key: modernised(child) for key, child in node.items() if _target(child) not in GONE}
     target = _target(node)
     if target.startswith("src.") and signature_of(target) is None:
         named = [other for other in targets_of_configs() if other.rpartition(".")[2] == target.rpartition(".")[2]]

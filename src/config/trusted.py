@@ -113,12 +113,6 @@ def is_trusted(target: str, trusted: Sequence[str] = ()) -> bool:
     return inspect.isclass(found) and _lies_in(module, PACKAGES) and bool(KINDS & _bases(found))
 
 
-def split_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the module prefixes of ``trust=<prefix>`` or ``trust=[<prefix>,...]``, and the other arguments."""
-    given = [a.partition("=")[2].strip("[]") for a in arguments if a.startswith("trust=")]
-    return [p.strip() for text in given for p in text.split(",")], [a for a in arguments if not a.startswith("trust=")]
-
-
 def targets_in(node: Any, key: str = "") -> Iterator[str]:
     """Yield the targets in a value of the command line: who types one trusts it.
 

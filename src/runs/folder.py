@@ -21,7 +21,8 @@ ENVIRONMENT_VARIABLE = "INVERTIBLE_IMAGING_RUN_DIR"
 _stores: list[Any] = []
 
 # Subfolders of a run folder that other programs may be writing to at any time: eval.py, predict.py and W&B.
-SUBFOLDERS = ("eval", "predictions", "wandb")
+EVALUATIONS, PREDICTIONS = "eval", "predictions"
+SUBFOLDERS = (EVALUATIONS, PREDICTIONS, "wandb")
 # A picture by epoch; one that does not belong to an epoch has None.
 Series = dict[int | None, Path]
 
