@@ -19,7 +19,7 @@ from src.invertible import AdditiveCoupling, Inverse, InvertibleModule, Sequenti
 from src.invertible.engine.kept import keeps_input
 from src.invertible.inspection.reconstruction import LeafError
 from src.invertible.layers.affine import AffineCoupling
-from src.loggers.csv_logger import CsvLogger, read_rows
+from src.runs.csv_logger import CsvLogger, read_rows
 
 
 def subnet(dims_in: int, dims_out: int) -> nn.Module:
