@@ -1,4 +1,4 @@
-"""The result of a run as it is committed: its metrics and where they come from."""
+"""The committed result of a run: its metrics and where they come from."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from src.sweeps.command import for_people
 from src.utils.files import write_text
 from src.utils.reading import as_mapping, read_json, reading
 
-# Places on the machine that measured, and pictures and logs, which are not results.
+# Paths on the measuring machine, and pictures and logs, which are not results.
 LEFT_OUT = ("checkpoint", "run_dir")
-# What a table asks of every result.
+# The keys that every result must have.
 REQUIRED = (
     *("cell", "digest", "model", "seed", "metrics", "config", "num_parameters"),
     *("finished", "git_commit", "hardware", "versions"),
@@ -24,7 +24,7 @@ LEFT_OUT_OF_CONFIG = ("callbacks", "logger", "run_dir", "resume")
 
 
 def result_of(cell: Cell) -> dict[str, Any]:
-    """Return what is kept of a finished cell: its summary without places, with its command, digest and date."""
+    """Return the result of a finished cell: its summary without paths, with its command, digest and date."""
     summary = cell.summary()
     config = {key: value for key, value in summary.get("config", {}).items() if key not in LEFT_OUT_OF_CONFIG}
     finished = datetime.fromtimestamp(cell.summary_path.stat().st_mtime, timezone.utc)
@@ -46,11 +46,11 @@ def store(cells: Iterable[Cell], folder: Path) -> None:
 
 
 def load(folder: Path, cells: Iterable[Cell] = ()) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the results in a folder, and the names of those that are left out.
+    """Return the results in a folder, and the names of those left out.
 
     Args:
-        folder: with a file per run.
-        cells: as they would run now; a result of one of them under another configuration is left out.
+        folder: the results, one file per run.
+        cells: the runs with their present configurations; a result of one of them with another digest is left out.
     """
     results = [_read_result(path) for path in sorted(folder.glob("*.json"))]
     digests = {cell.name: cell.digest for cell in cells}
@@ -64,17 +64,17 @@ def _read_result(path: Path) -> dict[str, Any]:
         result = read_json(path, expected)
         missing = [key for key in REQUIRED if key not in result]
         if missing:
-            raise ValueError(f"it has no {', '.join(missing)}")
+            raise ValueError(f"it lacks {', '.join(missing)}")
         for key in ("metrics", "config", "hardware", "versions"):
             as_mapping(result[key])
         wrong = [key for key, value in result["metrics"].items() if not isinstance(value, int | float | None)]
         if wrong:
-            raise ValueError(f"expected numbers as metrics, got {wrong[0]} as {result['metrics'][wrong[0]]!r}")
+            raise ValueError(f"expected metrics to be numbers, got {wrong[0]}={result['metrics'][wrong[0]]!r}")
         return result
 
 
 def describe(model: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return what a table can ask of a run: every value of its configuration, dotted, and the name of its network."""
+    """Return everything ``match`` can ask of a run: its configuration by dotted key, and ``model``."""
     return {**dict(_dotted(config, "")), "model": model}
 
 
@@ -86,5 +86,5 @@ def _dotted(node: Any, prefix: str) -> Iterable[tuple[str, Any]]:
 
 
 def fits(description: dict[str, Any], match: dict[str, Any]) -> bool:
-    """Whether a run has all values that ``match`` asks for."""
+    """Whether a run has all values of ``match``."""
     return all(key in description and description[key] == value for key, value in match.items())
