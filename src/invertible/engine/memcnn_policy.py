@@ -6,13 +6,16 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import memcnn
 import torch
 from torch import Tensor, nn
 
+from ..extras import extra
 from ..module import Condition, InvertibleModule, State, all_modules, evaluate, map_tensors, past_policies, tensors_of
 from .replay import AutocastState, LeafStart, replayed
 from .snapshot import Snapshot
+
+with extra("memcnn"):
+    import memcnn
 
 
 class MemcnnCall:
