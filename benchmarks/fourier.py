@@ -8,13 +8,14 @@ of the i-ConvNet poster (Finzi et al., 2019): batch 32, 3×3 kernel, 64 channels
 *plain* is `torch.nn.Conv2d`, with neither inverse nor log-determinant. *periodic* is the periodic convolution of
 Hoogeboom et al. (2019) as its equations stand, one product, solve and determinant per frequency; it computes what ours
 does, which is checked first. A *step* is forward, log-determinant and backward. Candidates take turns, in one thread;
-ratios are medians over rounds. Emerging convolutions (same paper) exist as their authors' TensorFlow 1 code only, and
+ratios are medians over rounds. Emerging convolutions (same paper) exist only as their authors' TensorFlow 1 code, and
 are left out.
+
+`benchmarks.fourier_run` measures one setting as a run of ``experiments/iconvnet_figure2``.
 """
 
 from __future__ import annotations
 
-import functools
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,10 +27,10 @@ from rich.progress import track
 from torch import Tensor
 
 from benchmarks.fourier_report import as_text, plot
-from benchmarks.measure import median_ratio, times_in_turns
+from benchmarks.measure import device_clock, median_ratio, times_in_turns
 from benchmarks.results_folder import folder_and_quick, write_results
 from benchmarks.threads import threads
-from src.invertible.layers.fourier import FourierConvolution, logabsdet, spectrum
+from src.invertible import FourierConvolution, logabsdet, spectrum
 from src.runs.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,7 +133,7 @@ class Plain:
     """A convolution that is not asked for an inverse."""
 
     def __init__(self, channels: int, x: Tensor) -> None:
-        self.layer, self.x = torch.nn.Conv2d(channels, channels, KERNEL_SIZE, padding="same"), x
+        self.layer, self.x = torch.nn.Conv2d(channels, channels, KERNEL_SIZE, padding="same").to(x.device), x
 
     def step(self) -> None:
         x = self.x.detach().requires_grad_()
@@ -143,10 +144,11 @@ class Plain:
         return {"forward": torch.no_grad()(lambda: self.layer(self.x)), "step": self.step}
 
 
-def candidates(channels: int, size: int, batch: int) -> dict[str, Candidate]:
-    """The convolutions of one setting; ours and the periodic one share their layer."""
+def candidates(channels: int, size: int, batch: int, device: str = "cpu") -> dict[str, Candidate]:
+    """Return the convolutions of one setting; ours and the periodic one share their layer."""
     torch.manual_seed(0)
-    layer, x = FourierConvolution(channels, KERNEL_SIZE, spatial_dims=2), torch.randn(batch, channels, size, size)
+    layer = FourierConvolution(channels, KERNEL_SIZE, spatial_dims=2).to(device)
+    x = torch.randn(batch, channels, size, size).to(device)
     return {"plain": Plain(channels, x), "ours": Ours(layer, x), "periodic": Periodic(layer, x)}
 
 
@@ -161,23 +163,24 @@ def check_agreement(channels: int, size: int, batch: int) -> float:
     return error
 
 
-def runtimes(channels: int, size: int, batch: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """By operation and candidate: median CPU seconds, and how often they contain those of ours."""
+def runtimes(
+    channels: int, size: int, batch: int, rounds: int, device: str = "cpu"
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return, by operation and candidate, the median seconds, and how often they contain the reference's.
+
+    The reference is the plain convolution where it has the operation, else ours. On a CPU seconds are CPU time.
+    """
     found: dict[str, dict[str, dict[str, float]]] = {}
-    by_name = {name: candidate.operations() for name, candidate in candidates(channels, size, batch).items()}
+    by_name = {name: candidate.operations() for name, candidate in candidates(channels, size, batch, device).items()}
     for operation in by_name["ours"]:
         steps = {name: done[operation] for name, done in by_name.items() if operation in done}
-        seconds = times_in_turns({name: functools.partial(_call, step) for name, step in steps.items()}, rounds)
+        seconds = times_in_turns(steps, rounds, device_clock(device))
         reference = "plain" if "plain" in seconds else "ours"
         found[operation] = {
-            name: {"cpu_seconds": statistics.median(s), f"over_{reference}": median_ratio(s, seconds[reference])}
+            name: {"seconds": statistics.median(s), f"over_{reference}": median_ratio(s, seconds[reference])}
             for name, s in seconds.items()
         }
     return found
-
-
-def _call(operation: Callable[[], Any]) -> None:
-    operation()
 
 
 def measure(plan: Plan) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def as_text(result: dict[str, Any]) -> str:
 
 def _cell(name: str, found: dict[str, float]) -> str:
     ratio = found.get("over_plain", found.get("over_ours"))
-    return f"{name:>10} {1e3 * found['cpu_seconds']:8.2f} ({ratio:.2f})"
+    return f"{name:>10} {1e3 * found['seconds']:8.2f} ({ratio:.2f})"
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
@@ -47,7 +47,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         for operation, panel in zip(operations, line, strict=True):
             for color, name in enumerate(NAMES):
                 if name in rows[0]["operations"][operation]:
-                    milliseconds = [1e3 * row["operations"][operation][name]["cpu_seconds"] for row in rows]
+                    milliseconds = [1e3 * row["operations"][operation][name]["seconds"] for row in rows]
                     panel.loglog(values, milliseconds, marker="o", color=f"C{color}", label=name)
             panel.set_xticks(values, [str(value) for value in values])
             panel.minorticks_off()

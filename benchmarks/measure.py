@@ -1,4 +1,4 @@
-"""What the benchmarks share: times of candidates that take turns."""
+"""What the benchmarks share: times of candidates that take turns, by torch's own timer."""
 
 from __future__ import annotations
 
@@ -6,43 +6,44 @@ import statistics
 import time
 from collections.abc import Callable
 
+import torch
+from torch.utils import benchmark
+
 Clock = Callable[[], float]
 
 
 def device_clock(device: str) -> Clock:
-    """The clock of a device: CPU time of this process, or wall time once a GPU has done what it was given."""
-    if device == "cpu":
-        return time.process_time
-
-    def clock() -> float:
-        import torch
-
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return clock
+    """Return the clock of a device: CPU time of this process, or wall time once a GPU has finished its work."""
+    return time.process_time if device == "cpu" else benchmark.timer
 
 
 def times_in_turns(
-    steps: dict[str, Callable[[], None]], rounds: int, clock: Clock = time.process_time
+    steps: dict[str, Callable[[], object]], rounds: int, clock: Clock = time.process_time
 ) -> dict[str, list[float]]:
-    """Seconds per step and round; within a round the candidates take turns, in alternating order."""
+    """Return the seconds of each step in each round; within a round the candidates take turns, in alternating order.
+
+    Turns make the drift of the machine's speed hit all candidates alike. Each time is taken after two warm-up calls.
+    """
+    timers = {name: step_timer(step, clock) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        step()  # warm up
     for round_number in range(rounds):
         for name in list(steps)[:: 1 if round_number % 2 else -1]:
-            times[name].append(timed(steps[name], clock))
+            times[name].append(timers[name].timeit(1).median)
     return times
 
 
+def step_timer(step: Callable[[], object], clock: Clock = time.process_time) -> benchmark.Timer:
+    """Return torch's timer of a call, with as many threads as torch has now."""
+    return benchmark.Timer("step()", timer=clock, globals={"step": step}, num_threads=torch.get_num_threads())
+
+
 def timed(step: Callable[[], object], clock: Clock = time.process_time) -> float:
-    """Seconds of one call, by default of CPU time."""
+    """Return the seconds of one call that must not be repeated; torch's timer would call it twice more to warm up."""
     start = clock()
     step()
     return clock() - start
 
 
 def median_ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Median over rounds of the ratio within a round."""
+    """Return the median over the rounds of the ratio within a round."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))

@@ -28,7 +28,6 @@ SIZES = {
         *("network.blowup=4", "network.num_levels=2", "network.num_couplings=1"),
     ],
     "brats": BRATS,
-    "iconvnet_figure2": ["datamodule.channels=[2,4]", "datamodule.sizes=[4,8]", "task.batch_size=1", "task.repeats=1"],
     "iconvnet_figure4": [*IMAGES, "callbacks.images.num_images=2"],
     "iconvnet_table1": [*IMAGES, "network.convnet.width=4"],
     "iconvnet_table2": [*IMAGES, "callbacks.images.num_images=2"],

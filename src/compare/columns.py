@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from src.compare.runs import Run
-from src.utils.numbers import finite_number
+from src.utils.reading import finite_number
 
 GIB = 2**30
 # By the last part of a metric's name. The monitored metric says itself which way is better.

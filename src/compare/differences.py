@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from src.compare.runs import Run
+from src.utils.nested import flat
 
 # Where a run writes and went on from: different by nature.
 PLACES = ("run_dir", "resume")
@@ -20,21 +21,10 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[str | None]]]:
     unfinished run has not told these, which is no difference, nor what its configuration leaves to a resolver. A run's
     own folder inside a value is written ``<run_dir>``.
     """
-    flat = [_settings(run) for run in runs]
-    keys = sorted(dict.fromkeys(key for settings in flat for key in settings), key=_is_of_machine)
-    rows = [(key, [settings.get(key) for settings in flat]) for key in keys]
+    all_settings = [_settings(run) for run in runs]
+    keys = sorted(dict.fromkeys(key for settings in all_settings for key in settings), key=_is_of_machine)
+    rows = [(key, [settings.get(key) for settings in all_settings]) for key in keys]
     return [(key, values) for key, values in rows if len({v for v in values if _is_known(key, v)}) > 1]
-
-
-def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings by dotted key; a list is a leaf, and so is an empty mapping."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _is_of_machine(key: str) -> bool:
@@ -51,7 +41,7 @@ def _settings(run: Run) -> dict[str, str]:
     # A summary that was made smaller has lost run_dir, but not what refers to it.
     folders = (run.config.get("run_dir"), run.config.get("trainer", {}).get("default_root_dir"))
     folder = next((folder for folder in folders if folder and isinstance(folder, str)), None)
-    return {key: _text(value, folder) for key, value in {**flatten(config), **flatten(machine)}.items()}
+    return {key: _text(value, folder) for key, value in {**flat(config), **flat(machine)}.items()}
 
 
 def _text(value: Any, folder: str | None) -> str:

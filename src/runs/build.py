@@ -18,9 +18,9 @@ from src.loggers.shielded import shielded
 from src.runs.last_checkpoint import LastCheckpoint
 from src.runs.latest_metrics import LatestMetrics
 from src.runs.moved_folder import MovedFolder
+from src.runs.quiet import quiet_libraries
 from src.runs.run_config import RunConfig
 from src.tasks.base import Task
-from src.utils.quiet import quiet_libraries
 
 
 @dataclass

@@ -14,6 +14,8 @@ from src.tables.table import Table
 
 TITLE_CHARACTERS_PER_INCH = 10
 TITLE_LINES = 4
+# A panel whose numbers span more than this factor has a logarithmic axis.
+LINEAR_RANGE = 50
 
 
 def draw(table: Table) -> Figure:
@@ -59,6 +61,9 @@ def _draw_panel(axes: Axes, table: Table, columns: list[int]) -> None:
             if entry.measured is not None:
                 deviation = entry.measured.deviation
                 axes.errorbar(entry.measured.mean, y, xerr=deviation, fmt="o", color=color, label=f"{name}here")
+    numbers = [n for row in table.entries for j in columns for n in row[j].numbers()]
+    if numbers and min(numbers) > 0 and max(numbers) > LINEAR_RANGE * min(numbers):
+        axes.set_xscale("log")
     axes.grid(alpha=0.3)
 
 

@@ -45,6 +45,10 @@ class Entry:
             return None
         return self.measured.mean - self.published
 
+    def numbers(self) -> list[float]:
+        """Return the numbers there are, of the paper's and ours."""
+        return [n for n in (self.published, self.measured and self.measured.mean) if n is not None]
+
 
 @dataclass
 class Table:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from src.invertible.engine.policies import PolicyName
+from src.invertible import PolicyName
 from src.tasks.base import Batch, Report, Task
 from src.tasks.metrics import MIN_SSIM_SIZE, quality
 

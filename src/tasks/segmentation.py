@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from src.invertible.engine.policies import PolicyName
+from src.invertible import PolicyName
 from src.tasks.base import Batch, Report, Task
 from src.tasks.segmentation_heads import HEADS, Head, Regions, region_masks
 from src.tasks.segmentation_metrics import dice, hausdorff95, sensitivity

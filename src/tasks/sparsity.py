@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.invertible import Downsampling
-from src.invertible.layers.orthogonal import haar_matrix
+from src.invertible import Downsampling, haar_matrix
 from src.tasks.base import Batch, Report, Task
 
 

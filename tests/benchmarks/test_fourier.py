@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import fourier_run
 from benchmarks.fourier import QUICK, Ours, Periodic, candidates, check_agreement, main, runtimes
+from src.compare.runs import read_run
+from src.sweeps.plan import EXPERIMENTS
+from src.tables.published import read_published
+from src.utils.errors import ConfigError
 
 
 def test_quick_mode_writes_text_numbers_and_a_picture(tmp_path: Path) -> None:
@@ -33,7 +38,7 @@ def test_ratios_are_over_the_plain_convolution_where_it_has_the_operation() -> N
     found = runtimes(2, 4, 1, rounds=1)
     assert found["step"]["plain"]["over_plain"] == found["inverse"]["ours"]["over_ours"] == 1.0
     step = found["step"]
-    assert step["ours"]["over_plain"] == pytest.approx(step["ours"]["cpu_seconds"] / step["plain"]["cpu_seconds"])
+    assert step["ours"]["over_plain"] == pytest.approx(step["ours"]["seconds"] / step["plain"]["seconds"])
 
 
 def test_the_loop_over_frequencies_inverts_itself() -> None:
@@ -48,3 +53,18 @@ def test_methods_that_differ_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Periodic, "inverse", lambda self: self.x)
     with pytest.raises(AssertionError, match="expected equal results"):
         check_agreement(3, 5, 2)
+
+
+def test_one_setting_leaves_a_summary_with_the_metrics_of_the_table(tmp_path: Path) -> None:
+    fourier_run.main(["setting=2x4", "batch=1", "rounds=1", f"run_dir={tmp_path}"])
+    run = read_run(tmp_path)
+    assert run.config["setting"] == "2x4" and run.summary["num_parameters"] == 2 * 2 * 9 + 2
+    columns = read_published(EXPERIMENTS / "iconvnet_figure2" / "published.yaml").columns
+    assert {column.metric for column in columns} < run.summary["metrics"].keys()
+    assert min(run.summary["metrics"].values()) > 0
+
+
+@pytest.mark.parametrize("arguments", [["setting=8"], ["setting=8x0"], ["rounds=0"], ["batch=x"], ["settin=8x8"]])
+def test_settings_that_cannot_be_measured_are_refused(arguments: list[str]) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        fourier_run.read_setting(arguments)

@@ -1,20 +1,16 @@
-"""The tasks behind figures: sparse downsamplings and runtimes."""
+"""The task behind figures: sparse downsamplings."""
 
 from __future__ import annotations
 
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from src.callbacks.runtime_picture import draw_runtimes
-from src.datamodules.grid import GridDataModule
 from src.datamodules.photographs import PhotographsDataModule, photograph
-from src.invertible import Downsampling, FourierConvolution
-from src.tasks.runtime import OPERATIONS, ConvolutionRuntime
+from src.invertible import Downsampling
 from src.tasks.sparsity import Sparsity
 
 
@@ -56,30 +52,3 @@ def test_patches_are_cut_from_the_photographs_and_stay_the_same() -> None:
 def test_patches_of_impossible_sizes_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="expected datamodule"):
         PhotographsDataModule(**settings)
-
-
-def test_every_cell_of_the_grid_is_measured_and_drawn() -> None:
-    runtime = ConvolutionRuntime(
-        FourierConvolution(4, 3, spatial_dims=2), partial(torch.optim.SGD, lr=0.1), batch_size=2, repeats=1
-    )
-    grid = GridDataModule(channels=[2, 3], sizes=[4, 5, 6], base_channels=3, base_size=4)
-    runtime.check_data(grid)
-    runtime.on_test_epoch_start()
-    for batch in grid.test_dataloader():
-        runtime.test_step(batch, 0)
-    runtime._table.gather(lambda rows: rows)
-    rows = runtime._table.records()
-    assert [(row["channels"], row["size"]) for row in rows] == [(2, 4), (3, 4), (3, 4), (3, 5), (3, 6)]
-    assert all(row[name] > 0 for row in rows for name in OPERATIONS)
-    left, right = draw_runtimes(rows).axes
-    assert left.lines[0].get_xdata().tolist() == [2, 3] and right.lines[0].get_xdata().tolist() == [4, 5, 6]  # type: ignore[union-attr]
-
-
-def test_runtimes_need_a_grid_and_a_fourier_convolution() -> None:
-    with pytest.raises(ValueError, match="expected a FourierConvolution, got Conv2d"):
-        ConvolutionRuntime(nn.Conv2d(1, 1, 1), partial(torch.optim.SGD, lr=0.1))
-    runtime = ConvolutionRuntime(FourierConvolution(4, 3, spatial_dims=2), partial(torch.optim.SGD, lr=0.1))
-    with pytest.raises(ValueError, match="expected a grid of sizes"):
-        runtime.check_data(SimpleNamespace())
-    with pytest.raises(ValueError, match="positive channels and sizes"):
-        GridDataModule(channels=[0], sizes=[1])

@@ -68,7 +68,6 @@ def test_sharded_parameters_and_memcnn(monkeypatch: pytest.MonkeyPatch) -> None:
         ["trainer=fsdp", "backprop=checkpoint"],
         ["trainer=fsdp", "backprop=reversible"],
         ["trainer=ddp", "trainer.num_nodes=2"],
-        ["experiment=iconvnet_figure2"],
         ["experiment=irevnet_lab", "datamodule.num_val=0"],
     ],
 )
