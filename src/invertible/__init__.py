@@ -1,5 +1,6 @@
 """Invertible layers and memory-efficient backpropagation through them. Knows no Lightning, Hydra or W&B."""
 
+from .arguments import per_dimension
 from .engine.kept import keep_input
 from .engine.policies import POLICIES, PolicyName, invertible_roots, set_backprop
 from .engine.replay import RngState
@@ -25,7 +26,7 @@ from .layers.on_channels import OnChannels
 from .layers.orthogonal import haar_matrix
 from .layers.orthogonal_matrices import OrthogonalMatrices
 from .layers.pooling import INVERTIBLE_POOLINGS, Checkerboard, IAvgPool, INearestPool, invertible_pooling
-from .layers.resampling import Downsampling, per_dimension
+from .layers.resampling import Downsampling
 from .layers.reshaping import Concat, Reshape, Split
 from .layers.residual import Convergence, FixedPointWarning, ResidualBlock
 from .layers.space_to_depth import to_blocks
