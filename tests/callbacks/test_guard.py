@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from src.callbacks.reversibility_guard import METRIC, ReversibilityGuard
 from src.config.composition import compose_config
 from src.invertible import AdditiveCoupling, Inverse, InvertibleModule, Sequential, set_backprop
-from src.invertible.engine.kept import keeps_input
+from src.invertible.engine.reversible import keeps_input
 from src.invertible.inspection.reconstruction import LeafError
 from src.invertible.layers.affine import AffineCoupling
 from src.runs.csv_logger import CsvLogger, read_rows
