@@ -24,7 +24,6 @@ from src.callbacks.pictures.curves import Curves, draw_curves
 from src.callbacks.pictures.image_log import ImageLog, central_slices, triptych
 from src.callbacks.progress import LineProgress, progress_bar
 from src.callbacks.step_time import StepTime
-from src.callbacks.total_time import TotalTime
 from src.invertible import AdditiveCoupling, InvertibleModule
 from src.runs.random_state import RandomState
 
@@ -188,12 +187,6 @@ def test_costs_go_on_after_a_resume() -> None:
     first._seconds = [1.0, 2.0, 6.0]
     second.load_state_dict(first.state_dict())
     assert second.median_s == 2.0
-    earlier, later = TotalTime(), TotalTime()
-    earlier.earlier_s = 100.0
-    later.load_state_dict(earlier.state_dict())
-    assert later.earlier_s == 0.0  # a test of the run's own checkpoint
-    later.on_fit_start(None, None)  # type: ignore[arg-type]
-    assert 100.0 < later.earlier_s < 101.0
     peak, after = PeakMemory(), PeakMemory()
     peak.peak_bytes = 2**50
     after.load_state_dict(peak.state_dict())
