@@ -22,6 +22,7 @@ class TensorBoardRun(TensorBoardLogger):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._settings = kwargs
         self._config: dict[str, Any] = {}
         self._latest = LatestRow()
 
@@ -31,7 +32,7 @@ class TensorBoardRun(TensorBoardLogger):
 
     def go_on_from(self, step: int) -> None:
         """Have TensorBoard leave out what the interrupted run logged of ``step`` and later ones."""
-        self._kwargs["purge_step"] = step
+        super().__init__(**self._settings, purge_step=step)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
