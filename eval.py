@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from src.runs.folder import EVALUATIONS
 from src.runs.saved_run import SavedRunOptions, rebuild, saved_run
 from src.utils.command_line import parse, run_command_line
 
@@ -39,7 +40,7 @@ def evaluate(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
 
 def load(arguments: list[str]) -> tuple[DictConfig, Path]:
     """Return the configuration and the checkpoint that the command line asks for, see `saved_run`."""
-    return saved_run(*parse(SavedRunOptions, arguments), "eval")
+    return saved_run(*parse(SavedRunOptions, arguments), EVALUATIONS)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import DictConfig
 
+from src.runs.folder import PREDICTIONS
 from src.runs.saved_run import SavedRunOptions, rebuild, saved_run
 from src.utils.command_line import parse, run_command_line
 
@@ -90,7 +91,7 @@ def load(arguments: list[str]) -> tuple[DictConfig, Path, bool]:
         ValueError: if there is no such checkpoint.
     """
     options, overrides = parse(Options, arguments)
-    config, path = saved_run(options, overrides, "predictions")
+    config, path = saved_run(options, overrides, PREDICTIONS)
     config.run_dir = options.output
     return config, path, options.overwrite
 

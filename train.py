@@ -52,7 +52,7 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
 
     config.run_dir = choose_run_dir(checked(config))
     from src.runs.build import build
-    from src.runs.ending import ending
+    from src.runs.interrupt import ending
     from src.runs.lock import only_process
     from src.runs.summary import print_table, summarise, write_summary
     from src.utils.processes import own_processes
@@ -96,6 +96,7 @@ def _fit_and_test(run: Run, checkpoint: str | None) -> tuple[dict[str, float], s
 def _resume(arguments: list[str]) -> None:
     from src.config.saved import trusted_config
     from src.runs.checkpoints import find_checkpoint, read_checkpoint, run_folder_of
+    from src.runs.formats import explaining_age
     from src.runs.unfinished import newest_unfinished
 
     options, overrides = parse(ResumeOptions, arguments)
@@ -106,9 +107,10 @@ def _resume(arguments: list[str]) -> None:
     path = find_checkpoint(source)
     # Lightning starts the other processes with this command line: they must not look for the newest run again.
     sys.argv[1:] = [f"resume={path}", *(f"trust={module}" for module in options.trust), *overrides]
-    saved = read_checkpoint(path)["config"]
-    saved |= {"run_dir": str(run_folder_of(path)), "resume": str(path)}
-    train(trusted_config(saved, overrides, options.trust), str(path))
+    content = read_checkpoint(path)
+    saved = content["config"] | {"run_dir": str(run_folder_of(path)), "resume": str(path)}
+    with explaining_age(content, path):
+        train(trusted_config(saved, overrides, options.trust), str(path))
 
 
 def _train_new(show_traceback: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from src.callbacks.early_rows import log_row_of_epoch, log_row_of_step
+from src.runs.early_rows import log_row_of_epoch, log_row_of_step
 from src.runs.interrupt import CheckpointOnInterrupt
 
 

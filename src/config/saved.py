@@ -9,6 +9,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.config.composition import compose_config, config_groups, parse_overrides
+from src.config.moved import modernised
 from src.config.suggestions import config_keys, explain_unknown_key
 from src.config.trusted import check_trusted, pinned, targets_in
 from src.utils.errors import ConfigError
@@ -44,7 +45,7 @@ def trusted_config(saved: dict[str, Any], overrides: list[str], trusted: Sequenc
     Raises:
         ConfigError: for other targets, and as `with_overrides` does.
     """
-    config = pinned(with_overrides(saved, overrides))
+    config = pinned(with_overrides(modernised(saved), overrides))
     typed = [target for o in parse_overrides(overrides) for target in targets_in(o.value(), o.key_or_group)]
     check_trusted(config, [*trusted, *typed])
     return config

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from omegaconf import DictConfig, open_dict
 
 from src.config.checks import checked
+from src.runs.formats import explaining_age
 
 if TYPE_CHECKING:
     from src.runs.build import Run
@@ -65,11 +66,14 @@ def rebuild(config: DictConfig, checkpoint: Path) -> Run:
     Raises:
         ValueError: for a configuration or checkpoint that cannot work.
     """
-    checked(config)
-    from src.runs.build import build
     from src.runs.checkpoints import check_architecture, read_checkpoint
 
+    content = read_checkpoint(checkpoint)
+    with explaining_age(content, checkpoint):
+        checked(config)
+    from src.runs.build import build
+
     run = build(config)
-    check_architecture(read_checkpoint(checkpoint), run.task, config.model["_target_"])
+    check_architecture(content, run.task, config.model["_target_"])
     run.check_data()
     return run
