@@ -1,4 +1,4 @@
-"""What a class or function takes, read from its source: importing torch and Lightning to judge a typo takes seconds."""
+"""Signatures read from source: importing torch and Lightning to find a typo would take seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLAIN_TYPES = {"int": int, "float": float, "bool": bool, "str": str, "None": typ
 
 @dataclass(frozen=True)
 class Plain:
-    """A hint made of plain types and literal values only."""
+    """A type hint of plain types and literal values only."""
 
     types: frozenset[type] = frozenset()
     literals: tuple[object, ...] = ()
@@ -32,7 +32,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Signature:
-    """The parameters by name, each with its hint if that is plain; ``takes_any`` for one that takes keywords."""
+    """The parameters by name, each with its hint if that is plain; ``takes_any`` if there are ``**kwargs``."""
 
     parameters: dict[str, Plain | None]
     takes_any: bool
@@ -55,7 +55,7 @@ class _Found:
 
 
 def signature_of(path: str) -> Signature | None:
-    """Return what ``package.module.name`` takes; None if that cannot be read from its source."""
+    """Return the signature of ``package.module.name``, or None if its source does not tell."""
     found = _find(path)
     return None if found is None else _signature(found)
 
@@ -129,7 +129,7 @@ def _union(hints: list[ast.expr], place: _Found) -> Plain | None:
 
 
 def _resolve(name: ast.AST, place: _Found) -> _Found | None:
-    """Return what a name or dotted name means in a module."""
+    """Return the definition of a name or dotted name in a module."""
     if isinstance(name, ast.Name):
         return _lookup(place, name.id)
     if isinstance(name, ast.Attribute) and isinstance(name.value, ast.Name):
@@ -182,7 +182,7 @@ def _find(path: str) -> _Found | None:
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
-    """Yield the statements of a module, those in its conditions too."""
+    """Yield the statements of a module, including those in its ``if`` and ``try`` blocks."""
     waiting = list(tree.body)
     while waiting:
         node = waiting.pop(0)
