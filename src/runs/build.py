@@ -17,9 +17,11 @@ from src.loggers.run_logger import RunLogger
 from src.loggers.shielded import shielded
 from src.runs.last_checkpoint import LastCheckpoint
 from src.runs.latest_metrics import LatestMetrics
+from src.runs.monitor import check_monitor
 from src.runs.moved_folder import MovedFolder
 from src.runs.run_config import RunConfig
 from src.tasks.base import Task
+from src.tasks.metrics import CALLBACK_METRICS, Metric
 from src.utils.quiet import quiet_libraries
 
 
@@ -44,12 +46,19 @@ class Run:
         double precision would pass through single.
 
         Raises:
-            ValueError: if they do not fit.
+            ValueError: if they do not fit, or nothing that is measured is called ``monitor.metric``.
         """
         self.task.to(self.trainer.strategy.root_device)
         self.task.check_data(self.datamodule)
+        if self.task.metrics:
+            check_monitor(self.config.monitor, self.metric_descriptions())
         if self.trainer.precision == "64-true":
             self.task.double()
+
+    def metric_descriptions(self) -> list[Metric]:
+        """Return what is known of the metrics of task and callbacks; callbacks of others may have ``metrics`` too."""
+        others = [metric for callback in self.callbacks.values() for metric in getattr(callback, "metrics", ())]
+        return [*self.task.metrics, *CALLBACK_METRICS, *others]
 
     def metrics(self) -> dict[str, float]:
         """Return the latest value of every metric, those of the processes that this one goes on from included."""

@@ -47,7 +47,8 @@ class Entry:
 
     def numbers(self) -> list[float]:
         """Return the numbers there are, of the paper's and ours."""
-        return [n for n in (self.published, self.measured and self.measured.mean) if n is not None]
+        measured = None if self.measured is None else self.measured.mean
+        return [number for number in (self.published, measured) if number is not None]
 
 
 @dataclass

@@ -16,3 +16,10 @@ def finite_number(value: Any) -> int | float | None:
     except OverflowError:  # an integer beyond every float
         return None
     return value if is_finite else None
+
+
+def decimal(value: float, digits: int, *, sign: bool = False) -> str:
+    """Return a number with so many digits behind the point; a very small one in scientific notation."""
+    if value and abs(value) < 0.5 * 10**-digits:
+        return f"{value:.1e}"
+    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"

@@ -17,12 +17,12 @@ from src.sweeps.runner import Runner
 from src.tables.figure import draw
 from src.tables.latex import escaped, to_latex
 from src.tables.markdown import to_markdown
-from src.tables.numbers import number
 from src.tables.published import Published, read_published
 from src.tables.render import render
 from src.tables.results import describe, fits, load, result_of, store
 from src.tables.table import Table, make_table
 from src.utils.errors import ConfigError
+from src.utils.numbers import decimal
 from src.utils.reading import FileError
 from tests.sweeps.programs import cells_of, sweep_of, write_program
 from tests.tables.samples import PUBLISHED, RESULTS, result
@@ -248,7 +248,7 @@ def test_a_table_is_written(published: Published, tmp_path: Path) -> None:
     ],
 )
 def test_numbers(value: float, digits: int, sign: bool, text: str) -> None:
-    assert number(value, digits, sign=sign) == text
+    assert decimal(value, digits, sign=sign) == text
 
 
 def test_a_column_without_published_numbers_is_one_column(tmp_path: Path) -> None:
