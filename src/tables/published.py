@@ -9,31 +9,31 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from src.config.suggestions import did_you_mean
+from src.tasks.metrics import TASK_METRICS, Metric, described
 from src.utils.errors import ConfigError
 from src.utils.reading import read_yaml, reading
 
-GOALS = ("max", "min")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of numbers.
+    """One column of numbers. The description of its metric gives ``better``, ``digits`` and ``unit`` if it has none.
 
     Attributes:
-        name: as the table's head says it.
+        name: in the head of the table.
         metric: of summary.json, or one of its own keys such as ``num_parameters``; None for a ``difference``.
-        goal: whether ``max`` or ``min`` is better; None: neither, the column has no ranks.
+        better: whether ``max`` or ``min`` is better; None: neither, and the column has no ranks.
         digits: behind the decimal point.
-        factor: of the metric, 100 for per cent.
-        unit: of the number.
-        match: what the runs of this column have in their configuration, dotted, besides what the row asks for.
-        difference: the column whose value minus that of the row's ``minus`` this one is.
+        factor: by which the metric is multiplied, 100 for per cent.
+        unit: of the product.
+        match: dotted keys and values in the configuration of this column's runs, besides those of the row.
+        difference: name of another column. This one is its value minus its value in the row that ``minus`` names.
     """
 
     name: str
     metric: str | None = None
-    goal: str | None = None
+    better: str | None = None
     digits: int = 2
     factor: float = 1.0
     unit: str = ""
@@ -47,11 +47,11 @@ class Row:
 
     Attributes:
         label: one cell per column of the table's head.
-        values: what is published, one per column; None where the paper has no number.
-        match: what the runs of this row have in their configuration, dotted; None: a row that is only quoted.
+        values: the published numbers, one per column; None where the paper has none.
+        match: dotted keys and values in the configuration of this row's runs; None: no runs, only a quote.
         quote: the line of the paper that has these numbers; None if none is published.
-        tolerance: published beside the values, ± so much; None if there is none.
-        minus: the label's last cell of the row that differences refer to.
+        tolerance: the published ± of the values; None without one.
+        minus: the last cell of the label of the row that differences refer to.
     """
 
     label: tuple[str, ...]
@@ -73,7 +73,8 @@ class Published:
         head: names of the columns that label a row.
         columns: of numbers.
         rows: of numbers.
-        here: for a column of the head, the value of our configuration that may differ from the label at other scales.
+        task: whose metrics the columns have, such as ``reconstruction``; None for another program than train.py.
+        here: by column of the head, the dotted key of our configuration whose value may differ from the label.
         differs: what else differs from the paper, by scale; ``all``: at every scale.
     """
 
@@ -83,18 +84,19 @@ class Published:
     head: tuple[str, ...]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    task: str | None = None
     here: dict[str, str] = field(default_factory=dict)
     differs: dict[str, str] = field(default_factory=dict)
 
     def entries(self) -> Iterator[tuple[int, int]]:
-        """Yield the indices of row and column of every entry that runs of ours stand for."""
+        """Yield the indices of row and column of every entry that our runs measure."""
         for i, row in enumerate(self.rows):
             for j, column in enumerate(self.columns):
                 if row.match is not None and column.metric is not None:
                     yield i, j
 
     def match(self, row: int, column: int) -> dict[str, Any]:
-        """Return what the runs of an entry have in their configuration."""
+        """Return the dotted keys and values that the runs of an entry have in their configuration."""
         return {**(self.rows[row].match or {}), **self.columns[column].match}
 
 
@@ -103,19 +105,32 @@ def read_published(path: Path) -> Published:
 
     Raises:
         FileError: for a file that is missing or damaged.
-        ConfigError: for one that is no such table, naming the key.
+        ConfigError: for a file that is no such table, naming the key.
     """
     with reading(path, "published numbers"):
         content = read_yaml(path, "published numbers")
-        lists = {"columns": Column, "rows": Row}
-        for key, kind in lists.items():
+        metrics = _metrics(content.get("task"), path)
+        for key, kind in {"columns": Column, "rows": Row}.items():
             items = content.get(key)
             if not isinstance(items, list) or not items:
                 raise ConfigError(f"expected a list of {key} in {path}, got {items!r}")
+            items = [{**_description(item, metrics), **item} if isinstance(item, dict) else item for item in items]
             content[key] = tuple(_build(kind, item, f"{key}[{i}] in {path}") for i, item in enumerate(items))
         table = _build(Published, content, str(path))
         _check(table, path)
         return table
+
+
+def _metrics(task: Any, path: Path) -> tuple[Metric, ...]:
+    if task is not None and task not in TASK_METRICS:
+        raise ConfigError(f"expected task to be one of {', '.join(TASK_METRICS)} in {path}, got {task!r}")
+    return () if task is None else TASK_METRICS[task]
+
+
+def _description(column: dict[str, Any], metrics: tuple[Metric, ...]) -> dict[str, Any]:
+    """Return what is known of a column by its metric."""
+    metric = described(str(column["metric"]), metrics) if "metric" in column else None
+    return {"better": metric.better, "digits": metric.digits, "unit": metric.unit} if metric else {}
 
 
 def _build(kind: Callable[..., T], content: Any, place: str) -> T:
@@ -143,8 +158,8 @@ def _check(table: Published, path: Path) -> None:
             raise ConfigError(f"expected metric or difference for column {column.name!r} in {path}, got {column}")
         if column.difference is not None and column.difference not in names:
             raise ConfigError(f"expected difference of a column of {path}, got {column.difference!r}")
-        if column.goal not in (None, *GOALS):
-            raise ConfigError(f"expected goal max or min in {path}, got {column.goal!r}")
+        if column.better not in (None, "max", "min"):
+            raise ConfigError(f"expected better to be max or min in {path}, got {column.better!r}")
         if not isinstance(column.digits, int) or not _is_number(column.factor):
             raise ConfigError(f"expected digits and factor as numbers in {path}, got {column}")
     labels = [row.label[-1] for row in table.rows]
