@@ -63,7 +63,7 @@ def parse(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def _unknown(key: str) -> str:
-    from src.config.suggestions import did_you_mean
+    from src.utils.errors import did_you_mean
 
     return f"expected a path or an option, got {key!r}{did_you_mean(key, OPTIONS)}"
 

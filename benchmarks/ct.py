@@ -38,7 +38,7 @@ from benchmarks.results_folder import folder_and_quick, write_results
 from benchmarks.threads import threads
 from src.ct.foam import FoamSpec
 from src.runs.provenance import provenance
-from src.utils.cpus import available_cpus
+from src.utils.processes import available_cpus
 
 ROOT = Path(__file__).resolve().parents[1]
 

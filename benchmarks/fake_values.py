@@ -8,8 +8,7 @@ from unittest.mock import patch
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from src.invertible.engine.replay import RngState
-from src.invertible.engine.snapshot import Snapshot
+from src.invertible import RngState, Snapshot
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from benchmarks.fourier_report import as_text, plot
 from benchmarks.measure import device_clock, median_ratio, times_in_turns
 from benchmarks.results_folder import folder_and_quick, write_results
 from benchmarks.threads import threads
-from src.invertible.layers.fourier import FourierConvolution, logabsdet, spectrum
+from src.invertible import FourierConvolution, logabsdet, spectrum
 from src.runs.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,10 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import median_ratio, times_in_turns
-from src.invertible import POLICIES, GlowCoupling, Sequential, TwoSidedCoupling, set_backprop
-from src.invertible.inspection.reconstruction import LeafNames
-from src.invertible.inspection.saved_bytes import saved_by_block
-from src.invertible.interop import FreiaModule
+from src.invertible import POLICIES, FreiaModule, GlowCoupling, Sequential, TwoSidedCoupling, set_backprop
+from src.invertible.inspection import LeafNames, saved_by_block
 from src.models.blocks import ConvBlock
 
 DEPTHS = (4, 8, 16)

@@ -18,10 +18,10 @@ import torch
 
 import train
 from src.config.composition import compose_config
+from src.runs.finite import NonFiniteStateError
 from src.runs.lock import only_process
 from src.runs.saved_run import rebuild, saved_run
 from src.utils.errors import user_errors
-from src.utils.finite import NonFiniteStateError
 from src.utils.signals import exit_on_signals
 from tests.faults import full_disk_for_best
 from tests.resuming import (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import InvertibleModule, invertible_roots
-from src.invertible.inspection.reconstruction import relative_error
+from src.invertible.inspection import relative_error
 from src.utils.reduced import log_reduced
 
 ENTRY_POINTS = ("forward", "forward_and_logdet")

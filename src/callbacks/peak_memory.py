@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
 from src.utils.reduced import log_reduced
-from src.utils.resident_memory import peak_resident_bytes
 
 GIB = 2**30
 
@@ -42,3 +43,17 @@ class PeakMemory(pl.Callback):
         now = torch.cuda.max_memory_allocated(pl_module.device) if cuda else peak_resident_bytes()
         self.peak_bytes = max(self.peak_bytes, now)
         log_reduced(pl_module, {"memory/peak_gib": self.peak_bytes / GIB}, "max")
+
+
+def peak_resident_bytes() -> int:
+    """Return the most memory that this process ever held: the kernel's high-water mark of the resident set.
+
+    It counts Python, the libraries and the data too, and never falls. Linux and macOS only.
+    """
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # On Linux getrusage would begin with the memory of the parent process.
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])

@@ -11,11 +11,17 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
-from src.invertible import InvertibleModule, invertible_roots
-from src.invertible.engine.kept import keep_input
-from src.invertible.engine.policies import POLICIES
-from src.invertible.inspection.reconstruction import LeafError, LeafNames, reconstruction_errors
-from src.invertible.module import Condition, Policy, State, map_tensors
+from src.invertible import (
+    POLICIES,
+    Condition,
+    InvertibleModule,
+    Policy,
+    State,
+    invertible_roots,
+    keep_input,
+    map_tensors,
+)
+from src.invertible.inspection import LeafError, LeafNames, reconstruction_errors
 from src.utils.reduced import reduced
 
 Call = tuple[str, State, Condition]

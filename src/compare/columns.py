@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from src.compare.runs import Run
 from src.tasks.metrics import Metric, described, from_plain, metrics_of_config
-from src.utils.numbers import finite_number
+from src.utils.reading import finite_number
 
 GIB = 2**30
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.compare.references import resolve_references
 from src.config.checks import plain
-from src.utils.numbers import MAX_INTEGER, finite_number
+from src.utils.reading import MAX_INTEGER, finite_number
 
 # Deeper ones end in Python's limit of recursion, wherever they are walked through next.
 MAX_DEPTH = 50

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from src.runs.curve_history import History, history_of_checkpoint
-from src.utils.numbers import MAX_INTEGER
-from src.utils.reading import reading
+from src.utils.reading import MAX_INTEGER, reading
 
 # What a metrics.csv has beside metrics.
 COUNTERS = ("step", "epoch")

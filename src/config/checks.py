@@ -7,8 +7,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.config.suggestions import did_you_mean
-from src.utils.errors import ConfigError
+from src.config.combinations import check_combinations
+from src.config.targets import check_targets
+from src.utils.errors import ConfigError, did_you_mean
 
 # configs/train.yaml and its groups define these; an experiment's own values go under `network` or into its groups.
 TOP_LEVEL_KEYS = (
@@ -16,6 +17,21 @@ TOP_LEVEL_KEYS = (
     *("about", "network", "image", "datamodule", "model", "task", "trainer", "logger", "callbacks"),
 )
 OPTIONAL_KEYS = {"about", "network", "image", "logger", "callbacks"}
+
+
+def checked(config: DictConfig) -> DictConfig:
+    """Return a configuration that can work on this machine, as far as can be said before torch is imported.
+
+    Raises:
+        ConfigError: naming the key, and what was expected.
+    """
+    check_config(config)
+    # What refers to a run folder that is not chosen yet is text too.
+    with_folder = OmegaConf.merge(config, {"run_dir": "."}) if config.run_dir is None else config
+    assert isinstance(with_folder, DictConfig)
+    check_targets(with_folder)
+    check_combinations(with_folder)
+    return config
 
 
 def check_config(config: DictConfig) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from src.config.suggestions import did_you_mean
-from src.utils.errors import ConfigError
+from src.utils.errors import ConfigError, did_you_mean
 
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
 # Where networks of several levels have their number: the iUNet in its body, the others on top.

@@ -12,8 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig
 
-from src.config.suggestions import did_you_mean, explain_unknown_key
-from src.utils.errors import ConfigError
+from src.config.suggestions import explain_unknown_key
+from src.utils.errors import ConfigError, did_you_mean
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
 

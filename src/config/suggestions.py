@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from omegaconf import DictConfig, OmegaConf
 
-
-def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the valid name nearest to ``name``, else the list of all valid names.
-
-    A dotted name is compared as a whole, and its last part with the last parts, so that ``max_epoch`` finds
-    ``trainer.max_epochs``.
-    """
-    names = sorted(set(valid))
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if not nearest:
-        by_leaf = {full.rsplit(".", 1)[-1]: full for full in reversed(names)}
-        leaves = difflib.get_close_matches(name.rsplit(".", 1)[-1], by_leaf, n=1, cutoff=0.7)
-        nearest = [by_leaf[leaf] for leaf in leaves]
-    if nearest:
-        return f"; did you mean {nearest[0]!r}?"
-    return f"; valid: {', '.join(names)}" if len(names) <= 20 else ""
+from src.utils.errors import did_you_mean
+from src.utils.nested import dotted
 
 
-def config_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Yield every key of the configuration, dotted."""
-    for key in node:
-        full = prefix + str(key)
-        yield full
-        # The node itself, not its value: an interpolation need not resolve to be a key.
-        child = node._get_node(key)
-        if isinstance(child, DictConfig) and not (child._is_none() or child._is_interpolation() or child._is_missing()):
-            yield from config_keys(child, f"{full}.")
+def config_keys(config: DictConfig) -> list[str]:
+    """Return every key of the configuration, dotted; an interpolation need not resolve to be one."""
+    return [key for key, _ in dotted(OmegaConf.to_container(config))]
 
 
 def explain_unknown_key(key: str, config: DictConfig, groups: Iterable[str] = ()) -> str:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import get_object
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from src.config.signatures import Plain, Signature, signature_of
-from src.config.suggestions import did_you_mean
-from src.utils.errors import ConfigError
+from src.utils.errors import ConfigError, did_you_mean
+from src.utils.nested import dotted
 
 HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
@@ -23,21 +20,9 @@ def check_targets(config: DictConfig) -> None:
     Raises:
         ConfigError: naming the node, the argument, and the nearest valid one or the expected type.
     """
-    for place, node in _nodes(config, ""):
-        _check_node(place, node)
-
-
-def _nodes(node: Any, place: str) -> Iterator[tuple[str, DictConfig]]:
-    if isinstance(node, ListConfig):
-        children = [(f"{place}[{i}]", child) for i, child in enumerate(node)]
-    elif isinstance(node, DictConfig):
-        if "_target_" in node:
-            yield place, node
-        children = [(f"{place}.{key}".lstrip("."), node[key]) for key in map(str, node)]
-    else:
-        return
-    for child_place, child in children:
-        yield from _nodes(child, child_place)
+    for place, node in dotted(config, lists=True):
+        if isinstance(node, DictConfig) and "_target_" in node:
+            _check_node(place, node)
 
 
 def _check_node(place: str, node: DictConfig) -> None:
@@ -66,7 +51,10 @@ def _check_value(place: str, value: Any, hint: Plain | None) -> None:
 
 
 def _imported_signature(place: str, path: str) -> Signature:
-    """Import what has no source to read, or what is not there at all."""
+    """Return the signature of a class without Python source, by importing it."""
+    from hydra.errors import InstantiationException
+    from hydra.utils import get_object
+
     try:
         target = get_object(path)
     except (ImportError, AttributeError, ValueError, InstantiationException) as error:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.config.composition import CONFIG_DIR
 from src.utils.errors import ConfigError
+from src.utils.nested import dotted
 
 # Module prefixes, separated by commas, that are trusted as if each command line had them: a laboratory's own package.
 ENVIRONMENT_VARIABLE = "INVERTIBLE_IMAGING_TRUST"
@@ -54,9 +55,9 @@ def check_trusted(config: DictConfig, trusted: Sequence[str] = ()) -> None:
         ConfigError: naming each key and its target, and how to trust it.
     """
     trusted = [*trusted, *filter(None, os.environ.get(ENVIRONMENT_VARIABLE, "").split(","))]
-    resolved = list(_strings(OmegaConf.to_container(config, resolve=True), ""))
+    resolved = list(_strings(OmegaConf.to_container(config, resolve=True)))
     # What a value comes to must not be resolved again, to something else than what is checked here.
-    unstable = [(p, t) for p, t in _strings(OmegaConf.to_container(config, resolve=False), "") if not _is_constant(t)]
+    unstable = [(p, t) for p, t in _strings(OmegaConf.to_container(config, resolve=False)) if not _is_constant(t)]
     for place, text in unstable + [(place, text) for place, text in resolved if "${" in text]:
         raise ConfigError(f"expected {place} of a saved configuration as a value or ${{key}}, got {text!r}")
     targets = [(place, text) for place, text in resolved if place.endswith("._target_")]
@@ -125,19 +126,14 @@ def targets_in(node: Any, key: str = "") -> Iterator[str]:
         node: the value, plain containers.
         key: that it is given for.
     """
-    yield from (text for place, text in _strings(node, key) if f".{place}".endswith("._target_"))
+    for place, text in [(key, node), *dotted(node, key, lists=True)]:
+        if isinstance(text, str) and f".{place}".endswith("._target_"):
+            yield text
 
 
-def _strings(node: Any, place: str) -> Iterator[tuple[str, str]]:
+def _strings(node: Any) -> Iterator[tuple[str, str]]:
     """Yield every string in nested containers with its dotted key."""
-    if isinstance(node, str):
-        yield place, node
-    elif isinstance(node, dict):
-        for key, child in node.items():
-            yield from _strings(child, f"{place}.{key}" if place else str(key))
-    elif isinstance(node, list):
-        for index, child in enumerate(node):
-            yield from _strings(child, f"{place}[{index}]")
+    return ((place, text) for place, text in dotted(node, lists=True) if isinstance(text, str))
 
 
 def _lies_in(name: str, prefixes: Sequence[str] | set[str]) -> bool:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_warn
 
 from src.datamodules.cache import exclusive, require_writable
+from src.utils.errors import say
 from src.utils.files import TEMPORARY_SUFFIX
 from src.utils.reading import reason
-from src.utils.say import say
 
 SOCKET_TIMEOUT_S = 30.0  # a server that falls silent would otherwise hold a run, and the lock, for ever
 

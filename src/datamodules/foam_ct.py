@@ -28,8 +28,8 @@ from src.datamodules.foam_volumes import (
     volume_entropy,
 )
 from src.datamodules.training_loader import TrainingLoader, own_generator
-from src.utils.cpus import available_cpus
 from src.utils.files import TEMPORARY_SUFFIX, atomic_write
+from src.utils.processes import available_cpus
 
 CHECKING_THREADS = 4
 LOCK_NAME = "generation.lock"

@@ -2,8 +2,11 @@
 
 from . import rules  # noqa: F401  registers the layers' own backward rules
 from .engine.kept import keep_input
-from .engine.policies import POLICIES, invertible_roots, set_backprop
+from .engine.policies import POLICIES, PolicyName, invertible_roots, set_backprop
+from .engine.replay import RngState
+from .engine.snapshot import Snapshot
 from .engine.walk import backward_rule
+from .export import is_exporting
 from .graph import Graph, GraphNet
 from .inspection.reconstruction import reconstruction_errors
 from .interop import ForeignModule, FreiaModule
@@ -11,22 +14,38 @@ from .layers.activations import InvertibleLeakyReLU, SneakyReLU
 from .layers.actnorm import ActNorm
 from .layers.affine import AffineCoupling, GlowCoupling
 from .layers.all_in_one import AllInOneBlock, GlobalAffine
-from .layers.coupling import AdditiveCoupling, Coupling, TwoSidedCoupling
-from .layers.fourier import FourierConvolution
+from .layers.coupling import AdditiveCoupling, Coupling, SubnetConstructor, TwoSidedCoupling
+from .layers.fourier import FourierConvolution, logabsdet, spectrum
 from .layers.fourier_norm import fourier_norm_bound
 from .layers.linear import InvertibleConv1x1, Permutation
 from .layers.lipschitz import LipSwish, SpectralNormalised, bound_lipschitz, lipschitz_constant
-from .layers.logdet import ExactLogDet, LogDetEstimator, RussianRouletteLogDet, TruncatedLogDet
+from .layers.logdet import ExactLogDet, LogDetEstimator, RussianRouletteLogDet, TruncatedLogDet, logdet_estimator
+from .layers.logit import FixedAffine, Logit
 from .layers.mixing import OrthogonalMixing
+from .layers.orthogonal import haar_matrix
 from .layers.orthogonal_matrices import OrthogonalMatrices
-from .layers.pooling import Checkerboard, IAvgPool, INearestPool
-from .layers.resampling import Downsampling
+from .layers.pooling import INVERTIBLE_POOLINGS, Checkerboard, IAvgPool, INearestPool, invertible_pooling
+from .layers.resampling import Downsampling, per_dimension
 from .layers.reshaping import Concat, Reshape, Split
 from .layers.residual import Convergence, FixedPointWarning, ResidualBlock
-from .module import Composite, Inverse, InvertibleModule, OnChannels, Sequential, VolumePreserving
-from .shapes import sequential_for
+from .layers.space_to_depth import to_blocks
+from .module import (
+    Composite,
+    Condition,
+    Inverse,
+    InvertibleModule,
+    OnChannels,
+    Policy,
+    Sequential,
+    State,
+    Step,
+    VolumePreserving,
+    map_tensors,
+)
+from .shapes import sequential_for, undisturbed
 
 __all__ = [
+    "INVERTIBLE_POOLINGS",
     "POLICIES",
     "ActNorm",
     "AdditiveCoupling",
@@ -35,10 +54,12 @@ __all__ = [
     "Checkerboard",
     "Composite",
     "Concat",
+    "Condition",
     "Convergence",
     "Coupling",
     "Downsampling",
     "ExactLogDet",
+    "FixedAffine",
     "FixedPointWarning",
     "ForeignModule",
     "FourierConvolution",
@@ -55,27 +76,45 @@ __all__ = [
     "InvertibleModule",
     "LipSwish",
     "LogDetEstimator",
+    "Logit",
     "OnChannels",
     "OrthogonalMatrices",
     "OrthogonalMixing",
     "Permutation",
+    "Policy",
+    "PolicyName",
     "Reshape",
     "ResidualBlock",
+    "RngState",
     "RussianRouletteLogDet",
     "Sequential",
+    "Snapshot",
     "SneakyReLU",
     "SpectralNormalised",
     "Split",
+    "State",
+    "Step",
+    "SubnetConstructor",
     "TruncatedLogDet",
     "TwoSidedCoupling",
     "VolumePreserving",
     "backward_rule",
     "bound_lipschitz",
     "fourier_norm_bound",
+    "haar_matrix",
+    "invertible_pooling",
     "invertible_roots",
+    "is_exporting",
     "keep_input",
     "lipschitz_constant",
+    "logabsdet",
+    "logdet_estimator",
+    "map_tensors",
+    "per_dimension",
     "reconstruction_errors",
     "sequential_for",
     "set_backprop",
+    "spectrum",
+    "to_blocks",
+    "undisturbed",
 ]

@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from src.loggers.run_logger import final_numbers
-from src.utils.file_names import plain_name, shortened
+from src.utils.files import plain_name, shortened
 
 DEFAULT_SERVER = "https://api.wandb.ai"
 # In characters. W&B takes 128 for names, those of artifacts ("run-<id>-<table>") included, and 64 for tags.

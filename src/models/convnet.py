@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..invertible.layers.activations import SneakyReLU
-from ..invertible.layers.pooling import INVERTIBLE_POOLINGS, invertible_pooling
+from ..invertible import INVERTIBLE_POOLINGS, SneakyReLU, invertible_pooling
 from .blocks import CONVOLUTIONS, MAX_POOLS, check_spatial_dims, make_norm
 from .in_place import ReLU
 from .invertible_classifier import SpatialMean

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..invertible.export import is_exporting
+from ..invertible import is_exporting
 
 # One volume of at most so many elements, its innermost dimension not counted, torch hands to a slow kernel of its own
 # (`use_mkldnn` in aten/src/ATen/native/Convolution.cpp).

@@ -10,9 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..invertible.layers.logit import FixedAffine, Logit
-from ..invertible.module import InvertibleModule, Sequential
-from ..invertible.shapes import undisturbed
+from ..invertible import FixedAffine, InvertibleModule, Logit, Sequential, undisturbed
 from .dequantisation import UniformDequantisation, VariationalDequantisation
 
 # RealNVP's α: how far from 0 and 1 the grey values stay before the logit.

@@ -9,12 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..invertible.engine.kept import keep_input
-from ..invertible.layers.affine import GlowCoupling
-from ..invertible.layers.logit import Logit
-from ..invertible.layers.pooling import Checkerboard
-from ..invertible.layers.space_to_depth import to_blocks
-from ..invertible.module import Inverse, Sequential
+from ..invertible import Checkerboard, GlowCoupling, Inverse, Logit, Sequential, keep_input, to_blocks
 from .blocks import CONVOLUTIONS, check_spatial_dims
 from .coupling_nets import GlowNet, check_hidden_channels
 from .in_place import ReLU

@@ -7,11 +7,15 @@ from collections import OrderedDict
 
 from torch import nn
 
-from ..invertible.layers.actnorm import ActNorm
-from ..invertible.layers.affine import GlowCoupling
-from ..invertible.layers.coupling import AdditiveCoupling
-from ..invertible.layers.linear import InvertibleConv1x1, Permutation
-from ..invertible.module import InvertibleModule, Sequential
+from ..invertible import (
+    ActNorm,
+    AdditiveCoupling,
+    GlowCoupling,
+    InvertibleConv1x1,
+    InvertibleModule,
+    Permutation,
+    Sequential,
+)
 from .coupling_nets import GlowNet, zero_convolution
 from .multiscale import channels_per_level, multiscale
 

@@ -7,12 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ..invertible.layers.activations import SneakyReLU
-from ..invertible.layers.actnorm import ActNorm
-from ..invertible.layers.fourier import FourierConvolution
-from ..invertible.layers.pooling import invertible_pooling
-from ..invertible.module import InvertibleModule
-from ..invertible.module import Sequential as InvertibleSequential
+from ..invertible import ActNorm, FourierConvolution, InvertibleModule, SneakyReLU, invertible_pooling
+from ..invertible import Sequential as InvertibleSequential
 from .blocks import check_spatial_dims, make_norm
 from .injective_padding import InjectivePadding
 from .invertible_classifier import InvertibleClassifier, pooled_head

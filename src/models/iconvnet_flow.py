@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from ..invertible.module import Sequential as InvertibleSequential
+from ..invertible import Sequential as InvertibleSequential
 from .blocks import check_spatial_dims
 from .iconvnet import IConvLayer
 from .multiscale import channels_per_level, multiscale

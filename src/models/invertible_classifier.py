@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..invertible.module import InvertibleModule
+from ..invertible import InvertibleModule
 from .injective_padding import InjectivePadding
 
 

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from ..invertible.layers.actnorm import ActNorm
-from ..invertible.layers.logdet import LogDetEstimator, logdet_estimator
-from ..invertible.layers.pooling import Checkerboard
-from ..invertible.layers.resampling import per_dimension
-from ..invertible.module import InvertibleModule
-from ..invertible.module import Sequential as InvertibleSequential
+from ..invertible import ActNorm, Checkerboard, InvertibleModule, LogDetEstimator, logdet_estimator, per_dimension
+from ..invertible import Sequential as InvertibleSequential
 from .blocks import check_spatial_dims, make_norm
 from .injective_padding import InjectivePadding
 from .invertible_classifier import InvertibleClassifier, pooled_head

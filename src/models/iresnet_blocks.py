@@ -7,12 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ..invertible.engine.kept import keep_input
-from ..invertible.layers.actnorm import ActNorm
-from ..invertible.layers.coupling import SubnetConstructor
-from ..invertible.layers.lipschitz import LipSwish
-from ..invertible.layers.residual import ResidualBlock
-from ..invertible.module import InvertibleModule
+from ..invertible import ActNorm, InvertibleModule, LipSwish, ResidualBlock, SubnetConstructor, keep_input
 from .blocks import CONVOLUTIONS, check_spatial_dims
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"elu": nn.ELU, "lipswish": LipSwish}

@@ -6,11 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ..invertible.layers.coupling import AdditiveCoupling
-from ..invertible.layers.linear import Permutation
-from ..invertible.layers.pooling import Checkerboard
-from ..invertible.module import Inverse, InvertibleModule
-from ..invertible.module import Sequential as InvertibleSequential
+from ..invertible import AdditiveCoupling, Checkerboard, Inverse, InvertibleModule, Permutation
+from ..invertible import Sequential as InvertibleSequential
 from .blocks import CONVOLUTIONS, check_spatial_dims, make_norm
 from .injective_padding import InjectivePadding
 from .invertible_classifier import InvertibleClassifier, pooled_head

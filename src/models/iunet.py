@@ -11,11 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..invertible.layers.actnorm import ActNorm
-from ..invertible.layers.coupling import AdditiveCoupling, Coupling, SubnetConstructor
-from ..invertible.layers.mixing import OrthogonalMixing
-from ..invertible.layers.resampling import Downsampling
-from ..invertible.module import Inverse, InvertibleModule, OnChannels, Sequential
+from ..invertible import (
+    ActNorm,
+    AdditiveCoupling,
+    Coupling,
+    Downsampling,
+    Inverse,
+    InvertibleModule,
+    OnChannels,
+    OrthogonalMixing,
+    Sequential,
+    SubnetConstructor,
+)
 from .blocks import ConvBlock, check_spatial_dims
 from .convolution import fast_layout
 from .iunet_layout import achievable_channels, couplings_per_level, layout, strides_per_level

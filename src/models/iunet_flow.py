@@ -10,10 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..invertible.layers.affine import GlowCoupling
-from ..invertible.layers.pooling import Checkerboard
-from ..invertible.module import Inverse, Step
-from ..invertible.module import Sequential as InvertibleSequential
+from ..invertible import Checkerboard, GlowCoupling, Inverse, Step
+from ..invertible import Sequential as InvertibleSequential
 from .blocks import check_spatial_dims
 from .coupling_nets import GlowNet
 from .iunet import IUNet

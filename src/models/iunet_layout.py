@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 
-from ..invertible.layers.resampling import per_dimension
+from ..invertible import per_dimension
 
 
 def strides_per_level(

@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..invertible.layers.coupling import AdditiveCoupling
-from ..invertible.layers.linear import Permutation
-from ..invertible.layers.mixing import OrthogonalMixing
-from ..invertible.layers.orthogonal_matrices import OrthogonalMatrices
-from ..invertible.module import InvertibleModule, Sequential
+from ..invertible import (
+    AdditiveCoupling,
+    InvertibleModule,
+    OrthogonalMatrices,
+    OrthogonalMixing,
+    Permutation,
+    Sequential,
+)
 from .blocks import ConvBlock
 from .iunet import IUNet, strides_per_level
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..invertible.layers.coupling import AdditiveCoupling
-from ..invertible.layers.pooling import Checkerboard
-from ..invertible.module import Sequential
+from ..invertible import AdditiveCoupling, Checkerboard, Sequential
 from .injective_padding import InjectivePadding
 from .invertible_classifier import InvertibleClassifier
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..invertible.layers.linear import Permutation
-from ..invertible.layers.pooling import Checkerboard
-from ..invertible.module import Inverse, InvertibleModule, OnChannels, Sequential, Step
+from ..invertible import Checkerboard, Inverse, InvertibleModule, OnChannels, Permutation, Sequential, Step
 from .blocks import check_spatial_dims
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..invertible.layers.coupling import AdditiveCoupling, TwoSidedCoupling
-from ..invertible.module import Sequential as InvertibleSequential
+from ..invertible import AdditiveCoupling, TwoSidedCoupling
+from ..invertible import Sequential as InvertibleSequential
 from .blocks import CONVOLUTIONS, MAX_POOLS, ProjectionConv, check_spatial_dims
 from .in_place import LeakyReLU
 from .padding import Padding

@@ -9,10 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..invertible.layers.actnorm import ActNorm
-from ..invertible.layers.affine import GlowCoupling
-from ..invertible.layers.coupling import SubnetConstructor
-from ..invertible.module import Inverse, InvertibleModule, Sequential
+from ..invertible import ActNorm, GlowCoupling, Inverse, InvertibleModule, Sequential, SubnetConstructor
 from .coupling_nets import ResidualNet
 from .multiscale import channels_per_level, group_by_parity, multiscale
 

@@ -19,10 +19,10 @@ from src.runs.last_checkpoint import LastCheckpoint
 from src.runs.latest_metrics import LatestMetrics
 from src.runs.monitor import check_monitor
 from src.runs.moved_folder import MovedFolder
+from src.runs.quiet import quiet_libraries
 from src.runs.run_config import RunConfig
 from src.tasks.base import Task
 from src.tasks.metrics import CALLBACK_METRICS, Metric
-from src.utils.quiet import quiet_libraries
 
 
 @dataclass

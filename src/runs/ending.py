@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from src.runs.interrupt import CheckpointOnInterrupt
 from src.runs.last_checkpoint import last_checkpoint
-from src.utils.errors import add_note
-from src.utils.say import say
+from src.utils.errors import add_note, say
 
 if TYPE_CHECKING:
     from src.runs.build import Run

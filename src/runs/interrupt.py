@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from src.runs.last_checkpoint import between_updates, last_checkpoint
-from src.utils.say import say
+from src.utils.errors import say
 from src.utils.signals import Handlers, hand_back, leave_closed_terminal, take_over
 
 

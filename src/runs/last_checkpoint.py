@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from src.callbacks.early_rows import log_row_of_epoch, log_row_of_step
-from src.utils.finite import check_finite
+from src.runs.finite import check_finite
 
 
 def last_checkpoint(run_dir: str | Path) -> Path:

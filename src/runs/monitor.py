@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from src.config.suggestions import did_you_mean
 from src.tasks.metrics import Metric, described
+from src.utils.errors import did_you_mean
 
 # The last checkpoint counts as the best one.
 STEP = "step"

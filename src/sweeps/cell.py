@@ -11,7 +11,7 @@ from typing import Any
 from src.sweeps.command import command_line
 from src.sweeps.identity import Identify, is_execution_key
 from src.sweeps.sweep import Sweep
-from src.utils.file_names import shortened
+from src.utils.files import shortened
 from src.utils.reading import as_mapping, read_json, reading
 
 

@@ -9,13 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.config.suggestions import did_you_mean
 from src.sweeps.cell import Cell, make_cell
 from src.sweeps.grid import grid
 from src.sweeps.identity import Identify, digest_of_arguments, digest_of_composed, digest_of_config, is_execution_key
 from src.sweeps.sweep import Sweep, read_sweep, with_overrides
-from src.utils.errors import ConfigError
-from src.utils.file_names import shortened
+from src.utils.errors import ConfigError, did_you_mean
+from src.utils.files import shortened
 from src.utils.reading import read_json, reading
 
 ROOT = Path(__file__).resolve().parents[2]

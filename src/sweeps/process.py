@@ -17,7 +17,7 @@ from pathlib import Path
 from src.runs.folder import ENVIRONMENT_VARIABLE
 from src.sweeps.cell import Cell
 from src.sweeps.command import for_people
-from src.utils.cpus import available_cpus
+from src.utils.processes import available_cpus
 
 CHILD = Path(__file__).with_name("child.py")
 # Of the process that starts the cells, and not theirs.

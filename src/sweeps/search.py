@@ -18,7 +18,7 @@ from src.sweeps.search_space import SearchSpace
 from src.sweeps.sweep import Sweep
 from src.utils.errors import ConfigError
 from src.utils.files import write_text
-from src.utils.numbers import finite_number
+from src.utils.reading import finite_number
 
 if TYPE_CHECKING:
     from optuna import Study

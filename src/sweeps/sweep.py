@@ -11,8 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Transformer
 from hydra.errors import OverrideParseException
 
-from src.config.suggestions import did_you_mean
-from src.utils.errors import ConfigError
+from src.utils.errors import ConfigError, did_you_mean
 from src.utils.reading import read_yaml, reading
 
 METHODS = ("grid", "random", "bayes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from src.tables.published import Column
 from src.tables.table import Entry
-from src.utils.numbers import decimal
+from src.tasks.metrics import decimal
 
 NOT_RUN, NONE = "not run", "–"
 

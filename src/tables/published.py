@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from src.config.suggestions import did_you_mean
 from src.tasks.metrics import TASK_METRICS, Metric, described
-from src.utils.errors import ConfigError
+from src.utils.errors import ConfigError, did_you_mean
 from src.utils.reading import read_yaml, reading
 
 T = TypeVar("T")

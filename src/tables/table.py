@@ -47,8 +47,7 @@ class Entry:
 
     def numbers(self) -> list[float]:
         """Return the numbers there are, of the paper's and ours."""
-        measured = None if self.measured is None else self.measured.mean
-        return [number for number in (self.published, measured) if number is not None]
+        return [n for n in (self.published, self.measured.mean if self.measured else None) if n is not None]
 
 
 @dataclass

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from src.invertible import set_backprop
-from src.invertible.engine.policies import PolicyName
+from src.invertible import PolicyName, set_backprop
 from src.tasks.metrics import Metric
 from src.tasks.sample_table import SampleTable
 from src.utils.reduced import reduced

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from src.invertible.engine.policies import PolicyName
+from src.invertible import PolicyName
 from src.models.density import DensityModel, LogLikelihood
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Task
 from src.tasks.metrics import TASK_METRICS

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from src.utils.numbers import decimal
-
 Better = Literal["max", "min"]
 
 
@@ -117,6 +115,13 @@ def metrics_of_config(config: Mapping[str, Any]) -> tuple[Metric, ...]:
     target = str(task.get("_target_", "")) if isinstance(task, Mapping) else ""
     module = target.rpartition(".")[0].removeprefix("src.tasks.")
     return (*TASK_METRICS.get(module, ()), *CALLBACK_METRICS)
+
+
+def decimal(value: float, digits: int, *, sign: bool = False) -> str:
+    """Return a number with so many digits behind the point; a very small one in scientific notation."""
+    if value and abs(value) < 0.5 * 10**-digits:
+        return f"{value:.1e}"
+    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
 
 
 def to_plain(metrics: Iterable[Metric]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.invertible.engine.policies import PolicyName
+from src.invertible import PolicyName
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
 from src.tasks.image_quality import MIN_SSIM_SIZE, quality
 from src.tasks.metrics import TASK_METRICS

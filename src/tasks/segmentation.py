@@ -10,7 +10,7 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
-from src.invertible.engine.policies import PolicyName
+from src.invertible import PolicyName
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
 from src.tasks.metrics import TASK_METRICS, Metric
 from src.tasks.segmentation_heads import HEADS, Head, Regions, region_masks

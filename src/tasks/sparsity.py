@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.invertible import Downsampling
-from src.invertible.engine.policies import PolicyName
-from src.invertible.layers.orthogonal import haar_matrix
+from src.invertible import Downsampling, PolicyName, haar_matrix
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Task
 from src.tasks.metrics import TASK_METRICS
 

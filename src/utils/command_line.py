@@ -1,19 +1,105 @@
-"""What the command lines that take ``key=value`` arguments have in common."""
+"""One way to read a command line: a program's own options, and the paths or overrides beside them."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, NewType, TypeVar, get_args, get_origin, get_type_hints
 
-from src.utils.errors import full_traceback_wanted, user_errors
+from src.utils.errors import ConfigError, did_you_mean, full_traceback_wanted, user_errors
 from src.utils.signals import exit_on_signals
 
+Options = TypeVar("Options")
+Positive = NewType("Positive", int)
 
-def run_command_line(help_text: str | None, run: Callable[[list[str]], object]) -> None:
-    """Call ``run`` with the arguments, a user's errors being one message; print the help for none or ``--help``."""
+
+def run_command_line(help_text: str, run: Callable[[list[str]], object], advice: str = "") -> None:
+    """Call ``run`` with the arguments of this program, or print the help for none, ``-h`` and ``--help``.
+
+    A user's error is one message and exit code 2; signal n ends the program with exit code 128 + n.
+
+    Args:
+        help_text: what the program does and which options it has.
+        run: takes the arguments.
+        advice: how to go on, the end of the message after a signal.
+    """
     arguments = sys.argv[1:]
     if not arguments or set(arguments) & {"-h", "--help"}:
         print(help_text)
         return
-    with exit_on_signals(), user_errors(full_traceback_wanted(arguments)):
+    with exit_on_signals(advice), user_errors(full_traceback_wanted(arguments)):
         run(arguments)
+
+
+def parse(kind: type[Options], arguments: Sequence[str]) -> tuple[Options, list[str]]:
+    """Return a program's own options and, in their order, all other arguments.
+
+    Each field of the dataclass ``kind`` is an option. ``name=value``, ``--name=value`` and ``--name value`` are the
+    same, and so are ``-`` and ``_`` in a name. ``--name`` switches a bool on. A list takes ``name=a,b``, ``name=[a,b]``
+    and ``--name a b``. A field without a default is required; `Annotated` says what its value is.
+
+    Raises:
+        ConfigError: for an unknown ``--name``, an option that is missing or given twice, and a value of the wrong kind.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    given: dict[str, list[str]] = {}
+    others: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        name, equals, value = argument.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if name in hints and (equals or argument.startswith("--")):
+            is_list = get_origin(hints[name]) is list
+            if not equals:
+                values = ["true"] if hints[name] is bool else _take_values(waiting, is_list)
+            else:
+                values = value.strip("[]").split(",") if is_list else [value]
+            given.setdefault(name, []).extend(values)
+        elif argument.startswith("-"):
+            hint = did_you_mean(name, hints)
+            raise ConfigError(f"expected key=value arguments or options, got {argument!r}{hint}")
+        else:
+            others.append(argument)
+    fields = [field for field in dataclasses.fields(kind) if field.name in given or _is_required(field)]  # type: ignore[arg-type]
+    return kind(**{f.name: _value(f.name, hints[f.name], given.get(f.name, [])) for f in fields}), others
+
+
+def _take_values(waiting: list[str], is_list: bool) -> list[str]:
+    """Take the values of ``--name`` from the arguments behind it: one, or those of a list up to the next option."""
+    values: list[str] = []
+    while waiting and not waiting[0].startswith("--") and (is_list or not values):
+        values.append(waiting.pop(0))
+    return values
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _value(name: str, hint: Any, texts: list[str]) -> Any:
+    meaning = "<value>"
+    if get_origin(hint) is Annotated:
+        hint, meaning = get_args(hint)
+    if get_origin(hint) is list:
+        return [_converted(name, get_args(hint)[0], text.strip()) for text in texts]
+    if len(texts) != 1:
+        raise ConfigError(f"expected one {name}={meaning}, got {len(texts)}")
+    # Of `int | None` the type; None is the default.
+    return _converted(name, hint if get_origin(hint) is Literal else (*get_args(hint), hint)[0], texts[0])
+
+
+def _converted(name: str, kind: Any, text: str) -> Any:
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        if text not in choices:
+            raise ConfigError(f"expected {name} to be one of {', '.join(choices)}, got {text!r}")
+        return text
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"expected {name}=true or {name}=false, got {text!r}")
+        return text.lower() == "true"
+    if kind is Positive and not (text.isdecimal() and int(text)):
+        raise ConfigError(f"expected {name} to be a positive integer, got {text!r}")
+    return kind(text)

@@ -1,15 +1,33 @@
-"""What a user's mistake looks like: one readable message and an exit code, not a hundred lines of traceback."""
+"""What a program tells the person who runs it: notes on stderr, and one message instead of a traceback."""
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
 class ConfigError(ValueError):
     """The configuration asks for something that does not exist."""
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the valid name nearest to ``name``, else the list of all valid names.
+
+    A dotted name is compared as a whole, and its last part with the last parts, so that ``max_epoch`` finds
+    ``trainer.max_epochs``.
+    """
+    names = sorted(set(valid))
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not nearest:
+        by_leaf = {full.rsplit(".", 1)[-1]: full for full in reversed(names)}
+        leaves = difflib.get_close_matches(name.rsplit(".", 1)[-1], by_leaf, n=1, cutoff=0.7)
+        nearest = [by_leaf[leaf] for leaf in leaves]
+    if nearest:
+        return f"; did you mean {nearest[0]!r}?"
+    return f"; valid: {', '.join(names)}" if len(names) <= 20 else ""
 
 
 # ArithmeticError is what a loss that is not finite raises, OSError a missing file or a folder that is not writable.
@@ -48,6 +66,15 @@ def is_user_error(error: BaseException) -> bool:
 
         kinds += (MisconfigurationException,)
     return isinstance(error, kinds)
+
+
+def say(message: str) -> None:
+    """Print a line on stderr, once for all processes of a distributed run; no library's log level silences it."""
+    # Imported late: most processes never say anything, and those of `run_parallel` do without Lightning.
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        print(message, file=sys.stderr, flush=True)
 
 
 def add_note(error: BaseException, note: str) -> None:

@@ -1,8 +1,10 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and names that a file system takes."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,8 @@ from typing import IO
 
 # Of files that are being written; those of a process that was killed stay.
 TEMPORARY_SUFFIX = ".tmp"
+# A file system allows 255 bytes; the rest is for endings, digests and the names of temporary files.
+MAX_NAME_BYTES = 180
 
 
 @contextmanager
@@ -63,6 +67,22 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` to ``path`` atomically, as UTF-8."""
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+def shortened(name: str, limit: int = MAX_NAME_BYTES) -> str:
+    """Return ``name``, cut to ``limit`` bytes and ending with a digest of the whole name if it is longer."""
+    return name if len(name.encode()) <= limit else _with_digest(name, name, limit)
+
+
+def plain_name(name: str, limit: int = MAX_NAME_BYTES) -> str:
+    """Return ``name`` if it is short and of ASCII letters, digits and ``._-`` only, else a plain one with a digest."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "-", name)
+    return name if plain == name and len(name) <= limit else _with_digest(plain, name, limit)
+
+
+def _with_digest(text: str, name: str, limit: int) -> str:
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{text.encode()[: limit - 9].decode(errors='ignore')}-{digest}"
 
 
 def _umask() -> int:

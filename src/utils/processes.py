@@ -1,4 +1,4 @@
-"""The processes of a distributed run: how long they wait for each other, and what they leave behind."""
+"""The processors of a run and its processes: how long these wait for each other, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
-import torch.distributed
-from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from pytorch_lightning.strategies import Strategy
 
-STRATEGIES = {"ddp": DDPStrategy, "fsdp": FSDPStrategy}
-# What Lightning sets for the processes that it starts, and takes for a launcher's word when it finds it set.
+# What Lightning sets for the processes that it starts. Where it finds them set, it assumes that a launcher did.
 VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 # How long the other processes may take to end after the first one is done, in seconds; they have nothing left to do.
 PATIENCE_S = 30.0
+
+
+def available_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def distributed(name: str = "ddp", timeout_minutes: float = 30.0, **options: Any) -> Strategy:
@@ -31,11 +35,14 @@ def distributed(name: str = "ddp", timeout_minutes: float = 30.0, **options: Any
     Raises:
         ValueError: for another name, or a timeout that is not positive.
     """
-    if name not in STRATEGIES:
-        raise ValueError(f"expected trainer.strategy.name to be one of {', '.join(STRATEGIES)}, got {name!r}")
+    from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
+
+    strategies = {"ddp": DDPStrategy, "fsdp": FSDPStrategy}
+    if name not in strategies:
+        raise ValueError(f"expected trainer.strategy.name to be one of {', '.join(strategies)}, got {name!r}")
     if not timeout_minutes > 0:
         raise ValueError(f"expected a positive trainer.strategy.timeout_minutes, got {timeout_minutes}")
-    return STRATEGIES[name](timeout=timedelta(minutes=timeout_minutes), **options)
+    return strategies[name](timeout=timedelta(minutes=timeout_minutes), **options)
 
 
 @contextmanager
@@ -76,6 +83,8 @@ def _take_processes(trainer: pl.Trainer) -> list[subprocess.Popen]:
 
 def _part(processes: list[subprocess.Popen], failed: bool) -> None:
     """Leave the group and end the others."""
+    import torch.distributed
+
     in_group = torch.distributed.is_initialized()
     # With gloo a process that leaves ends the waiting of the others, with an error: good after a failure, and too early
     # while they finish. With NCCL a process that leaves waits for the others: good while they finish, and for ever

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ import yaml
 from src.utils.errors import ConfigError
 
 MAX_REASON = 500  # characters: a parser may quote all that it has read
+# The largest integer up to which a float holds every integer; a page in a browser counts with floats.
+MAX_INTEGER = 2**53
 
 
 class FileError(ValueError):
@@ -76,3 +79,12 @@ def as_mapping(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"expected keys and values, got {type(content).__name__}")
     return content
+
+
+def finite_number(value: Any) -> int | float | None:
+    """Return ``value`` if it is a finite number that a float can hold, else None."""
+    try:
+        is_finite = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return None
+    return value if is_finite else None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,6 +17,9 @@ from typing import Any
 
 # Ctrl-C; kill and schedulers; a terminal that closes; SLURM's warning before a job's time is over (--signal=USR1@120).
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+# Within this time a second signal is the same request: `timeout` signals the process and its group.
+REPEATED_S = 1.0
 
 Handler = Callable[[int, FrameType | None], Any]
 Handlers = dict[signal.Signals, Any]
@@ -40,14 +45,23 @@ def hand_back(handlers: Handlers) -> None:
 
 
 @contextmanager
-def exit_on_signals() -> Iterator[None]:
-    """End the program by SystemExit with code 128 + n at signal n, and with one line instead of a traceback."""
+def exit_on_signals(advice: str = "") -> Iterator[None]:
+    """End the program by SystemExit with code 128 + n at signal n, and with one line instead of a traceback.
+
+    Args:
+        advice: how to go on, the end of that line.
+    """
     owner = os.getpid()
+    ending_since = -math.inf
 
     def end(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() == owner:  # a forked worker inherits the handler; its parent says it once
+        nonlocal ending_since
+        if signum != signal.SIGINT and time.monotonic() - ending_since < REPEATED_S:
+            return
+        ending_since = time.monotonic()
+        if os.getpid() == owner:  # a forked worker inherits the handler, and its parent prints the line
             leave_closed_terminal()
-            print(f"ended by {signal.Signals(signum).name}", file=sys.stderr, flush=True)
+            print(f"ended by {signal.Signals(signum).name}{advice}", file=sys.stderr, flush=True)
         sys.exit(128 + signum)
 
     handlers = take_over(end)

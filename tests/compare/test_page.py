@@ -19,7 +19,7 @@ from PIL import Image
 
 import compare
 from src.compare.columns import columns_of, values_of
-from src.compare.differences import differences, flatten
+from src.compare.differences import differences
 from src.compare.page import build_page, page_data, script_safe
 from src.compare.pictures import MAX_EPOCHS, MAX_SIDE, choose_epochs, data_uri
 from src.compare.runs import Run
@@ -106,10 +106,6 @@ def test_only_the_keys_that_differ_are_listed() -> None:
         ("hardware.cpu", ["one", "two", None]),
     ]
     assert differences([runs[0], runs[2]]) == []
-
-
-def test_an_empty_mapping_and_a_list_are_leaves() -> None:
-    assert flatten({"a": {"b": [1, {"c": 2}], "d": {}}, "e": None}) == {"a.b": [1, {"c": 2}], "a.d": {}, "e": None}
 
 
 def test_no_data_ends_the_script_element() -> None:

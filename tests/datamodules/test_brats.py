@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from src.datamodules.brats import cache as brats_cache
 from src.datamodules.brats.cache import BratsCache
 from src.datamodules.brats.datamodule import BratsDataModule
-from src.datamodules.brats.datamodule import cache as brats_cache
 from src.datamodules.brats.releases import MODALITIES, RELEASES
 from src.datamodules.cache import exclusive
 from src.utils.seal import SEAL_LENGTH

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from src.datamodules.cache import require_writable, run_parallel
-from src.utils.cpus import available_cpus
 from src.utils.files import atomic_write
+from src.utils.processes import available_cpus
 
 ROOT = Path(__file__).parents[2]
 

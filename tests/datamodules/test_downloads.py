@@ -9,7 +9,7 @@ from src.datamodules.cache import exclusive
 from src.datamodules.cifar10 import CIFAR10DataModule
 from src.datamodules.downloads import DataFileError
 from src.datamodules.mnist import MNISTDataModule
-from src.utils.quiet import quiet_libraries
+from src.runs.quiet import quiet_libraries
 from tests.image_files import publish_cifar10, publish_mnist, serve, write_cifar10, write_mnist
 
 WRITE = {MNISTDataModule: write_mnist, CIFAR10DataModule: write_cifar10}

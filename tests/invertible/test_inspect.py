@@ -10,7 +10,7 @@ import torch
 from matplotlib.image import imread
 from torch import Tensor, nn
 
-from src import inspector
+import inspect_net
 from src.invertible import POLICIES, AdditiveCoupling, Inverse, OrthogonalMixing, Sequential, set_backprop
 from src.invertible.engine.kept import keep_input
 from src.invertible.inspection.costs import Inspection, inspect
@@ -141,26 +141,26 @@ TINY = ["model=iunet", "size=4", "repeats=1", "network.blowup=2", "network.num_l
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["inspector", *TINY, "batch=2", f"out={tmp_path / 'found'}"])
-    inspector.main()
+    monkeypatch.setattr("sys.argv", ["inspect_net.py", *TINY, "batch=2", f"out={tmp_path / 'found'}"])
+    inspect_net.main()
     printed = capsys.readouterr().out
     assert "body.body.coarser.inner.down" in printed and "2×1×4×4×4" in printed
     assert (tmp_path / "found" / "inspection.txt").read_text() == printed
     assert imread(tmp_path / "found" / "inspection.png").size > 0
-    monkeypatch.setattr("sys.argv", ["inspector", "model=unet", "size=8"])
+    monkeypatch.setattr("sys.argv", ["inspect_net.py", "model=unet", "size=8"])
     with pytest.raises(SystemExit):
-        inspector.main()
+        inspect_net.main()
     assert "invertible part, got UNet" in capsys.readouterr().err
-    monkeypatch.setattr("sys.argv", ["inspector"])
-    inspector.main()
+    monkeypatch.setattr("sys.argv", ["inspect_net.py"])
+    inspect_net.main()
     assert "python inspect_net.py" in capsys.readouterr().out
 
 
 def test_the_shape_of_the_input() -> None:
-    assert "3×1×8×4×4" in inspector.run([*TINY, "shape=1,8,4,4", "batch=3"])
-    assert inspector._shape({"_target_": "x", "channels": [4, 8], "spatial_dims": 2}, "16") == [4, 16, 16]
-    assert inspector._shape({"in_channels": 1, "body": {"spatial_dims": 3, "channels": [4]}}, "8") == [1, 8, 8, 8]
+    assert "3×1×8×4×4" in inspect_net.run([*TINY, "shape=1,8,4,4", "batch=3"])
+    assert inspect_net._shape({"_target_": "x", "channels": [4, 8], "spatial_dims": 2}, "16") == [4, 16, 16]
+    assert inspect_net._shape({"in_channels": 1, "body": {"spatial_dims": 3, "channels": [4]}}, "8") == [1, 8, 8, 8]
     with pytest.raises(ConfigError, match="or shape=<channels"):
-        inspector._shape({"_target_": "x"}, "16")
+        inspect_net._shape({"_target_": "x"}, "16")
     with pytest.raises(ConfigError, match="expected size to be positive integers, got '0'"):
-        inspector.run(["model=iunet", "size=0"])
+        inspect_net.run(["model=iunet", "size=0"])

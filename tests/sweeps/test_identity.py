@@ -9,7 +9,7 @@ from src.config.composition import compose_config
 from src.sweeps.cell import cell_name
 from src.sweeps.identity import digest_of_arguments, digest_of_composed, digest_of_config, is_execution_key
 from src.utils.errors import ConfigError
-from src.utils.file_names import shortened
+from src.utils.files import shortened
 from tests.sweeps.programs import sweep_of
 
 BASE = ["experiment=ct_postproc", "model=unet", "seed=1"]

@@ -21,8 +21,8 @@ from src.tables.published import Published, read_published
 from src.tables.render import render
 from src.tables.results import describe, fits, load, result_of, store
 from src.tables.table import Table, make_table
+from src.tasks.metrics import decimal
 from src.utils.errors import ConfigError
-from src.utils.numbers import decimal
 from src.utils.reading import FileError
 from tests.sweeps.programs import cells_of, sweep_of, write_program
 from tests.tables.samples import PUBLISHED, RESULTS, result

@@ -20,7 +20,7 @@ from src.datamodules.brats.releases import CLASS_NAMES, MODALITIES, find_release
 from src.datamodules.brats.split import SPLITS, Split, draw_split, read_split, write_split
 from src.datamodules.cache import require_writable
 from src.datamodules.training_loader import TrainingLoader, own_generator
-from src.utils.cpus import available_cpus
+from src.utils.processes import available_cpus
 
 
 class BratsDataModule(pl.LightningDataModule):

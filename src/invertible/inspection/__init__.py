@@ -1,0 +1,17 @@
+"""What an invertible network costs and how exactly it is inverted. Pictures (matplotlib) are imported by module."""
+
+from .costs import Block, Inspection, inspect
+from .reconstruction import LeafError, LeafNames, reconstruction_errors, relative_error
+from .saved_bytes import ELSEWHERE, saved_by_block
+
+__all__ = [
+    "ELSEWHERE",
+    "Block",
+    "Inspection",
+    "LeafError",
+    "LeafNames",
+    "inspect",
+    "reconstruction_errors",
+    "relative_error",
+    "saved_by_block",
+]

@@ -13,12 +13,12 @@ import pytest
 def test_the_peak_stays_and_is_not_that_of_the_parent_process() -> None:
     code = """if True:
         import subprocess, sys
-        from src.utils.resident_memory import peak_resident_bytes
+        from src.callbacks.peak_memory import peak_resident_bytes
         before = peak_resident_bytes()
         held = b"x" * 2**29
         del held
         print(peak_resident_bytes() - before)
-        child = "from src.utils.resident_memory import peak_resident_bytes as peak; print(peak())"
+        child = "from src.callbacks.peak_memory import peak_resident_bytes as peak; print(peak())"
         print(int(subprocess.check_output([sys.executable, "-c", child])) - before)
     """
     root = Path(__file__).parents[2]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from src.utils.nested import dotted
 
 
 class NonFiniteStateError(ArithmeticError):
@@ -29,9 +31,9 @@ def check_finite(checkpoint: Mapping[str, Any], net: nn.Module, everywhere: Call
     parameters = {name for name, _ in net.named_parameters()}
     bad = None
     for key in ("state_dict", "current_model_state", "optimizer_states"):  # the second one is the EMA's
-        for name, tensor in _tensors(checkpoint.get(key)):
+        for name, tensor in dotted(checkpoint.get(key), lists=True):
             may_be_infinite = key != "optimizer_states" and name not in parameters
-            if bad is None and not _is_good(tensor, may_be_infinite):
+            if bad is None and isinstance(tensor, Tensor) and not _is_good(tensor, may_be_infinite):
                 bad = f"{name} of {key}" if key != "state_dict" else name
     if not everywhere(bad is None):
         raise NonFiniteStateError(
@@ -45,15 +47,3 @@ def _is_good(tensor: Tensor, may_be_infinite: bool) -> bool:
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return True
     return not bool(torch.isnan(tensor).any()) if may_be_infinite else bool(torch.isfinite(tensor).all())
-
-
-def _tensors(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of nested containers with their places as dotted names."""
-    if isinstance(content, Tensor):
-        yield name, content
-    elif isinstance(content, Mapping):
-        for key, value in content.items():
-            yield from _tensors(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(content, Sequence) and not isinstance(content, str):
-        for index, value in enumerate(content):
-            yield from _tensors(value, f"{name}.{index}" if name else str(index))

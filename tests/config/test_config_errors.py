@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from src.config.checks import check_config, model_name
 from src.config.composition import compose_config
 from src.config.saved import with_overrides
-from src.config.suggestions import config_keys, did_you_mean
+from src.config.suggestions import config_keys
 from src.config.targets import check_targets
-from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
+from src.utils.errors import ConfigError, did_you_mean, full_traceback_wanted, user_errors
 
 
 @pytest.mark.parametrize(
@@ -141,5 +141,5 @@ def test_a_constructors_refusal_is_shown_with_its_place_and_a_bug_keeps_its_trac
 def test_the_messages_need_no_torch() -> None:
     import subprocess
 
-    probe = "import sys; from src.utils import composition, errors, saved_config; sys.exit('torch' in sys.modules)"
+    probe = "import sys; import src.config.checks, src.config.saved; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", probe]).returncode == 0
