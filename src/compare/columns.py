@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from src.compare.runs import Run
+from src.compare.runs import RunRecord
 from src.tasks.metrics import Metric, described, from_plain, metrics_of_config
 from src.utils.reading import finite_number
 
@@ -40,7 +40,7 @@ COSTS = [
 ]
 
 
-def columns_of(runs: Sequence[Run]) -> list[Column]:
+def columns_of(runs: Sequence[RunRecord]) -> list[Column]:
     """Return the columns that the runs can fill: what they are, their quality, their cost, then all other metrics."""
     known = list(dict.fromkeys(metric for run in runs for metric in _metrics(run)))
     names = {name for run in runs for name in run.summary["metrics"]}
@@ -57,7 +57,7 @@ def columns_of(runs: Sequence[Run]) -> list[Column]:
     ]
 
 
-def values_of(run: Run) -> dict[str, Any]:
+def values_of(run: RunRecord) -> dict[str, Any]:
     """Return the run's value for each column; a number that is not finite, as one that is not known, is None."""
     summary = run.summary
     texts = {key: summary.get(key) for key in ("model", "experiment", "scale", "backprop", "seed")}
@@ -71,7 +71,7 @@ def values_of(run: Run) -> dict[str, Any]:
     return texts | {name: finite_number(value) for name, value in numbers.items()}
 
 
-def _metrics(run: Run) -> list[Metric]:
+def _metrics(run: RunRecord) -> list[Metric]:
     """Return what is known of the run's metrics: by its summary, by its task, and the direction by its monitor."""
     known = [*from_plain(run.summary.get("metric_descriptions")), *metrics_of_config(run.config)]
     monitored = _monitor(run)
@@ -101,7 +101,7 @@ def _qualities(columns: Mapping[str, Column], monitored: set[str], known: Sequen
     return sorted(judged, key=lambda n: (_leaf(n) not in leaves, not n.startswith("test/"), position(n), n))
 
 
-def _monitor(run: Run) -> str | None:
+def _monitor(run: RunRecord) -> str | None:
     """Return the metric that chose the best checkpoint; None where the last one counts as best."""
     metric = run.config.get("monitor", {}).get("metric")
     return metric if isinstance(metric, str) and metric != "step" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -10,8 +11,9 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.config.composition import compose_config, config_groups
+from src.config.moved import modernised
 from src.config.suggestions import config_keys, explain_unknown_key
-from src.config.trusted import check_trusted, pinned, split_trust, targets_in
+from src.config.trusted import check_trusted, pinned, targets_in
 from src.utils.errors import ConfigError
 
 
@@ -34,18 +36,18 @@ def with_overrides(saved: dict[str, Any], overrides: list[str]) -> DictConfig:
     return config
 
 
-def trusted_config(saved: dict[str, Any], arguments: list[str]) -> DictConfig:
+def trusted_config(saved: dict[str, Any], overrides: list[str], trusted: Sequence[str] = ()) -> DictConfig:
     """Return `with_overrides` of a configuration that a stranger may have saved, if it names trusted classes only.
 
     Args:
         saved: of a checkpoint.
-        arguments: changes; ``trust=<module prefix>`` and the targets that are typed here are trusted as well.
+        overrides: changes; the targets that they name are trusted.
+        trusted: further module prefixes, or whole names.
 
     Raises:
         ConfigError: for other targets, and as `with_overrides` does.
     """
-    trusted, overrides = split_trust(arguments)
-    config = pinned(with_overrides(saved, overrides))
+    config = pinned(with_overrides(modernised(saved), overrides))
     typed = [target for o in _parse(overrides) for target in targets_in(o.value(), o.key_or_group)]
     check_trusted(config, [*trusted, *typed])
     return config

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from src.sweeps.cell import Cell
-from src.sweeps.identity import digest_of_arguments
+from src.sweeps.identity import identity_of_arguments
 from src.sweeps.process import cell_environment
 from src.sweeps.runner import Entry, Runner, State
 from src.sweeps.search import Search
@@ -27,12 +27,12 @@ def sweep(method: str = "bayes", program: str = "train.py", **parameters: Any) -
 
 
 def search(a_sweep: Sweep, folder: Path, count: int | None = 4) -> Search:
-    return Search(a_sweep, count, [], digest_of_arguments, folder)
+    return Search(a_sweep, count, [], identity_of_arguments, folder)
 
 
 def finish(cell: Cell, loss: float) -> Entry:
     cell.folder.mkdir(parents=True)
-    cell.summary_path.write_text(json.dumps({"metrics": {"loss": loss}}))
+    cell.run.summary.write_text(json.dumps({"metrics": {"loss": loss}}))
     return Entry(cell, State.FINISHED)
 
 

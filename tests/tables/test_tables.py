@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from src.sweeps.identity import digest_of_arguments
+from src.sweeps.identity import digest
 from src.sweeps.plan import Plan
 from src.sweeps.process import cell_environment
 from src.sweeps.runner import Runner
@@ -227,7 +227,7 @@ def test_results_keep_their_provenance_and_no_places(tmp_path: Path) -> None:
     Runner(iter([cell]), 1, cell_environment(1), poll_s=0.02).run()
     kept = result_of(cell)
     assert kept["metrics"] == cell.summary()["metrics"] and kept["config"] == {"x": 1.5}
-    assert kept["digest"] == cell.digest == digest_of_arguments(["x=1.5"])
+    assert kept["digest"] == cell.digest == digest(["x=1.5"])
     assert kept["command"].endswith("trainer.py x=1.5") and kept["finished"].endswith("+00:00")
     assert "run_dir" not in kept and str(cell.folder) not in json.dumps(kept)
     store([cell], tmp_path / "results")
