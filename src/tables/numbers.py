@@ -1,4 +1,4 @@
-"""Numbers as a table prints them."""
+"""Format the numbers of a table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def published_text(entry: Entry, column: Column, tolerance: float | None = None)
 
 
 def measured_text(entry: Entry, column: Column) -> str:
-    """Return our number, with the deviation over seeds where there are several."""
+    """Return our number, with its deviation if there are several seeds."""
     if entry.measured is None:
         return NOT_RUN if entry.is_ours and not entry.runs else NONE
     deviation = entry.measured.deviation

@@ -1,4 +1,4 @@
-"""A paper's table as ``published.yaml`` states it: numbers, their source, and which of our runs stand beside each."""
+"""Read ``published.yaml``: the numbers of a paper's table, their source, and which of our runs match each number."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Column:
-    """One column of numbers. The description of its metric gives ``better``, ``digits`` and ``unit`` if it has none.
+    """One column of numbers; its metric's description gives what it does not state of better, digits and unit.
 
     Attributes:
-        name: in the head of the table.
-        metric: of summary.json, or one of its own keys such as ``num_parameters``; None for a ``difference``.
-        better: whether ``max`` or ``min`` is better; None: neither, and the column has no ranks.
-        digits: behind the decimal point.
-        factor: by which the metric is multiplied, 100 for per cent.
-        unit: of the product.
-        match: dotted keys and values in the configuration of this column's runs, besides those of the row.
-        difference: name of another column. This one is its value minus its value in the row that ``minus`` names.
+        name: the heading.
+        metric: a metric in summary.json or one of its keys, such as ``num_parameters``; None for a ``difference``.
+        better: ``max`` or ``min``, whichever is better; None if neither is, then the column has no ranks.
+        digits: the number of decimals.
+        factor: multiplies the metric, for example by 100 for per cent.
+        unit: the unit of the numbers.
+        match: dotted keys and values in the configuration of this column's runs, in addition to those of the row.
+        difference: a column; this one shows its value minus its value in the row named by ``minus``.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Row:
 
     Attributes:
         label: one cell per column of the table's head.
-        values: the published numbers, one per column; None where the paper has none.
-        match: dotted keys and values in the configuration of this row's runs; None: no runs, only a quote.
-        quote: the line of the paper that has these numbers; None if none is published.
-        tolerance: the published ± of the values; None without one.
-        minus: the last cell of the label of the row that differences refer to.
+        values: one published number per column; None where the paper has none.
+        match: dotted keys and values in the configuration of this row's runs; None for a row that is only quoted.
+        quote: the line in the paper with these numbers; None if none is published.
+        tolerance: the published ± of the values; None if there is none.
+        minus: the last label cell of the row to which differences refer.
     """
 
     label: tuple[str, ...]
@@ -66,15 +66,15 @@ class Published:
     """A table.
 
     Attributes:
-        title: of the table.
-        source: of its numbers.
-        setting: in which the paper measured them.
+        title: the title.
+        source: where the numbers come from.
+        setting: how the paper measured them.
         head: names of the columns that label a row.
-        columns: of numbers.
-        rows: of numbers.
-        task: whose metrics the columns have, such as ``reconstruction``; None for another program than train.py.
-        here: by column of the head, the dotted key of our configuration whose value may differ from the label.
-        differs: what else differs from the paper, by scale; ``all``: at every scale.
+        columns: the columns of numbers.
+        rows: the rows of numbers.
+        task: whose metrics the columns have, such as ``reconstruction``; None if the program is not train.py.
+        here: by column of the head, the key of our configuration whose value may differ from the label.
+        differs: other differences from the paper, by scale; those of ``all`` apply to every scale.
     """
 
     title: str
@@ -88,14 +88,14 @@ class Published:
     differs: dict[str, str] = field(default_factory=dict)
 
     def entries(self) -> Iterator[tuple[int, int]]:
-        """Yield the indices of row and column of every entry that our runs measure."""
+        """Yield the row and column index of every entry that has runs of ours."""
         for i, row in enumerate(self.rows):
             for j, column in enumerate(self.columns):
                 if row.match is not None and column.metric is not None:
                     yield i, j
 
     def match(self, row: int, column: int) -> dict[str, Any]:
-        """Return the dotted keys and values that the runs of an entry have in their configuration."""
+        """Return the dotted keys and values in the configuration of an entry's runs."""
         return {**(self.rows[row].match or {}), **self.columns[column].match}
 
 
@@ -103,8 +103,8 @@ def read_published(path: Path) -> Published:
     """Read a table.
 
     Raises:
-        FileError: for a file that is missing or damaged.
-        ConfigError: for a file that is no such table, naming the key.
+        FileError: for a missing or damaged file.
+        ConfigError: for a file that is not such a table, naming the key.
     """
     with reading(path, "published numbers"):
         content = read_yaml(path, "published numbers")
@@ -156,11 +156,11 @@ def _check(table: Published, path: Path) -> None:
         if (column.metric is None) == (column.difference is None):
             raise ConfigError(f"expected metric or difference for column {column.name!r} in {path}, got {column}")
         if column.difference is not None and column.difference not in names:
-            raise ConfigError(f"expected difference of a column of {path}, got {column.difference!r}")
+            raise ConfigError(f"expected difference to name a column of {path}, got {column.difference!r}")
         if column.better not in (None, "max", "min"):
             raise ConfigError(f"expected better to be max or min in {path}, got {column.better!r}")
         if not isinstance(column.digits, int) or not _is_number(column.factor):
-            raise ConfigError(f"expected digits and factor as numbers in {path}, got {column}")
+            raise ConfigError(f"expected digits and factor to be numbers in {path}, got {column}")
     labels = [row.label[-1] for row in table.rows]
     for row in table.rows:
         if len(row.label) != len(table.head) or len(row.values) != len(table.columns):
@@ -168,12 +168,12 @@ def _check(table: Published, path: Path) -> None:
                 f"expected {len(table.head)} labels and {len(table.columns)} values in each row of {path}, got {row}"
             )
         if not all(value is None or _is_number(value) for value in row.values):
-            raise ConfigError(f"expected numbers or null as values of {path}, got {row}")
+            raise ConfigError(f"expected values to be numbers or null in {path}, got {row}")
         if row.minus is not None and row.minus not in labels:
             raise ConfigError(f"expected minus to be the label of a row of {path}, got {row.minus!r}")
     for key in table.here:
         if key not in table.head:
-            raise ConfigError(f"expected here to name a column of the head of {path}, got {key!r}")
+            raise ConfigError(f"expected each key of here to be a column of the head of {path}, got {key!r}")
 
 
 def _is_number(value: Any) -> bool:
