@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from src.compare.runs import Run
+from src.compare.runs import RunRecord
 from src.utils.reading import finite_number
 
 GIB = 2**30
@@ -48,7 +48,7 @@ COSTS = [
 ]
 
 
-def columns_of(runs: Sequence[Run]) -> list[Column]:
+def columns_of(runs: Sequence[RunRecord]) -> list[Column]:
     """Return the columns that the runs can fill: what they are, their quality, their cost, then all other metrics."""
     modes = {_leaf(metric): _mode(run) for run in runs if (metric := _monitor(run))}
     names = {name for run in runs for name in run.summary["metrics"]}
@@ -64,7 +64,7 @@ def columns_of(runs: Sequence[Run]) -> list[Column]:
     ]
 
 
-def values_of(run: Run) -> dict[str, Any]:
+def values_of(run: RunRecord) -> dict[str, Any]:
     """Return the run's value for each column; a number that is not finite, as one that is not known, is None."""
     summary = run.summary
     texts = {key: summary.get(key) for key in ("model", "experiment", "scale", "backprop", "seed")}
@@ -78,7 +78,7 @@ def values_of(run: Run) -> dict[str, Any]:
     return texts | {name: finite_number(value) for name, value in numbers.items()}
 
 
-def _qualities(runs: Sequence[Run], names: set[str], modes: Modes) -> list[str]:
+def _qualities(runs: Sequence[RunRecord], names: set[str], modes: Modes) -> list[str]:
     """The metrics of the test set that can be good or bad and those that chose the best checkpoints, these first."""
     monitored = {metric for run in runs if (metric := _monitor(run))} & names
     tested = {name for name in names if name.startswith("test/")}
@@ -88,13 +88,13 @@ def _qualities(runs: Sequence[Run], names: set[str], modes: Modes) -> list[str]:
     return sorted(judged, key=lambda n: (_leaf(n) not in modes, not n.startswith("test/"), _rank(n), n))
 
 
-def _monitor(run: Run) -> str | None:
+def _monitor(run: RunRecord) -> str | None:
     """The metric that chose the best checkpoint; None where the last one counts as best (monitor.metric=step)."""
     metric = run.config.get("monitor", {}).get("metric")
     return metric if isinstance(metric, str) and metric != "step" else None
 
 
-def _mode(run: Run) -> str | None:
+def _mode(run: RunRecord) -> str | None:
     mode = run.config["monitor"].get("mode")
     return mode if mode in ("max", "min") else None
 

@@ -93,7 +93,7 @@ def _is_constant(text: str) -> bool:
 
 def is_trusted(target: str, trusted: Sequence[str] = ()) -> bool:
     """Whether a saved configuration may name ``target``; nothing is imported for one that is not."""
-    if target in _targets_of_configs() or target in trusted:
+    if target in targets_of_configs() or target in trusted:
         return True
     # A private or special name leads out of a package, as torch.nn.Module.__init__.__globals__ does.
     if any(part.startswith("_") for part in target.split(".")):
@@ -111,12 +111,6 @@ def is_trusted(target: str, trusted: Sequence[str] = ()) -> bool:
     if own and _lies_in(module, trusted):
         return True
     return inspect.isclass(found) and _lies_in(module, PACKAGES) and bool(KINDS & _bases(found))
-
-
-def split_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the module prefixes of ``trust=<prefix>`` or ``trust=[<prefix>,...]``, and the other arguments."""
-    given = [a.partition("=")[2].strip("[]") for a in arguments if a.startswith("trust=")]
-    return [p.strip() for text in given for p in text.split(",")], [a for a in arguments if not a.startswith("trust=")]
 
 
 def targets_in(node: Any, key: str = "") -> Iterator[str]:
@@ -145,6 +139,7 @@ def _bases(kind: type) -> set[str]:
 
 
 @functools.cache
-def _targets_of_configs() -> frozenset[str]:
+def targets_of_configs() -> frozenset[str]:
+    """Return every ``_target_`` in configs/."""
     texts = (path.read_text(encoding="utf-8") for path in CONFIG_DIR.rglob("*.yaml"))
     return frozenset(target for text in texts for target in re.findall(r"_target_:\s*([\w.]+)", text))

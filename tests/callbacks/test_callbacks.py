@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from pytorch_lightning import LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
+from src.callbacks.total_time import TotalTime
 from torch import Tensor
 
 from src.callbacks.invertibility import Invertibility, relative_inversion_error
@@ -24,7 +25,6 @@ from src.callbacks.pictures.curves import Curves, draw_curves
 from src.callbacks.pictures.image_log import ImageLog, central_slices, triptych
 from src.callbacks.progress import LineProgress, progress_bar
 from src.callbacks.step_time import StepTime
-from src.callbacks.total_time import TotalTime
 from src.invertible import AdditiveCoupling, InvertibleModule
 from src.runs.random_state import RandomState
 

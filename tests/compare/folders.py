@@ -13,7 +13,7 @@ from PIL import Image
 
 from src.config.checks import plain
 from src.config.composition import compose_config
-from src.loggers.csv_logger import CsvLogger
+from src.runs.csv_logger import CsvLogger
 from src.runs.summary import write_summary
 
 Rows = Sequence[Mapping[str, object]]

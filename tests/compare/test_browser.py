@@ -156,7 +156,7 @@ def test_the_filter_filters_everything(browser: Any) -> None:
         assert texts(browser, "#legend button") == expected
     field.clear()
     field.send_keys("speed>3")
-    assert one(browser, "#filter-state").text == "no column 'speed'"
+    assert one(browser, "#filter-state").text == "there is no column 'speed'"
 
 
 def test_all_metrics_and_absent_keys_are_shown_on_demand(browser: Any) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf, open_dict
-
 from src.compare.foreign import MAX_DEPTH
-from src.compare.page import build_page
 from src.compare.references import resolve_references
+
+from src.compare.page import build_page
 from src.compare.runs import read_run
 from src.compare.sources import find_sources
 from src.config.checks import plain

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from src.compare.history import merge, read_csv, read_history, thin
-from src.runs.checkpoint_io import AtomicCheckpointIO
 from src.runs.curve_history import STATE_KEY
+
+from src.runs.checkpoint_io import AtomicCheckpointIO
 from src.utils.reading import FileError
 from tests.compare.folders import write_csv
 

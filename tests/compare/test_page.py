@@ -207,8 +207,8 @@ def decoded(uri: str) -> Image.Image:
         (["--output", "x.html", "a", "--images", "none"], {"output": "x.html", "images": "none"}),
     ],
 )
-def test_options_are_read_in_both_spellings(arguments: list[str], options: dict[str, str]) -> None:
-    assert compare.parse(arguments) == (["a"], compare.OPTIONS | options)
+def test_options_are_read_in_both_spellings(arguments: list[str], options: dict[str, Any]) -> None:
+    assert compare.read_arguments(arguments) == (["a"], compare.Options(**options))
 
 
 @pytest.mark.parametrize(
@@ -219,17 +219,17 @@ def test_options_are_read_in_both_spellings(arguments: list[str], options: dict[
         (["a", "--outptu", "x.html"], "did you mean 'output'"),
         (["a", "images=some"], "expected images to be one of none, test, all, got 'some'"),
         (["a", "output=page.pdf"], "expected output to be a file <name>.html, got 'page.pdf'"),
-        (["a", "--output"], "got ''"),
+        (["a", "--output"], "expected one output=<value>, got 0"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        compare.parse(arguments)
+        compare.read_arguments(arguments)
 
 
 def test_a_folder_with_an_equals_sign_is_a_path(tmp_path: Path) -> None:
     (tmp_path / "seed=1").mkdir()
-    assert compare.parse([str(tmp_path / "seed=1")])[0] == [str(tmp_path / "seed=1")]
+    assert compare.read_arguments([str(tmp_path / "seed=1")])[0] == [str(tmp_path / "seed=1")]
 
 
 def test_the_command_line_writes_the_page_without_torch(tmp_path: Path) -> None:

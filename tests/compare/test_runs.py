@@ -7,11 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from src.runs.run_config import RunConfig
 
 from src.compare.runs import read_result, read_run
 from src.compare.sources import find_sources, short_names
 from src.config.composition import compose_config
-from src.runs.run_config import RunConfig
 from tests.compare.folders import CURVE, summary, write_csv, write_picture, write_run
 
 ROOT = Path(__file__).resolve().parents[2]

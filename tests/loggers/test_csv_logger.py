@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from src.loggers.csv_logger import CsvLogger, read_rows
+from src.runs.csv_logger import CsvLogger, read_rows
 
 
 def test_every_row_is_on_the_disk_at_once_under_sorted_columns(tmp_path: Path) -> None:

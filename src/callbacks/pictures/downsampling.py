@@ -14,6 +14,7 @@ from torch import Tensor
 from src.callbacks.pictures.base import publish
 from src.datamodules.photographs import photograph
 from src.invertible import Downsampling, OrthogonalMixing
+from src.runs.folder import picture_name
 
 # The pictures' titles say what is drawn; a photograph is (1, 1, H, W).
 Panels = dict[str, Tensor]
@@ -56,7 +57,7 @@ class DownsamplingPictures(pl.Callback):
         if self.at_start is not None:
             figures["figure4"] = figure4(image, _with_matrix(self.at_start), learned)
         for name, panels in figures.items():
-            publish(trainer, draw(panels), self.dirpath / f"{name}.png", f"images/{name}")
+            publish(trainer, draw(panels), self.dirpath / picture_name(name), f"images/{name}")
 
 
 def figure1(image: Tensor) -> Panels:

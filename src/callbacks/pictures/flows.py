@@ -14,6 +14,7 @@ from src.callbacks.pictures.base import image_grid, publish
 from src.callbacks.pictures.first_images import FirstImages
 from src.callbacks.pictures.latent_path import interpolate
 from src.models.density import DensityModel
+from src.runs.folder import picture_name
 from src.utils.random_stream import own_stream
 
 
@@ -74,14 +75,16 @@ class FlowPictures(pl.Callback):
         """Draw in the chosen epochs."""
         images, epoch = self._images.take(), trainer.current_epoch
         if not trainer.sanity_checking and epoch % self.every_n_epochs == 0:
-            self._show(trainer, pl_module.net, images, "val", f"-epoch-{epoch:04d}")
+            self._show(trainer, pl_module.net, images, "val", epoch)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Draw."""
-        self._show(trainer, pl_module.net, self._images.take(), "test", "")
+        self._show(trainer, pl_module.net, self._images.take(), "test", None)
 
     @torch.no_grad()
-    def _show(self, trainer: pl.Trainer, model: DensityModel, images: Tensor | None, stage: str, tail: str) -> None:
+    def _show(
+        self, trainer: pl.Trainer, model: DensityModel, images: Tensor | None, stage: str, epoch: int | None
+    ) -> None:
         if not trainer.is_global_zero:
             return
         with trainer.precision_plugin.forward_context():
@@ -91,7 +94,8 @@ class FlowPictures(pl.Callback):
                 pictures["interpolations"] = self.interpolations(model, images)
         for name, rows in pictures.items():
             figure = image_grid(rows, white=model.num_bins - 1)
-            publish(trainer, figure, self.dirpath / f"{stage}-{name}{tail}.png", f"images/{stage}-{name}")
+            title = f"{stage}-{name}"
+            publish(trainer, figure, self.dirpath / picture_name(title, epoch), f"images/{title}")
 
     def samples(self, model: DensityModel) -> dict[str, Tensor]:
         """Return a row of samples per temperature, without a trace in the random stream of the training."""

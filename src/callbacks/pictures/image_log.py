@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from src.callbacks.pictures.base import publish, shows_epoch
+from src.runs.folder import picture_name
 
 AXES = "zyx"
 
@@ -73,15 +74,17 @@ class ImageLog(pl.Callback):
     ) -> None:
         """Show the batch's volumes that are among the first ones."""
         if shows_epoch(trainer, self.every_n_epochs):
-            self._show(trainer, pl_module.data_range, outputs, "val", f"-epoch-{trainer.current_epoch:04d}")
+            self._show(trainer, pl_module.data_range, outputs, "val", trainer.current_epoch)
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Show the batch's volumes that are among the first ones."""
-        self._show(trainer, pl_module.data_range, outputs, "test", "")
+        self._show(trainer, pl_module.data_range, outputs, "test", None)
 
-    def _show(self, trainer: pl.Trainer, data_range: float, outputs: dict[str, Tensor], stage: str, tail: str) -> None:
+    def _show(
+        self, trainer: pl.Trainer, data_range: float, outputs: dict[str, Tensor], stage: str, epoch: int | None
+    ) -> None:
         if not trainer.is_global_zero:
             return
         for position, index in enumerate(outputs["index"].tolist()):
@@ -90,4 +93,4 @@ class ImageLog(pl.Callback):
             keys = {"FBP": "input", "network": "output", "truth": "target"}
             volumes = {title: outputs[key][position, 0] for title, key in keys.items()}
             name = f"{stage}-{index:03d}"
-            publish(trainer, triptych(volumes, data_range), self.dirpath / f"{name}{tail}.png", f"images/{name}")
+            publish(trainer, triptych(volumes, data_range), self.dirpath / picture_name(name, epoch), f"images/{name}")

@@ -14,6 +14,7 @@ from src.callbacks.pictures.base import image_grid, publish
 from src.callbacks.pictures.first_images import FirstImages
 from src.callbacks.pictures.latent_path import interpolate
 from src.invertible import Checkerboard
+from src.runs.folder import picture_name
 
 
 class InversionPictures(pl.Callback):
@@ -68,7 +69,7 @@ class InversionPictures(pl.Callback):
             pictures["interpolations"] = {f"{2 * i} → {2 * i + 1}": path for i, path in enumerate(paths)}
         for name, rows in pictures.items():
             figure = image_grid(rows, white=self.white)
-            publish(trainer, figure, self.dirpath / f"test-{name}.png", f"images/test-{name}")
+            publish(trainer, figure, self.dirpath / picture_name(f"test-{name}"), f"images/test-{name}")
 
     def psi(self, images: Tensor) -> dict[str, list[Tensor]]:
         """Return, for three images, the image and the first channels that ψ makes of its first channel."""

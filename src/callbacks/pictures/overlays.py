@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from src.callbacks.pictures.base import publish, shows_epoch
+from src.runs.folder import picture_name
 
 # Okabe and Ito's: told apart by colour-blind readers too.
 COLORS = ("#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
@@ -136,7 +137,7 @@ class Overlays(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Draw."""
-        self._draw(trainer, "val", f"-epoch-{trainer.current_epoch:04d}")
+        self._draw(trainer, "val", trainer.current_epoch)
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -146,7 +147,7 @@ class Overlays(pl.Callback):
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Draw."""
-        self._draw(trainer, "test", "")
+        self._draw(trainer, "test")
 
     def on_predict_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -156,7 +157,7 @@ class Overlays(pl.Callback):
 
     def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Draw."""
-        self._draw(trainer, "predict", "")
+        self._draw(trainer, "predict")
 
     def _keep(self, trainer: pl.Trainer, stage: str, shown: dict[str, Tensor]) -> None:
         if not trainer.is_global_zero:
@@ -177,10 +178,10 @@ class Overlays(pl.Callback):
         modalities = {title: cut(case["image"][channel]) for title, channel in self.modalities.items()}
         return Slice("\n".join(lines), modalities, {title: cut(label) for title, label in maps.items()})
 
-    def _draw(self, trainer: pl.Trainer, stage: str, tail: str) -> None:
+    def _draw(self, trainer: pl.Trainer, stage: str, epoch: int | None = None) -> None:
         slices, self._slices = self._slices, {}
         if slices:
             name = f"{stage}-overlays"
             classes = trainer.datamodule.class_names[1:]  # type: ignore[attr-defined]
             figure = draw_overlays([slices[index] for index in sorted(slices)], classes)
-            publish(trainer, figure, self.dirpath / f"{name}{tail}.png", f"images/{name}")
+            publish(trainer, figure, self.dirpath / picture_name(name, epoch), f"images/{name}")
