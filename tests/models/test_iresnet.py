@@ -23,7 +23,7 @@ from src.invertible import (
     invertible_roots,
     set_backprop,
 )
-from src.invertible.engine.kept import keeps_input
+from src.invertible.engine.reversible import keeps_input
 from src.invertible.layers.lipschitz import SpectralNormalised
 from src.models.iresnet import IResNetClassifier, IResNetFlow
 from src.models.iresnet_blocks import contraction

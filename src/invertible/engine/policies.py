@@ -19,6 +19,7 @@ import torch
 import torch.utils.checkpoint
 from torch import nn
 
+from ..arguments import chosen
 from ..module import (
     Call,
     Composite,
@@ -149,10 +150,9 @@ def set_backprop(net: nn.Module, policy: str) -> None:
     Raises:
         ValueError: for an unknown policy.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"expected backprop to be one of {', '.join(POLICIES)}, got {policy!r}")
+    chosen_policy = chosen("backprop", policy, POLICIES)
     for module in net.modules():
         if isinstance(module, InvertibleModule):
             module.backprop_policy = None
     for root in invertible_roots(net).values():
-        root.bijection.backprop_policy = POLICIES[policy]
+        root.bijection.backprop_policy = chosen_policy

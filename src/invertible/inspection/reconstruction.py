@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..engine.kept import keeps_input
 from ..engine.replay import Buffers, LeafStart, RngState, replayed
-from ..engine.reversible import run_leaves
+from ..engine.reversible import keeps_input, run_leaves
 from ..engine.walk import expand
 from ..module import (
     FORWARD,
@@ -110,16 +107,10 @@ def reconstruction_errors(
             x = x_true
         position.state, position.grad = x, map_tensors(torch.zeros_like, x_true)
 
-    with _measuring(tree, device):
+    with past_policies(), torch.no_grad(), Buffers(all_modules(tree)).replayed(), RngState(device).replayed():
         y = map_tensors(Tensor.clone, run_leaves(tree, x, forward_step))
         back_step(tree, Position(y, map_tensors(torch.zeros_like, y)))
     return errors[::-1]
-
-
-@contextmanager
-def _measuring(tree: InvertibleModule, device: torch.device) -> Iterator[None]:
-    with past_policies(), torch.no_grad(), Buffers(all_modules(tree)).replayed(), RngState(device).replayed():
-        yield
 
 
 class LeafNames:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_channels
 from ..engine.walk import LeafBackward, backward_rule
 from ..export import is_exporting
 from ..module import Condition, InvertibleModule, Sequential, VolumePreserving, tensors_of
@@ -52,8 +53,7 @@ class Coupling(InvertibleModule):
         Raises:
             ValueError: if the state does not have C channels.
         """
-        if state.shape[1] != sum(self.sizes):
-            raise ValueError(f"expected {sum(self.sizes)} channels, got {state.shape[1]}")
+        check_channels(state, sum(self.sizes))
         first, second = state.split(self.sizes, dim=1)
         return (second, first) if self.flip else (first, second)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..arguments import check_channels
 from ..engine.replay import AutocastState
 from ..engine.snapshot import Snapshot
 from ..module import InvertibleModule, trained_parameters
@@ -152,8 +153,7 @@ class ResidualBlock(InvertibleModule):
 
     def residual(self, x: Tensor) -> Tensor:
         """``g(x)``."""
-        if x.shape[1] != self.channels:
-            raise ValueError(f"expected {self.channels} channels, got {x.shape[1]}")
+        check_channels(x, self.channels)
         g = self.subnet(x)
         if g.shape != x.shape:
             raise ValueError(f"expected a subnet that keeps the shape {tuple(x.shape)}, got {tuple(g.shape)}")
