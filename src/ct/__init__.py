@@ -1,12 +1,16 @@
-"""Computed tomography: foam phantoms, exact parallel-beam projections, Poisson noise, filtered backprojection."""
+"""Computed tomography: foam phantoms and their simulated scans, measured scans, filtered backprojection."""
 
+from .centre import find_centre
 from .fbp import FILTERS, backproject, filter_views, filtered_backprojection
 from .foam import FoamPhantom, FoamSpec, draw_foam
 from .geometry import CUBE_DIAGONAL, ParallelBeam, tilted_axis
 from .noise import add_poisson_noise
 from .placement import place_balls
 from .projection import project
+from .scan import Scan
+from .scan_files import read_scan
 from .simulation import ScanSpec, Simulation, SimulationSpec, simulate
+from .slices import reconstruct_slices
 from .voxelisation import downsample, voxelise
 
 __all__ = [
@@ -15,6 +19,7 @@ __all__ = [
     "FoamPhantom",
     "FoamSpec",
     "ParallelBeam",
+    "Scan",
     "ScanSpec",
     "Simulation",
     "SimulationSpec",
@@ -24,8 +29,11 @@ __all__ = [
     "draw_foam",
     "filter_views",
     "filtered_backprojection",
+    "find_centre",
     "place_balls",
     "project",
+    "read_scan",
+    "reconstruct_slices",
     "simulate",
     "tilted_axis",
     "voxelise",
