@@ -19,6 +19,7 @@ and dark fields, finds the centre of rotation, and writes one slice for each det
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -128,7 +129,9 @@ def write_volume(path: Path, volume: NDArray[Any], voxel_size_mm: float) -> None
         elif path.suffix in (".tif", ".tiff"):
             import tifffile
 
-            tifffile.imwrite(file, volume, photometric="minisblack")
+            content = io.BytesIO()  # tifffile takes no temporary file, which has no name
+            tifffile.imwrite(content, volume, photometric="minisblack")
+            file.write(content.getbuffer())
         else:
             import gzip
 
