@@ -129,9 +129,9 @@ def write_volume(path: Path, volume: NDArray[Any], voxel_size_mm: float) -> None
         elif path.suffix in (".tif", ".tiff"):
             import tifffile
 
-            content = io.BytesIO()  # tifffile takes no temporary file, which has no name
-            tifffile.imwrite(content, volume, photometric="minisblack")
-            file.write(content.getbuffer())
+            buffer = io.BytesIO()  # tifffile takes no temporary file, which has no name
+            tifffile.imwrite(buffer, volume, photometric="minisblack")
+            file.write(buffer.getbuffer())
         else:
             import gzip
 
