@@ -116,7 +116,8 @@ def _halves(config: DictConfig) -> bool:
 
 
 def _sizes(config: DictConfig) -> Iterator[int]:
-    size = config.datamodule.get("size") or OmegaConf.select(config, "image.size")
+    keys = ("datamodule.size", "datamodule.scan.size", "image.size")
+    size = next((size for size in (OmegaConf.select(config, key) for key in keys) if size), None)
     for side in size if isinstance(size, ListConfig) else [size]:
         if isinstance(side, int) and side > 0:
             yield side

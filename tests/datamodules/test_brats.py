@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from src.datamodules.brats import BratsDataModule
 from src.datamodules.brats import cache as brats_cache
 from src.datamodules.brats.cache import BratsCache
-from src.datamodules.brats.datamodule import BratsDataModule
 from src.datamodules.brats.releases import MODALITIES, RELEASES
-from src.datamodules.cache import exclusive
+from src.datamodules.cached_files import LOCK_NAME, exclusive
 from src.utils.seal import SEAL_LENGTH
 from tests.brats_files import AFFINE, SHAPE, case_folder, write_case, write_nifti
 from tests.damage import bit_flips
@@ -324,7 +324,7 @@ def test_a_complete_cache_is_only_read(own_root, monkeypatch):
     before = files(own_root)
     assert len([path for path in before if path.name.endswith(".image.npy")]) == 10
     monkeypatch.setattr("src.datamodules.brats.cache.run_parallel", refuse)
-    monkeypatch.setattr("src.datamodules.brats.cache.require_writable", refuse)
+    monkeypatch.setattr("src.datamodules.cached_files.require_writable", refuse)
     monkeypatch.setattr("src.datamodules.brats.cache.read_case", refuse)
     prepared(own_root)
     assert files(own_root) == before
@@ -367,7 +367,7 @@ def test_what_is_missing_damaged_or_outdated_is_made_again_and_nothing_else(chan
     prepared(own_root)
     after = files(own_root)
     changed = {path.name.removeprefix(stem.name) for path in before if after.get(path) != before[path]}
-    assert changed - {"preprocessing.lock"} == {".image.npy", ".classes.npy", ".json"}
+    assert changed - {LOCK_NAME} == {".image.npy", ".classes.npy", ".json"}
     assert np.array_equal(np.load(stem.with_name(stem.name + ".image.npy")), expected)
     assert not leftover.exists()
 
@@ -386,12 +386,8 @@ def test_every_flipped_bit_of_a_cached_case_is_found_and_named(ending, own_root)
     path = case.stem.with_name(case.stem.name + ending)
     cache = BratsCache(datamodule.cache_dir, own_root, datamodule.release)
     for _ in bit_flips(path, 200):
-        with pytest.raises(ValueError, match=f"'{path}'"), warnings.catch_warnings():
-            warnings.filterwarnings("error", f"Preprocessing {case.case.name} again: .*", UserWarning)
-            try:
-                cache.has(case.case)  # warns of what the start finds
-            except UserWarning as warning:
-                raise ValueError(str(warning)) from warning
+        with pytest.raises(ValueError, match=f"'{path}'"):
+            cache.load(case.case)  # at the start
             arrays_of(case)
     assert cache.has(case.case)
     assert all(map(np.array_equal, arrays_of(case), expected))
@@ -422,7 +418,7 @@ def test_waits_for_whoever_preprocesses(own_root):
     datamodule = prepared(own_root)
     stem = datamodule.cases["train"][0].stem
     remove_record(own_root, stem)
-    with exclusive(stem.parent / "preprocessing.lock", "preprocesses"):
+    with exclusive(stem.parent, "preprocesses"):
         second = threading.Thread(target=prepared, args=(own_root,))
         second.start()
         second.join(0.5)

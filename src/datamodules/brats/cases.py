@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from src.datamodules.brats.releases import MODALITIES, RELEASES, Release
+from src.datamodules.brats.releases import MODALITIES, RELEASES, ROLES, TRUTH, Release
 
 ENDINGS = (".nii.gz", ".nii")
-TRUTH = "seg"
 
 
 class Case(NamedTuple):
@@ -40,17 +39,17 @@ class Problem(NamedTuple):
 
 
 def find_cases(folder: Path, release: Release) -> tuple[list[Case], list[Problem]]:
-    """Return the cases at any depth below a folder, sorted by name, and the problems of those that are not whole.
+    """Return the cases at any depth below a folder, sorted by name, and the problems of incomplete ones.
 
-    A folder is a case when it has a file whose name ends as a release's file does; the files bear the folder's name.
+    A folder is a case if it has a file whose name ends as the release's files do. The files bear the folder's name.
 
     Raises:
-        ValueError: if there is no case at all; it says which release the files look like.
+        ValueError: if there is no case at all; the message says which release the files look like.
     """
     if not folder.is_dir():
         raise ValueError(
-            f"expected data_dir as a folder of BraTS {release.name}, which its organisers hand out after registration, "
-            f"got {folder}, which {'is no folder' if folder.exists() else 'does not exist'}. "
+            f"expected data_dir to be a folder with BraTS {release.name}, which its organisers provide after "
+            f"registration, got {folder}, which {'is no folder' if folder.exists() else 'does not exist'}. "
             "datamodule=brats_demo makes a synthetic set"
         )
     found = [_read_folder(path, names, release) for path, names in _case_folders(folder, release)]
@@ -76,7 +75,7 @@ def problem_list(problems: Sequence[Problem]) -> str:
 
 
 def _case_folders(folder: Path, release: Release) -> Iterator[tuple[Path, list[str]]]:
-    endings = tuple(release.stem("", role) + ending for role in (*MODALITIES, TRUTH) for ending in ENDINGS)
+    endings = tuple(release.stem("", role) + ending for role in ROLES for ending in ENDINGS)
     for path, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if any(name.endswith(endings) and not name.startswith(".") for name in names):
@@ -86,14 +85,14 @@ def _case_folders(folder: Path, release: Release) -> Iterator[tuple[Path, list[s
 def _read_folder(folder: Path, names: Sequence[str], release: Release) -> tuple[str, Case | None, list[Problem]]:
     case, problems = folder.resolve().name if folder.name in ("", "..") else folder.name, []
     files: dict[str, Path] = {}
-    for role in (*MODALITIES, TRUTH):
+    for role in ROLES:
         stem = release.stem(case, role)
         stems = dict.fromkeys((stem, release.renamed.get(stem, stem)))
         present = [s + ending for s in stems for ending in ENDINGS if s + ending in names]
         if len(present) == 1 and (folder / present[0]).is_file():
             files[role] = folder / present[0]
         elif len(present) == 1:
-            problems.append(Problem(case, present[0], "expected a file, got a link to one that is not there"))
+            problems.append(Problem(case, present[0], "expected a file, got a broken link"))
         elif present:
             problems.append(Problem(case, stem, f"expected one file, got {' and '.join(present)}"))
         elif role != TRUTH:
@@ -106,7 +105,7 @@ def _read_folder(folder: Path, names: Sequence[str], release: Release) -> tuple[
 
 
 def _describe(folder: Path) -> str:
-    """Say what a folder without cases of the release has instead."""
+    """Say what a folder has instead of the release's cases."""
     others = [release.name for release in RELEASES.values() if any(_case_folders(folder, release))]
     if others:
         return f"files named as in release {' or '.join(others)}"

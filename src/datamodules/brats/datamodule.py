@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from src.datamodules.brats.cache import BratsCache, CachedCase
 from src.datamodules.brats.cases import Problem, find_cases, problem_list
@@ -17,13 +16,13 @@ from src.datamodules.brats.crops import Augmentation, BratsCrops, BratsVolumes, 
 from src.datamodules.brats.demo import BratsDemo
 from src.datamodules.brats.predictions import write_prediction
 from src.datamodules.brats.releases import CLASS_NAMES, MODALITIES, find_release
-from src.datamodules.brats.split import SPLITS, Split, draw_split, read_split, write_split
-from src.datamodules.cache import require_writable
-from src.datamodules.training_loader import TrainingLoader, own_generator
+from src.datamodules.brats.split import SPLITS, find_split
+from src.datamodules.loaders import SplitDataModule
+from src.utils.errors import check_range
 from src.utils.processes import available_cpus
 
 
-class BratsDataModule(pl.LightningDataModule):
+class BratsDataModule(SplitDataModule):
     """Scans of BraTS with their tumours, checked, cropped to the brain and z-scored once, and cached.
 
     Batches are dicts of "image", float32 (B, 4, X, Y, Z), the modalities t1, t1ce, t2, flair, each with mean 0 and
@@ -85,16 +84,14 @@ class BratsDataModule(pl.LightningDataModule):
         preprocessing_workers: int | None = None,
         demo: BratsDemo | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, num_workers, pin_memory)
         self.release = find_release(release)
         if len(size) != 3 or min(size) < 1:
             raise ValueError(f"expected size as three positive numbers of voxels, got {list(size)}")
-        _check_range({"tumour_probability": tumour_probability}, 1.0)
-        _check_range({"val_fraction": val_fraction, "test_fraction": test_fraction}, 0.5)
-        _check_range({"intensity_scale": intensity_scale, "intensity_shift": intensity_shift, "noise_std": noise_std})
-        _check_range({"seed": seed, "num_workers": num_workers, "preprocessing_workers": preprocessing_workers or 0})
-        if batch_size < 1:
-            raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
+        check_range(0, 1, tumour_probability=tumour_probability)
+        check_range(0, 0.5, val_fraction=val_fraction, test_fraction=test_fraction)
+        check_range(0, intensity_scale=intensity_scale, intensity_shift=intensity_shift, noise_std=noise_std)
+        check_range(0, seed=seed, preprocessing_workers=preprocessing_workers)
         if demo is not None and self.release.name != demo.release:
             raise ValueError(f"expected release {demo.release}, the layout of the demo, got {release}")
         self.demo = demo
@@ -108,9 +105,6 @@ class BratsDataModule(pl.LightningDataModule):
         self.seed = seed
         self.split_file = None if split_file is None else Path(split_file)
         self.skip_bad_cases = skip_bad_cases
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
         self.preprocessing_workers = available_cpus() if preprocessing_workers is None else preprocessing_workers
         self.cases: dict[str, list[CachedCase]] = {}
         self._said: set[str] = set()
@@ -164,23 +158,20 @@ class BratsDataModule(pl.LightningDataModule):
         elif not set(SPLITS) <= set(self.cases):
             self.cases |= self._prepare_labelled()
 
-    def train_dataloader(self) -> DataLoader[Sample]:
-        """Return random crops, one per training case, shuffled."""
+    def dataset(self, split: str) -> Dataset[Sample]:
+        """Return the samples of a split: random crops to train with, otherwise whole brains."""
+        if split != "train":
+            return BratsVolumes(self.cases[split], labelled=split != "predict")
         augmentation = None if self.intensities is None else Augmentation(*self.intensities)
-        crops = BratsCrops(self.cases["train"], self.size, self.tumour_probability, augmentation)
-        return TrainingLoader(crops, self.trainer, batch_size=self.batch_size, **self._settings())
+        return BratsCrops(self.cases["train"], self.size, self.tumour_probability, augmentation)
 
-    def val_dataloader(self) -> DataLoader[Sample]:
-        """Return the validation cases, whole and one by one."""
-        return self._whole(BratsVolumes(self.cases["val"], labelled=True))
-
-    def test_dataloader(self) -> DataLoader[Sample]:
-        """Return the test cases, whole and one by one."""
-        return self._whole(BratsVolumes(self.cases["test"], labelled=True))
+    def settings(self, split: str) -> dict[str, Any]:
+        """Return the arguments of a split's DataLoader; whole brains come one by one."""
+        return super().settings(split) | ({} if split == "train" else {"batch_size": 1})
 
     def predict_dataloader(self) -> DataLoader[Sample]:
         """Return the cases of predict_dir, with or without truth, whole and one by one, without labels."""
-        return self._whole(BratsVolumes(self.cases["predict"], labelled=False))
+        return self.loader("predict")
 
     def case_name(self, split: str, index: int) -> str:
         """Return the name of a case of a split, "train", "val", "test" or "predict", by the batches' "index"."""
@@ -249,39 +240,16 @@ class BratsDataModule(pl.LightningDataModule):
             self._said.add(message)
             rank_zero_warn(message)
 
-    def _split(self, names: Sequence[str]) -> Split:
-        path = self.split_file or self._default_split_file()
-        if not path.exists():
-            require_writable(path.parent)
-            write_split(path, draw_split(names, *self.fractions, self.seed))
-        split = read_split(path, names)
+    def _split(self, names: Sequence[str]) -> dict[str, list[str]]:
+        path = self.split_file
+        if path is None:
+            fractions = "val{:g}-test{:g}".format(*self.fractions)
+            path = self._cache(self.data_dir).folder / f"split-{fractions}-seed{self.seed}.json"
+        split = find_split(path, names, *self.fractions, self.seed)
         left_out = sorted(set(names) - {name for part in split.values() for name in part})
         if left_out:
             self._note(f"{len(left_out)} cases are in no part of {path} and are not used: {_enumerate(left_out)}")
         return split
-
-    def _default_split_file(self) -> Path:
-        val_fraction, test_fraction = self.fractions
-        return (
-            self._cache(self.data_dir).folder / f"split-val{val_fraction:g}-test{test_fraction:g}-seed{self.seed}.json"
-        )
-
-    def _whole(self, volumes: BratsVolumes) -> DataLoader[Sample]:
-        return DataLoader(volumes, batch_size=1, generator=own_generator(), **self._settings())
-
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": self.pin_memory,
-        }
-
-
-def _check_range(values: dict[str, Any], highest: float | None = None) -> None:
-    for name, value in values.items():
-        if value < 0 or (highest is not None and value > highest):
-            bounds = "of at least 0" if highest is None else f"from 0 to {highest:g}"
-            raise ValueError(f"expected {name} {bounds}, got {value}")
 
 
 def _enumerate(names: Sequence[str], shown: int = 10) -> str:

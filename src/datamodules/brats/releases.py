@@ -6,8 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
 # The order of a volume's channels, in every release: native T1, T1 with contrast agent, T2, FLAIR.
 MODALITIES = ("t1", "t1ce", "t2", "flair")
+TRUTH = "seg"
+# The files of a case; unlabelled cases lack the last one.
+ROLES = (*MODALITIES, TRUTH)
 
 # The classes in memory, in every release.
 BACKGROUND, NCR, ED, ET, RC = range(5)
@@ -24,10 +30,11 @@ class Release:
     Args:
         name: the year.
         separator, suffixes: a modality's file is ``<case><separator><suffix>.nii[.gz]``, the truth's has "seg".
-        example: of a case's name.
+        example: a case's name.
         label_values: the value in the truth's file of each class in memory.
         regions: what is scored, as unions of classes.
-        renamed: files with another name than the rest, by the name that they should have, both without ending.
+        renamed: the actual names of files that are named differently from the rest, by their regular names, both
+            without ending.
     """
 
     name: str
@@ -38,13 +45,27 @@ class Release:
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: REGIONS)
     renamed: Mapping[str, str] = field(default_factory=dict)
 
-    def stem(self, case: str, modality: str) -> str:
-        """Return the name, without ending, of a case's file of a modality or of the truth, "seg"."""
-        return f"{case}{self.separator}{self.suffixes.get(modality, modality)}"
+    def stem(self, case: str, role: str) -> str:
+        """Return the name, without ending, of a case's file of one of ROLES."""
+        return f"{case}{self.separator}{self.suffixes.get(role, role)}"
+
+    def to_classes(self, labels: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """Return the class in memory of each label value."""
+        classes = np.zeros(labels.shape, np.uint8)
+        for name, value in self.label_values.items():
+            classes[labels == value] = name
+        return classes
+
+    def to_labels(self, classes: NDArray[np.generic], dtype: DTypeLike) -> NDArray[np.generic]:
+        """Return the label value of each class in memory."""
+        labels = np.zeros(classes.shape, dtype)
+        for name, value in self.label_values.items():
+            labels[classes == name] = value
+        return labels
 
     @property
     def layout(self) -> str:
-        """One file's name, to show."""
+        """An example of a file's path."""
         return f"{self.example}/{self.stem(self.example, MODALITIES[0])}.nii[.gz]"
 
 
@@ -84,11 +105,7 @@ RELEASES = {
 
 
 def find_release(name: str | int) -> Release:
-    """Return a release by its year.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """Return the release of a year; raise ValueError if there is none."""
     if str(name) not in RELEASES:
         raise ValueError(f"expected release as one of {', '.join(RELEASES)}, got {name!r}")
     return RELEASES[str(name)]
