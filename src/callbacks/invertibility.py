@@ -44,6 +44,10 @@ class Invertibility(pl.Callback):
         """Begin with the value of the checkpoint."""
         self.last_error = state_dict["last_error"]
 
+    def summary(self, trainer: pl.Trainer) -> dict[str, Any]:
+        """Return the latest value."""
+        return {"invertibility_error": self.last_error}
+
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:

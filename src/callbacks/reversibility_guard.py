@@ -119,7 +119,8 @@ class ReversibilityGuard(pl.Callback):
             advice = "its input is stored from now on"
         rank_zero_warn(
             f"block {name}: its input is rebuilt with a relative error of {error.rebuilt:.1e} ({error.own:.1e} by the "
-            f"block alone), past the threshold {self.threshold:.1e}, and gradients of earlier blocks are as inexact; {advice}"
+            f"block alone), past the threshold {self.threshold:.1e}, and gradients of earlier blocks are as inexact; "
+            f"{advice}"
         )
 
     def _switch(self, leaf: InvertibleModule, net: nn.Module) -> None:

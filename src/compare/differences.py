@@ -1,4 +1,4 @@
-"""In what the configurations and the machines of runs differ."""
+"""The keys in which the configurations and machines of runs differ."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from src.compare.runs import Run
+from src.compare.runs import RunRecord
 from src.utils.nested import flat
 
-# Where a run writes and went on from: different by nature.
+# The folder of a run and the one it resumed from always differ.
 PLACES = ("run_dir", "resume")
 MACHINE = ("hardware", "versions")
 
 
-def differences(runs: Sequence[Run]) -> list[tuple[str, list[str | None]]]:
-    """Return each dotted key whose value is not the same in all runs, with its value per run; None where it is absent.
+def differences(runs: Sequence[RunRecord]) -> list[tuple[str, list[str | None]]]:
+    """Return each dotted key whose value differs between runs, with its value per run; None where it is absent.
 
-    Keys of the configuration come first, then ``hardware.`` and ``versions.``, which times and memory depend on; an
-    unfinished run has not told these, which is no difference, nor what its configuration leaves to a resolver. A run's
-    own folder inside a value is written ``<run_dir>``.
+    Keys of the configuration come first, then those of ``hardware.`` and ``versions.``, on which times and memory
+    depend. An unfinished run does not have the latter; that is not a difference. Neither is an unresolved ``${...}``.
+    A run's own folder inside a value is written ``<run_dir>``.
     """
     all_settings = [_settings(run) for run in runs]
     keys = sorted(dict.fromkeys(key for settings in all_settings for key in settings), key=_is_of_machine)
@@ -35,10 +35,10 @@ def _is_known(key: str, value: str | None) -> bool:
     return not _is_of_machine(key) if value is None else "${" not in value
 
 
-def _settings(run: Run) -> dict[str, str]:
+def _settings(run: RunRecord) -> dict[str, str]:
     config = {key: value for key, value in run.config.items() if key not in PLACES}
     machine = {key: run.summary[key] for key in MACHINE if run.summary.get(key)}
-    # A summary that was made smaller has lost run_dir, but not what refers to it.
+    # A summary stored as a result has no run_dir, but other values still contain it.
     folders = (run.config.get("run_dir"), run.config.get("trainer", {}).get("default_root_dir"))
     folder = next((folder for folder in folders if folder and isinstance(folder, str)), None)
     return {key: _text(value, folder) for key, value in {**flat(config), **flat(machine)}.items()}

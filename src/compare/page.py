@@ -1,4 +1,4 @@
-"""The page: data, style and script in one file that asks nothing of the network."""
+"""The page: data, style and script in one file that loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import base64
 import hashlib
 import html
 import json
+import math
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,29 +19,28 @@ from rich.progress import track
 from src.compare import pictures
 from src.compare.columns import columns_of, values_of
 from src.compare.differences import differences
-from src.compare.history import thin
-from src.compare.runs import Run
+from src.compare.runs import RunRecord
 from src.compare.sources import Sources
 
 ASSETS = Path(__file__).parent / "assets"
-# In this order: later ones use what earlier ones define.
+# The order matters: later scripts use what earlier ones define.
 SCRIPTS = ("base", "state", "plot", "runs", "differences", "curves", "pictures", "tradeoff", "main")
 MAX_POINTS = 2000
 
 
 def build_page(sources: Sources, images: str = "all") -> str:
-    """Return the page of these runs as HTML; what cannot be shown is added to ``sources.notes``.
+    """Return the page of these runs as HTML and note in ``sources.notes`` what it cannot show.
 
     Args:
-        sources: at least one run.
-        images: which pictures are embedded: ``all``, ``test`` or ``none``.
+        sources: with at least one run.
+        images: which pictures to embed: ``all``, ``test`` or ``none``.
     """
     script = "\n".join((ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{script}\n}})();\n'
     style = (ASSETS / "style.css").read_text(encoding="utf-8")
     parts = {
         "title": html.escape(_title(sources)),
-        # The hashes allow these two blocks and nothing that the data may smuggle in.
+        # The hashes allow only these two blocks, so the data cannot inject a script.
         "policy": f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'",
         "style": style,
         "data": script_safe(page_data(sources, images)),
@@ -50,9 +51,9 @@ def build_page(sources: Sources, images: str = "all") -> str:
 
 
 def page_data(sources: Sources, images: str) -> dict[str, Any]:
-    """Return what the script of the page shows, as plain containers."""
+    """Return the data that the page's script shows, as plain containers."""
     runs = list(sources.runs.values())
-    # A picture takes some 30 ms, hundreds of them a while.
+    # One picture takes about 30 ms, so hundreds take several seconds.
     console = Console(stderr=True)
     named = track(sources.runs.items(), "Reading pictures", console=console, disable=not console.is_terminal)
     shown = [_run_data(name, run, images, sources.notes) for name, run in named]
@@ -72,12 +73,12 @@ def page_data(sources: Sources, images: str) -> dict[str, Any]:
 
 
 def script_safe(data: Any) -> str:
-    """Return ``data`` as JSON that can stand inside a script element: no ``<`` can end it."""
+    """Return ``data`` as JSON without ``<``, so that it cannot end the script element around it."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _run_data(name: str, run: Run, images: str, notes: list[str]) -> dict[str, Any]:
-    # A test is one point, and stands in the table.
+def _run_data(name: str, run: RunRecord, images: str, notes: list[str]) -> dict[str, Any]:
+    # A test metric is a single point, which the table shows.
     curves = {m: thin(points, MAX_POINTS) for m, points in run.history.items() if not m.startswith("test/")}
     return {
         "name": name,
@@ -90,6 +91,31 @@ def _run_data(name: str, run: Run, images: str, notes: list[str]) -> dict[str, A
         "pictures": pictures.embed(run, images, notes),
         "seriesLengths": {key: len(series) for key, series in run.pictures.items()},
     }
+
+
+def thin(points: Sequence[tuple[int, float]], limit: int) -> dict[str, Any]:
+    """Return at most ``limit`` points as lists: ``step``, ``value`` and, where points were put together, their range.
+
+    Neighbours are averaged in groups of ``group`` points; ``low`` and ``high`` hold the smallest and largest value
+    of each group, so that no spike is lost. A value that is not finite is None, and so is a group of nothing else.
+    """
+    group = math.ceil(len(points) / limit)
+    if group <= 1:
+        return {"step": [step for step, _ in points], "value": [_rounded(value) for _, value in points], "group": 1}
+    groups = [points[start : start + group] for start in range(0, len(points), group)]
+    finite = [[value for _, value in members if math.isfinite(value)] for members in groups]
+    return {
+        "step": [members[len(members) // 2][0] for members in groups],
+        "value": [_rounded(sum(values) / len(values)) if values else None for values in finite],
+        "low": [_rounded(min(values)) if values else None for values in finite],
+        "high": [_rounded(max(values)) if values else None for values in finite],
+        "group": group,
+    }
+
+
+def _rounded(value: float) -> float | None:
+    # Six digits are more than a screen shows, and half the bytes.
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def _title(sources: Sources) -> str:

@@ -1,4 +1,4 @@
-"""Pictures as data URIs, few and small enough for a page."""
+"""Pictures as data URIs, limited in number and size."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from pathlib import Path
 
 from PIL import Image
 
-from src.compare.runs import Run, Series
+from src.compare.runs import RunRecord
+from src.runs.folder import Series
 from src.utils.reading import reading
 
 CHOICES = ("none", "test", "all")
-# A triptych of volumes takes some 20 kB: 20 runs with 2 series of 12 epochs come to 10 MB.
+# A triptych of volumes takes about 20 kB, so 20 runs with 2 series of 12 epochs take 10 MB.
 MAX_EPOCHS = 12
 MAX_SIDE = 1200
-# A file of a few kB may claim any number of them; unpacked, these take 256 MB.
+# A file of a few kB may declare any number of pixels; this many take 256 MB when unpacked.
 MAX_PIXELS = 2**26
 
 Frames = list[tuple[int | None, str]]
 
 
-def embed(run: Run, choice: str, notes: list[str]) -> dict[str, Frames]:
-    """Return the run's pictures by name, each as (epoch, data URI) in the order of the epochs.
+def embed(run: RunRecord, choice: str, notes: list[str]) -> dict[str, Frames]:
+    """Return the run's pictures by name, each as a list of (epoch, data URI) ordered by epoch.
 
     Args:
-        run: whose pictures.
-        choice: ``all``, ``test`` (those that are made once, after the training), or ``none``.
-        notes: gets a line for each picture that is damaged, and left out.
+        run: the run.
+        choice: ``all``, ``test`` (only the pictures made after training) or ``none``.
+        notes: receives a line for each damaged picture, which is skipped.
     """
     if choice == "none":
         return {}
@@ -45,16 +46,16 @@ def embed(run: Run, choice: str, notes: list[str]) -> dict[str, Frames]:
 
 
 def data_uri_or_note(path: Path, notes: list[str]) -> str | None:
-    """Return the data URI, or None and a note that says what is wrong with the file."""
+    """Return the data URI; for a damaged file, add a note and return None."""
     try:
         return data_uri(path)
     except ValueError as error:
-        notes.append(f"left out: {error}")
+        notes.append(f"skipped: {error}")
         return None
 
 
 def choose_epochs(series: Series | Mapping[int, Path], limit: int = MAX_EPOCHS) -> list[int | None]:
-    """Return at most ``limit`` epochs of a series, evenly spread, the first and the last among them."""
+    """Return at most ``limit`` evenly spaced epochs of a series, including the first and the last."""
     epochs: Sequence[int | None] = sorted(series, key=lambda epoch: -1 if epoch is None else epoch)
     if len(epochs) <= limit:
         return list(epochs)
@@ -62,14 +63,14 @@ def choose_epochs(series: Series | Mapping[int, Path], limit: int = MAX_EPOCHS) 
 
 
 def data_uri(path: Path) -> str:
-    """Return a picture as a data URI: its own bytes or lossless WebP, whichever is smaller.
+    """Return a picture as a data URI: the file itself or lossless WebP, whichever is smaller.
 
-    Only a picture with a side above ``MAX_SIDE`` pixels is scaled down.
+    A picture with a side longer than ``MAX_SIDE`` pixels is scaled down.
 
     Raises:
-        ValueError: if it is not a picture.
+        ValueError: if the file is not a valid PNG picture.
     """
-    # Other formats bring other decoders, even programs; a run writes none.
+    # Runs write only PNG. Decoders of other formats may even start external programs.
     with reading(path, "a picture"), Image.open(path, formats=("PNG",)) as image:
         if math.prod(image.size) > MAX_PIXELS:
             raise ValueError(f"expected at most {MAX_PIXELS} pixels, got {image.width} × {image.height}")

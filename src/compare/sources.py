@@ -1,26 +1,26 @@
-"""Which runs a command line means."""
+"""Find the runs named on a command line."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from src.compare.runs import Run, is_run_folder, read_result, read_run
+from src.compare.runs import RunRecord, read_result, read_run
+from src.runs.folder import RunFolder, run_folders
 
 
 @dataclass
 class Sources:
-    """What was found.
+    """The runs, figures and notes found.
 
     Attributes:
-        runs: by a name that is unique among them.
+        runs: by a unique short name.
         figures: pictures of a whole table, by name.
-        notes: what was left out and why, for people.
+        notes: what was skipped and why, to be shown to the user.
     """
 
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, RunRecord] = field(default_factory=dict)
     figures: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -28,13 +28,13 @@ class Sources:
 def find_sources(arguments: Sequence[str]) -> Sources:
     """Return the runs that ``arguments`` name: run folders, summaries, folders of runs, ``experiments/<key>``.
 
-    A run that is named itself must be readable. Among those of a folder, one that is not is noted and left out.
+    A run named directly must be readable. An unreadable run inside a folder is noted and skipped.
 
     Raises:
-        ValueError: naming the argument that has no run, or the file that cannot be read.
+        ValueError: for an argument without a run or a file that cannot be read, naming it.
     """
     found = Sources()
-    runs: dict[Path, Run] = {}
+    runs: dict[Path, RunRecord] = {}
     for argument in arguments:
         for run in _runs_of(Path(argument), found):
             runs.setdefault(run.path.resolve(), run)
@@ -43,7 +43,7 @@ def find_sources(arguments: Sequence[str]) -> Sources:
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """Return the shortest ends of the paths that tell all of them apart; ``results`` and suffixes say nothing."""
+    """Return the shortest ends of the paths that are all different; ``results`` and suffixes are ignored."""
     parts = [_telling_parts(path.resolve()) for path in paths]
     for depth in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(p[-depth:]) for p in parts]
@@ -53,18 +53,18 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _telling_parts(path: Path) -> list[str]:
-    # A folder's name may have a point as well: lr=0.01.
+    # A folder's name may contain a dot, too: lr=0.01.
     name = path.stem if path.suffix in (".json", ".png") else path.name
     return [part for part in (*path.parts[:-1], name) if part != "results"]
 
 
-def _runs_of(path: Path, found: Sources) -> list[Run]:
+def _runs_of(path: Path, found: Sources) -> list[RunRecord]:
     if path.is_file():
         return [read_result(path)]
-    if is_run_folder(path):
+    if RunFolder(path).is_run():
         return [read_run(path)]
     if path.is_dir():
-        folders = sorted(_run_folders(path))
+        folders = [folder.path for folder in run_folders(path)]
         if folders:
             return _readable(read_run, folders, path, found)
         found.figures.update(_figures(path))
@@ -79,22 +79,16 @@ def _figures(table: Path) -> dict[str, Path]:
     return {f"{table.name}: {name}": path for name, path in zip(short_names(paths), paths, strict=True)}
 
 
-def _readable(read: Callable[[Path], Run], paths: Sequence[Path], source: Path, found: Sources) -> list[Run]:
+def _readable(
+    read: Callable[[Path], RunRecord], paths: Sequence[Path], source: Path, found: Sources
+) -> list[RunRecord]:
     runs = []
     for path in paths:
         try:
             runs.append(read(path))
         except ValueError as error:
-            found.notes.append(f"left out: {error}")
+            found.notes.append(f"skipped: {error}")
     if not runs:
         reasons = "".join(f"; {note}" for note in found.notes)
         raise ValueError(f"expected a run folder with summary.json, got {str(source)!r} without any run{reasons}")
     return runs
-
-
-def _run_folders(folder: Path) -> Iterator[Path]:
-    for directory, names, _ in os.walk(folder):
-        if is_run_folder(Path(directory)):
-            # What lies inside belongs to this run: its checkpoints, and tests of it that were made later.
-            names.clear()
-            yield Path(directory)

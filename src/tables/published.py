@@ -1,4 +1,4 @@
-"""A paper's table as ``published.yaml`` states it: numbers, their source, and which of our runs stand beside each."""
+"""Read ``published.yaml``: the numbers of a paper's table, their source, and which of our runs match each number."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from src.tasks.metrics import TASK_METRICS, Metric, described
 from src.utils.errors import ConfigError, did_you_mean
 from src.utils.reading import read_yaml, reading
 
-GOALS = ("max", "min")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of numbers.
+    """One column of numbers; its metric's description gives what it does not state of better, digits and unit.
 
     Attributes:
-        name: as the table's head says it.
-        metric: of summary.json, or one of its own keys such as ``num_parameters``; None for a ``difference``.
-        goal: whether ``max`` or ``min`` is better; None: neither, the column has no ranks.
-        digits: behind the decimal point.
-        factor: of the metric, 100 for per cent.
-        unit: of the number.
-        match: what the runs of this column have in their configuration, dotted, besides what the row asks for.
-        difference: the column whose value minus that of the row's ``minus`` this one is.
+        name: the heading.
+        metric: a metric in summary.json or one of its keys, such as ``num_parameters``; None for a ``difference``.
+        better: ``max`` or ``min``, whichever is better; None if neither is, then the column has no ranks.
+        digits: the number of decimals.
+        factor: multiplies the metric, for example by 100 for per cent.
+        unit: the unit of the numbers.
+        match: dotted keys and values in the configuration of this column's runs, in addition to those of the row.
+        difference: a column; this one shows its value minus its value in the row named by ``minus``.
     """
 
     name: str
     metric: str | None = None
-    goal: str | None = None
+    better: str | None = None
     digits: int = 2
     factor: float = 1.0
     unit: str = ""
@@ -46,11 +46,11 @@ class Row:
 
     Attributes:
         label: one cell per column of the table's head.
-        values: what is published, one per column; None where the paper has no number.
-        match: what the runs of this row have in their configuration, dotted; None: a row that is only quoted.
-        quote: the line of the paper that has these numbers; None if none is published.
-        tolerance: published beside the values, ± so much; None if there is none.
-        minus: the label's last cell of the row that differences refer to.
+        values: one published number per column; None where the paper has none.
+        match: dotted keys and values in the configuration of this row's runs; None for a row that is only quoted.
+        quote: the line in the paper with these numbers; None if none is published.
+        tolerance: the published ± of the values; None if there is none.
+        minus: the last label cell of the row to which differences refer.
     """
 
     label: tuple[str, ...]
@@ -66,14 +66,15 @@ class Published:
     """A table.
 
     Attributes:
-        title: of the table.
-        source: of its numbers.
-        setting: in which the paper measured them.
+        title: the title.
+        source: where the numbers come from.
+        setting: how the paper measured them.
         head: names of the columns that label a row.
-        columns: of numbers.
-        rows: of numbers.
-        here: for a column of the head, the value of our configuration that may differ from the label at other scales.
-        differs: what else differs from the paper, by scale; ``all``: at every scale.
+        columns: the columns of numbers.
+        rows: the rows of numbers.
+        task: whose metrics the columns have, such as ``reconstruction``; None if the program is not train.py.
+        here: by column of the head, the key of our configuration whose value may differ from the label.
+        differs: other differences from the paper, by scale; those of ``all`` apply to every scale.
     """
 
     title: str
@@ -82,18 +83,19 @@ class Published:
     head: tuple[str, ...]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    task: str | None = None
     here: dict[str, str] = field(default_factory=dict)
     differs: dict[str, str] = field(default_factory=dict)
 
     def entries(self) -> Iterator[tuple[int, int]]:
-        """Yield the indices of row and column of every entry that runs of ours stand for."""
+        """Yield the row and column index of every entry that has runs of ours."""
         for i, row in enumerate(self.rows):
             for j, column in enumerate(self.columns):
                 if row.match is not None and column.metric is not None:
                     yield i, j
 
     def match(self, row: int, column: int) -> dict[str, Any]:
-        """Return what the runs of an entry have in their configuration."""
+        """Return the dotted keys and values in the configuration of an entry's runs."""
         return {**(self.rows[row].match or {}), **self.columns[column].match}
 
 
@@ -101,20 +103,33 @@ def read_published(path: Path) -> Published:
     """Read a table.
 
     Raises:
-        FileError: for a file that is missing or damaged.
-        ConfigError: for one that is no such table, naming the key.
+        FileError: for a missing or damaged file.
+        ConfigError: for a file that is not such a table, naming the key.
     """
     with reading(path, "published numbers"):
         content = read_yaml(path, "published numbers")
-        lists = {"columns": Column, "rows": Row}
-        for key, kind in lists.items():
+        metrics = _metrics(content.get("task"), path)
+        for key, kind in {"columns": Column, "rows": Row}.items():
             items = content.get(key)
             if not isinstance(items, list) or not items:
                 raise ConfigError(f"expected a list of {key} in {path}, got {items!r}")
+            items = [{**_description(item, metrics), **item} if isinstance(item, dict) else item for item in items]
             content[key] = tuple(_build(kind, item, f"{key}[{i}] in {path}") for i, item in enumerate(items))
         table = _build(Published, content, str(path))
         _check(table, path)
         return table
+
+
+def _metrics(task: Any, path: Path) -> tuple[Metric, ...]:
+    if task is not None and task not in TASK_METRICS:
+        raise ConfigError(f"expected task to be one of {', '.join(TASK_METRICS)} in {path}, got {task!r}")
+    return () if task is None else TASK_METRICS[task]
+
+
+def _description(column: dict[str, Any], metrics: tuple[Metric, ...]) -> dict[str, Any]:
+    """Return what is known of a column by its metric."""
+    metric = described(str(column["metric"]), metrics) if "metric" in column else None
+    return {"better": metric.better, "digits": metric.digits, "unit": metric.unit} if metric else {}
 
 
 def _build(kind: Callable[..., T], content: Any, place: str) -> T:
@@ -141,11 +156,11 @@ def _check(table: Published, path: Path) -> None:
         if (column.metric is None) == (column.difference is None):
             raise ConfigError(f"expected metric or difference for column {column.name!r} in {path}, got {column}")
         if column.difference is not None and column.difference not in names:
-            raise ConfigError(f"expected difference of a column of {path}, got {column.difference!r}")
-        if column.goal not in (None, *GOALS):
-            raise ConfigError(f"expected goal max or min in {path}, got {column.goal!r}")
+            raise ConfigError(f"expected difference to name a column of {path}, got {column.difference!r}")
+        if column.better not in (None, "max", "min"):
+            raise ConfigError(f"expected better to be max or min in {path}, got {column.better!r}")
         if not isinstance(column.digits, int) or not _is_number(column.factor):
-            raise ConfigError(f"expected digits and factor as numbers in {path}, got {column}")
+            raise ConfigError(f"expected digits and factor to be numbers in {path}, got {column}")
     labels = [row.label[-1] for row in table.rows]
     for row in table.rows:
         if len(row.label) != len(table.head) or len(row.values) != len(table.columns):
@@ -153,12 +168,12 @@ def _check(table: Published, path: Path) -> None:
                 f"expected {len(table.head)} labels and {len(table.columns)} values in each row of {path}, got {row}"
             )
         if not all(value is None or _is_number(value) for value in row.values):
-            raise ConfigError(f"expected numbers or null as values of {path}, got {row}")
+            raise ConfigError(f"expected values to be numbers or null in {path}, got {row}")
         if row.minus is not None and row.minus not in labels:
             raise ConfigError(f"expected minus to be the label of a row of {path}, got {row.minus!r}")
     for key in table.here:
         if key not in table.head:
-            raise ConfigError(f"expected here to name a column of the head of {path}, got {key!r}")
+            raise ConfigError(f"expected each key of here to be a column of the head of {path}, got {key!r}")
 
 
 def _is_number(value: Any) -> bool:

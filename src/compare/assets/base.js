@@ -1,4 +1,4 @@
-// Elements, numbers and the data. Text only ever enters the page as text nodes and attributes.
+// Elements, numbers and the data. Text enters the page only as text nodes and attributes.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
@@ -19,7 +19,7 @@ const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS
 const isNumber = (value) => typeof value === "number";
 const leaf = (name) => name.slice(name.lastIndexOf("/") + 1);
 
-/** Five digits for a reader: 12,345 | 22.835 | 0.86785 | 4.8398e-7. */
+/** Show a number with five significant digits: 12,345 | 22.835 | 0.86785 | 4.8398e-7. */
 function formatNumber(value) {
   if (!isNumber(value)) return "–";
   const size = Math.abs(value);
@@ -28,7 +28,7 @@ function formatNumber(value) {
   return value.toLocaleString("en-US", { minimumSignificantDigits: 5, maximumSignificantDigits: 5 });
 }
 
-/** As many decimals for all values of a column, so that the points stand below each other. */
+/** Use the same number of decimals for all values of a column, so that the decimal points line up. */
 function columnFormat(values) {
   const numbers = values.filter(isNumber);
   if (numbers.every(Number.isInteger)) return (value) => value.toLocaleString("en-US");

@@ -1,4 +1,4 @@
-// Every metric over the steps.
+// Plots of every metric over the steps.
 
 const HEIGHT = 380;
 const MAX_ROWS = 12;
@@ -9,7 +9,7 @@ let cursor = null;
 const metricNames = () => [...new Set(data.runs.flatMap((run) => Object.keys(run.curves)))].sort();
 const inRange = (step) => (range.from === null || step >= range.from) && (range.to === null || step <= range.to);
 
-/** Exponential moving average without the start's bias, as TensorBoard has it; gaps stay gaps. */
+/** Exponential moving average with bias correction, as in TensorBoard; gaps stay gaps. */
 function smooth(values, weight) {
   let sum = 0;
   let norm = 0;
@@ -21,7 +21,7 @@ function smooth(values, weight) {
   });
 }
 
-/** The curves of the chosen metric with what is drawn of them: points in range, positive ones on a log scale. */
+/** The curves of the chosen metric with the points to draw: those in range, and on a log scale only positive ones. */
 function chosenCurves() {
   const log = byId("curve-scale").value === "log";
   const weight = Number(byId("smoothing").value);
@@ -83,9 +83,9 @@ const extentOf = (values) => (values.length ? extent(values) : []);
 function curveNote(curves) {
   const groups = [...new Set(curves.map((c) => c.curve.group))].filter((group) => group > 1).sort((a, b) => a - b);
   const left = curves.reduce((sum, c) => sum + c.left, 0);
-  const parts = ["Drag across to zoom, double-click to see all; arrow keys move along the steps."];
-  if (groups.length) parts.push(`A point is the mean of up to ${groups.join(" or ")} logged values; the band reaches from the smallest to the largest.`);
-  if (left) parts.push(`${left} points are not drawn: they are not finite${curves[0].log ? ", or not positive on a logarithmic scale" : ""}.`);
+  const parts = ["Drag to zoom in, double-click to show all steps. The arrow keys move along the steps."];
+  if (groups.length) parts.push(`Each point is the mean of up to ${groups.join(" or ")} logged values; the band shows their smallest and largest value.`);
+  if (left) parts.push(`${left} ${left === 1 ? "point is" : "points are"} not drawn: not finite${curves[0].log ? ", or not positive on a logarithmic scale" : ""}.`);
   return parts.join(" ");
 }
 
@@ -98,12 +98,12 @@ function drawLegend() {
   if (focused !== undefined) byId("legend").querySelector(`[data-legend="${focused}"]`)?.focus();
 }
 
-/** The point of a curve that is nearest to a step. */
+/** The point of a curve closest to a step. */
 function nearest(points, step) {
   return points.reduce((best, p) => (Math.abs(p.step - step) < Math.abs(best.step - step) ? p : best));
 }
 
-/** Show what every run has at a step; `pixelY` marks the run that is nearest to the pointer. */
+/** Show every run's value at a step and highlight the run closest to the pointer's height `pixelY`. */
 function showStep(step, pixelY = null) {
   if (!curvePlot) return;
   const { curves, overlay, x, y, bottom } = curvePlot;
@@ -119,7 +119,7 @@ function showStep(step, pixelY = null) {
   const rows = found.slice(0, MAX_ROWS).map((f) => el("tr", { class: f === near ? "near" : null }, el("td", {}, mark(f.run)),
     el("th", { scope: "row" }, f.run.name), el("td", { class: "number" }, valueText(f)),
     el("td", { class: "missing" }, f.point.step === at ? "" : `step ${formatNumber(f.point.step)}`)));
-  const more = found.length > MAX_ROWS ? [el("div", { class: "missing" }, `and ${found.length - MAX_ROWS} more runs`)] : [];
+  const more = found.length > MAX_ROWS ? [el("div", { class: "missing" }, `and ${found.length - MAX_ROWS} more`)] : [];
   placeTip(curvePlot, x(at), pixelY ?? HEIGHT / 2, el("strong", {}, `step ${formatNumber(at)}`), el("table", {}, ...rows), ...more);
 }
 

@@ -1,4 +1,4 @@
-// What the configurations differ in, for the runs that are shown.
+// The keys in which the configurations of the runs shown differ.
 
 function drawDifferences() {
   const runs = shown();
@@ -15,7 +15,7 @@ function drawDifferences() {
   byId("differences-table").replaceChildren(el("thead", {}, head), el("tbody", {}, ...body));
   const without = rows.length - shared.length;
   byId("differences-note").textContent = rows.length
-    ? `${rows.length} keys differ${without ? `; ${without} of them are not in every run (–)` : ""}. Hardware and versions are compared too.`
+    ? `${rows.length} ${rows.length === 1 ? "key differs" : "keys differ"}${without ? `; ${without} missing from some runs (–)` : ""}. Hardware and versions are compared too.`
     : "These runs have the same configuration, hardware and versions.";
 }
 

@@ -1,4 +1,4 @@
-// The parts that never change, then everything once.
+// Fill the parts that never change, then draw everything once.
 
 function startNotes() {
   byId("notes").hidden = !data.notes.length;

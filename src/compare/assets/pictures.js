@@ -1,4 +1,4 @@
-// The same picture of all runs side by side, and one of them enlarged.
+// The same picture of all runs side by side, and a viewer that enlarges one.
 
 let gallery = [];
 let enlarged = 0;
@@ -11,7 +11,7 @@ function epochsOf(name) {
   return [...new Set(all.filter((epoch) => epoch !== null))].sort((a, b) => a - b);
 }
 
-/** The run's frame at an epoch: the last one until then, else its first. */
+/** The run's frame at an epoch: its latest one up to that epoch, otherwise its first. */
 function frameAt(frames, epoch) {
   return frames.filter(([at]) => at === null || at <= epoch).at(-1) ?? frames[0];
 }
@@ -49,9 +49,9 @@ function drawPictures() {
   byId("gallery").replaceChildren(...frames.map((frame) => figure(frame, () => enlarge(open, open.indexOf(frame)))));
   const thinned = data.runs.some((run) => (run.pictures[name]?.length ?? 0) < (run.seriesLengths[name] ?? 0));
   byId("pictures-note").textContent = [
-    "A picture opens enlarged; there the arrow keys go from run to run in the same place.",
-    thinned ? `At most ${data.maxEpochs} epochs of a run are on this page, evenly spread.` : "",
-    data.images === "test" ? "Written with images=test: pictures of the epochs are left out." : "",
+    "Click a picture to enlarge it; the arrow keys then switch between runs.",
+    thinned ? `This page holds at most ${data.maxEpochs} evenly spaced epochs per run.` : "",
+    data.images === "test" ? "This page was written with images=test and has no pictures of epochs." : "",
   ].filter(Boolean).join(" ");
 }
 

@@ -1,8 +1,8 @@
-// Axes, ticks and the box beside the pointer: what both plots share.
+// What both plots share: axes, ticks and the tooltip.
 
 const MARGIN = { left: 62, right: 14, top: 12, bottom: 42 };
 
-/** Round numbers inside [low, high]: 1, 2 or 5 times a power of ten apart. */
+/** Round numbers inside [low, high], spaced by 1, 2 or 5 times a power of ten. */
 function linearTicks(low, high, count) {
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -12,7 +12,7 @@ function linearTicks(low, high, count) {
   return ticks;
 }
 
-/** Powers of ten, with 2 and 5 between them where there are few; on less than half a decade, linear ones. */
+/** Powers of ten, with 2 and 5 between them if there are few; linear ticks for less than half a decade. */
 function logTicks(low, high, count) {
   const decades = Math.log10(high / low);
   if (decades < 0.5) return linearTicks(low, high, count);
@@ -26,7 +26,7 @@ function logTicks(low, high, count) {
   return ticks.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
 }
 
-/** Texts of linear ticks have equally many decimals. */
+/** Tick labels; those of linear ticks have the same number of decimals. */
 function tickTexts(ticks, log) {
   const decimals = log ? 0 : Math.max(...ticks.map((tick) => (String(tick).split(".")[1] ?? "").length));
   const largest = Math.max(...ticks.map(Math.abs));
@@ -37,7 +37,7 @@ function tickTexts(ticks, log) {
   });
 }
 
-/** Map of [low, high] to pixels; a range of one value is widened, and both ends are padded by a share of it. */
+/** Map the range of the values to pixels. Both ends are padded by a share of the range; a single value is widened. */
 function scale(values, from, to, { log = false, pad = 0.05 } = {}) {
   const map = log ? Math.log10 : (value) => value;
   const unmap = log ? (value) => 10 ** value : (value) => value;
@@ -58,10 +58,10 @@ function extent(values) {
   return values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
 }
 
-/** An svg with axes in `box`; returns it with its scales, or null where there is nothing to draw. */
+/** Draw an svg with axes into `box`. Returns it with its scales, or null if there is nothing to draw. */
 function axes(box, { xs, ys, xLog, yLog, xTitle, yTitle, xPad, height }) {
   if (!xs.length || !ys.length) {
-    box.replaceChildren(el("p", { class: "note" }, "Nothing to draw for these choices."));
+    box.replaceChildren(el("p", { class: "note" }, "There is nothing to draw for this selection."));
     return null;
   }
   const width = box.clientWidth;
@@ -86,7 +86,7 @@ function axes(box, { xs, ys, xLog, yLog, xTitle, yTitle, xPad, height }) {
   return { picture, tip, x, y, width, right, bottom };
 }
 
-/** Put the box beside (x, y), on the side where there is room. */
+/** Put the tooltip beside (x, y), on the side where it fits. */
 function placeTip({ tip, width, bottom }, x, y, ...content) {
   tip.replaceChildren(...content);
   tip.hidden = false;

@@ -11,7 +11,7 @@ function compareValues(a, b) {
   return isNumber(a) && isNumber(b) ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
 }
 
-/** The runs that the filter lets through, sorted; a run without a value comes last either way. */
+/** The runs that match the filter, sorted. Runs without a value come last in both directions. */
 function sortedRuns() {
   const runs = matching();
   if (sorting.key === null) return runs;
@@ -23,7 +23,7 @@ function sortedRuns() {
 
 function sortBy(key) {
   const sameAgain = sorting.key === key;
-  // The best comes first.
+  // The first click puts the best run on top.
   sorting.descending = sameAgain ? !sorting.descending : columns[key]?.better === "max";
   sorting.key = key;
   drawRuns();
@@ -36,7 +36,7 @@ function header(key, label, unit, isNumeric) {
     unit ? el("span", { class: "unit" }, unit) : null);
 }
 
-/** The best value of a column among the runs shown; none where it has no better side or nothing to compare. */
+/** The best value of a column among the runs shown; null if neither direction is better or the values are equal. */
 function bestOf(column) {
   const values = shown().map((run) => run.values[column.key]).filter(isNumber);
   if (!column.better || values.length < 2) return null;
@@ -57,7 +57,7 @@ function cell(run, column, format, best) {
 function runCell(run) {
   const box = el("input", { type: "checkbox", "aria-label": `show ${run.name}`, onchange: () => toggle(run) });
   box.checked = !state.hidden.has(run.index);
-  const tag = run.finished ? null : el("span", { class: "tag", title: "no summary.json of all its steps yet" }, "unfinished");
+  const tag = run.finished ? null : el("span", { class: "tag", title: "summary.json is missing or older than the last steps" }, "unfinished");
   return el("th", { scope: "row" }, el("label", { class: "run", title: run.path }, box, mark(run), el("span", { class: "name" }, run.name), tag));
 }
 
@@ -79,7 +79,7 @@ function drawRuns() {
   const rows = sortedRuns().map((run) => el("tr", { class: state.hidden.has(run.index) ? "off" : null }, runCell(run),
     ...used.map((column, i) => cell(run, column, formats[i], best[i])), commitCell(run)));
   byId("runs-table").replaceChildren(el("thead", {}, head), el("tbody", {}, ...rows));
-  // The element that had the focus has been replaced.
+  // The element that had the focus was replaced, so focus its successor.
   const again = [...byId("runs-table").querySelectorAll("button, input")];
   again.find((node) => (focused ? node.dataset.sort === focused : focusedRun && node.getAttribute("aria-label") === focusedRun))?.focus();
 }

@@ -1,4 +1,4 @@
-// Which runs are shown: those that the filter lets through and nobody has switched off.
+// Which runs are shown: those that match the filter and are not hidden.
 
 const COLOURS = 7;
 const DASHES = ["", "6 3", "2 3", "8 3 2 3"];
@@ -33,7 +33,7 @@ function columnNamed(word) {
 
 function comparison(word, operator, wanted) {
   const column = columnNamed(word);
-  if (!column) throw new Error(`no column '${word}'`);
+  if (!column) throw new Error(`there is no column '${word}'`);
   if (wanted === "") return () => true;
   const number = Number(wanted);
   if (operator !== "=" && Number.isNaN(number)) throw new Error(`expected a number after ${word}${operator}`);
@@ -53,7 +53,7 @@ function containing(word) {
   return (run) => texts(run).some((text) => String(text).toLowerCase().includes(wanted));
 }
 
-/** A function of a run for a filter like `iunet seed=0 psnr>20`: all words must fit. Throws for an unknown column. */
+/** Turn a filter like `iunet seed=0 psnr>20` into a predicate of a run: all words must match. Throws for an unknown column. */
 function parseFilter(text) {
   const tests = text.split(/\s+/).filter(Boolean).map((word) => {
     const parts = word.match(/^([^<>=]+)(>=|<=|=|>|<)(.*)$/);
@@ -62,7 +62,7 @@ function parseFilter(text) {
   return (run) => tests.every((test) => test(run));
 }
 
-/** The run's colour and line, as they stand in the plots. */
+/** The run's colour, line and point shape, as in the plots. */
 function mark(run) {
   return svg("svg", { class: "mark", viewBox: "0 0 22 12", "aria-hidden": "true" },
     svg("line", { x1: 0, x2: 22, y1: 6, y2: 6, stroke: run.colour, "stroke-width": 2.5, "stroke-dasharray": run.dash || null }),

@@ -1,8 +1,8 @@
-// One number against another, with the runs that no other run beats in both.
+// One number against another, with the Pareto front.
 
 const numericColumns = () => data.columns.filter((column) => data.runs.some((run) => isNumber(run.values[column.key])) && column.role !== "seed");
 
-/** The Pareto front: points that no other is at least as good as in both and better in one, in the order of x. */
+/** The Pareto front, ordered by x: a point leaves it if another is at least as good in both numbers and better in one. */
 function paretoFront(points, xBetter, yBetter) {
   const worth = (p) => [xBetter === "max" ? p.x : -p.x, yBetter === "max" ? p.y : -p.y];
   const beats = (a, b) => {
@@ -13,7 +13,7 @@ function paretoFront(points, xBetter, yBetter) {
   return points.filter((p) => !points.some((other) => beats(other, p))).sort((a, b) => a.x - b.x);
 }
 
-/** The edge of what the front beats: along x with the value of the better side, then up or down. */
+/** The boundary of the region that the front beats, drawn as a staircase. */
 function frontPath(front, { x, y }, xBetter) {
   return front.map((p, i) => {
     if (!i) return `M${x(p.x)} ${y(p.y)}`;
@@ -28,7 +28,7 @@ function pointTip(plot, point, xColumn, yColumn) {
     el("table", {}, row(xColumn, point.x), row(yColumn, point.y)));
 }
 
-/** Labels that would lie on an earlier one are left out: the point tells its run when pointed at. */
+/** Draw a label only where it covers no earlier one; every point also names its run in a tooltip. */
 function drawLabels(plot, points) {
   const taken = points.map((p) => ({ left: plot.x(p.x) - 7, right: plot.x(p.x) + 7, top: plot.y(p.y) - 7, bottom: plot.y(p.y) + 7 }));
   const free = (box) => taken.every((other) => box.right < other.left || box.left > other.right || box.bottom < other.top || box.top > other.bottom);
@@ -75,14 +75,14 @@ function drawTradeoff() {
 
 function tradeoffNote(points, front, xColumn, yColumn, canLog) {
   const parts = [];
-  if (front.length) parts.push(`On the front (dashed), which no run beats in both: ${front.map((p) => p.run.name).join(", ")}.`);
+  if (front.length) parts.push(`Pareto front (dashed), the runs that no other beats in both: ${front.map((p) => p.run.name).join(", ")}.`);
   const left = shown().length - points.length;
-  if (left) parts.push(`${left} of the runs shown have not both numbers.`);
+  if (left) parts.push(`${left} of the runs shown ${left === 1 ? "lacks" : "lack"} one of the two numbers.`);
   const kinds = new Set(points.map((p) => p.run.memoryKind));
   const usesMemory = [xColumn.key, yColumn.key].some((key) => key === "memory" || key === "memory/peak_gib");
-  const names = { cuda_allocated: "what torch allocated on the GPU", process_resident: "the whole process on the CPU" };
-  if (usesMemory && kinds.size === 1) parts.push(`Memory is ${names[[...kinds][0]] ?? "of an unknown kind"}.`);
-  if (usesMemory && kinds.size > 1) parts.push("Memory was measured in two ways here (GPU allocator, CPU process): do not compare across them.");
+  const names = { cuda_allocated: "the peak that torch allocated on the GPU", process_resident: "the peak resident memory of the process on the CPU" };
+  if (usesMemory && kinds.size === 1) parts.push(`Memory is ${names[[...kinds][0]] ?? "of unknown origin"}.`);
+  if (usesMemory && kinds.size > 1) parts.push("Memory was measured in two ways (GPU allocator, CPU process); do not compare one with the other.");
   if (byId("x-log").checked && !canLog) parts.push("The axis stays linear: not all numbers are positive.");
   return parts.join(" ");
 }

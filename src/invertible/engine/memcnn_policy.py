@@ -6,11 +6,11 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import memcnn
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from ..extras import extra
 from ..module import (
     INVERSE,
     Call,
@@ -24,6 +24,9 @@ from ..module import (
 )
 from .replay import AutocastState, LeafStart, replayed
 from .snapshot import Snapshot
+
+with extra("memcnn"):
+    import memcnn
 
 
 class MemcnnCall:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from .. import export
 from ..arguments import chosen
 from ..engine.shared_values import SharedValue
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def matrix_exponential(theta: Tensor) -> Tensor:

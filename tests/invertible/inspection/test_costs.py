@@ -158,9 +158,9 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, monkeyp
 
 def test_the_shape_of_the_input() -> None:
     assert "3×1×8×4×4" in inspect_net.run([*TINY, "shape=1,8,4,4", "batch=3"])
-    assert inspect_net._shape({"_target_": "x", "channels": [4, 8], "spatial_dims": 2}, "16") == [4, 16, 16]
-    assert inspect_net._shape({"in_channels": 1, "body": {"spatial_dims": 3, "channels": [4]}}, "8") == [1, 8, 8, 8]
+    assert inspect_net._shape({"_target_": "x", "channels": [4, 8], "spatial_dims": 2}, 16) == [4, 16, 16]
+    assert inspect_net._shape({"in_channels": 1, "body": {"spatial_dims": 3, "channels": [4]}}, 8) == [1, 8, 8, 8]
     with pytest.raises(ConfigError, match="or shape=<channels"):
-        inspect_net._shape({"_target_": "x"}, "16")
-    with pytest.raises(ConfigError, match="expected size to be positive integers, got '0'"):
+        inspect_net._shape({"_target_": "x"}, 16)
+    with pytest.raises(ConfigError, match="expected size to be a positive integer, got '0'"):
         inspect_net.run(["model=iunet", "size=0"])

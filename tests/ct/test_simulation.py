@@ -7,7 +7,7 @@ import torch
 from src.ct.fbp import FILTERS
 from src.ct.foam import FoamSpec
 from src.ct.geometry import CUBE_DIAGONAL
-from src.ct.simulate import ScanSpec, SimulationSpec, simulate
+from src.ct.simulation import ScanSpec, SimulationSpec, simulate
 
 FOAM = FoamSpec(num_balls=(5, 8), num_trial_points=2_000)
 SCAN = ScanSpec(size=12, num_views=6)

@@ -14,7 +14,7 @@ from .foam import FoamPhantom, FoamSpec, draw_foam
 from .geometry import CUBE_DIAGONAL, DETECTOR_HALF_WIDTH, ParallelBeam, tilted_axis
 from .noise import add_poisson_noise, check_attenuation, check_photon_count
 from .projection import project
-from .voxelise import downsample, voxelise
+from .voxelisation import downsample, voxelise
 
 Volume = NDArray[np.float32]
 

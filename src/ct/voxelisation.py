@@ -50,10 +50,8 @@ def voxelise(phantom: FoamPhantom, size: int, oversampling: int = 4, device: str
     steps = samples.new_zeros(size, size, size + 2)
     widths = np.ceil(phantom.radii * len(samples)).astype(int) + 1
     batch_lines = LINES_PER_BATCH["cpu" if samples.device.type == "cpu" else "cuda"]
-    for width in np.unique(widths):
-        balls = np.column_stack([phantom.centres, phantom.radii])[widths == width]
-        for batch in torch.from_numpy(balls).to(samples).split(max(1, batch_lines // int(width) ** 2)):
-            _count_air(steps, batch, samples, oversampling, int(width))
+    for balls in phantom.batches(widths, lambda width: batch_lines // width**2, samples.device):
+        _count_air(steps, *balls, samples, oversampling)
     material = _count_cylinder(phantom, samples, oversampling) - steps.cumsum(dim=-1)[..., :size]
     return material.div_(oversampling**3).float().cpu().numpy()
 
@@ -67,7 +65,7 @@ def _count_cylinder(phantom: FoamPhantom, samples: Tensor, oversampling: int) ->
     return (between_caps[:, None, None] * in_plane).to(samples)
 
 
-def _count_air(steps: Tensor, balls: Tensor, samples: Tensor, oversampling: int, width: int) -> None:
+def _count_air(steps: Tensor, centres: Tensor, radii: Tensor, width: int, samples: Tensor, oversampling: int) -> None:
     """Add what the balls change in the voxels' numbers of samples in air, as differences along x.
 
     With k = oversampling, of a line's samples from the i-th on k − i mod k are in voxel ⌊i/k⌋ and k in each after it:
@@ -75,11 +73,11 @@ def _count_air(steps: Tensor, balls: Tensor, samples: Tensor, oversampling: int,
 
     Args:
         steps: (size, size, size + 2), changed in place.
-        balls: (n, 4), as (x, y, z, radius).
+        centres, radii: of n balls, (n, 3) as (x, y, z) and (n,).
         width: samples along a side of the largest box around a ball.
     """
     num_samples, size = len(samples), len(steps)
-    x, y, z, radius = balls.T[:, :, None]  # (n, 1) each
+    x, y, z, radius = (*centres.T[:, :, None], radii[:, None])  # (n, 1) each
 
     def position(coordinate: Tensor) -> Tensor:
         """Return where a coordinate is among the samples, 0 at the first."""

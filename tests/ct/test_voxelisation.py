@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from src.ct.foam import FoamPhantom, FoamSpec, draw_foam
 from src.ct.geometry import grid_centres
-from src.ct.voxelise import LINES_PER_BATCH, downsample, voxelise
+from src.ct.voxelisation import LINES_PER_BATCH, downsample, voxelise
 
 
 @pytest.fixture(scope="module")
