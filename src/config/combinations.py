@@ -13,7 +13,7 @@ from src.utils.errors import ConfigError, did_you_mean
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
 # Where networks of several levels have their number: the iUNet in its body, the others on top.
 LEVELS = ("model.body.channels.num_levels", "model.num_levels")
-# What works with parameters that FSDP shares out; tests/invertible/test_fsdp.py.
+# What works with parameters that FSDP shares out; tests/invertible/engine/test_fsdp.py.
 SHARDED = ("reversible", "stored", "checkpoint")
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 
 from src.config.suggestions import explain_unknown_key
@@ -31,6 +33,18 @@ def compose_config(overrides: list[str]) -> DictConfig:
     """
     with explained(overrides):
         return _compose(overrides)
+
+
+def parse_overrides(overrides: list[str]) -> list[Override]:
+    """Return the parts of Hydra's overrides.
+
+    Raises:
+        ConfigError: for text that is no override.
+    """
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except OverrideParseException as error:
+        raise ConfigError(f"expected key=value, got {error.override!r}") from error
 
 
 @contextmanager

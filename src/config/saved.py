@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from src.config.composition import compose_config, config_groups
+from src.config.composition import compose_config, config_groups, parse_overrides
 from src.config.moved import modernised
 from src.config.suggestions import config_keys, explain_unknown_key
 from src.config.trusted import check_trusted, pinned, targets_in
@@ -26,7 +24,7 @@ def with_overrides(saved: dict[str, Any], overrides: list[str]) -> DictConfig:
         ConfigError: for anything else, naming the nearest key where one is near.
     """
     config = OmegaConf.create(saved)
-    parsed = _parse(overrides)
+    parsed = parse_overrides(overrides)
     groups = [o for o in parsed if o.key_or_group in config_groups() and not o.is_add()]
     for override in groups:
         _replace_group(config, override)
@@ -48,19 +46,9 @@ def trusted_config(saved: dict[str, Any], overrides: list[str], trusted: Sequenc
         ConfigError: for other targets, and as `with_overrides` does.
     """
     config = pinned(with_overrides(modernised(saved), overrides))
-    typed = [target for o in _parse(overrides) for target in targets_in(o.value(), o.key_or_group)]
+    typed = [target for o in parse_overrides(overrides) for target in targets_in(o.value(), o.key_or_group)]
     check_trusted(config, [*trusted, *typed])
     return config
-
-
-def _parse(overrides: list[str]) -> list[Override]:
-    flags = [o for o in overrides if o.startswith("-")]
-    if flags:
-        raise ConfigError(f"expected key=value arguments for a run that exists, got {flags[0]!r}")
-    try:
-        return OverridesParser.create().parse_overrides(overrides)
-    except OverrideParseException as error:
-        raise ConfigError(f"expected key=value, got {error.override!r}") from error
 
 
 def _replace_group(config: DictConfig, override: Override) -> None:

@@ -1,6 +1,5 @@
 """Invertible layers and memory-efficient backpropagation through them. Knows no Lightning, Hydra or W&B."""
 
-from . import rules  # noqa: F401  registers the layers' own backward rules
 from .engine.kept import keep_input
 from .engine.policies import POLICIES, PolicyName, invertible_roots, set_backprop
 from .engine.replay import RngState
@@ -22,6 +21,7 @@ from .layers.lipschitz import LipSwish, SpectralNormalised, bound_lipschitz, lip
 from .layers.logdet import ExactLogDet, LogDetEstimator, RussianRouletteLogDet, TruncatedLogDet, logdet_estimator
 from .layers.logit import FixedAffine, Logit
 from .layers.mixing import OrthogonalMixing
+from .layers.on_channels import OnChannels
 from .layers.orthogonal import haar_matrix
 from .layers.orthogonal_matrices import OrthogonalMatrices
 from .layers.pooling import INVERTIBLE_POOLINGS, Checkerboard, IAvgPool, INearestPool, invertible_pooling
@@ -30,21 +30,22 @@ from .layers.reshaping import Concat, Reshape, Split
 from .layers.residual import Convergence, FixedPointWarning, ResidualBlock
 from .layers.space_to_depth import to_blocks
 from .module import (
+    FORWARD,
+    INVERSE,
     Composite,
     Condition,
     Inverse,
     InvertibleModule,
-    OnChannels,
-    Policy,
     Sequential,
     State,
     Step,
     VolumePreserving,
-    map_tensors,
 )
 from .shapes import sequential_for, undisturbed
 
 __all__ = [
+    "FORWARD",
+    "INVERSE",
     "INVERTIBLE_POOLINGS",
     "POLICIES",
     "ActNorm",
@@ -81,7 +82,6 @@ __all__ = [
     "OrthogonalMatrices",
     "OrthogonalMixing",
     "Permutation",
-    "Policy",
     "PolicyName",
     "Reshape",
     "ResidualBlock",
@@ -109,7 +109,6 @@ __all__ = [
     "lipschitz_constant",
     "logabsdet",
     "logdet_estimator",
-    "map_tensors",
     "per_dimension",
     "reconstruction_errors",
     "sequential_for",

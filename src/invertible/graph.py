@@ -44,8 +44,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .engine.walk import LeafBackward, backward_rule, default_rule, expand, find_rule
+from .engine.walk import LeafBackward, backward_rule, default_rule, expand, go_back
 from .module import (
+    FORWARD,
+    FORWARD_AND_LOGDET,
+    INVERSE,
+    INVERSE_AND_LOGDET,
     BackStep,
     Composite,
     Condition,
@@ -54,7 +58,6 @@ from .module import (
     State,
     Step,
     as_tuple,
-    evaluate,
     tensors_of,
 )
 from .shapes import Shape, as_state, output_shapes, show
@@ -274,16 +277,16 @@ class OnConditions(InvertibleModule):
         return as_state([tensors[index] for index in self.indices])
 
     def forward(self, x: State, condition: Condition = None) -> State:
-        return evaluate(self.part, "forward", x, self.select(condition))
+        return FORWARD(self.part, x, self.select(condition))
 
     def inverse(self, y: State, condition: Condition = None) -> State:
-        return evaluate(self.part, "inverse", y, self.select(condition))
+        return INVERSE(self.part, y, self.select(condition))
 
     def forward_and_logdet(self, x: State, condition: Condition = None) -> tuple[State, Tensor]:
-        return evaluate(self.part, "forward_and_logdet", x, self.select(condition))
+        return FORWARD_AND_LOGDET(self.part, x, self.select(condition))
 
     def inverse_and_logdet(self, y: State, condition: Condition = None) -> tuple[State, Tensor]:
-        return evaluate(self.part, "inverse_and_logdet", y, self.select(condition))
+        return INVERSE_AND_LOGDET(self.part, y, self.select(condition))
 
     def inverted(self) -> OnConditions:
         return OnConditions(self.part.inverted(), self.indices)
@@ -299,7 +302,7 @@ def on_conditions(leaf: LeafBackward, layer: OnConditions, y: State, grad: State
     if isinstance(expand(inner), Composite):
         return default_rule(leaf, layer, y, grad)
     leaf.condition = layer.select(leaf.condition)
-    return find_rule(inner)(leaf, inner, y, grad)
+    return go_back(leaf, inner, y, grad)
 
 
 def show_wires(wires: Sequence[Wire]) -> str:

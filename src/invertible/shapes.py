@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .module import Condition, InvertibleModule, Sequential, State, evaluate, tensors_of
+from .module import FORWARD, Condition, InvertibleModule, Sequential, State, tensors_of
 
 Shape = tuple[int, ...]  # without the batch dimension
 
@@ -62,7 +62,7 @@ def output_shapes(
     condition: Condition = as_state([zeros(s, d) for s, d in zip(condition_shapes, dtypes, strict=True)])
     try:
         with undisturbed(module):
-            y = evaluate(module, "forward", x, condition)
+            y = FORWARD(module, x, condition)
     except (ValueError, RuntimeError, TypeError, IndexError) as error:
         raise ValueError(f"{error}, for input {show(shapes)}") from error
     found = [tuple(part.shape[1:]) for part in tensors_of(y)]

@@ -1,4 +1,4 @@
-"""A table beside the published one, as pairs of dots."""
+"""Draw a table beside the published one as pairs of dots."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LINEAR_RANGE = 50
 
 
 def draw(table: Table) -> Figure:
-    """Draw one panel per metric: a line per row of the table, filled dots for our numbers, rings for the paper's."""
+    """Draw one panel per metric with a line per table row: filled dots are our numbers, rings the paper's."""
     groups = _panels(table)
     figure = Figure(figsize=(1.5 + 4.2 * len(groups), 2.0 + 0.42 * len(table.labels)), layout="constrained")
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
@@ -39,7 +39,7 @@ def draw(table: Table) -> Figure:
 
 
 def _panels(table: Table) -> list[list[int]]:
-    """The columns of each panel: those of one metric, else one."""
+    """The columns of each panel: all columns of a metric, or a single difference column."""
     groups: dict[object, list[int]] = {}
     for j, column in enumerate(table.published.columns):
         groups.setdefault(column.metric or ("difference", j), []).append(j)
@@ -68,13 +68,13 @@ def _draw_panel(axes: Axes, table: Table, columns: list[int]) -> None:
 
 
 def _shared_words(table: Table, columns: list[int]) -> str:
-    """Of "U-Net PSNR (dB)" and "iUNet PSNR (dB)": "PSNR (dB)"."""
+    """The words common to the columns: "PSNR (dB)" for "U-Net PSNR (dB)" and "iUNet PSNR (dB)"."""
     names = [heading(table.published.columns[j]).split() for j in columns]
     return " ".join(word for word in names[0] if all(word in name for name in names))
 
 
 def _own_words(table: Table, column: int, columns: list[int]) -> str:
-    """Of "U-Net PSNR (dB)" beside "iUNet PSNR (dB)": "U-Net, "; nothing for a column alone."""
+    """The words of one column only: "U-Net, " for "U-Net PSNR (dB)" beside "iUNet PSNR (dB)"; empty for one column."""
     shared = _shared_words(table, columns).split()
     own = " ".join(word for word in heading(table.published.columns[column]).split() if word not in shared)
     return f"{own}, " if own else ""

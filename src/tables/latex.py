@@ -1,4 +1,4 @@
-"""A table beside the published one, as LaTeX (package booktabs)."""
+"""Write a table with the published numbers beside ours as LaTeX (package booktabs)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SPECIAL |= {"×": r"$\times$", "→": r"$\to$", "³": "$^3$", "²": "$^2$"}
 
 
 def to_latex(table: Table) -> str:
-    """Return a ``table`` environment; our numbers, the published ones in brackets behind them."""
+    """Return a ``table`` environment with our numbers, each followed by the published one in brackets."""
     published = table.published
     head = [*published.head, *map(heading, published.columns)]
     lines = [_line(head)]
@@ -23,7 +23,7 @@ def to_latex(table: Table) -> str:
         lines.append(_line(cells))
     body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
     columns = "l" * len(published.head) + "r" * len(published.columns)
-    caption = f"{published.title}. Scale {table.scale}, in brackets: published ({published.source})."
+    caption = f"{published.title}. Scale {table.scale}; in brackets the numbers of {published.source}."
     return (
         "\\begin{table}\n\\centering\n"
         f"\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}\n"

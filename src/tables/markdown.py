@@ -1,4 +1,4 @@
-"""A table beside the published one, as Markdown."""
+"""Write a table with the published numbers beside ours as Markdown."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def to_markdown(table: Table, command: str) -> str:
     """Return the whole page.
 
     Args:
-        table: filled.
-        command: that makes it.
+        table: the filled table.
+        command: the command that makes it.
     """
     parts = [
         f"# {table.published.title}",
-        f"Scale {', '.join(f'`{word}`' for word in (table.scale, *table.changes))}, beside {table.published.source}. "
-        f"Published: {table.published.setting}.",
+        f"Scale {', '.join(f'`{word}`' for word in (table.scale, *table.changes))}, compared with "
+        f"{table.published.source}. Published setting: {table.published.setting}.",
         _beside(table),
         _first_in_rows(table),
         _differences(table),
@@ -35,7 +35,7 @@ def to_markdown(table: Table, command: str) -> str:
 
 
 def _beside(table: Table) -> str:
-    """The published table with our numbers; the first of a row is bold."""
+    """The published table with our numbers; the best of each row is bold."""
     columns = table.published.columns
     head = [*table.published.head]
     rows = [[*label] for label in table.labels]
@@ -61,7 +61,7 @@ def _bold(text: str, bold: bool) -> str:
 
 
 def _first_in_rows(table: Table) -> str:
-    """For metrics with several columns: how often each of them is the first of its row."""
+    """For metrics with several columns: how often each column is the best of its row."""
     lines = []
     for metric in table.ranked_metrics():
         columns = table.columns_of(metric)
@@ -73,7 +73,7 @@ def _first_in_rows(table: Table) -> str:
             f"(published: {firsts[False].count(j)} of {len(firsts[False])})"
             for j in columns
         ]
-        lines.append(f"- First by `{metric}`: {'; '.join(counts)}.")
+        lines.append(f"- Best by `{metric}`: {'; '.join(counts)}.")
     return "\n".join(lines)
 
 
@@ -83,7 +83,7 @@ def _firsts(table: Table, metric: str, ours: bool) -> list[int]:
 
 
 def _differences(table: Table) -> str:
-    """Differences and ranks of all entries that have both numbers."""
+    """Differences and ranks of all entries with both numbers."""
     rows = []
     for j, column in enumerate(table.published.columns):
         for i, label in enumerate(table.labels):
@@ -93,19 +93,19 @@ def _differences(table: Table) -> str:
                 rows.append([*label, heading(column), difference_text(entry, column), *ranks])
     if not rows:
         return ""
-    head = [*table.published.head, "number", "here − published", "rank here", "rank published"]
-    note = "Ranks: 1 is the best of all entries of one metric that have both numbers."
+    head = [*table.published.head, "column", "here − published", "rank here", "rank published"]
+    note = "Rank 1 is the best of all entries of a metric that have both numbers."
     return f"## Differences and ranks\n\n{_grid(head, rows)}\n\n{note}"
 
 
 def _differs(table: Table) -> str:
     texts = [table.published.differs[key] for key in ("all", table.scale) if key in table.published.differs]
-    texts += [f"Here with `{change}`." for change in table.changes]
+    texts += [f"Our runs use `{change}`." for change in table.changes]
     return "\n".join(f"- {' '.join(text.split())}" for text in texts)
 
 
 def _runs(table: Table) -> str:
-    """What each entry's runs cost."""
+    """The cost of each entry's runs."""
     head = [*table.published.head, "network", "seeds", "parameters", "time per step", "peak memory", "total time"]
     rows: list[list[str]] = []
     seen: list[list[dict[str, Any]]] = []
@@ -143,7 +143,7 @@ def _provenance(results: Sequence[dict[str, Any]]) -> str:
         f"Hardware: {_listed(_hardware(result['hardware']) for result in results)}. "
         f"torch {_listed(result['versions'].get('torch', '?') for result in results)}, "
         f"Python {_listed(result['versions'].get('python', '?') for result in results)}. "
-        "Mean ± sample standard deviation over seeds. Every run in full beside this file."
+        "Mean ± sample standard deviation over seeds. The JSON files beside this one hold the complete runs."
     )
 
 

@@ -1,4 +1,4 @@
-"""Numbers as a table prints them."""
+"""Format the numbers of a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def published_text(entry: Entry, column: Column, tolerance: float | None = None)
 
 
 def measured_text(entry: Entry, column: Column) -> str:
-    """Return our number, with the deviation over seeds where there are several."""
+    """Return our number, with its deviation if there are several seeds."""
     if entry.measured is None:
         return NOT_RUN if entry.is_ours and not entry.runs else NONE
     deviation = entry.measured.deviation
@@ -31,7 +31,7 @@ def difference_text(entry: Entry, column: Column) -> str:
 
 
 def number(value: float, digits: int, *, sign: bool = False) -> str:
-    """Return a number with so many digits behind the point; very small ones in scientific notation."""
+    """Return a number with ``digits`` decimals; a number that would round to zero in scientific notation."""
     if value and abs(value) < 0.5 * 10**-digits:
         return f"{value:.1e}"
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"

@@ -1,4 +1,4 @@
-"""A paper's table as ``published.yaml`` states it: numbers, their source, and which of our runs stand beside each."""
+"""Read ``published.yaml``: the numbers of a paper's table, their source, and which of our runs match each number."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Column:
     """One column of numbers.
 
     Attributes:
-        name: as the table's head says it.
-        metric: of summary.json, or one of its own keys such as ``num_parameters``; None for a ``difference``.
-        goal: whether ``max`` or ``min`` is better; None: neither, the column has no ranks.
-        digits: behind the decimal point.
-        factor: of the metric, 100 for per cent.
-        unit: of the number.
-        match: what the runs of this column have in their configuration, dotted, besides what the row asks for.
-        difference: the column whose value minus that of the row's ``minus`` this one is.
+        name: the heading.
+        metric: a metric in summary.json or one of its keys, such as ``num_parameters``; None for a ``difference``.
+        goal: ``max`` or ``min``, whichever is better; None if neither is, then the column has no ranks.
+        digits: the number of decimals.
+        factor: multiplies the metric, for example by 100 for per cent.
+        unit: the unit of the numbers.
+        match: dotted keys and values in the configuration of this column's runs, in addition to those of the row.
+        difference: a column; this one shows its value minus its value in the row named by ``minus``.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Row:
 
     Attributes:
         label: one cell per column of the table's head.
-        values: what is published, one per column; None where the paper has no number.
-        match: what the runs of this row have in their configuration, dotted; None: a row that is only quoted.
-        quote: the line of the paper that has these numbers; None if none is published.
-        tolerance: published beside the values, ± so much; None if there is none.
-        minus: the label's last cell of the row that differences refer to.
+        values: one published number per column; None where the paper has none.
+        match: dotted keys and values in the configuration of this row's runs; None for a row that is only quoted.
+        quote: the line in the paper with these numbers; None if none is published.
+        tolerance: the published ± of the values; None if there is none.
+        minus: the last label cell of the row to which differences refer.
     """
 
     label: tuple[str, ...]
@@ -66,14 +66,14 @@ class Published:
     """A table.
 
     Attributes:
-        title: of the table.
-        source: of its numbers.
-        setting: in which the paper measured them.
+        title: the title.
+        source: where the numbers come from.
+        setting: how the paper measured them.
         head: names of the columns that label a row.
-        columns: of numbers.
-        rows: of numbers.
-        here: for a column of the head, the value of our configuration that may differ from the label at other scales.
-        differs: what else differs from the paper, by scale; ``all``: at every scale.
+        columns: the columns of numbers.
+        rows: the rows of numbers.
+        here: by column of the head, the key of our configuration whose value may differ from the label.
+        differs: other differences from the paper, by scale; those of ``all`` apply to every scale.
     """
 
     title: str
@@ -86,14 +86,14 @@ class Published:
     differs: dict[str, str] = field(default_factory=dict)
 
     def entries(self) -> Iterator[tuple[int, int]]:
-        """Yield the indices of row and column of every entry that runs of ours stand for."""
+        """Yield the row and column index of every entry that has runs of ours."""
         for i, row in enumerate(self.rows):
             for j, column in enumerate(self.columns):
                 if row.match is not None and column.metric is not None:
                     yield i, j
 
     def match(self, row: int, column: int) -> dict[str, Any]:
-        """Return what the runs of an entry have in their configuration."""
+        """Return the dotted keys and values in the configuration of an entry's runs."""
         return {**(self.rows[row].match or {}), **self.columns[column].match}
 
 
@@ -101,8 +101,8 @@ def read_published(path: Path) -> Published:
     """Read a table.
 
     Raises:
-        FileError: for a file that is missing or damaged.
-        ConfigError: for one that is no such table, naming the key.
+        FileError: for a missing or damaged file.
+        ConfigError: for a file that is not such a table, naming the key.
     """
     with reading(path, "published numbers"):
         content = read_yaml(path, "published numbers")
@@ -141,11 +141,11 @@ def _check(table: Published, path: Path) -> None:
         if (column.metric is None) == (column.difference is None):
             raise ConfigError(f"expected metric or difference for column {column.name!r} in {path}, got {column}")
         if column.difference is not None and column.difference not in names:
-            raise ConfigError(f"expected difference of a column of {path}, got {column.difference!r}")
+            raise ConfigError(f"expected difference to name a column of {path}, got {column.difference!r}")
         if column.goal not in (None, *GOALS):
-            raise ConfigError(f"expected goal max or min in {path}, got {column.goal!r}")
+            raise ConfigError(f"expected goal to be max or min in {path}, got {column.goal!r}")
         if not isinstance(column.digits, int) or not _is_number(column.factor):
-            raise ConfigError(f"expected digits and factor as numbers in {path}, got {column}")
+            raise ConfigError(f"expected digits and factor to be numbers in {path}, got {column}")
     labels = [row.label[-1] for row in table.rows]
     for row in table.rows:
         if len(row.label) != len(table.head) or len(row.values) != len(table.columns):
@@ -153,12 +153,12 @@ def _check(table: Published, path: Path) -> None:
                 f"expected {len(table.head)} labels and {len(table.columns)} values in each row of {path}, got {row}"
             )
         if not all(value is None or _is_number(value) for value in row.values):
-            raise ConfigError(f"expected numbers or null as values of {path}, got {row}")
+            raise ConfigError(f"expected values to be numbers or null in {path}, got {row}")
         if row.minus is not None and row.minus not in labels:
             raise ConfigError(f"expected minus to be the label of a row of {path}, got {row.minus!r}")
     for key in table.here:
         if key not in table.head:
-            raise ConfigError(f"expected here to name a column of the head of {path}, got {key!r}")
+            raise ConfigError(f"expected each key of here to be a column of the head of {path}, got {key!r}")
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Writing a table: Markdown, LaTeX and a figure beside the results."""
+"""Write a table as Markdown, LaTeX and a figure beside the results."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def render(published: Published, folder: Path, plan: Plan, cells: Sequence[Cell]
     """Write ``table.md``, ``table.tex`` and ``figure.png`` from the results in a folder.
 
     Args:
-        published: the numbers.
-        folder: with one JSON file per run.
-        plan: of the runs.
-        cells: as they would run now.
+        published: the published numbers.
+        folder: the results, one JSON file per run.
+        plan: the plan of the runs.
+        cells: the runs with their present configurations.
 
     Returns:
-        The names of results that are left out, because their configuration is another now.
+        The names of results that were left out because their configuration has changed.
     """
     from src.tables.figure import draw
     from src.tables.latex import to_latex

@@ -1,4 +1,4 @@
-"""The result of a run as it is committed: its metrics and where they come from."""
+"""The committed result of a run: its metrics and where they come from."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from src.utils.files import write_text
 from src.utils.nested import dotted
 from src.utils.reading import as_mapping, reading
 
-# Places on the machine that measured, and pictures and logs, which are not results.
+# Paths on the measuring machine, and pictures and logs, which are not results.
 LEFT_OUT = ("checkpoint", "run_dir")
-# What a table asks of every result.
+# The keys that every result must have.
 REQUIRED = (
     *("cell", "digest", "model", "seed", "metrics", "config", "num_parameters"),
     *("finished", "git_commit", "hardware", "versions"),
@@ -52,11 +52,11 @@ def store(cells: Iterable[Cell], folder: Path) -> None:
 
 
 def load(folder: Path, cells: Iterable[Cell] = ()) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the results in a folder, and the names of those that are left out.
+    """Return the results in a folder, and the names of those left out.
 
     Args:
-        folder: with a file per run.
-        cells: as they would run now; a result of one of them under another configuration is left out.
+        folder: the results, one file per run.
+        cells: the runs with their present configurations; a result of one of them with another digest is left out.
     """
     results = [_read_result(path) for path in sorted(folder.glob("*.json"))]
     today = {cell.name: cell for cell in cells}
@@ -88,5 +88,5 @@ def describe(model: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def fits(description: dict[str, Any], match: dict[str, Any]) -> bool:
-    """Whether a run has all values that ``match`` asks for."""
+    """Whether a run has all values of ``match``."""
     return all(key in description and description[key] == value for key, value in match.items())

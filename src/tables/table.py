@@ -1,4 +1,4 @@
-"""A published table beside our runs: means, deviations, differences and ranks."""
+"""Compare a published table with our runs: means, deviations, differences and ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from src.tables.results import describe, fits
 
 @dataclass(frozen=True)
 class Measured:
-    """Mean and sample standard deviation of a number over seeds; None for a single one."""
+    """Mean and sample standard deviation of a number over seeds; the deviation of one seed is None."""
 
     mean: float
     deviation: float | None
@@ -25,11 +25,11 @@ class Entry:
     """One number of the table.
 
     Attributes:
-        published: the paper's.
-        measured: ours; None if not run.
-        is_ours: whether runs of ours stand for it at all.
-        runs: ours, with their seeds.
-        ranks: of the paper's and of ours, 1 for the best, among the entries of this metric that have both.
+        published: the paper's number.
+        measured: our number; None if not run.
+        is_ours: whether the sweep has runs for this entry.
+        runs: the results of our runs, one per seed.
+        ranks: rank of the paper's number and of ours among the metric's entries that have both; 1 is the best.
     """
 
     published: float | None
@@ -55,11 +55,11 @@ class Table:
     """A published table and our runs.
 
     Attributes:
-        published: the table.
-        scale: of our runs.
-        changes: what else makes them others than the sweep file's own.
-        entries: by row and column.
-        labels: of the rows, with what differs here.
+        published: the published table.
+        scale: the scale of our runs.
+        changes: other values in which our runs differ from the sweep file.
+        entries: the entries by row and column.
+        labels: the row labels, with the values that differ here.
     """
 
     published: Published
@@ -70,7 +70,7 @@ class Table:
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """The runs that the entries are made of, without repeats."""
+        """The results behind the entries, without repeats."""
         return list({id(run): run for row in self.entries for entry in row for run in entry.runs}.values())
 
     def columns_of(self, metric: str) -> list[int]:
@@ -78,11 +78,11 @@ class Table:
         return [j for j, column in enumerate(self.published.columns) if column.metric == metric]
 
     def ranked_metrics(self) -> list[str]:
-        """Return the metrics that have a better and a worse, in the order of their columns."""
+        """Return the metrics with a goal, in the order of their columns."""
         return list(dict.fromkeys(c.metric for c in self.published.columns if c.metric is not None and c.goal))
 
     def best_in_row(self, row: int, metric: str, ours: bool) -> int | None:
-        """Return the column that is first in a row, None unless all columns of the metric have a number there."""
+        """Return the best column of a row, None unless all columns of the metric have a number there."""
         columns = self.columns_of(metric)
         numbers = [_number(self.entries[row][j], ours) for j in columns]
         if len(columns) < 2 or any(number is None for number in numbers):

@@ -12,7 +12,7 @@ from src.invertible.inspection.saved_bytes import ELSEWHERE, saved_by_block
 from src.invertible.layers.linear import FullMatrix, LUMatrix
 from src.models.coupling_nets import GlowNet
 from src.models.glow import Glow, split_prior
-from tests.invertible.test_layers import jacobian_logdet
+from tests.invertible.layers.test_oracles import jacobian_logdet
 from tests.models.test_realnvp import perturbed
 
 

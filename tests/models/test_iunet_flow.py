@@ -9,8 +9,8 @@ import torch
 
 from src.invertible import POLICIES, set_backprop
 from src.models.iunet_flow import IUNetFlow, channels_per_level
-from tests.invertible.test_backprop import saved_bytes
-from tests.invertible.test_layers import gradients, jacobian_logdet
+from tests.invertible.engine.test_backprop import saved_bytes
+from tests.invertible.layers.test_oracles import gradients, jacobian_logdet
 
 
 def flow(in_channels: int = 1, **options: Any) -> IUNetFlow:

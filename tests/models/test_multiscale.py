@@ -8,8 +8,8 @@ import torch
 from src.invertible import AdditiveCoupling, Checkerboard, Sequential, invertible_roots, set_backprop
 from src.invertible.layers.logit import FixedAffine
 from src.models.multiscale import channels_per_level, group_by_parity, multiscale
-from tests.invertible.samples import subnet
-from tests.invertible.test_layers import gradients
+from tests.invertible.layers.test_oracles import gradients
+from tests.invertible.table.samples import subnet
 
 
 @pytest.mark.parametrize(

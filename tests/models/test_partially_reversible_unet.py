@@ -10,7 +10,7 @@ import torch
 
 from src.invertible import POLICIES, invertible_roots, set_backprop
 from src.models.partially_reversible_unet import PartiallyReversibleUNet
-from tests.invertible.test_backprop import saved_bytes
+from tests.invertible.engine.test_backprop import saved_bytes
 from tests.models.policies import assert_policy_is_exact
 
 # Of the network in the authors' code (experiments/noNewReversible.py); both give the same output for the same weights.

@@ -12,7 +12,7 @@ from src.invertible.inspection.saved_bytes import ELSEWHERE, saved_by_block
 from src.models.blocks import NORMS
 from src.models.coupling_nets import ResidualNet
 from src.models.realnvp import RealNVP, ScaledTanh
-from tests.invertible.test_layers import jacobian_logdet
+from tests.invertible.layers.test_oracles import jacobian_logdet
 
 
 def perturbed(net: nn.Module, size: float = 0.2) -> nn.Module:

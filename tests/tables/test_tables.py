@@ -102,7 +102,7 @@ def test_markdown_without_any_run(published: Published) -> None:
     assert "| 4 | narrow | not run | 10.00 | not run | **12.00** | – | – |" in text
     assert "| 9 | quoted | – | 9.00 ± 1 | – | – | – | – |" in text
     assert "## Runs\n\nNot run." in text and "Commit" not in text
-    assert "Scale `small`, `a=1`, beside" in to_markdown(make_table(published, [], "small", ["a=1"]), "x")
+    assert "Scale `small`, `a=1`, compared with" in to_markdown(make_table(published, [], "small", ["a=1"]), "x")
 
 
 def test_latex(table: Table) -> None:
@@ -133,8 +133,8 @@ def test_the_figure_has_a_dot_per_number(table: Table) -> None:
         ({"columns": []}, r"expected a list of columns in .*, got \[\]"),
         ({"source": None}, "expected source in"),
         ({"columns": [{"name": "a"}]}, "expected metric or difference for column 'a'"),
-        ({"columns": [{"name": "a", "difference": "b"}]}, "expected difference of a column"),
-        ({"columns": [{"name": "a", "metric": "b", "goal": "up"}]}, "expected goal max or min"),
+        ({"columns": [{"name": "a", "difference": "b"}]}, "expected difference to name a column"),
+        ({"columns": [{"name": "a", "metric": "b", "goal": "up"}]}, "expected goal to be max or min"),
         (
             {"columns": [{"name": "a", "metric": "b", "digit": 3}]},
             r"expected a key of columns\[0\].*did you mean 'digits'",
@@ -142,7 +142,7 @@ def test_the_figure_has_a_dot_per_number(table: Table) -> None:
         ({"rows": [{"label": ["a"], "values": [1]}]}, "expected 2 labels and 3 values"),
         ({"rows": [{"label": ["a", "b"], "values": [1, 2, 3], "minus": "c"}]}, "expected minus to be the label"),
         ({"rows": [3]}, r"expected keys and values for rows\[0\]"),
-        ({"here": {"depth": "x"}}, "expected here to name a column"),
+        ({"here": {"depth": "x"}}, "expected each key of here"),
     ],
 )
 def test_what_is_no_table_is_refused(change: dict, message: str, tmp_path: Path) -> None:

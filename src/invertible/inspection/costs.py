@@ -19,16 +19,18 @@ from ..engine.policies import POLICIES, invertible_roots, set_backprop
 from ..engine.replay import Buffers
 from ..engine.reversible import run_leaves
 from ..module import (
+    FORWARD,
+    INVERSE,
     Condition,
     Inverse,
     InvertibleModule,
     State,
     all_modules,
-    evaluate,
     map_tensors,
     past_policies,
     tensors_of,
 )
+from .calls import FirstCalls, TreeCall
 from .reconstruction import LeafNames, reconstruction_errors
 from .saved_bytes import saved_by_block
 
@@ -115,8 +117,8 @@ def inspect(
     elsewhere = {}
     try:
         with Buffers(all_modules(net)).replayed():
-            for tree, (state, *rest) in _calls(net, arguments):
-                blocks += _measure_blocks(tree, state, rest[0] if rest else None, names, repeats)
+            for call in _calls(net, arguments):
+                blocks += _measure_blocks(call, names, repeats)
             for policy in policies:
                 set_backprop(net, policy)
                 saved = saved_by_block(net, arguments, names)
@@ -140,32 +142,27 @@ def _invertible_modules(net: nn.Module) -> list[InvertibleModule]:
     return [module for module in net.modules() if isinstance(module, InvertibleModule)]
 
 
-def _calls(net: nn.Module, arguments: tuple[Any, ...]) -> list[tuple[InvertibleModule, tuple[Any, ...]]]:
-    """The largest invertible trees of the network and what they are called with."""
-    calls: list[tuple[InvertibleModule, tuple[Any, ...]]] = []
-    trees = [root.bijection for root in invertible_roots(net).values()]
-    hooks = [tree.register_forward_pre_hook(lambda tree, args: calls.append((tree, args))) for tree in trees]
+def _calls(net: nn.Module, arguments: tuple[Any, ...]) -> list[TreeCall]:
+    watch = FirstCalls(net)
     try:
         with torch.no_grad():
             net(*arguments)
     finally:
-        for hook in hooks:
-            hook.remove()
-    return calls
+        found = watch.close()
+    return found
 
 
-def _measure_blocks(
-    tree: InvertibleModule, x: State, condition: Condition, names: LeafNames, repeats: int
-) -> list[Block]:
-    errors = iter(reconstruction_errors(tree, x, condition))
+def _measure_blocks(call: TreeCall, names: LeafNames, repeats: int) -> list[Block]:
+    condition = call.condition
+    errors = iter(reconstruction_errors(call.tree, call.x, condition))
     blocks: list[Block] = []
 
     def measured(leaf: InvertibleModule, state: State) -> State:
         error = next(errors)
         with torch.no_grad():
-            y = evaluate(leaf, "forward", state, condition)
-            forward_s = _median_s(lambda: evaluate(leaf, "forward", state, condition), y, repeats)
-            inverse_s = _median_s(lambda: evaluate(leaf, "inverse", y, condition), y, repeats)
+            y = FORWARD(leaf, state, condition)
+            forward_s = _median_s(lambda: FORWARD(leaf, state, condition), y, repeats)
+            inverse_s = _median_s(lambda: INVERSE(leaf, y, condition), y, repeats)
         blocks.append(
             Block(
                 name=names(leaf),
@@ -182,7 +179,7 @@ def _measure_blocks(
         return y
 
     with past_policies():
-        run_leaves(tree, x, measured)
+        run_leaves(call.tree, call.x, measured)
     return blocks
 
 
@@ -199,9 +196,9 @@ def _one_backward_s(leaf: InvertibleModule, x: State, condition: Condition, poli
     run = POLICIES[policy]
     with torch.enable_grad():
         if run is None:
-            y = evaluate(leaf, "forward", x, condition)
+            y = FORWARD(leaf, x, condition)
         else:
-            y = run(leaf, "forward", x, condition if leaf.takes_condition else None)
+            y = run(leaf, FORWARD, x, condition if leaf.takes_condition else None)
     outputs = [part for part in tensors_of(y) if part.requires_grad]
     inputs = [*tensors_of(x), *(p for p in leaf.parameters() if p.requires_grad)]
     grads = [torch.ones_like(part) for part in outputs]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
+from ..extras import extra
 from ..graph import GraphNet, Wire
 from ..shapes import show
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Position = tuple[float, float]
 
@@ -25,6 +28,8 @@ def plot_graph(net: GraphNet, path: str | Path | None = None) -> Figure:
     positions = _positions(list(labels), arrows)
     width = 1 + max(x for x, _ in positions.values())
     height = 1 + max(y for _, y in positions.values()) - min(y for _, y in positions.values())
+    with extra("plots"):
+        from matplotlib.figure import Figure
     figure = Figure(figsize=(2.4 * width, 1.3 * height + 0.4), layout="constrained")
     axes = figure.add_subplot()
     axes.set_axis_off()

@@ -14,6 +14,8 @@ from ..engine.replay import Buffers, LeafStart, RngState, replayed
 from ..engine.reversible import run_leaves
 from ..engine.walk import expand
 from ..module import (
+    FORWARD,
+    INVERSE,
     Composite,
     Condition,
     Inverse,
@@ -21,7 +23,6 @@ from ..module import (
     Position,
     State,
     all_modules,
-    evaluate,
     map_tensors,
     past_policies,
     tensors_of,
@@ -87,7 +88,7 @@ def reconstruction_errors(
 
     def forward_step(leaf: InvertibleModule, state: State) -> State:
         start = LeafStart(all_modules(leaf), device)
-        y = evaluate(leaf, "forward", state, condition)
+        y = FORWARD(leaf, state, condition)
         taken.append((to_cpu(state), to_cpu(y), start.settle()))
         return y
 
@@ -99,10 +100,10 @@ def reconstruction_errors(
         x_true, y_true, start = taken.pop()
         x_true, y_true = (map_tensors(lambda t: t.to(device), state) for state in (x_true, y_true))
         with replayed(start):
-            own = relative_error(evaluate(part, "inverse", y_true, condition), x_true)
+            own = relative_error(INVERSE(part, y_true, condition), x_true)
         with replayed(start):
             # A clone: the inverse of a layer that only reshapes lies in the memory of its output.
-            rebuilt = x_true if keeps_input(part) else evaluate(part, "inverse", position.state, condition)
+            rebuilt = x_true if keeps_input(part) else INVERSE(part, position.state, condition)
             x = rebuilt if rebuilt is x_true else map_tensors(Tensor.clone, rebuilt)
         errors.append(LeafError(part, relative_error(x, x_true), own))
         if exact_past is not None and not errors[-1].rebuilt <= exact_past:

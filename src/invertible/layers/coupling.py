@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..engine.walk import LeafBackward, backward_rule
 from ..export import is_exporting
 from ..module import Condition, InvertibleModule, Sequential, VolumePreserving, tensors_of
 
@@ -118,6 +121,46 @@ class AdditiveCoupling(Coupling, VolumePreserving):
         state = state.clone()
         self.groups(state)[1].add_(shift, alpha=sign)
         return state
+
+
+@dataclass
+class GroupsBack:
+    """Views of what a backward rule gets: the group read and the group changed, of the output and of its gradient.
+
+    The group that is read comes back as a leaf of the graph in which the subnets are evaluated. It lies in the same
+    memory as the group that is changed: differentiate before writing to either, or autograd refuses its own input.
+    """
+
+    read: Tensor
+    changed: Tensor
+    grad_read: Tensor
+    grad_changed: Tensor
+
+    @classmethod
+    def of(cls, layer: Coupling, y: Tensor, grad: Tensor) -> GroupsBack:
+        read, changed = layer.groups(y)
+        return cls(read.detach().requires_grad_(), changed, *layer.groups(grad))
+
+
+def _shift_back(
+    leaf: LeafBackward, layer: AdditiveCoupling, y: Tensor, grad: Tensor, sign: int
+) -> tuple[Tensor, Tensor]:
+    """Go back through ``y_changed = x_changed + sign · F(read)``.
+
+    F is evaluated once, and that one value serves both the inversion and the gradient: 4 units of work for every 3
+    of plain backpropagation, where inverting first and running forward again takes 5.
+    """
+    groups = GroupsBack.of(layer, y, grad)
+    with leaf.replay(), torch.enable_grad():
+        shift = layer.shift(groups.read, leaf.condition)
+    grad_shift = groups.grad_changed if sign == 1 else -groups.grad_changed
+    groups.grad_read.add_(leaf.differentiate(shift, groups.read, grad_shift))
+    groups.changed.sub_(shift.detach(), alpha=sign)
+    return y, grad
+
+
+backward_rule(AdditiveCoupling)(partial(_shift_back, sign=1))
+backward_rule(AdditiveCoupling, inverse=True)(partial(_shift_back, sign=-1))
 
 
 class TwoSidedCoupling(Sequential):

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..layout import laid_out_as
+from ..engine.walk import LeafBackward, backward_rule
 from ..module import VolumePreserving
+from .layout import laid_out_as
 from .orthogonal_matrices import OrthogonalMatrices
 
 
@@ -120,3 +121,25 @@ def multiply(matrices: Tensor, columns: Tensor) -> Tensor:
         if columns.stride(-2) == 1:  # each column's numbers lie side by side: keep them so
             return (columns.transpose(-2, -1) @ matrices.transpose(-2, -1)).transpose(-2, -1)
         return matrices @ columns
+
+
+@backward_rule(OrthogonalMap)
+def orthogonal_map(leaf: LeafBackward, layer: OrthogonalMap, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """``x = Aᵀ y``, ``∇x = Aᵀ ∇y``, ``∇A = ∇y xᵀ = (∇y yᵀ) A``: no second forward pass."""
+    y_columns, grad_columns = layer.output_columns(y), layer.output_columns(grad)
+    matrices = layer.matrices()
+    outer = multiply(grad_columns, y_columns.mT).sum(0)
+    leaf.differentiate_value(layer.matrices, multiply(outer, matrices))
+    x_columns, grad_x_columns = (multiply(matrices.mT, columns) for columns in (y_columns, grad_columns))
+    return layer.input_of(x_columns, y), layer.input_of(grad_x_columns, y)
+
+
+@backward_rule(OrthogonalMap, inverse=True)
+def inverse_orthogonal_map(leaf: LeafBackward, layer: OrthogonalMap, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for ``y = Aᵀ x``: ``x = A y``, ``∇x = A ∇y``, ``∇A = x ∇yᵀ = A (y ∇yᵀ)``."""
+    y_columns, grad_columns = layer.to_columns(y), layer.to_columns(grad)
+    matrices = layer.matrices()
+    outer = multiply(y_columns, grad_columns.mT).sum(0)
+    leaf.differentiate_value(layer.matrices, multiply(matrices, outer))
+    x_columns, grad_x_columns = (multiply(matrices, columns) for columns in (y_columns, grad_columns))
+    return layer.output_of(x_columns, y), layer.output_of(grad_x_columns, y)
