@@ -27,7 +27,7 @@ class State(enum.Enum):
     STOPPED = "stopped"
 
 
-@dataclass
+@dataclass(eq=False)
 class Entry:
     """A cell and how it stands.
 
@@ -84,8 +84,9 @@ class Runner:
         self._on_tick = on_tick
         self._poll_s = poll_s
         self._grace_s = grace_s
-        self._running: dict[int, CellProcess] = {}
-        self._elsewhere: dict[int, float] = {}
+        self._running: dict[Entry, CellProcess] = {}
+        # When the cells that another process runs were last looked at.
+        self._elsewhere: dict[Entry, float] = {}
 
     def run(self) -> list[Entry]:
         """Run all cells; return their entries.
@@ -115,21 +116,20 @@ class Runner:
         if cell is None:
             return False
         self.entries.append(Entry(cell))
-        self._start(len(self.entries) - 1)
+        self._start(self.entries[-1])
         return True
 
-    def _start(self, index: int) -> None:
-        entry = self.entries[index]
-        self._elsewhere.pop(index, None)
+    def _start(self, entry: Entry) -> None:
+        self._elsewhere.pop(entry, None)
         if entry.cell.is_finished():
             self._set(entry, State.SKIPPED)
             return
         process = start(entry.cell, self._environment)
         if process is None:
-            self._elsewhere[index] = time.monotonic()
+            self._elsewhere[entry] = time.monotonic()
             self._set(entry, State.ELSEWHERE)
             return
-        self._running[index] = process
+        self._running[entry] = process
         entry.resumed = process.resumed
         self._set(entry, State.RUNNING)
 
@@ -140,16 +140,15 @@ class Runner:
 
     def _retry(self) -> None:
         """Look again at the cells that other processes ran: they may be finished, or free after a crash."""
-        for index, looked in list(self._elsewhere.items()):
+        for entry, looked in list(self._elsewhere.items()):
             if len(self._running) < self._jobs and time.monotonic() - looked > RETRY_S:
-                self._start(index)
+                self._start(entry)
 
     def _look_at_processes(self) -> None:
-        for index, process in list(self._running.items()):
-            entry = self.entries[index]
+        for entry, process in list(self._running.items()):
             entry.seconds, entry.exit_code = process.seconds(), process.exit_code()
             if entry.exit_code is not None:
-                del self._running[index]
+                del self._running[entry]
                 finished = entry.exit_code == 0 and entry.cell.is_finished()
                 self._set(entry, State.FINISHED if finished else State.FAILED)
 
@@ -162,10 +161,9 @@ class Runner:
             for process in self._running.values():
                 process.wait(max(0.0, deadline - time.monotonic()))
         finally:
-            for index, process in self._running.items():
+            for entry, process in self._running.items():
                 process.stop(signal.SIGKILL)
                 process.wait(1.0)
-                entry = self.entries[index]
                 entry.seconds, entry.exit_code = process.seconds(), process.exit_code()
                 self._set(entry, State.FINISHED if entry.cell.is_finished() else State.STOPPED)
             self._running.clear()
