@@ -105,8 +105,15 @@ class CheckpointOnInterrupt(Checkpoint):
             self._tell_lightning(trainer, True)
 
     def _tell_lightning(self, trainer: pl.Trainer, end: bool) -> None:
-        # Lightning's own handler sets this flag; its loops stop where they are consistent.
-        trainer._signal_connector.received_sigterm = self._ending = end
+        """Set the flag of Lightning's own handler, at which its loops stop where they are consistent.
+
+        In a version without this private flag the run stops here without a checkpoint, and resumes from its last one.
+        """
+        connector: Any = getattr(trainer, "_signal_connector", None)
+        if hasattr(connector, "received_sigterm"):
+            connector.received_sigterm = self._ending = end
+        elif end:
+            raise SIGTERMException
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:
