@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
+from src.runs.folder import RunFolder
 from src.utils.files import atomic_write
 
 ERRORS = {"KeyboardInterrupt": KeyboardInterrupt, "OSError": OSError}
@@ -86,7 +87,7 @@ class KillAfterCheckpoint(Checkpoint):
         self.step = step
 
     def _kill_if_due(self, trainer: pl.Trainer) -> None:
-        path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        path = RunFolder(trainer.default_root_dir).checkpoint()
         if trainer.global_step == self.step and torch.load(path, weights_only=True)["global_step"] == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
 

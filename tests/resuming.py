@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -18,6 +17,9 @@ from omegaconf import OmegaConf
 
 import train
 from src.config.composition import compose_config
+from src.runs.folder import RunFolder
+from src.runs.history import STATE_KEY, read_rows
+from src.runs.summary import read_summary
 from tests.fakes import tiny_overrides
 
 ROOT = Path(train.__file__).parent
@@ -61,14 +63,15 @@ def stop_at(step: int, signum: signal.Signals) -> str:
 
 
 def checkpoint(folder: Path, name: str = "last") -> dict[str, Any]:
-    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    return torch.load(RunFolder(folder).checkpoint(name), weights_only=True)
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    with (folder / "csv" / "version_0" / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
     # One dict for each step and kind of row; of a measured number, that it is there.
-    return [{name: name in MEASURED or cell for name, cell in row.items() if cell} for row in rows]
+    return [
+        {"step": step, **{name: name in MEASURED or repr(value) for name, value in row.items()}}
+        for step, row in read_rows(RunFolder(folder).metrics)
+    ]
 
 
 def plain(value: Any) -> Any:
@@ -85,17 +88,17 @@ def assert_equal(found: Any, expected: Any) -> None:
     first, second = checkpoint(found), checkpoint(expected)
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "random_state", "global_step"):
         assert plain(first[key]) == plain(second[key]), key
-    curves = [next(v for k, v in c["callbacks"].items() if k.startswith("Curves")) for c in (first, second)]
+    curves = [c["callbacks"][STATE_KEY] for c in (first, second)]
     assert curves[0] == curves[1]
     assert history(found) == history(expected)
     assert summary(found) == summary(expected)
     assert plain(checkpoint(found, "best")["state_dict"]) == plain(checkpoint(expected, "best")["state_dict"])
-    assert (found / "test_table.csv").read_text() == (expected / "test_table.csv").read_text()
+    assert RunFolder(found).test_table.read_text() == RunFolder(expected).test_table.read_text()
 
 
 def summary(folder: Path) -> dict[str, Any]:
     """What must be the same in two runs that did the same; of what is measured, that it is there."""
-    content = json.loads((folder / "summary.json").read_text())
+    content = read_summary(RunFolder(folder).summary)
     metrics = {name: name in MEASURED or value for name, value in content["metrics"].items()}
     assert {"time/step_s", "memory/peak_gib", "train/loss", "val/psnr", "test/psnr"} <= metrics.keys()
     return {**{key: key in OWN or value for key, value in content.items()}, "metrics": metrics}

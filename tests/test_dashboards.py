@@ -17,6 +17,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from src.runs.folder import RunFolder
+from src.runs.summary import read_summary
 from tests.fakes import tiny_overrides
 
 ROOT = Path(train.__file__).parent
@@ -65,7 +67,7 @@ def wandb_history(folder: Path) -> dict[int, dict[str, Any]]:
 
 def csv_history(folder: Path) -> dict[int, dict[str, float]]:
     steps: dict[int, dict[str, float]] = {}
-    with (folder / "csv" / "version_0" / "metrics.csv").open() as file:
+    with RunFolder(folder).metrics.open() as file:
         for row in csv.DictReader(file):
             values = {name: float(cell) for name, cell in row.items() if cell and name != "step"}
             steps.setdefault(int(row["step"]), {}).update(values)
@@ -98,7 +100,7 @@ def test_wandb_has_the_whole_history_of_each_of_two_parallel_runs(pair: dict[str
 def test_wandb_has_config_summary_tags_and_group(pair: dict[str, Path], model: str) -> None:
     (path,) = offline_runs(pair[model])
     (found,) = inspect(path, "--summary")
-    summary = json.loads((pair[model] / "summary.json").read_text())
+    summary = read_summary(RunFolder(pair[model]).summary)
     assert found["run_id"] == model and found["state"] == "finished"
     assert {name: found["config"][name] for name in summary["config"]} == summary["config"]
     assert found["tags"] == ["ct_postproc", "small", model, "reversible"]
@@ -119,7 +121,7 @@ def test_wandb_has_pictures_and_the_table_of_volumes(pair: dict[str, Path], mode
     assert len(files) == 3 and len(tables) == 1
     assert all((path / "files" / name).stat().st_size > 0 for name in [*files, *tables])
     table = json.loads((path / "files" / tables[0]).read_text())
-    with (pair[model] / "test_table.csv").open() as file:
+    with RunFolder(pair[model]).test_table.open() as file:
         rows = list(csv.reader(file))
     assert table["columns"] == rows[0]
     assert table["data"] == [pytest.approx([float(cell) for cell in row]) for row in rows[1:]]
@@ -136,7 +138,7 @@ def test_tensorboard_has_curves_pictures_and_the_final_numbers_beside_the_config
         curve = {event.step: event.value for event in events.Scalars(name)}
         assert curve == pytest.approx({step: row[name] for step, row in expected.items() if name in row}, rel=1e-6)
     assert {"images/val-000", "images/test-000"} <= set(events.Tags()["images"])
-    summary = json.loads((pair[model] / "summary.json").read_text())
+    summary = read_summary(RunFolder(pair[model]).summary)
     (final,) = events.Scalars("final/test/psnr")
     assert final.value == pytest.approx(summary["metrics"]["test/psnr"], rel=1e-6)
     hparams = [tag for tag in events.summary_metadata if tag.startswith("_hparams_")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import signal
 import subprocess
@@ -15,7 +14,8 @@ import torch
 
 import train
 from src.config.composition import compose_config
-from src.runs.folder import choose_run_dir
+from src.runs.folder import RunFolder, choose_run_dir
+from src.runs.summary import read_summary
 from src.utils.errors import ConfigError
 from tests.fakes import tiny_overrides
 from tests.image_files import write_mnist
@@ -52,11 +52,11 @@ def start(
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return torch.load(RunFolder(folder).checkpoint(), weights_only=True)["state_dict"]
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    with (folder / "csv" / "version_0" / "metrics.csv").open() as file:
+    with RunFolder(folder).metrics.open() as file:
         return [{k: float(v) for k, v in row.items() if v and k not in OWN} for row in csv.DictReader(file)]
 
 
@@ -65,10 +65,10 @@ def assert_same_numbers(found: Path, expected: Path) -> None:
         torch.testing.assert_close(weights(found)[name], value, rtol=1e-5, atol=1e-6)
     for first, second in zip(history(found), history(expected), strict=True):
         assert first == pytest.approx(second, rel=1e-6, abs=1e-6)
-    metrics = [json.loads((folder / "summary.json").read_text())["metrics"] for folder in (found, expected)]
+    metrics = [read_summary(RunFolder(folder).summary)["metrics"] for folder in (found, expected)]
     tested = [{k: v for k, v in m.items() if k.startswith("test/")} for m in metrics]
     assert tested[0] == pytest.approx(tested[1], rel=1e-6) and tested[0]
-    assert (found / "test_table.csv").read_text().count("\n") == (expected / "test_table.csv").read_text().count("\n")
+    assert RunFolder(found).test_table.read_text().count("\n") == RunFolder(expected).test_table.read_text().count("\n")
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_one_folder_and_one_wandb_run_also_under_a_sweep_agent(command: list[str
     result = start(absolute, arguments, cwd=tmp_path, **agent)
     assert result.returncode == 0, result.stderr
     (run_dir,) = (tmp_path / "outputs" / "ct_postproc").iterdir()
-    assert (run_dir / "summary.json").is_file()
+    assert RunFolder(run_dir).summary.is_file()
     (folder,) = (run_dir / "wandb").glob("offline-run-*")
     assert folder.name.endswith("-sweepcell") and len(list(folder.glob("*.wandb"))) == 1
 
@@ -128,7 +128,7 @@ def test_a_signal_to_one_process_ends_both_after_the_same_step_and_the_run_goes_
     result = start(TORCHRUN, arguments)
     assert result.returncode != 0
     assert "interrupted after step 1" in result.stderr
-    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    saved = torch.load(RunFolder(tmp_path / "run").checkpoint(), weights_only=True)
     assert saved["global_step"] == 1 and len(saved["random_state"]) == 2
     result = start(LIGHTNING, [f"resume={tmp_path / 'run'}", "callbacks.stop.step=-1"])
     assert result.returncode == 0, result.stderr

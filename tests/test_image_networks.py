@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -16,6 +15,8 @@ import torch
 
 import train
 from src.config.composition import compose_config
+from src.runs.folder import RunFolder
+from src.runs.summary import read_summary
 from src.utils.errors import is_user_error, root_message
 from tests.image_files import write_cifar10, write_mnist
 
@@ -143,7 +144,7 @@ def test_a_flow_that_goes_on_ends_as_one_that_never_stopped(folder: Path, tmp_pa
     )
     assert result.returncode == 0, result.stderr
     first, second = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        torch.load(RunFolder(tmp_path / name).checkpoint(), weights_only=True)["state_dict"]
         for name in ("whole", "halves")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -164,9 +165,9 @@ def test_two_processes_classify_and_estimate(experiment: str, model: str, folder
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 1
+    assert read_summary(RunFolder(tmp_path / "run").summary)["steps"] == 1
     # Five images on two processes: the sampler repeats one, the table does not.
-    assert len((tmp_path / "run" / "test_table.csv").read_text().splitlines()) == 1 + 5
+    assert len(RunFolder(tmp_path / "run").test_table.read_text().splitlines()) == 1 + 5
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import torch
 import train
 from src.config.composition import compose_config
 from src.runs.finite import NonFiniteStateError
+from src.runs.folder import EVALUATIONS, RunFolder
 from src.runs.lock import only_process
 from src.runs.saved_run import SavedRunOptions, rebuild, saved_run
 from src.utils.errors import user_errors
@@ -85,7 +86,7 @@ def test_an_update_that_ruins_the_weights_replaces_no_checkpoint(
     with pytest.raises(NonFiniteStateError, match=r"expected a finite state after step 3, got net\..* with NaN"):
         run(tmp_path, EVERY_STEP, fault)
     assert checkpoint(tmp_path)["global_step"] == 2
-    assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
+    assert not RunFolder(tmp_path).checkpoint("best").exists()
     resume(monkeypatch, f"resume={tmp_path}", "callbacks.fault.step=-1")
     assert_equal(tmp_path, whole["plain"])
 
@@ -120,7 +121,7 @@ def test_a_copied_run_folder_keeps_its_best_checkpoint(
     else:
         other = tmp_path / "new"
         resume(monkeypatch, f"resume={tmp_path / 'old'}", f"run_dir={other}", "callbacks.stop.step=-1")
-        assert not (other / "checkpoints" / "best.ckpt").exists()
+        assert not RunFolder(other).checkpoint("best").exists()
         assert summary(other) == summary(expected)
 
 
@@ -132,7 +133,7 @@ def test_a_run_stopped_in_its_test_has_the_summary_of_the_whole_run(
         run(tmp_path, f"+callbacks.stop={{_target_:tests.faults.SignalInTest,signum:{int(signum)}}}")
     assert stopped.value.code == 128 + signum
     assert f"go on with: python train.py resume={tmp_path}" in capsys.readouterr().err
-    assert not (tmp_path / "summary.json").exists()
+    assert not RunFolder(tmp_path).summary.exists()
     resume(monkeypatch, f"resume={tmp_path}", "callbacks.stop.signum=0")
     assert_equal(tmp_path, whole["plain"])
 
@@ -182,7 +183,7 @@ def test_a_closed_terminal_ends_the_run_with_a_checkpoint(tmp_path: Path) -> Non
         os.chdir(ROOT)
         os.execv(sys.executable, arguments)
     deadline = time.monotonic() + 200
-    while not (tmp_path / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+    while not RunFolder(tmp_path).checkpoint().exists() and time.monotonic() < deadline:
         os.read(terminal, 65536)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
@@ -216,7 +217,7 @@ def test_a_run_folder_has_one_process(
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(whole["plain"], folder)
-    rows = (folder / "csv" / "version_0" / "metrics.csv").read_text()
+    rows = RunFolder(folder).metrics.read_text()
     process = held(folder)
     message = rf"expected a run folder that no other process writes to, got .*process {process.pid} on "
     try:
@@ -228,7 +229,7 @@ def test_a_run_folder_has_one_process(
     finally:
         process.kill()
         process.wait()
-    assert (folder / "csv" / "version_0" / "metrics.csv").read_text() == rows
+    assert RunFolder(folder).metrics.read_text() == rows
     resume(monkeypatch, f"resume={folder}")
     assert_equal(folder, whole["plain"])
 
@@ -236,13 +237,14 @@ def test_a_run_folder_has_one_process(
 def test_half_files_of_killed_writes_are_removed(tmp_path: Path) -> None:
     code = "import os, sys; from src.utils.files import atomic_write\n"
     code += "with atomic_write(sys.argv[1]): os.kill(os.getpid(), 9)"
-    for name in ("checkpoints/last.ckpt", "summary.json", "eval/one/summary.json"):
-        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], cwd=ROOT)
+    run_folder, evaluation = RunFolder(tmp_path), RunFolder(tmp_path / EVALUATIONS / "one")
+    for path in (run_folder.checkpoint(), run_folder.summary, evaluation.summary):
+        subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT)
     assert len(list(tmp_path.rglob(".*.tmp"))) == 3
     with only_process(tmp_path):
         pass
     # eval.py may be writing there at this moment.
-    assert [path.parent for path in tmp_path.rglob(".*.tmp")] == [tmp_path / "eval" / "one"]
+    assert [path.parent for path in tmp_path.rglob(".*.tmp")] == [evaluation.path]
 
 
 def test_weights_in_double_precision_are_tested_as_they_are(whole: WholeRuns, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from src.runs.folder import RunFolder
 from tests.forked import start
 from tests.resuming import assert_equal, overrides, readable
 
@@ -80,7 +81,7 @@ def test_a_run_stopped_at_any_moment_goes_on_as_if_it_was_not(
     assert "Traceback" not in log.read_text() or "Exception ignored in" in log.read_text()
     if (tmp_path / "run").exists():
         readable(tmp_path / "run")
-    if (tmp_path / "run" / "checkpoints" / "last.ckpt").exists():
+    if RunFolder(tmp_path / "run").checkpoint().exists():
         arguments = [f"resume={tmp_path / 'run'}"]
     finish(arguments, log)
     assert_equal(tmp_path / "run", expected)

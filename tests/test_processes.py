@@ -28,6 +28,8 @@ import train
 from src.callbacks.hung_run import EndHungRun
 from src.config.composition import CONFIG_DIR, compose_config
 from src.runs import folder as run_folder
+from src.runs.folder import RunFolder
+from src.runs.summary import read_summary
 from src.utils import processes
 from src.utils.reduced import reduced
 from tests.collectives import Record, assert_same, record
@@ -82,7 +84,7 @@ def experiments() -> Iterator[Path]:
 @pytest.mark.parametrize("experiment", [pytest.param(e, marks=[] if e == FAST else pytest.mark.slow) for e in SIZES])
 def test_both_processes_issue_the_same_operations(experiment: str, display: str, data: Path, tmp_path: Path) -> None:
     assert_same(*records(tiny(experiment, data, tmp_path)))
-    assert (tmp_path / "summary.json").is_file()
+    assert RunFolder(tmp_path).summary.is_file()
 
 
 @pytest.mark.parametrize("options", [["callbacks=guard"], ["callbacks=ema"], ["logger=many"], ["backprop=memcnn"]])
@@ -138,7 +140,7 @@ def test_every_experiment_ends_in_time_with_two_processes(display: str, data: Pa
     result = start(command, [], timeout=600)
     assert result.returncode == 0, result.stderr
     for experiment in SIZES:
-        summary = json.loads((tmp_path / experiment / "summary.json").read_text())
+        summary = read_summary(RunFolder(tmp_path / experiment).summary)
         assert any(name.startswith("test/") for name in summary["metrics"])
 
 
@@ -211,7 +213,7 @@ def test_sigterm_ends_a_test_of_several_processes(tmp_path: Path) -> None:
     more = ["datamodule.num_test=40", "callbacks.hung_run.patience_s=1000", "trainer.strategy.timeout_minutes=30"]
     result = start(LIGHTNING, volumes(tmp_path, stop, *more), timeout=120)
     assert result.returncode == 128 + signal.SIGTERM
-    assert "makes no progress" not in result.stderr and not (tmp_path / "summary.json").exists()
+    assert "makes no progress" not in result.stderr and not RunFolder(tmp_path).summary.exists()
 
 
 def hanging(folder: Path) -> list[str]:

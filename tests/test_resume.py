@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from src.runs.folder import RunFolder
 from tests.resuming import (
     VARIANTS,
     WholeRuns,
@@ -93,7 +94,7 @@ def test_kills_at_any_moment(tmp_path: Path) -> None:
         kills += 1
         if folder.exists():
             readable(folder)
-        if (folder / "checkpoints" / "last.ckpt").exists():
+        if RunFolder(folder).checkpoint().exists():
             arguments = [f"resume={folder}"]
     assert process.returncode == 0, process.communicate()[1]
     assert_equal(folder, tmp_path / "whole")

@@ -29,9 +29,9 @@ def a_run(run_dir: Path, *callbacks: pl.Callback) -> Any:
     device = SimpleNamespace(root_device=torch.device("cpu"))
     trainer = SimpleNamespace(callbacks=list(callbacks), current_epoch=2, global_step=8, strategy=device)
     config = compose_config(["seed=3", f"run_dir={run_dir}"])
-    return SimpleNamespace(
-        config=config, trainer=trainer, task=torch.nn.Linear(2, 3), state=SimpleNamespace(earlier_s=5.0)
-    )
+    state = SimpleNamespace(earlier_s=5.0)
+    task = torch.nn.Linear(2, 3)
+    return SimpleNamespace(config=config, trainer=trainer, task=task, state=state, metric_descriptions=list)
 
 
 def test_a_summary_comes_back_as_it_was_written(tmp_path: Path) -> None:
