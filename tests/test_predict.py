@@ -83,7 +83,7 @@ def test_a_prediction_goes_on_with_the_missing_cases_and_overwrites_when_told(
     run(monkeypatch, *arguments)
     assert second.is_file() and first.stat().st_mtime_ns == before
     output = capsys.readouterr().out
-    assert f"2 of 3 cases are in {tmp_path} already" in output and "1 label maps written" in output
+    assert f"2 of 3 cases are already in {tmp_path}" in output and "1 label maps written" in output
     run(monkeypatch, *arguments)
     assert "0 label maps written" in capsys.readouterr().out
     run(monkeypatch, *arguments, "overwrite=true")
@@ -137,7 +137,7 @@ def test_wrong_arguments_are_named(finished: Path, arguments: list[str], message
 def test_a_run_that_segments_nothing_is_refused(tmp_path: Path) -> None:
     train.train(compose_config(tiny_overrides(tmp_path / "run", "trainer.max_epochs=1")))
     config, path, _ = prediction.load([f"ckpt={tmp_path / 'run'}", f"output={tmp_path / 'out'}"])
-    with pytest.raises(ValueError, match="expected a run on data that label maps belong to, got TinyVolumes"):
+    with pytest.raises(ValueError, match=r"predict\.py needs a segmentation datamodule, got TinyVolumes"):
         prediction.predict(config, path)
     assert not (tmp_path / "out").exists()
 

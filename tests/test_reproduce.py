@@ -186,7 +186,7 @@ def test_another_working_directory_is_named(
 ) -> None:
     monkeypatch.chdir(folder / "experiments")
     assert call(monkeypatch, "table") == 2
-    assert "expected to run where trainer.py is" in capsys.readouterr().err
+    assert "expected a working directory with trainer.py, got" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -202,7 +202,7 @@ def test_a_signal_saves_renders_and_goes_on(signum: signal.Signals, folder: Path
         process.send_signal(signum)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
-    assert f"ended by {signum.name}; the same command goes on" in errors
+    assert f"ended by {signum.name}; the same command continues" in errors
     assert output.count(": stopped after") == 2 and "table.md" in output
     assert subprocess.run(command, cwd=folder, capture_output=True).returncode == 0
     kinds = [kind for _, kind in starts(runs)]
