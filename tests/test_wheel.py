@@ -123,7 +123,7 @@ assert (folder / "py.typed").exists()
 import torch
 from invertible_imaging.ct import CUBE_DIAGONAL, FoamSpec, ParallelBeam, draw_foam, filtered_backprojection, project
 from invertible_imaging.invertible import set_backprop
-from invertible_imaging.invertible.inspection.costs import inspect
+from invertible_imaging.invertible.inspection import inspect
 from invertible_imaging.models import DensityModel, Glow, IUNet, Lifted
 
 torch.manual_seed(0)

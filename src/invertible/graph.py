@@ -9,31 +9,6 @@ A `Graph` is built wire by wire; each wire knows its shape, so that parts can be
     net = graph.net(first, second)
 
     z_first, z_second = net(x, one_hot)
-
-Writing a layer of one's own takes three methods. The two examples of FrEIA's documentation, in this protocol:
-
-    class FixedMultiply(InvertibleModule):
-        def __init__(self, channels):
-            super().__init__()
-            self.register_buffer("factor", torch.randint(1, 3, (channels,)).float())
-
-        def forward(self, x):
-            return x * self.factor
-
-        def inverse(self, y):
-            return y / self.factor
-
-        def forward_and_logdet(self, x):
-            return self(x), self.factor.log().sum().expand(x.shape[0])
-
-    class ConditionalSwap(VolumePreserving):
-        takes_condition = True
-
-        def forward(self, x, condition):
-            keep = condition.flatten()[:, None] > 0
-            return torch.where(keep, x[0], x[1]), torch.where(keep, x[1], x[0])
-
-        inverse = forward
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@ from .convnet import ConvNet
 from .density import DensityModel, LogLikelihood
 from .dequantisation import UniformDequantisation, VariationalDequantisation
 from .glow import Glow
-from .iconvnet import IConvNetClassifier
-from .iconvnet_flow import IConvNetFlow
-from .invertible_classifier import InvertibleClassifier
+from .iconvnet import IConvNetClassifier, IConvNetFlow
+from .invertible_classifier import InjectivePadding, InvertibleClassifier
 from .iresnet import IResNetClassifier, IResNetFlow
 from .irevnet import IRevNet
 from .iunet import IUNet
@@ -31,6 +30,7 @@ __all__ = [
     "IRevNet",
     "IUNet",
     "IUNetFlow",
+    "InjectivePadding",
     "InvertibleClassifier",
     "LabIRevNet",
     "LabNet",

@@ -29,7 +29,7 @@ LEFT_OUT_OF_CONFIG = ("logger", "run_dir", "resume")
 def result_of(cell: Cell) -> dict[str, Any]:
     """Return the result of a finished cell: its summary without places, with its command, digest and date."""
     summary = cell.summary()
-    config = {key: value for key, value in summary["config"].items() if key not in LEFT_OUT_OF_CONFIG}
+    config = {key: value for key, value in summary.get("config", {}).items() if key not in LEFT_OUT_OF_CONFIG}
     if "callbacks" in config:
         callbacks = (config["callbacks"] or {}).items()
         config["callbacks"] = {name: node for name, node in callbacks if not is_execution_key(f"callbacks.{name}")}

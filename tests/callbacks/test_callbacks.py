@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from pytorch_lightning import LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
-from src.callbacks.total_time import TotalTime
 from torch import Tensor
 
 from src.callbacks.invertibility import Invertibility, relative_inversion_error
@@ -195,12 +194,6 @@ def test_costs_go_on_after_a_resume() -> None:
     first._seconds = [1.0, 2.0, 6.0]
     second.load_state_dict(first.state_dict())
     assert second.summary(None)["step_time_s"] == 2.0  # type: ignore[arg-type]
-    earlier, later = TotalTime(), TotalTime()
-    earlier.earlier_s = 100.0
-    later.load_state_dict(earlier.state_dict())
-    assert later.earlier_s == 0.0  # a test of the run's own checkpoint
-    later.on_fit_start(None, None)  # type: ignore[arg-type]
-    assert 100.0 < later.earlier_s < 101.0
     peak, after = PeakMemory(), PeakMemory()
     peak.peak_bytes = 2**50
     after.load_state_dict(peak.state_dict())

@@ -22,8 +22,9 @@ from src.compare.columns import columns_of, values_of
 from src.compare.differences import differences
 from src.compare.page import build_page, page_data, script_safe
 from src.compare.pictures import MAX_EPOCHS, MAX_SIDE, choose_epochs, data_uri
-from src.compare.runs import Run
+from src.compare.runs import RunRecord
 from src.compare.sources import Sources, find_sources
+from src.runs.folder import RunFolder
 from src.tasks.metrics import Metric, to_plain
 from src.utils.errors import ConfigError
 from tests.compare.folders import summary, write_picture, write_run
@@ -31,10 +32,10 @@ from tests.compare.folders import summary, write_picture, write_run
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_with(config: dict[str, Any] | None = None, **changes: Any) -> Run:
+def run_with(config: dict[str, Any] | None = None, **changes: Any) -> RunRecord:
     known = summary(**changes)
     whole = known.pop("config")
-    return Run(Path("run"), known, whole if config is None else config)
+    return RunRecord(Path("run"), known, whole if config is None else config)
 
 
 def data_of(page: str) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def test_no_data_ends_the_script_element() -> None:
 def test_the_page_is_one_file_that_asks_for_nothing(tmp_path: Path) -> None:
     names = ["</script><b>", "{{script}}"]
     for number, name in enumerate(names):
-        write_run(tmp_path / str(number), pictures=["test-000"], model=name, experiment=name)
+        write_run(tmp_path / str(number), pictures=[("test-000", None)], model=name, experiment=name)
     page = build_page(find_sources([str(tmp_path)]))
     assert [run["values"]["model"] for run in data_of(page)["runs"]] == names
     assert page.count("</script>") == 2
@@ -141,7 +142,7 @@ def test_curves_are_thinned_and_tests_stay_in_the_table(tmp_path: Path) -> None:
     ("images", "expected"), [("all", {"test-000", "val-000"}), ("test", {"test-000"}), ("none", set())]
 )
 def test_the_pictures_that_are_asked_for(tmp_path: Path, images: str, expected: set[str]) -> None:
-    write_run(tmp_path / "run", pictures=["test-000", *(f"val-000-epoch-{e:04d}" for e in range(20))])
+    write_run(tmp_path / "run", pictures=[("test-000", None), *(("val-000", epoch) for epoch in range(20))])
     (run,) = page_data(find_sources([str(tmp_path)]), images)["runs"]
     assert set(run["pictures"]) == expected
     if images == "all":
@@ -203,8 +204,8 @@ def test_a_hostile_picture_is_named_and_never_unpacked(tmp_path: Path, content: 
 
 
 def test_a_damaged_picture_is_left_out_and_said(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", pictures=["test-000", "test-001"])
-    broken = folder / "images" / "test-001.png"
+    folder = write_run(tmp_path / "run", pictures=[("test-000", None), ("test-001", None)])
+    broken = RunFolder(folder).pictures()["test-001"][None]
     broken.write_bytes(broken.read_bytes()[:200])
     sources = find_sources([str(folder)])
     data = page_data(sources, "all")
@@ -251,7 +252,7 @@ def test_a_folder_with_an_equals_sign_is_a_path(tmp_path: Path) -> None:
 
 
 def test_the_command_line_writes_the_page_without_torch(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", pictures=["test-000"])
+    write_run(tmp_path / "run", pictures=[("test-000", None)])
     output = tmp_path / "folder" / "page.html"
     code = f"""
 import sys

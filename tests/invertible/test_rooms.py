@@ -15,11 +15,12 @@ LIBRARY = Path(src.invertible.__file__).parent
 
 # Which rooms and files a room may import besides itself.
 ARROWS: dict[str, set[str]] = {
+    "arguments": set(),
     "export": set(),
     "module": {"export"},
     "shapes": {"module"},
-    "engine": {"module"},
-    "layers": {"export", "module", "engine"},
+    "engine": {"arguments", "module"},
+    "layers": {"arguments", "export", "module", "engine"},
     "graph": {"module", "shapes", "engine"},
     "freia_parts": set(),
     "interop": {"module", "shapes", "freia_parts"},

@@ -68,6 +68,16 @@ def test_the_summary_of_a_run_has_its_digest() -> None:
     assert identity_of_config(config) == identity_of_composed(BASE)
 
 
+def test_a_class_of_this_project_is_known_by_its_name_and_another_one_by_its_path() -> None:
+    def identity(target: str) -> dict:
+        return identity_of_config({"plugins": [{"_target_": target}], "model": {"_target_": target, "name": "src.a.B"}})
+
+    assert identity("src.utils.io.CheckpointIO") == identity("src.runs.io.CheckpointIO")
+    assert identity("src.utils.io.CheckpointIO") != identity("src.utils.io.Other")
+    assert identity("torch.nn.Linear") != identity("torch.nn.modules.Linear")
+    assert identity("src.a.C")["model"]["name"] == "src.a.B"
+
+
 def test_arguments_that_do_not_compose_are_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean 'model'"):
         identity_of_composed(["modle=unet"])

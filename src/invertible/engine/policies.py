@@ -19,6 +19,7 @@ import torch
 import torch.utils.checkpoint
 from torch import nn
 
+from ..arguments import chosen
 from ..module import (
     Call,
     Composite,
@@ -64,7 +65,7 @@ def _memcnn(root: InvertibleModule, call: Call, x: State, condition: Condition) 
 class _Recomputation:
     """The context in which `torch.utils.checkpoint` evaluates a leaf again: as it was in the forward pass.
 
-    A class, not a generator: torch enters it again when a retained graph is used twice.
+    A class, since torch enters it again when a retained graph is used twice, and a generator can be entered once.
     """
 
     def __init__(self, leaf: InvertibleModule, device: torch.device) -> None:
@@ -122,7 +123,7 @@ POLICIES = {
 def invertible_roots(net: nn.Module) -> dict[str, InvertibleModule]:
     """The largest invertible parts of a network, by name.
 
-    A tree with a padding network among its parts is none: its parts are.
+    A tree that contains a padding network is not among them, but its parts are.
     """
     roots: dict[str, InvertibleModule] = {}
 
@@ -149,10 +150,9 @@ def set_backprop(net: nn.Module, policy: str) -> None:
     Raises:
         ValueError: for an unknown policy.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"expected backprop to be one of {', '.join(POLICIES)}, got {policy!r}")
+    chosen_policy = chosen("backprop", policy, POLICIES)
     for module in net.modules():
         if isinstance(module, InvertibleModule):
             module.backprop_policy = None
     for root in invertible_roots(net).values():
-        root.bijection.backprop_policy = POLICIES[policy]
+        root.bijection.backprop_policy = chosen_policy

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from ..module import (
@@ -31,11 +31,26 @@ from ..module import (
     trained_parameters,
     zero_logdet,
 )
-from .kept import keeps_input
 from .replay import AutocastState, LeafStart
 from .shared_values import shared_values
 from .snapshot import Snapshot
 from .walk import BackwardWalk, expand
+
+
+def keep_input(part: nn.Module, keep: bool = True) -> None:
+    """Let ``backprop='reversible'`` save the input of a leaf, or of each leaf of a tree.
+
+    Costs one state each. The leaf's inverse is not needed then, and rounding errors of the leaves behind it end
+    there: the leaves before it start from the exact state again. Gradients, parameters and names stay the same.
+    """
+    for module in part.modules():
+        if isinstance(module, InvertibleModule):
+            module._keeps_input = keep
+
+
+def keeps_input(leaf: InvertibleModule) -> bool:
+    """Whether the engine saves the input of this leaf. An `Inverse` does if what it inverts does."""
+    return any(isinstance(module, InvertibleModule) and module._keeps_input for module in all_modules(leaf))
 
 
 def run_leaves(part: InvertibleModule, x: State, leaf_step: Callable[[InvertibleModule, State], State]) -> State:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from ..module import all_modules
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _running = threading.local()
 

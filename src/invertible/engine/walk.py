@@ -131,15 +131,11 @@ class BackwardWalk:
             x = map_tensors(Tensor.clone, kept)
             position.state, position.grad = forward_again(leaf, part, x, position.grad)
 
-    def add(self, tensor: Tensor, grad: Tensor) -> None:
-        """Add to the gradient of a parameter or condition, which may belong to several leaves."""
-        _add(self.gradients, self.originals.get(tensor, tensor), grad)
-
     def collect(self, tensors: Iterable[Tensor], grads: Iterable[Tensor | None]) -> None:
-        """Add what `torch.autograd.grad` found for these tensors."""
+        """Add to the gradients of parameters and conditions, which may belong to several leaves."""
         for tensor, grad in zip(tensors, grads, strict=True):
             if grad is not None:
-                self.add(tensor, grad)
+                _add(self.gradients, self.originals.get(tensor, tensor), grad)
 
     def add_value_grad(self, module: SharedValue, grad: Tensor) -> None:
         """Add to the gradient of a module's value, from which `finish` computes that of its parameters."""
@@ -195,7 +191,10 @@ class LeafBackward:
         return filled if isinstance(x, tuple) else filled[0]
 
     def differentiate_sparsely(self, outputs: State, x: State, grad_outputs: State) -> State:
-        """The same with None for what has no gradient, in ``grad_outputs`` and in what it returns."""
+        """The same with None for what has no gradient, in ``grad_outputs`` and in what it returns.
+
+        With an empty tuple for ``x``, only parameters and condition get theirs.
+        """
         inputs = tensors_of(x)
         pairs = zip(tensors_of(outputs), as_tuple(grad_outputs), strict=True)
         tracked = [(out, grad.to(out.dtype)) for out, grad in pairs if grad is not None and out.requires_grad]
@@ -207,13 +206,6 @@ class LeafBackward:
             grads = found[: len(inputs)]
             self._walk.collect(self._tracked, found[len(inputs) :])
         return grads if isinstance(x, tuple) else grads[0]
-
-    def differentiate_parameters(self, output: Tensor, grad_output: Tensor) -> None:
-        """Hand the gradients for the leaf's parameters, through ``output``, to the walk."""
-        if output.requires_grad:
-            grad_output = grad_output.to(output.dtype)
-            found = torch.autograd.grad(output, self._tracked, grad_output, allow_unused=True)
-            self._walk.collect(self._tracked, found)
 
     def differentiate_value(self, module: SharedValue, grad: Tensor) -> None:
         """Hand the gradient for the value of a shared module to the walk."""

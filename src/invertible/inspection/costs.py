@@ -1,19 +1,18 @@
 """What each block of an invertible network costs: parameters, saved bytes under every policy, time, exactness.
 
-A block is a leaf of the network's invertible trees. `inspect_report` makes text and a picture of it; for a configured
+A block is a leaf of the network's invertible trees. `report` turns the result into text and a picture. For a configured
 network, run ``python inspect_net.py model=iunet size=32``.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.benchmark import Timer
 
 from ..engine.policies import POLICIES, invertible_roots, set_backprop
 from ..engine.replay import Buffers
@@ -104,7 +103,7 @@ def inspect(
         x: its input, on its device.
         condition: its condition.
         policies: those to compare.
-        repeats: of each timing, of which the median counts.
+        repeats: evaluations of which a time is the mean.
 
     Raises:
         ValueError: for a network without an invertible part, or an unknown policy.
@@ -161,8 +160,8 @@ def _measure_blocks(call: TreeCall, names: LeafNames, repeats: int) -> list[Bloc
         error = next(errors)
         with torch.no_grad():
             y = FORWARD(leaf, state, condition)
-            forward_s = _median_s(lambda: FORWARD(leaf, state, condition), y, repeats)
-            inverse_s = _median_s(lambda: INVERSE(leaf, y, condition), y, repeats)
+            forward_s = _seconds(lambda: FORWARD(leaf, state, condition), repeats)
+            inverse_s = _seconds(lambda: INVERSE(leaf, y, condition), repeats)
         blocks.append(
             Block(
                 name=names(leaf),
@@ -188,33 +187,16 @@ def _kind(leaf: InvertibleModule) -> str:
 
 
 def _backward_s(leaf: InvertibleModule, x: State, condition: Condition, policy: str, repeats: int) -> float:
-    return statistics.median(_one_backward_s(leaf, x, condition, policy) for _ in range(repeats))
-
-
-def _one_backward_s(leaf: InvertibleModule, x: State, condition: Condition, policy: str) -> float:
     x = map_tensors(lambda part: part.detach().requires_grad_(), x)
-    run = POLICIES[policy]
+    run = POLICIES[policy] or (lambda leaf, call, x, condition: call(leaf, x, condition))
     with torch.enable_grad():
-        if run is None:
-            y = FORWARD(leaf, x, condition)
-        else:
-            y = run(leaf, FORWARD, x, condition if leaf.takes_condition else None)
+        y = run(leaf, FORWARD, x, condition if leaf.takes_condition else None)
     outputs = [part for part in tensors_of(y) if part.requires_grad]
     inputs = [*tensors_of(x), *(p for p in leaf.parameters() if p.requires_grad)]
     grads = [torch.ones_like(part) for part in outputs]
-    return _seconds(lambda: torch.autograd.grad(outputs, inputs, grads, allow_unused=True), y)
+    return _seconds(lambda: torch.autograd.grad(outputs, inputs, grads, retain_graph=True, allow_unused=True), repeats)
 
 
-def _median_s(call: Callable[[], Any], like: State, repeats: int) -> float:
-    return statistics.median(_seconds(call, like) for _ in range(repeats))
-
-
-def _seconds(call: Callable[[], Any], like: State) -> float:
-    device = tensors_of(like)[0].device
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+def _seconds(call: Callable[[], Any], repeats: int) -> float:
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    return timer.timeit(repeats).mean

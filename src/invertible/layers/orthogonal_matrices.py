@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from .. import export
+from ..arguments import chosen
 from ..engine.shared_values import SharedValue
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def matrix_exponential(theta: Tensor) -> Tensor:
@@ -66,8 +70,7 @@ class OrthogonalMatrices(SharedValue):
         self, initial: Tensor, method: str = "exp", *, learnable: bool = True, num_reflections: int | None = None
     ) -> None:
         super().__init__()
-        if method not in PARAMETRISATIONS:
-            raise ValueError(f"expected method to be one of {', '.join(PARAMETRISATIONS)}, got {method!r}")
+        parametrisation = chosen("method", method, PARAMETRISATIONS)
         if num_reflections is not None and (method != "householder" or num_reflections < 1):
             raise ValueError(
                 f"expected num_reflections >= 1 with method 'householder', got {num_reflections} with {method!r}"
@@ -80,7 +83,7 @@ class OrthogonalMatrices(SharedValue):
         else:
             theta = torch.zeros(num, n, n, dtype=initial.dtype)
         self.theta = nn.Parameter(theta, requires_grad=learnable)
-        rotation = PARAMETRISATIONS[method](theta.double())
+        rotation = parametrisation(theta.double())
         self.register_buffer("start", (rotation.mT @ initial.double()).to(initial.dtype).contiguous())
 
     def batch_key(self) -> Hashable:

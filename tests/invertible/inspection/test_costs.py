@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import inspect_net
 from src.invertible import POLICIES, AdditiveCoupling, Inverse, OrthogonalMixing, Sequential, set_backprop
-from src.invertible.engine.kept import keep_input
+from src.invertible.engine.reversible import keep_input
 from src.invertible.inspection.costs import Inspection, inspect
 from src.invertible.inspection.report import as_text, plot_inspection
 from src.invertible.layers.affine import AffineCoupling

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import AdditiveCoupling, Inverse, InvertibleModule, OnChannels, Sequential, set_backprop
-from src.invertible.engine.kept import keep_input, keeps_input
+from src.invertible.engine.reversible import keep_input, keeps_input
 from src.invertible.graph import Graph
 from src.invertible.inspection.reconstruction import LeafNames, reconstruction_errors, relative_error
 from src.invertible.layers.affine import AffineCoupling

@@ -54,7 +54,7 @@ def test_autocast_leaves_it_in_float32(parametrisation: str) -> None:
 def test_unknown_options_and_other_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="one of lu, full, got 'qr'"):
         InvertibleConv1x1(3, "qr")
-    with pytest.raises(ValueError, match="orthogonal, identity or a matrix, got 'random'"):
+    with pytest.raises(ValueError, match="identity, orthogonal or a matrix, got 'random'"):
         InvertibleConv1x1(3, init="random")
     with pytest.raises(ValueError, match=r"expected a matrix of shape \(2, 2\)"):
         InvertibleConv1x1(2, init=WEIGHT)
@@ -63,7 +63,7 @@ def test_unknown_options_and_other_shapes_are_refused() -> None:
     for layer in (InvertibleConv1x1(3), Permutation(3)):
         for method in (layer.forward, layer.inverse):
             for shape in [(2, 4, 5), (3,)]:
-                with pytest.raises(ValueError, match=r"expected a state of shape \(B, 3, …\)"):
+                with pytest.raises(ValueError, match="expected 3 channels, got"):
                     method(torch.zeros(shape))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from src.invertible import AdditiveCoupling, Inverse, Sequential
 from src.invertible.layers.logit import FixedAffine, Logit
 from src.models.glow import COUPLINGS, PERMUTATIONS, Glow
-from src.models.multiscale import channels_per_level, multiscale
+from src.models.multiscale import multiscale, squeezed_channels
 from src.models.realnvp import RealNVP
 from tests.invertible.table.samples import Case, subnet
 
@@ -26,7 +26,7 @@ for d, num_levels, shape in ((1, 2, (2, 1, 8)), (2, 2, (2, 1, 4, 4)), (3, 1, (2,
     LAYERS |= {
         f"multiscale-{d}d": (
             lambda d=d, n=num_levels: multiscale(
-                [[AdditiveCoupling(c, subnet(d))] for c in channels_per_level(1, n, d)], 1, spatial_dims=d
+                [[AdditiveCoupling(c, subnet(d))] for c in squeezed_channels(1, n, d)], 1, spatial_dims=d
             ),
             shape,
         ),

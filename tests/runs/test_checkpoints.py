@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from src.runs.checkpoint_io import AtomicCheckpointIO
-from src.runs.checkpoints import check_architecture, find_checkpoint, read_checkpoint, run_folder_of
+from src.runs.checkpoints import check_architecture, read_checkpoint
+from src.runs.formats import FORMAT, FORMAT_KEY
+from src.utils.reading import FileError
 from src.utils.seal import SEAL_LENGTH
 from tests.damage import bit_flips
 
@@ -35,16 +37,6 @@ def assert_whole(checkpoint: dict[str, Any]) -> None:
     torch.testing.assert_close(*tensors, rtol=0, atol=0)
 
 
-def test_a_run_folder_means_its_checkpoint(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    path.parent.mkdir(parents=True)
-    path.touch()
-    assert find_checkpoint(tmp_path / "run") == path == find_checkpoint(path)
-    assert run_folder_of(path) == tmp_path / "run"
-    with pytest.raises(ValueError, match=r"checkpoints/best\.ckpt, got '.*run'"):
-        find_checkpoint(tmp_path / "run", "best")
-
-
 def test_a_truncated_or_foreign_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": {"w": torch.zeros(1000)}, "config": {}}, path)
@@ -57,6 +49,15 @@ def test_a_truncated_or_foreign_file_is_named(tmp_path: Path) -> None:
         read_checkpoint(path)
     torch.save({"state_dict": {}, "config": nn.Linear(1, 1)}, path)
     with pytest.raises(ValueError, match="expected a readable checkpoint"):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({**trained_checkpoint(), FORMAT_KEY: FORMAT}, path)
+    assert_whole(read_checkpoint(path))
+    AtomicCheckpointIO().save_checkpoint({**trained_checkpoint(), FORMAT_KEY: FORMAT + 1}, path)
+    with pytest.raises(FileError, match=rf"of format {FORMAT} or earlier, got '.*last\.ckpt' of format"):
         read_checkpoint(path)
 
 

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from src.config.checks import plain
 from src.config.composition import compose_config
+from src.runs.config_file import write_config
+from src.runs.folder import RunFolder
 from src.runs.summary import write_summary
 from src.runs.unfinished import newest_unfinished
 from src.utils.errors import ConfigError
@@ -31,15 +32,15 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for age, (name, overrides) in enumerate(RUNS.items()):
         folder = outputs / overrides[0].partition("=")[2] / name
         config = compose_config([*overrides, f"run_dir={folder}"])
-        (folder / "checkpoints").mkdir(parents=True)
-        OmegaConf.save(config, folder / "config.yaml")
+        write_config(config)
         if name == "prolonged":
             config.trainer.max_epochs = 1  # when it finished
         if name in ("finished", "prolonged"):
             write_summary({"run_dir": str(folder), "config": plain(config, resolve=True)})
+        checkpoint = RunFolder(folder).checkpoint()
         # Older the later they stand in the list; the times of the other files say nothing.
-        write_text(folder / "checkpoints" / "last.ckpt", "")
-        os.utime(folder / "checkpoints" / "last.ckpt", (2_000_000_000 - 10 * age,) * 2)
+        write_text(checkpoint, "")
+        os.utime(checkpoint, (2_000_000_000 - 10 * age,) * 2)
     (outputs / "ct_postproc" / "never_began").mkdir()
     return outputs
 
@@ -87,11 +88,11 @@ def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:
     """Also beside a summary: whether that run is finished cannot be told."""
     folder = tmp_path / "ct_postproc" / "run"
     config = compose_config(["experiment=ct_postproc", f"run_dir={folder}"])
-    (folder / "checkpoints").mkdir(parents=True)
-    OmegaConf.save(config, folder / "config.yaml")
+    run = RunFolder(folder)
+    write_config(config)
     write_summary({"run_dir": str(folder), "config": plain(config, resolve=True)})
-    write_text(folder / "checkpoints" / "last.ckpt", "")
-    text = (folder / "config.yaml").read_text()
-    write_text(folder / "config.yaml", text[: len(text) // 2] + "\n\t: [")
+    write_text(run.checkpoint(), "")
+    text = run.config.read_text()
+    write_text(run.config, text[: len(text) // 2] + "\n\t: [")
     with pytest.raises(FileError, match=r"expected the configuration of a run, got '.*config\.yaml'"):
         newest_unfinished([], tmp_path)

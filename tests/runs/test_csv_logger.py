@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
-from src.runs.csv_logger import CsvLogger, read_rows
+from src.runs.csv_logger import CsvLogger
+from src.runs.history import read_rows
 
 
 def test_every_row_is_on_the_disk_at_once_under_sorted_columns(tmp_path: Path) -> None:
@@ -15,11 +17,9 @@ def test_every_row_is_on_the_disk_at_once_under_sorted_columns(tmp_path: Path) -
     logger.log_metrics({"a": 1e-300, "b": 2}, 1)
     logger.log_metrics({"b": float("nan")}, 2)
     assert path.read_text() == "a,b,step\n,0.1,0\n1e-300,2.0,1\n,nan,2\n"
-    assert read_rows(path) == [
-        {"b": "0.1", "step": "0"},
-        {"a": "1e-300", "b": "2.0", "step": "1"},
-        {"b": "nan", "step": "2"},
-    ]
+    rows = read_rows(path)
+    assert rows[:2] == [(0, {"b": 0.1}), (1, {"a": 1e-300, "b": 2.0})]
+    assert rows[2][0] == 2 and math.isnan(rows[2][1]["b"])
 
 
 def test_a_run_that_goes_on_drops_later_rows_and_half_a_row(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_run_that_goes_on_without_a_table_makes_one(tmp_path: Path) -> None:
     logger = CsvLogger(str(tmp_path / "metrics.csv"))
     logger.go_on_from(5)
     logger.log_metrics({"x": 1.0}, 5)
-    assert read_rows(tmp_path / "metrics.csv") == [{"x": "1.0", "step": "5"}]
+    assert read_rows(tmp_path / "metrics.csv") == [(5, {"x": 1.0})]
 
 
 def test_a_row_that_is_logged_again_is_one_row(tmp_path: Path) -> None:

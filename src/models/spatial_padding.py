@@ -1,4 +1,4 @@
-"""Padding images to sizes that a network can downsample, and cutting the padding off again."""
+"""Padding of images to sizes that a network can downsample, and its removal."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch.nn import functional as F
 PADDING_MODES = ("constant", "reflect", "replicate", "circular")
 
 
-class Padding:
+class SpatialPadding:
     """Pads the spatial size to a multiple of ``factors``, evenly on both sides.
 
     Args:
-        factors: what the size per dimension must be divisible by.
-        mode: ``constant``, ``reflect``, ``replicate``, ``circular``, or None to refuse other sizes.
+        factors: one per dimension.
+        mode: one of `PADDING_MODES`, or None to refuse sizes that would need padding.
         value: for ``constant``.
 
     Raises:
-        ValueError: for an unknown mode; in use, for a size that does not fit while the mode is None.
+        ValueError: for an unknown mode; later, for a size that needs padding while the mode is None.
     """
 
     def __init__(self, factors: Sequence[int], mode: str | None, value: float = 0.0) -> None:
@@ -30,7 +30,7 @@ class Padding:
         self.value = value
 
     def missing(self, spatial: Sequence[int]) -> list[int]:
-        """Voxels that each dimension lacks to the next multiple."""
+        """Voxels to add in each dimension."""
         if len(spatial) != len(self.factors):
             raise ValueError(f"expected {len(self.factors)} spatial dimensions, got size {tuple(spatial)}")
         return [-n % f for n, f in zip(spatial, self.factors, strict=True)]
@@ -56,7 +56,7 @@ class Padding:
         return F.pad(x, flat, mode=self.mode or "constant")
 
     def crop(self, y: Tensor, spatial: Sequence[int]) -> Tensor:
-        """Cut ``y`` back to what had the size ``spatial`` before padding."""
+        """``y`` without the padding of an image whose size was ``spatial``."""
         for dimension, (size, (before, after)) in enumerate(zip(spatial, self.widths(spatial), strict=True)):
             if after:
                 y = y.narrow(2 + dimension, before, size)
