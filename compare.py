@@ -11,12 +11,21 @@ the results of a paper table (``experiments/irevnet_lab``) and single summaries.
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from src.utils.command_line import run_command_line
-from src.utils.errors import ConfigError
+from src.utils.command_line import parse, run_command_line
+from src.utils.errors import ConfigError, did_you_mean
 
-OPTIONS = {"output": "outputs/compare.html", "images": "all"}
+
+@dataclass(frozen=True)
+class Options:
+    """Options of compare.py; the text above explains them, and ``debug`` shows the traceback of an error."""
+
+    output: str = "outputs/compare.html"
+    images: Literal["none", "test", "all"] = "all"
+    debug: bool = False
 
 
 def compare(paths: list[str], output: str, images: str) -> Path:
@@ -40,43 +49,22 @@ def compare(paths: list[str], output: str, images: str) -> Path:
     return Path(output)
 
 
-def parse(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the paths and the options of a command line; ``--output x`` and ``--output=x`` mean ``output=x``.
+def read_arguments(arguments: list[str]) -> tuple[list[str], Options]:
+    """Return the paths and the options of a command line.
 
     Raises:
         ConfigError: for arguments that do not fit, naming the nearest option.
     """
-    options, paths = dict(OPTIONS), []
-    rest = iter(arguments)
-    for argument in rest:
-        key, equals, value = argument.removeprefix("--").partition("=")
-        if argument.startswith("--") and not equals:
-            value = next(rest, "")
-        if key in options and (equals or argument.startswith("--")):
-            options[key] = value
-        elif argument.startswith("-") or (equals and not Path(argument).exists()):
-            raise ConfigError(_unknown(key))
-        else:
-            paths.append(argument)
-    _check(paths, options)
-    return paths, options
-
-
-def _unknown(key: str) -> str:
-    from src.utils.errors import did_you_mean
-
-    return f"expected a path or an option, got {key!r}{did_you_mean(key, OPTIONS)}"
-
-
-def _check(paths: list[str], options: dict[str, str]) -> None:
-    from src.compare.pictures import CHOICES
-
+    options, paths = parse(Options, arguments)
+    for path in paths:
+        key, equals, _ = path.partition("=")
+        if equals and not Path(path).exists():
+            raise ConfigError(f"expected a path or an option, got {key!r}{did_you_mean(key, vars(options))}")
     if not paths:
         raise ConfigError("expected the folder of at least one run, got none")
-    if options["images"] not in CHOICES:
-        raise ConfigError(f"expected images to be one of {', '.join(CHOICES)}, got {options['images']!r}")
-    if not options["output"].endswith(".html"):
-        raise ConfigError(f"expected output to be a file <name>.html, got {options['output']!r}")
+    if not options.output.endswith(".html"):
+        raise ConfigError(f"expected output to be a file <name>.html, got {options.output!r}")
+    return paths, options
 
 
 def _picture_bytes(page: str) -> int:
@@ -85,13 +73,13 @@ def _picture_bytes(page: str) -> int:
 
 
 def _run(arguments: list[str]) -> None:
-    paths, options = parse([a for a in arguments if a.lower() != "debug=true"])
-    compare(paths, **options)
+    paths, options = read_arguments(arguments)
+    compare(paths, options.output, options.images)
 
 
 def main() -> None:
     """Run the command line."""
-    run_command_line(__doc__, _run)
+    run_command_line(lambda: __doc__, _run)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from src.runs.saved_run import rebuild, saved_run
-from src.utils.command_line import run_command_line
+from src.runs.folder import EVALUATIONS
+from src.runs.saved_run import SavedRunOptions, rebuild, saved_run
+from src.utils.command_line import parse, run_command_line
 
 
 def evaluate(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
@@ -39,12 +40,12 @@ def evaluate(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
 
 def load(arguments: list[str]) -> tuple[DictConfig, Path]:
     """Return the configuration and the checkpoint that the command line asks for, see `saved_run`."""
-    return saved_run(arguments, "eval")
+    return saved_run(*parse(SavedRunOptions, arguments), EVALUATIONS)
 
 
 def main() -> None:
     """Run the command line."""
-    run_command_line(__doc__, lambda arguments: evaluate(*load(arguments)))
+    run_command_line(lambda: __doc__, lambda arguments: evaluate(*load(arguments)))
 
 
 if __name__ == "__main__":

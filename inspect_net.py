@@ -14,13 +14,23 @@ All other arguments are those of train.py: ``model=…``, ``scale=medium``, ``ne
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from src.utils.command_line import run_command_line
+from src.utils.command_line import parse, run_command_line
 from src.utils.errors import ConfigError
 
-OPTIONS = {"size": "32", "shape": "", "batch": "1", "repeats": "3", "out": ""}
+
+@dataclass(frozen=True)
+class Options:
+    """Options of inspect_net.py; the text above explains them."""
+
+    size: int = 32
+    shape: list[int] = field(default_factory=list)
+    batch: int = 1
+    repeats: int = 3
+    out: Path | None = None
 
 
 def run(arguments: list[str]) -> str:
@@ -31,15 +41,11 @@ def run(arguments: list[str]) -> str:
     """
     from hydra.utils import instantiate
 
-    from src.config.checks import check_config
+    from src.config.checks import checked
     from src.config.composition import compose_config
-    from src.config.targets import check_targets
 
-    options, overrides = _parse(arguments)
-    # A run folder of its own, since none is chosen here and nothing is written to it.
-    config = compose_config([*overrides, "run_dir=."])
-    check_config(config)
-    check_targets(config)
+    options, overrides = parse(Options, arguments)
+    config = checked(compose_config(overrides))
 
     import torch
 
@@ -49,39 +55,18 @@ def run(arguments: list[str]) -> str:
 
     torch.manual_seed(config.seed)
     net = instantiate(config.model)
-    shape = _numbers("shape", options["shape"]) if options["shape"] else _shape(config.model, options["size"])
-    (batch,), (repeats,) = _numbers("batch", options["batch"]), _numbers("repeats", options["repeats"])
-    found = inspect(net, torch.randn(batch, *shape), repeats=repeats)
+    shape = options.shape or _shape(config.model, options.size)
+    found = inspect(net, torch.randn(options.batch, *shape), repeats=options.repeats)
     text = as_text(found)
-    if options["out"]:
-        folder = Path(options["out"])
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "inspection.txt", text + "\n")
-        plot_inspection(found, folder / "inspection.png")
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_text(options.out / "inspection.txt", text + "\n")
+        plot_inspection(found, options.out / "inspection.png")
     return text
 
 
-def _parse(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    options, overrides = dict(OPTIONS), []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key in options:
-            options[key] = value
-        else:
-            overrides.append(argument)
-    return options, overrides
-
-
-def _numbers(name: str, value: str) -> list[int]:
-    parts = value.split(",")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ConfigError(f"expected {name} to be positive integers, got {value!r}")
-    return [int(part) for part in parts]
-
-
-def _shape(model: Mapping[str, Any], size: str) -> list[int]:
+def _shape(model: Mapping[str, Any], side: int) -> list[int]:
     """Shape of an input of the configured model, from what its configuration says of channels and dimensions."""
-    (side,) = _numbers("size", size)
     spatial_dims, channels = _find(model, "spatial_dims"), _find(model, "in_channels")
     if channels is None and _find(model, "channels") is not None:
         channels = _find(model, "channels")[0]
@@ -101,7 +86,7 @@ def _find(node: Any, key: str) -> Any:
 
 def main() -> None:
     """Run the command line."""
-    run_command_line(__doc__, lambda arguments: print(run(arguments)))
+    run_command_line(lambda: __doc__, lambda arguments: print(run(arguments)))
 
 
 if __name__ == "__main__":

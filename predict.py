@@ -10,19 +10,26 @@ Cases that the folder has already are left alone, so that an interrupted predict
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import DictConfig
 
-from src.runs.saved_run import rebuild, saved_run, single_argument
-from src.utils.command_line import run_command_line
-from src.utils.errors import ConfigError
+from src.runs.folder import PREDICTIONS
+from src.runs.saved_run import SavedRunOptions, rebuild, saved_run
+from src.utils.command_line import parse, run_command_line
 
 if TYPE_CHECKING:
     from src.runs.build import Run
 
-OWN_ARGUMENTS = ("output=", "overwrite=")
+
+@dataclass(frozen=True, kw_only=True)
+class Options(SavedRunOptions):
+    """Options of predict.py; the text above explains them."""
+
+    output: Annotated[str, "<folder>"]
+    overwrite: bool = False
 
 
 def predict(config: DictConfig, checkpoint: Path, overwrite: bool = False) -> int:
@@ -83,18 +90,15 @@ def load(arguments: list[str]) -> tuple[DictConfig, Path, bool]:
         ConfigError: for arguments that do not fit, naming the nearest key.
         ValueError: if there is no such checkpoint.
     """
-    output = single_argument(arguments, "output", "<folder>")
-    overwrite = [a.partition("=")[2].lower() for a in arguments if a.startswith("overwrite=")]
-    if overwrite not in ([], ["true"], ["false"]):
-        raise ConfigError(f"expected overwrite=true or overwrite=false, got overwrite={' '.join(overwrite)}")
-    config, path = saved_run([a for a in arguments if not a.startswith(OWN_ARGUMENTS)], "predictions")
-    config.run_dir = output
-    return config, path, overwrite == ["true"]
+    options, overrides = parse(Options, arguments)
+    config, path = saved_run(options, overrides, PREDICTIONS)
+    config.run_dir = options.output
+    return config, path, options.overwrite
 
 
 def main() -> None:
     """Run the command line."""
-    run_command_line(__doc__, lambda arguments: predict(*load(arguments)))
+    run_command_line(lambda: __doc__, lambda arguments: predict(*load(arguments)))
 
 
 if __name__ == "__main__":

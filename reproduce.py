@@ -2,18 +2,28 @@
 
 Runs what is missing of ``experiments/<key>/sweep.yaml`` and writes the table beside the published one into
 ``experiments/<key>/results/<scale>/``. Stop it at any time: the same command goes on.
+
+    key=value           values of the sweep's parameters (scale=medium seed=0,1); arguments for every run (trainer=gpu)
+    --jobs 1            runs at a time; the cores are shared out among them
+    --fail-fast         stop when a run fails
+    --sweep search      another sweep file of the folder
+    --count 20          number of trials of a random or Bayesian search
+    --runs <folder> ... folders whose finished runs count as well
+    --dry-run           print each run's state and command, and run nothing
+    --render            write the table from the results that exist
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.sweeps.plan import EXPERIMENTS, adopt, make_plan, table_keys
-from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
+from src.utils.command_line import parse, run_command_line
+from src.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from src.sweeps.cell import Cell
@@ -25,68 +35,51 @@ SHOWN_LOG_LINES, SHOWN_TRIALS = 12, 10
 TABLE_SWEEP = "sweep"
 
 
-def main() -> None:
-    """Run the command line."""
-    arguments = _parser().parse_intermixed_args()
-    with user_errors(full_traceback_wanted(arguments.overrides)):
-        try:
-            sys.exit(reproduce(arguments))
-        except KeyboardInterrupt:
-            print("\nstopped; the same command goes on", file=sys.stderr)
-            sys.exit(130)
+@dataclass(frozen=True)
+class Options:
+    """Options of reproduce.py; the text above explains them."""
+
+    jobs: int = 1
+    fail_fast: bool = False
+    sweep: str = TABLE_SWEEP
+    count: int | None = None
+    runs: list[Path] = field(default_factory=list)
+    dry_run: bool = False
+    render: bool = False
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("key", help=f"folder of the table: {', '.join(table_keys(EXPERIMENTS))}")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="values of the sweep's parameters (scale=medium, seed=0,1), and arguments for every run (trainer=gpu)",
-    )
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; the cores are shared out among them")
-    parser.add_argument("--fail-fast", action="store_true", help="stop when a run fails")
-    parser.add_argument("--sweep", default=TABLE_SWEEP, help="another sweep file of the folder, such as search")
-    parser.add_argument("--count", type=int, help="number of trials of a random or Bayesian search")
-    parser.add_argument("--runs", type=Path, nargs="+", default=[], help="folders whose finished runs count as well")
-    parser.add_argument("--dry-run", action="store_true", help="print each run's state and command, and run nothing")
-    parser.add_argument("--render", action="store_true", help="write the table from the results there are")
-    return parser
-
-
-def reproduce(arguments: argparse.Namespace) -> int:
+def reproduce(arguments: list[str]) -> int:
     """Do what the command line asks; return the exit code.
 
     Raises:
         ConfigError: for a table, sweep or override that does not exist.
     """
-    if arguments.jobs < 1:
-        raise ConfigError(f"expected --jobs to be positive, got {arguments.jobs}")
-    plan = make_plan(EXPERIMENTS, arguments.key, arguments.overrides, arguments.sweep)
+    options, others = parse(Options, arguments)
+    key, *overrides = others or [""]
+    plan = make_plan(EXPERIMENTS, key, overrides, options.sweep)
     if not Path(plan.sweep.program).is_file():
         raise ConfigError(f"expected to run where {plan.sweep.program} is, got {Path.cwd()}")
     if plan.sweep.method != "grid":
-        return _search(plan, arguments)
-    return _grid(plan, arguments)
+        return _search(plan, options)
+    return _grid(plan, options)
 
 
-def _grid(plan: Plan, arguments: argparse.Namespace) -> int:
+def _grid(plan: Plan, options: Options) -> int:
     from src.tables.published import read_published
     from src.tables.render import render
     from src.tables.results import store
 
     published = read_published(EXPERIMENTS / plan.key / "published.yaml")
     cells = plan.cells()
-    for cell in adopt(cells, arguments.runs):
+    for cell in adopt(cells, options.runs):
         print(f"{cell.name}: taken from {cell.summary()['run_dir']}")
-    if arguments.dry_run:
+    if options.dry_run:
         return _print_commands(cells)
-    table = EXPERIMENTS / plan.key / "results" / plan.variant if arguments.sweep == TABLE_SWEEP else None
+    table = EXPERIMENTS / plan.key / "results" / plan.variant if options.sweep == TABLE_SWEEP else None
     entries: list[Entry] = []
     try:
-        if not arguments.render:
-            entries = _run(iter(cells), len(cells), arguments, lambda entry: _keep(entry, table))
+        if not options.render:
+            entries = _run(iter(cells), len(cells), options, lambda entry: _keep(entry, table))
     finally:
         # After Ctrl-C as well: what is not run yet says so.
         if table is not None:
@@ -106,12 +99,12 @@ def _keep(entry: Entry, table: Path | None) -> None:
         store([entry.cell], table)
 
 
-def _search(plan: Plan, arguments: argparse.Namespace) -> int:
+def _search(plan: Plan, options: Options) -> int:
     from src.sweeps.search import Search
 
-    folder = plan.parent() / "_".join([arguments.sweep, *plan.variant.split("_")[1:]])
-    search = Search(plan.sweep, arguments.count, list(plan.overrides), plan.identify, folder)
-    entries = _run(search.cells(), search.count, arguments, search.tell)
+    folder = plan.parent() / "_".join([options.sweep, *plan.variant.split("_")[1:]])
+    search = Search(plan.sweep, options.count, list(plan.overrides), plan.identify, folder)
+    entries = _run(search.cells(), search.count, options, search.tell)
     path = search.write_ranking()
     for value, parameters in search.ranking()[:SHOWN_TRIALS]:
         print(f"{search.metric.name} {value:.6g}: {' '.join(f'{k}={parameters[k]}' for k in plan.sweep.varied)}")
@@ -119,14 +112,12 @@ def _search(plan: Plan, arguments: argparse.Namespace) -> int:
     return _report(entries)
 
 
-def _run(
-    cells: Iterator[Cell], total: int, arguments: argparse.Namespace, on_change: Callable[[Entry], None]
-) -> list[Entry]:
+def _run(cells: Iterator[Cell], total: int, options: Options, on_change: Callable[[Entry], None]) -> list[Entry]:
     from src.sweeps.process import cell_environment
     from src.sweeps.progress import progress
     from src.sweeps.runner import Runner
 
-    with progress(total, arguments.jobs) as shown:
+    with progress(total, options.jobs) as shown:
 
         def changed(entry: Entry) -> None:
             on_change(entry)
@@ -134,9 +125,9 @@ def _run(
 
         runner = Runner(
             cells,
-            arguments.jobs,
-            cell_environment(arguments.jobs),
-            fail_fast=arguments.fail_fast,
+            options.jobs,
+            cell_environment(options.jobs),
+            fail_fast=options.fail_fast,
             on_change=changed,
             on_tick=shown.tick,
         )
@@ -164,6 +155,17 @@ def _report(entries: list[Entry]) -> int:
     if failed:
         print(f"\n{len(failed)} of {len(entries)} runs failed; the same command tries them again", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _help() -> str:
+    return f"{__doc__}\nTables: {', '.join(table_keys(EXPERIMENTS))}"
+
+
+def main() -> None:
+    """Run the command line."""
+    run_command_line(
+        _help, lambda arguments: sys.exit(reproduce(arguments)), advice="; the same command goes on from there"
+    )
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ import os
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from src.utils.errors import ConfigError, full_traceback_wanted, user_errors
-from src.utils.signals import exit_on_signals
+from src.utils.command_line import parse, run_command_line
+from src.utils.errors import full_traceback_wanted, user_errors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
     from src.runs.build import Run
 
 # Everything else is imported where it is used: --help and a typo answer at once, and so does a Ctrl-C.
+
+
+@dataclass(frozen=True)
+class ResumeOptions:
+    """Options of a run that goes on; the text above explains them."""
+
+    resume: Annotated[str, "<run folder or checkpoint>"]
+    trust: list[str] = field(default_factory=list)
 
 
 def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
@@ -38,17 +47,12 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
         SystemExit: with 128 + n after signal n, which is 130 for Ctrl-C and 143 for SIGTERM.
     """
     started = time.perf_counter()
-    from src.config.checks import check_config
-    from src.config.combinations import check_combinations
-    from src.config.targets import check_targets
+    from src.config.checks import checked
     from src.runs.folder import choose_run_dir
 
-    check_config(config)
-    config.run_dir = choose_run_dir(config)
-    check_targets(config)
-    check_combinations(config)
+    config.run_dir = choose_run_dir(checked(config))
     from src.runs.build import build
-    from src.runs.ending import ending
+    from src.runs.interrupt import ending
     from src.runs.lock import only_process
     from src.runs.summary import print_table, summarise, write_summary
     from src.utils.processes import own_processes
@@ -91,23 +95,22 @@ def _fit_and_test(run: Run, checkpoint: str | None) -> tuple[dict[str, float], s
 
 def _resume(arguments: list[str]) -> None:
     from src.config.saved import trusted_config
-    from src.config.trusted import split_trust
     from src.runs.checkpoints import find_checkpoint, read_checkpoint, run_folder_of
+    from src.runs.formats import explaining_age
     from src.runs.unfinished import newest_unfinished
 
-    sources = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
-    if len(sources) != 1:
-        raise ConfigError(f"expected one resume=<run folder or checkpoint>, got {len(sources)}")
-    overrides = [a for a in arguments if not a.startswith("resume=")]
-    if sources[0] == "auto":
-        sources[0] = str(newest_unfinished(split_trust(overrides)[1]))
-        print(f"resume=auto: going on with {sources[0]}", flush=True)
-    path = find_checkpoint(sources[0])
-    # The processes that Lightning starts with this command line shall not look for themselves.
-    sys.argv[1:] = [f"resume={path}", *overrides]
-    saved = read_checkpoint(path)["config"]
-    saved |= {"run_dir": str(run_folder_of(path)), "resume": str(path)}
-    train(trusted_config(saved, overrides), str(path))
+    options, overrides = parse(ResumeOptions, arguments)
+    source = options.resume
+    if source == "auto":
+        source = str(newest_unfinished(overrides))
+        print(f"resume=auto: going on with {source}", flush=True)
+    path = find_checkpoint(source)
+    # Lightning starts the other processes with this command line: they must not look for the newest run again.
+    sys.argv[1:] = [f"resume={path}", *(f"trust={module}" for module in options.trust), *overrides]
+    content = read_checkpoint(path)
+    saved = content["config"] | {"run_dir": str(run_folder_of(path)), "resume": str(path)}
+    with explaining_age(content, path):
+        train(trusted_config(saved, overrides, options.trust), str(path))
 
 
 def _train_new(show_traceback: bool) -> None:
@@ -131,28 +134,29 @@ def _train_new(show_traceback: bool) -> None:
     job()
 
 
-def main() -> None:
-    """Run the command line."""
-    with exit_on_signals():
-        _run(sys.argv[1:])
+def _help() -> str:
+    from src.config.help import help_text
+
+    return help_text()
 
 
 def _run(arguments: list[str]) -> None:
     from src.config.composition import explained
-    from src.config.help import experiments_text, help_text
+    from src.config.help import experiments_text
 
-    if set(arguments) & {"-h", "--help"}:
-        print(help_text())
-        return
     if "experiment=?" in arguments:
         print(experiments_text())
         return
-    show_traceback = full_traceback_wanted(arguments)
-    with user_errors(show_traceback), explained(arguments):
-        if any(a.startswith("resume=") and a != "resume=null" for a in arguments):
+    with explained(arguments):
+        if any(a.removeprefix("--").startswith("resume") and a != "resume=null" for a in arguments):
             _resume(arguments)
         else:
-            _train_new(show_traceback)
+            _train_new(full_traceback_wanted(arguments))
+
+
+def main() -> None:
+    """Run the command line."""
+    run_command_line(_help, _run, needs_arguments=False)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from src.ct.foam import FoamPhantom
 from src.ct.geometry import DETECTOR_HALF_WIDTH, ParallelBeam, grid_centres
 from src.ct.placement import place_balls
 from src.ct.projection import project
-from src.ct.voxelise import voxelise
+from src.ct.voxelisation import voxelise
 
 Array = NDArray[np.float64]
 

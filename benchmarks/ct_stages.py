@@ -17,8 +17,8 @@ from src.ct.foam import FoamSpec, draw_foam
 from src.ct.geometry import CUBE_DIAGONAL, ParallelBeam
 from src.ct.noise import add_poisson_noise
 from src.ct.projection import project
-from src.ct.simulate import ScanSpec, SimulationSpec
-from src.ct.voxelise import downsample, voxelise
+from src.ct.simulation import ScanSpec, SimulationSpec
+from src.ct.voxelisation import downsample, voxelise
 
 Result = TypeVar("Result")
 
@@ -62,7 +62,7 @@ def stage_seconds(setting: Setting, seeds: range) -> dict[str, float]:
 
 
 def _one_scan(spec: SimulationSpec, seed: int) -> dict[str, float]:
-    """CPU seconds of the stages of `src.ct.simulate.simulate`, about the cube's diagonal."""
+    """CPU seconds of the stages of `src.ct.simulation.simulate`, about the cube's diagonal."""
     scan, rng, seconds = spec.scan, np.random.default_rng(seed), {}
 
     def stage(name: str, function: Callable[[], Result]) -> Result:

@@ -12,10 +12,10 @@ import train
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # Import once here; otherwise each process would take ten seconds to import them.
-CALLBACKS = ("curves", "first_images", "image_log", "interrupt", "progress", "random_state", "test_table")
+CALLBACKS = ("pictures.curves", "pictures.reconstructions", "progress", "test_table")
 CONTEXT.set_forkserver_preload(
     [
-        *("tests.forked", "tests.fakes", "src.runs.build", "src.runs.summary", "src.loggers.csv_logger"),
+        *("tests.forked", "tests.fakes", "src.runs.build", "src.runs.summary", "src.runs.csv_logger"),
         *("src.tasks.reconstruction", "src.models.iunet", "src.models.lifted"),
         *(f"src.callbacks.{name}" for name in CALLBACKS),
         *("pytorch_lightning", "torch._dynamo", "matplotlib.backends.backend_agg"),

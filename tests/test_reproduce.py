@@ -39,7 +39,7 @@ title: A table
 source: A paper
 setting: a setting
 head: [x]
-columns: [{name: Loss, metric: loss, goal: min, digits: 2}]
+columns: [{name: Loss, metric: loss, better: min, digits: 2}]
 rows:
   - {label: [1], match: {x: 1.0}, values: [0.5]}
   - {label: [2], match: {x: 2.0}, values: [2.5]}
@@ -164,10 +164,10 @@ def test_many_overrides_make_a_valid_file_name(folder: Path, monkeypatch: pytest
     ("arguments", "message"),
     [
         (["tabel"], "expected a table, got 'tabel'; did you mean 'table'"),
-        (["table", "--jobs", "0"], "expected --jobs to be positive, got 0"),
+        (["table", "--jobs", "0"], "expected jobs to be a positive integer, got '0'"),
         (["table", "x"], "expected key=value, got 'x'"),
         (["table", "--runs", "nowhere"], "expected a folder of runs, got 'nowhere'"),
-        (["table", "--sweep", "search", "--count", "0"], "expected a positive number of trials"),
+        (["table", "--sweep", "search", "--count", "0"], "expected count to be a positive integer, got '0'"),
     ],
 )
 def test_mistakes_are_named(
@@ -189,7 +189,8 @@ def test_another_working_directory_is_named(
     assert "expected to run where trainer.py is" in capsys.readouterr().err
 
 
-def test_ctrl_c_saves_and_renders_and_the_same_command_resumes(folder: Path) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_renders_and_the_same_command_resumes(signum: signal.Signals, folder: Path) -> None:
     program = "import sys, reproduce; from pathlib import Path; reproduce.EXPERIMENTS = Path('experiments').resolve();"
     program += "sys.argv = ['reproduce.py', 'table', 'steps=40', '--jobs', '2']; reproduce.main()"
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {program}"]
@@ -198,9 +199,10 @@ def test_ctrl_c_saves_and_renders_and_the_same_command_resumes(folder: Path) -> 
         deadline = time.monotonic() + 60
         while len(list(runs.glob("*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signum)
         output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "stopped; the same command goes on" in errors
+    assert process.returncode == 128 + signum
+    assert f"ended by {signum.name}; the same command goes on" in errors
     assert output.count(": stopped after") == 2 and "table.md" in output
     assert subprocess.run(command, cwd=folder, capture_output=True).returncode == 0
     kinds = [kind for _, kind in starts(runs)]

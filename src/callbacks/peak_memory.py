@@ -32,6 +32,11 @@ class PeakMemory(pl.Callback):
         """Begin with the peak of the checkpoint."""
         self.peak_bytes = state_dict["peak_bytes"]
 
+    def summary(self, trainer: pl.Trainer) -> dict[str, Any]:
+        """Return the peak and its kind."""
+        kind = "cuda_allocated" if trainer.strategy.root_device.type == "cuda" else "process_resident"
+        return {"peak_memory_bytes": self.peak_bytes or None, "peak_memory_kind": kind}
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget what was allocated before training."""
         if pl_module.device.type == "cuda":

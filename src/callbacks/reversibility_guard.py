@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,20 +10,9 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
-from src.invertible import (
-    POLICIES,
-    Condition,
-    InvertibleModule,
-    Policy,
-    State,
-    invertible_roots,
-    keep_input,
-    map_tensors,
-)
-from src.invertible.inspection import LeafError, LeafNames, reconstruction_errors
+from src.invertible import POLICIES, InvertibleModule, keep_input
+from src.invertible.inspection import FirstCalls, LeafError, LeafNames, TreeCall, reconstruction_errors
 from src.utils.reduced import reduced
-
-Call = tuple[str, State, Condition]
 
 METRIC = "train/reconstruction_error"
 
@@ -66,8 +54,7 @@ class ReversibilityGuard(pl.Callback):
         self.switched: list[str] = []
         self._warned: set[str] = set()
         self._step = 0
-        self._calls: dict[str, Call] = {}
-        self._policies: dict[InvertibleModule, Policy] = {}
+        self._watch: FirstCalls | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"switched": self.switched}
@@ -84,32 +71,24 @@ class ReversibilityGuard(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Catch what the invertible parts are called with, by standing before their policies during this batch."""
+        """Watch the invertible parts during this batch."""
         if batch_idx % self.every_n_steps:
             return
         self._step = trainer.global_step  # of the row that this batch becomes a part of
-        for name, root in invertible_roots(pl_module).items():
-            tree = root.bijection
-            if tree.backprop_policy is POLICIES["reversible"]:
-                self._policies[tree] = tree.backprop_policy  # type: ignore[assignment]
-                tree.backprop_policy = self._catcher(name, self._policies[tree])
+        self._watch = FirstCalls(pl_module, lambda tree: tree.backprop_policy is POLICIES["reversible"])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Walk back through what was called."""
-        self._restore_policies()
-        calls, self._calls = self._calls, {}
+        calls = self._stop_watching()
         if not calls:
             return
-        roots, names = invertible_roots(pl_module), LeafNames(pl_module)
+        names = LeafNames(pl_module)
         self.errors = {}
-        for root_name, (method, x, condition) in calls.items():
-            tree = roots[root_name].bijection
+        for call in calls:
             with trainer.precision_plugin.forward_context():
-                found = reconstruction_errors(
-                    tree.inverted() if method.startswith("inverse") else tree, x, condition, exact_past=self.threshold
-                )
+                found = reconstruction_errors(call.tree, call.x, call.condition, exact_past=self.threshold)
             for error in found:
                 self._judge(names(error.leaf), error, pl_module)
         worst = torch.tensor(list(self.errors.values())).max()  # NaN, if there is one
@@ -117,7 +96,11 @@ class ReversibilityGuard(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave nothing behind."""
-        self._restore_policies()
+        self._stop_watching()
+
+    def _stop_watching(self) -> list[TreeCall]:
+        watch, self._watch = self._watch, None
+        return watch.close() if watch else []
 
     def _log(self, trainer: pl.Trainer, error: torch.Tensor) -> None:
         """Log a row of its own: Lightning's ``log`` would repeat the value at every step until the next measurement."""
@@ -145,17 +128,3 @@ class ReversibilityGuard(pl.Callback):
         own = next(part for part in leaf.modules() if part in names)
         keep_input(own)
         self.switched.append(names[own])
-
-    def _catcher(self, name: str, policy: Policy) -> Callable:
-        def caught(root: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
-            if name not in self._calls:
-                detached = None if condition is None else map_tensors(torch.Tensor.detach, condition)
-                self._calls[name] = (method, map_tensors(torch.Tensor.detach, x), detached)
-            return policy(root, method, x, condition)
-
-        return caught
-
-    def _restore_policies(self) -> None:
-        for tree, policy in self._policies.items():
-            tree.backprop_policy = policy
-        self._policies = {}

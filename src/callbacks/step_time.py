@@ -36,6 +36,10 @@ class StepTime(pl.Callback):
         """Median over all steps in seconds; None before the first step."""
         return statistics.median(self._seconds) if self._seconds else None
 
+    def summary(self, trainer: pl.Trainer) -> dict[str, Any]:
+        """Return the median over all steps."""
+        return {"step_time_s": self.median_s}
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the median of this epoch."""
         self._epoch_start = len(self._seconds)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
+from src.runs.folder import RunFolder
 from src.utils.files import write_text
 
 
@@ -23,7 +23,7 @@ class TestTable(pl.Callback):
     __test__ = False  # not a test, whatever pytest makes of the name
 
     def __init__(self, dirpath: str) -> None:
-        self.path = Path(dirpath) / "test_table.csv"
+        self.path = RunFolder(dirpath).test_table
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the table."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from src.compare.runs import Run
+from src.compare.runs import RunRecord
 from src.utils.nested import flat
 
 # The folder of a run and the one it resumed from always differ.
@@ -14,7 +14,7 @@ PLACES = ("run_dir", "resume")
 MACHINE = ("hardware", "versions")
 
 
-def differences(runs: Sequence[Run]) -> list[tuple[str, list[str | None]]]:
+def differences(runs: Sequence[RunRecord]) -> list[tuple[str, list[str | None]]]:
     """Return each dotted key whose value differs between runs, with its value per run; None where it is absent.
 
     Keys of the configuration come first, then those of ``hardware.`` and ``versions.``, on which times and memory
@@ -35,7 +35,7 @@ def _is_known(key: str, value: str | None) -> bool:
     return not _is_of_machine(key) if value is None else "${" not in value
 
 
-def _settings(run: Run) -> dict[str, str]:
+def _settings(run: RunRecord) -> dict[str, str]:
     config = {key: value for key, value in run.config.items() if key not in PLACES}
     machine = {key: run.summary[key] for key in MACHINE if run.summary.get(key)}
     # A summary stored as a result has no run_dir, but other values still contain it.

@@ -6,7 +6,9 @@ import base64
 import hashlib
 import html
 import json
+import math
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,7 @@ from rich.progress import track
 from src.compare import pictures
 from src.compare.columns import columns_of, values_of
 from src.compare.differences import differences
-from src.compare.history import thin
-from src.compare.runs import Run
+from src.compare.runs import RunRecord
 from src.compare.sources import Sources
 
 ASSETS = Path(__file__).parent / "assets"
@@ -76,7 +77,7 @@ def script_safe(data: Any) -> str:
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _run_data(name: str, run: Run, images: str, notes: list[str]) -> dict[str, Any]:
+def _run_data(name: str, run: RunRecord, images: str, notes: list[str]) -> dict[str, Any]:
     # A test metric is a single point, which the table shows.
     curves = {m: thin(points, MAX_POINTS) for m, points in run.history.items() if not m.startswith("test/")}
     return {
@@ -90,6 +91,31 @@ def _run_data(name: str, run: Run, images: str, notes: list[str]) -> dict[str, A
         "pictures": pictures.embed(run, images, notes),
         "seriesLengths": {key: len(series) for key, series in run.pictures.items()},
     }
+
+
+def thin(points: Sequence[tuple[int, float]], limit: int) -> dict[str, Any]:
+    """Return at most ``limit`` points as lists: ``step``, ``value`` and, where points were put together, their range.
+
+    Neighbours are averaged in groups of ``group`` points; ``low`` and ``high`` hold the smallest and largest value
+    of each group, so that no spike is lost. A value that is not finite is None, and so is a group of nothing else.
+    """
+    group = math.ceil(len(points) / limit)
+    if group <= 1:
+        return {"step": [step for step, _ in points], "value": [_rounded(value) for _, value in points], "group": 1}
+    groups = [points[start : start + group] for start in range(0, len(points), group)]
+    finite = [[value for _, value in members if math.isfinite(value)] for members in groups]
+    return {
+        "step": [members[len(members) // 2][0] for members in groups],
+        "value": [_rounded(sum(values) / len(values)) if values else None for values in finite],
+        "low": [_rounded(min(values)) if values else None for values in finite],
+        "high": [_rounded(max(values)) if values else None for values in finite],
+        "group": group,
+    }
+
+
+def _rounded(value: float) -> float | None:
+    # Six digits are more than a screen shows, and half the bytes.
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def _title(sources: Sources) -> str:

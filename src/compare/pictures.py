@@ -10,7 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from src.compare.runs import Run, Series
+from src.compare.runs import RunRecord
+from src.runs.folder import Series
 from src.utils.reading import reading
 
 CHOICES = ("none", "test", "all")
@@ -23,7 +24,7 @@ MAX_PIXELS = 2**26
 Frames = list[tuple[int | None, str]]
 
 
-def embed(run: Run, choice: str, notes: list[str]) -> dict[str, Frames]:
+def embed(run: RunRecord, choice: str, notes: list[str]) -> dict[str, Frames]:
     """Return the run's pictures by name, each as a list of (epoch, data URI) ordered by epoch.
 
     Args:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from src.compare.runs import Run, is_run_folder, read_result, read_run
+from src.compare.runs import RunRecord, read_result, read_run
+from src.runs.folder import RunFolder, run_folders
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Sources:
         notes: what was skipped and why, to be shown to the user.
     """
 
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, RunRecord] = field(default_factory=dict)
     figures: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -34,7 +34,7 @@ def find_sources(arguments: Sequence[str]) -> Sources:
         ValueError: for an argument without a run or a file that cannot be read, naming it.
     """
     found = Sources()
-    runs: dict[Path, Run] = {}
+    runs: dict[Path, RunRecord] = {}
     for argument in arguments:
         for run in _runs_of(Path(argument), found):
             runs.setdefault(run.path.resolve(), run)
@@ -58,13 +58,13 @@ def _telling_parts(path: Path) -> list[str]:
     return [part for part in (*path.parts[:-1], name) if part != "results"]
 
 
-def _runs_of(path: Path, found: Sources) -> list[Run]:
+def _runs_of(path: Path, found: Sources) -> list[RunRecord]:
     if path.is_file():
         return [read_result(path)]
-    if is_run_folder(path):
+    if RunFolder(path).is_run():
         return [read_run(path)]
     if path.is_dir():
-        folders = sorted(_run_folders(path))
+        folders = [folder.path for folder in run_folders(path)]
         if folders:
             return _readable(read_run, folders, path, found)
         found.figures.update(_figures(path))
@@ -79,7 +79,9 @@ def _figures(table: Path) -> dict[str, Path]:
     return {f"{table.name}: {name}": path for name, path in zip(short_names(paths), paths, strict=True)}
 
 
-def _readable(read: Callable[[Path], Run], paths: Sequence[Path], source: Path, found: Sources) -> list[Run]:
+def _readable(
+    read: Callable[[Path], RunRecord], paths: Sequence[Path], source: Path, found: Sources
+) -> list[RunRecord]:
     runs = []
     for path in paths:
         try:
@@ -90,11 +92,3 @@ def _readable(read: Callable[[Path], Run], paths: Sequence[Path], source: Path, 
         reasons = "".join(f"; {note}" for note in found.notes)
         raise ValueError(f"expected a run folder with summary.json, got {str(source)!r} without any run{reasons}")
     return runs
-
-
-def _run_folders(folder: Path) -> Iterator[Path]:
-    for directory, names, _ in os.walk(folder):
-        if is_run_folder(Path(directory)):
-            # Do not descend: subfolders hold this run's checkpoints and later tests.
-            names.clear()
-            yield Path(directory)

@@ -1,4 +1,4 @@
-"""Composing the configuration, and saying in one line what is wrong with a command line that does not compose."""
+"""Composing the configuration, and explaining in one line why a command line does not compose."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 
 from src.config.suggestions import explain_unknown_key
@@ -33,6 +35,18 @@ def compose_config(overrides: list[str]) -> DictConfig:
         return _compose(overrides)
 
 
+def parse_overrides(overrides: list[str]) -> list[Override]:
+    """Return the parts of Hydra's overrides.
+
+    Raises:
+        ConfigError: for text that is no override.
+    """
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except OverrideParseException as error:
+        raise ConfigError(f"expected key=value, got {error.override!r}") from error
+
+
 @contextmanager
 def explained(overrides: list[str]) -> Iterator[None]:
     """Turn Hydra's composition errors into a ConfigError that names the nearest valid key or choice."""
@@ -45,7 +59,7 @@ def explained(overrides: list[str]) -> Iterator[None]:
 
 
 def _compose(overrides: list[str]) -> DictConfig:
-    # compose() needs a global Hydra; one may be active (hydra.main) and must be there again afterwards.
+    # compose() replaces the global Hydra; the one that hydra.main has set must come back.
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -57,7 +71,7 @@ def _compose(overrides: list[str]) -> DictConfig:
 
 def _explain_choice(error: MissingConfigException) -> str:
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-    # Hydra lists the options of a single choice only, not those of a list as in logger=[csv,wandb].
+    # Hydra lists the options of a single choice, not those of a list such as logger=[csv,wandb].
     options = error.options or sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
     return f"expected {group} to be one of {', '.join(options)}, got {choice!r}{_nearest(choice, options)}"
 
@@ -76,6 +90,6 @@ def _explain_override(error: ConfigCompositionException, overrides: list[str]) -
     try:
         config = _compose(others)
     except (MissingConfigException, ConfigCompositionException):
-        # Another argument is wrong as well: the defaults are enough to name the nearest key.
+        # Another argument is wrong as well; the defaults suffice to name the nearest key.
         config = _compose([])
     return explain_unknown_key(key, config, config_groups())

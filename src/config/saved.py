@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from src.config.composition import compose_config, config_groups
+from src.config.composition import compose_config, config_groups, parse_overrides
+from src.config.moved import modernised
 from src.config.suggestions import config_keys, explain_unknown_key
-from src.config.trusted import check_trusted, pinned, split_trust, targets_in
+from src.config.trusted import check_trusted, pinned, targets_in
 from src.utils.errors import ConfigError
 
 
 def with_overrides(saved: dict[str, Any], overrides: list[str]) -> DictConfig:
-    """Return a saved configuration with ``key=value``, ``+key=value`` and ``group=choice`` applied in that order.
+    """Return a saved configuration with the changes ``group=choice``, then ``key=value`` and ``+key=value``.
 
     A group's choice is composed as in a new run of the saved experiment and scale.
 
     Raises:
-        ConfigError: for anything else, naming the nearest key where one is near.
+        ConfigError: for other overrides, naming the nearest key if there is one.
     """
     config = OmegaConf.create(saved)
-    parsed = _parse(overrides)
+    parsed = parse_overrides(overrides)
     groups = [o for o in parsed if o.key_or_group in config_groups() and not o.is_add()]
     for override in groups:
         _replace_group(config, override)
@@ -34,31 +34,18 @@ def with_overrides(saved: dict[str, Any], overrides: list[str]) -> DictConfig:
     return config
 
 
-def trusted_config(saved: dict[str, Any], arguments: list[str]) -> DictConfig:
-    """Return `with_overrides` of a configuration that a stranger may have saved, if it names trusted classes only.
+def trusted_config(saved: dict[str, Any], overrides: list[str], trusted: Sequence[str] = ()) -> DictConfig:
+    """Return `with_overrides` of a checkpoint's configuration, checked to name trusted classes only.
 
-    Args:
-        saved: of a checkpoint.
-        arguments: changes; ``trust=<module prefix>`` and the targets that are typed here are trusted as well.
+    The targets in ``overrides`` are trusted, and so are the module prefixes and whole names in ``trusted``.
 
     Raises:
         ConfigError: for other targets, and as `with_overrides` does.
     """
-    trusted, overrides = split_trust(arguments)
-    config = pinned(with_overrides(saved, overrides))
-    typed = [target for o in _parse(overrides) for target in targets_in(o.value(), o.key_or_group)]
+    config = pinned(with_overrides(modernised(saved), overrides))
+    typed = [target for o in parse_overrides(overrides) for target in targets_in(o.value(), o.key_or_group)]
     check_trusted(config, [*trusted, *typed])
     return config
-
-
-def _parse(overrides: list[str]) -> list[Override]:
-    flags = [o for o in overrides if o.startswith("-")]
-    if flags:
-        raise ConfigError(f"expected key=value arguments for a run that exists, got {flags[0]!r}")
-    try:
-        return OverridesParser.create().parse_overrides(overrides)
-    except OverrideParseException as error:
-        raise ConfigError(f"expected key=value, got {error.override!r}") from error
 
 
 def _replace_group(config: DictConfig, override: Override) -> None:

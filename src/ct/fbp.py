@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from .geometry import DETECTOR_HALF_WIDTH, ParallelBeam, grid_centres
+from .geometry import DETECTOR_HALF_WIDTH, Array, ParallelBeam, grid_centres
 
 # Windows W(f) on the ramp, for frequencies f in cycles per pixel, |f| <= 1/2.
 WINDOWS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -65,9 +63,9 @@ def filter_views(sinogram: Tensor, pixel_size: float, filter_name: str = "ramp")
 def backproject(
     views: Tensor,
     geometry: ParallelBeam,
-    z: NDArray[np.float64],
-    y: NDArray[np.float64],
-    x: NDArray[np.float64],
+    z: Array,
+    y: Array,
+    x: Array,
 ) -> Tensor:
     """Return (π/V) Σ_φ views_φ(t = p·axis, s = p·e(φ)) at all points p = (x, y, z) of a grid, bilinearly.
 
@@ -87,7 +85,7 @@ def backproject(
         # (D, H, W, 2): the detector position (s, t) of each voxel, where the detector is [−1, 1]²
         position = views.new_empty(*slab.shape[1:], 2)
 
-        def locate(out: Tensor, direction: NDArray[np.float64], z_slab: Tensor = z_slab) -> None:
+        def locate(out: Tensor, direction: Array, z_slab: Tensor = z_slab) -> None:
             along_x, along_y, along_z = direction.tolist()
             plane = along_z * z_slab[:, None] + along_y * y_planes
             torch.add(plane[:, :, None], x_planes, alpha=along_x, out=out)

@@ -7,12 +7,15 @@ K.J. Batenburg, J. Synchrotron Rad. 29 (2022) 254.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from .geometry import Array
 from .placement import place_balls
 
 
@@ -22,15 +25,15 @@ class FoamPhantom:
 
     radius: float
     half_height: float
-    centres: NDArray[np.float64]  # (n, 3), as (x, y, z)
-    radii: NDArray[np.float64]  # (n,)
+    centres: Array  # (n, 3), as (x, y, z)
+    radii: Array  # (n,)
 
     @property
     def porosity(self) -> float:
         """The balls' share of the cylinder's volume, Σ 4/3 π r³ / (2 π R² H)."""
         return float(4 / 3 * (self.radii**3).sum() / (2 * self.radius**2 * self.half_height))
 
-    def to_arrays(self) -> dict[str, NDArray[np.float64]]:
+    def to_arrays(self) -> dict[str, Array]:
         """Return the phantom as named arrays, for a file; `from_arrays` reverses it."""
         return {
             "cylinder": np.array([self.radius, self.half_height]),
@@ -39,10 +42,23 @@ class FoamPhantom:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]]) -> FoamPhantom:
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> FoamPhantom:
         """Return the phantom that `to_arrays` described; `arrays` is any mapping, such as an open .npz file."""
         radius, half_height = arrays["cylinder"].tolist()
         return cls(radius, half_height, arrays["centres"], arrays["radii"])
+
+    def batches(
+        self, widths: NDArray[np.int_], batch_size: Callable[[int], int], device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Yield centres (m, 3), radii (m,) and width of balls of equal width, m at most batch_size(width) or 1.
+
+        Args:
+            widths: of each ball's bounding box, in pixels or samples: (n,).
+        """
+        for width in np.unique(widths).tolist():
+            arrays = (torch.from_numpy(array[widths == width]).to(device) for array in (self.centres, self.radii))
+            batches = (array.split(max(1, batch_size(width))) for array in arrays)
+            yield from ((centres, radii, width) for centres, radii in zip(*batches, strict=True))
 
 
 @dataclass(frozen=True)

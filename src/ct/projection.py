@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from .foam import FoamPhantom
-from .geometry import DETECTOR_HALF_WIDTH, ParallelBeam, grid_centres
-
-Array = NDArray[np.float64]
+from .geometry import DETECTOR_HALF_WIDTH, Array, ParallelBeam, grid_centres
 
 # Rays that are evaluated together: on a CPU their numbers stay in the cache, a GPU wants many at a time.
 RAYS_PER_BLOCK = {"cpu": 2**16, "cuda": 2**23}
 # Rays at a smaller angle to the axis of the cylinder count as parallel to its wall.
 MIN_ANGLE_RAD = 1e-8
-
-
-class _Balls(NamedTuple):
-    """Balls whose boxes on the detector are equally wide."""
-
-    centres: Tensor  # (n, 3)
-    radii: Tensor  # (n,)
-    width: int  # pixels
-
-    def split(self, size: int) -> Iterator[_Balls]:
-        """Yield them in groups of `size`."""
-        for centres, radii in zip(self.centres.split(size), self.radii.split(size), strict=True):
-            yield _Balls(centres, radii, self.width)
 
 
 def project(
@@ -53,9 +36,10 @@ def project(
     sums = torch.zeros(shape, dtype=torch.float64, device=device)  # over the sub-pixels of each pixel
     _add_cylinder(sums, phantom, geometry, oversampling)
     rays_per_block = _rays_per_block(sums.device)
-    for group in _balls_by_width(phantom, geometry, sums.device):
-        for balls in group.split(max(1, rays_per_block // (geometry.num_views * group.width**2))):
-            _subtract_balls(sums, balls, geometry, oversampling)
+    widths = np.ceil(2 * phantom.radii / geometry.pixel_size).astype(int) + 1  # pixels under each ball
+    batches = phantom.batches(widths, lambda width: rays_per_block // (geometry.num_views * width**2), sums.device)
+    for centres, radii, width in batches:
+        _subtract_balls(sums, centres, radii, width, geometry, oversampling)
     return sums.div_(oversampling**2).cpu().numpy()
 
 
@@ -98,23 +82,16 @@ def _ray_blocks(view: Tensor, oversampling: int) -> Iterator[tuple[Tensor, Tenso
                 yield rows, t, s
 
 
-def _balls_by_width(phantom: FoamPhantom, geometry: ParallelBeam, device: torch.device) -> Iterator[_Balls]:
-    """Yield the balls in groups whose boxes on the detector cover equally many pixels."""
-    widths = np.ceil(2 * phantom.radii / geometry.pixel_size).astype(int) + 1
-    for width in np.unique(widths):
-        chosen = widths == width
-        centres, radii = (torch.from_numpy(array[chosen]).to(device) for array in (phantom.centres, phantom.radii))
-        yield _Balls(centres, radii, int(width))
-
-
-def _subtract_balls(sums: Tensor, balls: _Balls, geometry: ParallelBeam, oversampling: int) -> None:
+def _subtract_balls(
+    sums: Tensor, centres: Tensor, radii: Tensor, width: int, geometry: ParallelBeam, oversampling: int
+) -> None:
     """Subtract each ball's chords 2 √(r² − ρ²), ρ the ray's distance from its centre, in all views at once."""
     pixel_size, size = geometry.pixel_size, geometry.detector_size
 
     def box(coordinate: Tensor) -> tuple[Tensor, Tensor]:
         """Return a box's pixels (…, w) along one axis of the detector, and squared offsets (k, …, w) of sub-pixels."""
-        first = ((coordinate - balls.radii + DETECTOR_HALF_WIDTH) / pixel_size).floor()
-        pixels = first[..., None] + torch.arange(balls.width, device=sums.device)
+        first = ((coordinate - radii + DETECTOR_HALF_WIDTH) / pixel_size).floor()
+        pixels = first[..., None] + torch.arange(width, device=sums.device)
         phases = (torch.arange(oversampling).to(sums) + 0.5) / oversampling
         edges = pixels * pixel_size - (coordinate + DETECTOR_HALF_WIDTH)[..., None]
         offsets = edges + pixel_size * phases.view(-1, *[1] * edges.ndim)
@@ -122,11 +99,11 @@ def _subtract_balls(sums: Tensor, balls: _Balls, geometry: ParallelBeam, oversam
         return pixels.long().clamp_(max=size - 1), offsets.square_()
 
     directions = torch.from_numpy(geometry.detector_directions).to(sums)
-    s_pixels, s_squared = box(directions @ balls.centres.T)  # (V, n, w), (k, V, n, w)
-    t_pixels, t_squared = box(balls.centres @ torch.from_numpy(geometry.axis).to(sums))  # (n, w), (k, n, w)
-    half_chords = sums.new_zeros(geometry.num_views, len(balls.radii), balls.width, balls.width)
+    s_pixels, s_squared = box(directions @ centres.T)  # (V, n, w), (k, V, n, w)
+    t_pixels, t_squared = box(centres @ torch.from_numpy(geometry.axis).to(sums))  # (n, w), (k, n, w)
+    half_chords = sums.new_zeros(geometry.num_views, len(radii), width, width)
     scratch = torch.empty_like(half_chords)
-    for below in balls.radii[:, None] ** 2 - t_squared:
+    for below in radii[:, None] ** 2 - t_squared:
         for s_phase in s_squared:
             torch.sub(below[:, :, None], s_phase[:, :, None], out=scratch)
             half_chords += scratch.clamp_(min=0).sqrt_()

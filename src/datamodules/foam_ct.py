@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from src.ct.foam import FoamSpec
-from src.ct.simulate import ScanSpec, SimulationSpec
+from src.ct.simulation import ScanSpec, SimulationSpec
 from src.datamodules.cache import exclusive, require_writable, run_parallel
 from src.datamodules.foam_volumes import (
     SPLITS,
@@ -49,7 +49,7 @@ class FoamCTDataModule(pl.LightningDataModule):
         max_radius, min_radius: bounds of the holes' radii; a full cylinder holds fewer holes than asked for.
         num_trial_points: points that placement starts from; see src.ct.placement.
         num_views, photon_count, attenuation, axis_noise_deg, fbp_filter, detector_size, detector_oversampling,
-            fbp_oversampling, truth_oversampling: the scan; see src.ct.simulate.ScanSpec.
+            fbp_oversampling, truth_oversampling: the scan; see src.ct.simulation.ScanSpec.
         seed: of the data. The order and the augmentation of batches follow the seed of the run.
         batch_size, num_workers, pin_memory: of the data loaders.
         augment: apply a random symmetry of the cube to each training pair.

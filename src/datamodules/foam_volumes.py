@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from src.ct.simulate import SIMULATION_VERSION, Simulation, SimulationSpec, simulate
+from src.ct.simulation import SIMULATION_VERSION, Simulation, SimulationSpec, simulate
 from src.datamodules.augment import random_cube_symmetry
 from src.utils.files import atomic_write
 from src.utils.reading import FileError, reading

@@ -1,120 +1,74 @@
 """Invertible layers and memory-efficient backpropagation through them. Knows no Lightning, Hydra or W&B."""
 
-from . import rules  # noqa: F401  registers the layers' own backward rules
-from .engine.kept import keep_input
-from .engine.policies import POLICIES, PolicyName, invertible_roots, set_backprop
-from .engine.replay import RngState
-from .engine.snapshot import Snapshot
-from .engine.walk import backward_rule
-from .export import is_exporting
-from .graph import Graph, GraphNet
-from .inspection.reconstruction import reconstruction_errors
-from .interop import ForeignModule, FreiaModule
-from .layers.activations import InvertibleLeakyReLU, SneakyReLU
-from .layers.actnorm import ActNorm
-from .layers.affine import AffineCoupling, GlowCoupling
-from .layers.all_in_one import AllInOneBlock, GlobalAffine
-from .layers.coupling import AdditiveCoupling, Coupling, SubnetConstructor, TwoSidedCoupling
-from .layers.fourier import FourierConvolution, logabsdet, spectrum
-from .layers.fourier_norm import fourier_norm_bound
-from .layers.linear import InvertibleConv1x1, Permutation
-from .layers.lipschitz import LipSwish, SpectralNormalised, bound_lipschitz, lipschitz_constant
-from .layers.logdet import ExactLogDet, LogDetEstimator, RussianRouletteLogDet, TruncatedLogDet, logdet_estimator
-from .layers.logit import FixedAffine, Logit
-from .layers.mixing import OrthogonalMixing
-from .layers.orthogonal import haar_matrix
-from .layers.orthogonal_matrices import OrthogonalMatrices
-from .layers.pooling import INVERTIBLE_POOLINGS, Checkerboard, IAvgPool, INearestPool, invertible_pooling
-from .layers.resampling import Downsampling, per_dimension
-from .layers.reshaping import Concat, Reshape, Split
-from .layers.residual import Convergence, FixedPointWarning, ResidualBlock
-from .layers.space_to_depth import to_blocks
-from .module import (
-    Composite,
-    Condition,
-    Inverse,
-    InvertibleModule,
-    OnChannels,
-    Policy,
-    Sequential,
-    State,
-    Step,
-    VolumePreserving,
-    map_tensors,
-)
-from .shapes import sequential_for, undisturbed
-
-__all__ = [
-    "INVERTIBLE_POOLINGS",
-    "POLICIES",
-    "ActNorm",
-    "AdditiveCoupling",
-    "AffineCoupling",
-    "AllInOneBlock",
-    "Checkerboard",
-    "Composite",
-    "Concat",
-    "Condition",
-    "Convergence",
-    "Coupling",
-    "Downsampling",
-    "ExactLogDet",
-    "FixedAffine",
-    "FixedPointWarning",
-    "ForeignModule",
-    "FourierConvolution",
-    "FreiaModule",
-    "GlobalAffine",
-    "GlowCoupling",
-    "Graph",
-    "GraphNet",
-    "IAvgPool",
-    "INearestPool",
-    "Inverse",
-    "InvertibleConv1x1",
-    "InvertibleLeakyReLU",
-    "InvertibleModule",
-    "LipSwish",
-    "LogDetEstimator",
-    "Logit",
-    "OnChannels",
-    "OrthogonalMatrices",
-    "OrthogonalMixing",
-    "Permutation",
-    "Policy",
-    "PolicyName",
-    "Reshape",
-    "ResidualBlock",
-    "RngState",
-    "RussianRouletteLogDet",
-    "Sequential",
-    "Snapshot",
-    "SneakyReLU",
-    "SpectralNormalised",
-    "Split",
-    "State",
-    "Step",
-    "SubnetConstructor",
-    "TruncatedLogDet",
-    "TwoSidedCoupling",
-    "VolumePreserving",
-    "backward_rule",
-    "bound_lipschitz",
-    "fourier_norm_bound",
-    "haar_matrix",
-    "invertible_pooling",
-    "invertible_roots",
-    "is_exporting",
-    "keep_input",
-    "lipschitz_constant",
-    "logabsdet",
-    "logdet_estimator",
-    "map_tensors",
-    "per_dimension",
-    "reconstruction_errors",
-    "sequential_for",
-    "set_backprop",
-    "spectrum",
-    "to_blocks",
-    "undisturbed",
-]
+from .arguments import per_dimension as per_dimension
+from .engine.policies import POLICIES as POLICIES
+from .engine.policies import PolicyName as PolicyName
+from .engine.policies import invertible_roots as invertible_roots
+from .engine.policies import set_backprop as set_backprop
+from .engine.replay import RngState as RngState
+from .engine.reversible import keep_input as keep_input
+from .engine.snapshot import Snapshot as Snapshot
+from .engine.walk import backward_rule as backward_rule
+from .export import is_exporting as is_exporting
+from .graph import Graph as Graph
+from .graph import GraphNet as GraphNet
+from .inspection.reconstruction import reconstruction_errors as reconstruction_errors
+from .interop import ForeignModule as ForeignModule
+from .interop import FreiaModule as FreiaModule
+from .layers.activations import InvertibleLeakyReLU as InvertibleLeakyReLU
+from .layers.activations import SneakyReLU as SneakyReLU
+from .layers.actnorm import ActNorm as ActNorm
+from .layers.affine import AffineCoupling as AffineCoupling
+from .layers.affine import GlowCoupling as GlowCoupling
+from .layers.all_in_one import AllInOneBlock as AllInOneBlock
+from .layers.all_in_one import GlobalAffine as GlobalAffine
+from .layers.coupling import AdditiveCoupling as AdditiveCoupling
+from .layers.coupling import Coupling as Coupling
+from .layers.coupling import SubnetConstructor as SubnetConstructor
+from .layers.coupling import TwoSidedCoupling as TwoSidedCoupling
+from .layers.fourier import FourierConvolution as FourierConvolution
+from .layers.fourier import logabsdet as logabsdet
+from .layers.fourier import spectrum as spectrum
+from .layers.fourier_norm import fourier_norm_bound as fourier_norm_bound
+from .layers.linear import InvertibleConv1x1 as InvertibleConv1x1
+from .layers.linear import Permutation as Permutation
+from .layers.lipschitz import LipSwish as LipSwish
+from .layers.lipschitz import SpectralNormalised as SpectralNormalised
+from .layers.lipschitz import bound_lipschitz as bound_lipschitz
+from .layers.lipschitz import lipschitz_constant as lipschitz_constant
+from .layers.logdet import ExactLogDet as ExactLogDet
+from .layers.logdet import LogDetEstimator as LogDetEstimator
+from .layers.logdet import RussianRouletteLogDet as RussianRouletteLogDet
+from .layers.logdet import TruncatedLogDet as TruncatedLogDet
+from .layers.logdet import logdet_estimator as logdet_estimator
+from .layers.logit import FixedAffine as FixedAffine
+from .layers.logit import Logit as Logit
+from .layers.mixing import OrthogonalMixing as OrthogonalMixing
+from .layers.on_channels import OnChannels as OnChannels
+from .layers.orthogonal import haar_matrix as haar_matrix
+from .layers.orthogonal_matrices import OrthogonalMatrices as OrthogonalMatrices
+from .layers.pooling import INVERTIBLE_POOLINGS as INVERTIBLE_POOLINGS
+from .layers.pooling import Checkerboard as Checkerboard
+from .layers.pooling import IAvgPool as IAvgPool
+from .layers.pooling import INearestPool as INearestPool
+from .layers.pooling import invertible_pooling as invertible_pooling
+from .layers.resampling import Downsampling as Downsampling
+from .layers.reshaping import Concat as Concat
+from .layers.reshaping import Reshape as Reshape
+from .layers.reshaping import Split as Split
+from .layers.residual import Convergence as Convergence
+from .layers.residual import FixedPointWarning as FixedPointWarning
+from .layers.residual import ResidualBlock as ResidualBlock
+from .layers.space_to_depth import to_blocks as to_blocks
+from .module import FORWARD as FORWARD
+from .module import INVERSE as INVERSE
+from .module import Composite as Composite
+from .module import Condition as Condition
+from .module import Inverse as Inverse
+from .module import InvertibleModule as InvertibleModule
+from .module import Sequential as Sequential
+from .module import State as State
+from .module import Step as Step
+from .module import VolumePreserving as VolumePreserving
+from .shapes import sequential_for as sequential_for
+from .shapes import undisturbed as undisturbed

@@ -9,31 +9,6 @@ A `Graph` is built wire by wire; each wire knows its shape, so that parts can be
     net = graph.net(first, second)
 
     z_first, z_second = net(x, one_hot)
-
-Writing a layer of one's own takes three methods. The two examples of FrEIA's documentation, in this protocol:
-
-    class FixedMultiply(InvertibleModule):
-        def __init__(self, channels):
-            super().__init__()
-            self.register_buffer("factor", torch.randint(1, 3, (channels,)).float())
-
-        def forward(self, x):
-            return x * self.factor
-
-        def inverse(self, y):
-            return y / self.factor
-
-        def forward_and_logdet(self, x):
-            return self(x), self.factor.log().sum().expand(x.shape[0])
-
-    class ConditionalSwap(VolumePreserving):
-        takes_condition = True
-
-        def forward(self, x, condition):
-            keep = condition.flatten()[:, None] > 0
-            return torch.where(keep, x[0], x[1]), torch.where(keep, x[1], x[0])
-
-        inverse = forward
 """
 
 from __future__ import annotations
@@ -44,8 +19,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .engine.walk import LeafBackward, backward_rule, default_rule, expand, find_rule
+from .engine.walk import LeafBackward, backward_rule, default_rule, expand, go_back
 from .module import (
+    FORWARD,
+    FORWARD_AND_LOGDET,
+    INVERSE,
+    INVERSE_AND_LOGDET,
     BackStep,
     Composite,
     Condition,
@@ -54,7 +33,6 @@ from .module import (
     State,
     Step,
     as_tuple,
-    evaluate,
     tensors_of,
 )
 from .shapes import Shape, as_state, output_shapes, show
@@ -274,16 +252,16 @@ class OnConditions(InvertibleModule):
         return as_state([tensors[index] for index in self.indices])
 
     def forward(self, x: State, condition: Condition = None) -> State:
-        return evaluate(self.part, "forward", x, self.select(condition))
+        return FORWARD(self.part, x, self.select(condition))
 
     def inverse(self, y: State, condition: Condition = None) -> State:
-        return evaluate(self.part, "inverse", y, self.select(condition))
+        return INVERSE(self.part, y, self.select(condition))
 
     def forward_and_logdet(self, x: State, condition: Condition = None) -> tuple[State, Tensor]:
-        return evaluate(self.part, "forward_and_logdet", x, self.select(condition))
+        return FORWARD_AND_LOGDET(self.part, x, self.select(condition))
 
     def inverse_and_logdet(self, y: State, condition: Condition = None) -> tuple[State, Tensor]:
-        return evaluate(self.part, "inverse_and_logdet", y, self.select(condition))
+        return INVERSE_AND_LOGDET(self.part, y, self.select(condition))
 
     def inverted(self) -> OnConditions:
         return OnConditions(self.part.inverted(), self.indices)
@@ -299,7 +277,7 @@ def on_conditions(leaf: LeafBackward, layer: OnConditions, y: State, grad: State
     if isinstance(expand(inner), Composite):
         return default_rule(leaf, layer, y, grad)
     leaf.condition = layer.select(leaf.condition)
-    return find_rule(inner)(leaf, inner, y, grad)
+    return go_back(leaf, inner, y, grad)
 
 
 def show_wires(wires: Sequence[Wire]) -> str:

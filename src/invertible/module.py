@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from .export import is_exporting
-from .layout import laid_out_as
 
 # What a bijection maps: one tensor (B, C, *spatial), or several. And what may steer it: class labels, an image, …
 State = Any
 Condition = Tensor | tuple[Tensor, ...] | None
 Step = Callable[["InvertibleModule", State], State]
 BackStep = Callable[["InvertibleModule", "Position"], None]
-Policy = Callable[["InvertibleModule", str, State, Condition], Any]
+Policy = Callable[["InvertibleModule", "Call", State, Condition], Any]
+Watcher = Callable[["Call", State, Condition], None]
 
 _engine = threading.local()
 
 
 @contextmanager
 def past_policies() -> Iterator[None]:
-    """Inside, modules compute directly: a policy evaluates a tree without being asked again by its parts."""
+    """Inside, modules compute directly: the parts of a tree do not ask the policy that evaluates it."""
     outer = getattr(_engine, "running", False)
     _engine.running = True
     try:
@@ -37,31 +38,51 @@ def past_policies() -> Iterator[None]:
         _engine.running = outer
 
 
-def _under_policy(method: Callable) -> Callable:
-    """Hand a call of an entry point (``forward``, ``inverse``, …) to the module's backprop policy."""
+@dataclass(frozen=True)
+class Call:
+    """One of the four entry points of a bijection: its direction, and whether it returns the log-determinant."""
+
+    name: str
+    inverse: bool = False
+    logdet: bool = False
+
+    def __call__(self, part: InvertibleModule, x: State, condition: Condition = None) -> Any:
+        """Evaluate a part, with the condition if it takes one."""
+        function = part if self.name == "forward" else getattr(part, self.name)  # forward through the module's hooks
+        return function(x, condition) if part.takes_condition and condition is not None else function(x)
+
+    def tree(self, root: InvertibleModule) -> InvertibleModule:
+        """The bijection whose forward pass is this call of ``root``."""
+        return root.inverted() if self.inverse else root
+
+
+FORWARD = Call("forward")
+INVERSE = Call("inverse", inverse=True)
+FORWARD_AND_LOGDET = Call("forward_and_logdet", logdet=True)
+INVERSE_AND_LOGDET = Call("inverse_and_logdet", inverse=True, logdet=True)
+
+
+def _entry_point(call: Call, method: Callable) -> Callable:
+    """Tell the module's watcher of a call, and hand it to the module's backprop policy."""
 
     @functools.wraps(method)
-    def call(self: InvertibleModule, x: State, condition: Condition = None) -> Any:
+    def enter(self: InvertibleModule, x: State, condition: Condition = None) -> Any:
         if condition is not None and not self.takes_condition:
             raise ValueError(f"expected no condition: no part of this {type(self).__name__} takes one")
+        if self.watcher is not None:
+            self.watcher(call, x, condition)
         policy = self.backprop_policy
         if policy is None or not torch.is_grad_enabled() or getattr(_engine, "running", False) or is_exporting():
             return method(self, x) if condition is None else method(self, x, condition)
-        return _under(policy, self, method.__name__, x, condition)
+        return _under(policy, self, call, x, condition)
 
-    return call
+    return enter
 
 
 @torch.compiler.disable
-def _under(policy: Policy, root: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
+def _under(policy: Policy, root: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
     """Evaluate a root under its policy, which `torch.compile` cannot trace; subnets compiled by themselves stay so."""
-    return policy(root, method, x, condition)
-
-
-def evaluate(part: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
-    """Call an entry point (``forward``, ``inverse``, …) of a part, with the condition if it takes one."""
-    function = part if method == "forward" else getattr(part, method)  # forward through the module's hooks
-    return function(x, condition) if part.takes_condition and condition is not None else function(x)
+    return policy(root, call, x, condition)
 
 
 def tensors_of(state: State) -> tuple[Tensor, ...]:
@@ -72,17 +93,19 @@ def tensors_of(state: State) -> tuple[Tensor, ...]:
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:
-    """The gradients of a state as a tuple: None stands for one that does not exist."""
+    """The gradients of a state as a tuple, with None for a missing one."""
     return value if isinstance(value, tuple) else (value,)
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], state: State) -> State:
-    """The state with the function applied to each of its tensors."""
+    """The state, or a condition or None, with the function applied to each of its tensors."""
+    if state is None:
+        return None
     return tuple(function(part) for part in state) if isinstance(state, tuple) else function(state)
 
 
 def all_modules(root: nn.Module) -> list[nn.Module]:
-    """The module and all inside it, each once: `nn.Module.modules`, whose cost grows with the depth of a tree."""
+    """The module and all inside it, each once, as `nn.Module.modules`, whose cost grows with the depth of a tree."""
     found, modules = {root}, [root]
     for module in modules:  # which grows
         for child in module._modules.values():
@@ -110,8 +133,7 @@ class Position:
 
     A tensor of the state on which the loss does not depend has None as its gradient.
 
-    Nobody on the way holds either in a variable of its own: so what a part leaves behind is freed before the next part
-    needs memory, however deep the tree is.
+    No caller keeps a reference to either, so a part's memory is freed before the next part needs it.
     """
 
     state: State
@@ -129,6 +151,7 @@ class InvertibleModule(nn.Module):
 
     # Set on the root of a tree by `set_backprop`; it then governs all entry points.
     backprop_policy: Policy | None = None
+    watcher: Watcher | None = None  # is told of every call of an entry point; see `inspection.calls`
     takes_condition: bool = False
     # True for a network that pads its input, so that it is a bijection only on sizes that need no padding.
     pads_input: bool = False
@@ -136,9 +159,9 @@ class InvertibleModule(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in ("forward", "inverse", "forward_and_logdet", "inverse_and_logdet"):
-            if name in cls.__dict__:
-                setattr(cls, name, _under_policy(cls.__dict__[name]))
+        for call in (FORWARD, INVERSE, FORWARD_AND_LOGDET, INVERSE_AND_LOGDET):
+            if call.name in cls.__dict__:
+                setattr(cls, call.name, _entry_point(call, cls.__dict__[call.name]))
 
     def inverse(self, y: State) -> State:
         """The ``x`` with ``f(x) = y``."""
@@ -148,11 +171,11 @@ class InvertibleModule(nn.Module):
         """``y`` and ``log|det dy/dx|`` of shape (B,), in nats."""
         raise NotImplementedError(f"{type(self).__name__} has no log-determinant")
 
-    @_under_policy
+    @functools.partial(_entry_point, INVERSE_AND_LOGDET)
     def inverse_and_logdet(self, y: State, condition: Condition = None) -> tuple[State, Tensor]:
         """The ``x`` with ``f(x) = y``, and ``log|det dx/dy|`` of shape (B,), in nats."""
-        x = evaluate(self, "inverse", y, condition)
-        _, logdet = evaluate(self, "forward_and_logdet", x, condition)
+        x = INVERSE(self, y, condition)
+        _, logdet = FORWARD_AND_LOGDET(self, x, condition)
         return x, -logdet
 
     def inverted(self) -> InvertibleModule:
@@ -169,10 +192,10 @@ class VolumePreserving(InvertibleModule):
     """A bijection with ``|det dy/dx| = 1`` everywhere."""
 
     def forward_and_logdet(self, x: State, condition: Condition = None) -> tuple[State, Tensor]:
-        return evaluate(self, "forward", x, condition), zero_logdet(x)
+        return FORWARD(self, x, condition), zero_logdet(x)
 
     def inverse_and_logdet(self, y: State, condition: Condition = None) -> tuple[State, Tensor]:
-        return evaluate(self, "inverse", y, condition), zero_logdet(y)
+        return INVERSE(self, y, condition), zero_logdet(y)
 
 
 class Inverse(InvertibleModule):
@@ -184,16 +207,16 @@ class Inverse(InvertibleModule):
         self.takes_condition = module.takes_condition
 
     def forward(self, x: State, condition: Condition = None) -> State:
-        return evaluate(self.module, "inverse", x, condition)
+        return INVERSE(self.module, x, condition)
 
     def inverse(self, y: State, condition: Condition = None) -> State:
-        return evaluate(self.module, "forward", y, condition)
+        return FORWARD(self.module, y, condition)
 
     def forward_and_logdet(self, x: State, condition: Condition = None) -> tuple[State, Tensor]:
-        return evaluate(self.module, "inverse_and_logdet", x, condition)
+        return INVERSE_AND_LOGDET(self.module, x, condition)
 
     def inverse_and_logdet(self, y: State, condition: Condition = None) -> tuple[State, Tensor]:
-        return evaluate(self.module, "forward_and_logdet", y, condition)
+        return FORWARD_AND_LOGDET(self.module, y, condition)
 
     def inverted(self) -> InvertibleModule:
         return self.module
@@ -224,24 +247,24 @@ class Composite(InvertibleModule):
         return any(part.takes_condition for part in self.children() if isinstance(part, InvertibleModule))
 
     def forward(self, x: State, condition: Condition = None) -> State:
-        return self.run(x, lambda part, state: evaluate(part, "forward", state, condition))
+        return self.run(x, lambda part, state: FORWARD(part, state, condition))
 
     def inverse(self, y: State, condition: Condition = None) -> State:
-        return evaluate(self.inverted(), "forward", y, condition)
+        return FORWARD(self.inverted(), y, condition)
 
     def forward_and_logdet(self, x: State, condition: Condition = None) -> tuple[State, Tensor]:
         total = zero_logdet(x)
 
         def step(part: InvertibleModule, state: State) -> State:
             nonlocal total
-            state, logdet = evaluate(part, "forward_and_logdet", state, condition)
+            state, logdet = FORWARD_AND_LOGDET(part, state, condition)
             total = total + logdet
             return state
 
         return self.run(x, step), total
 
     def inverse_and_logdet(self, y: State, condition: Condition = None) -> tuple[State, Tensor]:
-        return evaluate(self.inverted(), "forward_and_logdet", y, condition)
+        return FORWARD_AND_LOGDET(self.inverted(), y, condition)
 
 
 class Sequential(Composite):
@@ -253,9 +276,7 @@ class Sequential(Composite):
         if len(parts) == 1 and isinstance(parts[0], dict):
             named = parts[0]
         for name, part in named.items():
-            if not isinstance(part, InvertibleModule):
-                raise TypeError(f"expected an InvertibleModule as part {name!r}, got {type(part).__name__}")
-            self.add_module(name, part)
+            self._add(name, part)
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -263,8 +284,30 @@ class Sequential(Composite):
     def __iter__(self) -> Iterator[InvertibleModule]:
         return iter(self._modules.values())  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> InvertibleModule:
-        return list(self)[index]
+    @overload
+    def __getitem__(self, index: int) -> InvertibleModule: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+
+    def __getitem__(self, index: int | slice) -> InvertibleModule:
+        """A part, or a sequence of parts under their names and this one's backprop policy."""
+        if not isinstance(index, slice):
+            return list(self)[index]
+        parts = Sequential(OrderedDict(list(self._modules.items())[index]))  # type: ignore[arg-type]
+        parts.backprop_policy = self.backprop_policy
+        return parts
+
+    def append(self, part: InvertibleModule) -> Sequential:
+        """Add a part at the end, named by the first free number from the length on, and return the sequence."""
+        names = map(str, itertools.count(len(self)))
+        self._add(next(name for name in names if name not in self._modules), part)
+        return self
+
+    def _add(self, name: str, part: InvertibleModule) -> None:
+        if not isinstance(part, InvertibleModule):
+            raise TypeError(f"expected an InvertibleModule as part {name!r}, got {type(part).__name__}")
+        self.add_module(name, part)
 
     def run(self, x: State, step: Step) -> State:
         for part in self:
@@ -277,47 +320,3 @@ class Sequential(Composite):
 
     def inverted(self) -> Sequential:
         return Sequential(*(part.inverted() for part in reversed(list(self))))
-
-
-class OnChannels(Composite):
-    """Keep the first ``num_kept`` channels and send the others through ``inner``.
-
-    ``y = [x_kept, inner(x_rest)]``: split, inner map and concatenation in one, hence a bijection of one tensor.
-    """
-
-    def __init__(self, inner: InvertibleModule, num_kept: int) -> None:
-        super().__init__()
-        if num_kept < 1:
-            raise ValueError(f"expected at least one kept channel, got num_kept={num_kept}")
-        self.inner = inner
-        self.num_kept = num_kept
-
-    def run(self, x: Tensor, step: Step) -> Tensor:
-        if x.shape[1] <= self.num_kept:
-            raise ValueError(f"expected more than the {self.num_kept} kept channels, got {x.shape[1]}")
-        rest = step(self.inner, x[:, self.num_kept :])
-        # One channel alone has no layout, and torch would put the channels first.
-        return laid_out_as(x, torch.cat((x[:, : self.num_kept], rest), dim=1))
-
-    def run_back(self, position: Position, step: BackStep) -> None:
-        y_rest = position.state[:, self.num_kept :]
-        rest = Position(y_rest, None if position.grad is None else position.grad[:, self.num_kept :])
-        step(self.inner, rest)
-        _write(rest.state, y_rest)
-        if position.grad is None and rest.grad is not None:  # by its log-determinant alone
-            position.grad = torch.zeros_like(position.state)
-        if position.grad is not None:
-            _write(rest.grad, position.grad[:, self.num_kept :])
-
-    def inverted(self) -> OnChannels:
-        return OnChannels(self.inner.inverted(), self.num_kept)
-
-    def extra_repr(self) -> str:
-        return f"num_kept={self.num_kept}"
-
-
-def _write(value: Tensor, place: Tensor) -> None:
-    """Copy a value to its place; it may be another view of that place's numbers, as a reshaping leaves it."""
-    if value.untyped_storage().data_ptr() == place.untyped_storage().data_ptr():
-        value = value.clone()
-    place.copy_(value)

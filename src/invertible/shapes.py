@@ -1,4 +1,4 @@
-"""What shapes a bijection makes of which, found by evaluating it once on zeros."""
+"""The output shapes of a bijection, found by evaluating it once on zeros."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .module import Condition, InvertibleModule, Sequential, State, evaluate, tensors_of
+from .module import FORWARD, Condition, InvertibleModule, Sequential, State, tensors_of
 
 Shape = tuple[int, ...]  # without the batch dimension
 
 
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Inside, the module is in evaluation mode and no graph is built; module and random stream are as before then."""
+    """Inside, the module is in evaluation mode and no graph is built; then module and random stream are restored."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
@@ -62,7 +62,7 @@ def output_shapes(
     condition: Condition = as_state([zeros(s, d) for s, d in zip(condition_shapes, dtypes, strict=True)])
     try:
         with undisturbed(module):
-            y = evaluate(module, "forward", x, condition)
+            y = FORWARD(module, x, condition)
     except (ValueError, RuntimeError, TypeError, IndexError) as error:
         raise ValueError(f"{error}, for input {show(shapes)}") from error
     found = [tuple(part.shape[1:]) for part in tensors_of(y)]

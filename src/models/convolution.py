@@ -1,8 +1,9 @@
-"""The 3D convolution, in the form in which torch is fast on a CPU."""
+"""The 3D convolution, with oneDNN's fast kernels on a CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,28 +11,38 @@ from torch import Tensor, nn
 
 from ..invertible import is_exporting
 
-# One volume of at most so many elements, its innermost dimension not counted, torch hands to a slow kernel of its own
-# (`use_mkldnn` in aten/src/ATen/native/Convolution.cpp).
+# A batch of one volume with at most this many elements, without its innermost dimension, goes to a slow kernel of
+# torch's own (`use_mkldnn` in aten/src/ATen/native/Convolution.cpp; https://github.com/pytorch/pytorch/issues/35937).
 _SLOW_SIZE = 20480
 _ONES, _ZEROS, _PAIRS = (1, 1, 1), (0, 0, 0), (1, 1, 2)
 _HAS_WIDE_VECTORS = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-_mkldnn = torch.ops.aten.mkldnn_convolution
+
+
+@functools.cache
+def _onednn() -> Callable[..., Tensor] | None:
+    """oneDNN's convolution, a private operator of torch; None if torch lacks it or it takes other arguments."""
+    voxel = torch.zeros(1, 1, 1, 1, 1)
+    try:
+        torch.ops.aten.mkldnn_convolution(voxel, voxel, None, _ZEROS, _ONES, _ONES, 1)
+    except (AttributeError, TypeError, RuntimeError):
+        return None
+    return torch.ops.aten.mkldnn_convolution
 
 
 def fast_layout(x: Tensor) -> Tensor:
     """``x`` in the memory layout in which 3D convolutions are fast: on a CPU, volumes with the channels last.
 
-    Twice as fast as with the channels first for 8 channels, a little faster for more. Other tensors come back as they
-    are, those of double precision among them, for which there is no fast kernel.
+    This is twice as fast as channels first for 8 channels, and a little faster for more. Other tensors are returned
+    as they are, also in double precision, for which there is no fast kernel.
     """
     return x.contiguous(memory_format=torch.channels_last_3d) if x.ndim == 5 and _runs_on_onednn(x) else x
 
 
 def _runs_on_onednn(x: Tensor) -> bool:
     return (
-        type(x) in (Tensor, nn.Parameter)  # and no tensor of another kind, such as fake ones, which count bytes
-        and not is_exporting()  # into programs for other machines
-        and not torch.compiler.is_compiling()  # which chooses kernels and layouts by itself
+        type(x) in (Tensor, nn.Parameter)  # not a subclass, such as the fake tensors that count bytes
+        and not is_exporting()  # for other machines
+        and not torch.compiler.is_compiling()  # since a compiler chooses kernels and layouts itself
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and torch.backends.mkldnn.is_available()
@@ -39,15 +50,16 @@ def _runs_on_onednn(x: Tensor) -> bool:
 
 
 def _precision(x: Tensor) -> torch.dtype:
-    """In which a convolution of ``x`` is computed on the CPU; autocast leaves double precision alone."""
+    """The precision in which the CPU convolves ``x``; autocast does not change double precision."""
     cast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
     return torch.get_autocast_dtype("cpu") if cast else x.dtype
 
 
 def _has_wrong_gradient(x: Tensor) -> bool:
-    """Whether oneDNN's gradient of the weight would be none at all, with errors of 100 % and infinities.
+    """Whether oneDNN would return a wrong weight gradient, with errors of 100 % and infinities.
 
-    Volumes of two planes, in half precision (torch 2.11 to 2.14).
+    This happens with volumes of two planes in half precision in torch 2.11 to 2.14. No issue of PyTorch or oneDNN
+    describes it; https://github.com/pytorch/pytorch/issues/169688 is a similar fault in the forward pass.
     """
     return x.device.type == "cpu" and x.shape[-3] == 2 and _precision(x) in (torch.bfloat16, torch.float16)
 
@@ -55,8 +67,9 @@ def _has_wrong_gradient(x: Tensor) -> bool:
 class Conv3d(nn.Conv3d):
     """`torch.nn.Conv3d` with the same parameters and values, 2 to 10 times as fast on a CPU.
 
-    Volumes are given back with their channels last, a single small volume goes past the slow kernel that torch would
-    choose for it, and in half precision volumes of two planes go past a wrong one.
+    Outputs have their channels last. A single small volume goes to oneDNN instead of the slow kernel that torch would
+    choose. Volumes of two planes in half precision are convolved in single precision, which works around a oneDNN
+    bug that returns wrong weight gradients.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -70,24 +83,31 @@ class Conv3d(nn.Conv3d):
             return self._conv_forward(input.float(), weight.float(), bias).to(precision)
 
     def _is_ours(self, x: Tensor) -> bool:
-        """Whether oneDNN can be chosen in the place of torch."""
+        """Whether `_Convolution` can replace torch's convolution."""
         return (
             _runs_on_onednn(x)
             and x.ndim == 5
             and _precision(x) == torch.float32
-            and not torch._C._are_functorch_transforms_active()
+            and not _under_torch_func()
             and self.padding_mode == "zeros"
             and self.groups == 1
             and max(self.kernel_size) > 1
             and max(*self.stride, *self.dilation) == 1
             and self.padding == tuple((size - 1) / 2 for size in self.kernel_size)
+            and _onednn() is not None
         )
 
 
-class _Convolution(torch.autograd.Function):
-    """A convolution of volumes (B, C, D, H, W) that keeps their size, by oneDNN. It saves its input as it is."""
+def _under_torch_func() -> bool:
+    """Whether a transform of `torch.func` runs; True if this version of torch does not tell."""
+    active = getattr(torch._C, "_are_functorch_transforms_active", None)
+    return active is None or active()
 
-    # With a `setup_context`, as torch.func asks for, torch would look up the signature at every call: 70 µs.
+
+class _Convolution(torch.autograd.Function):
+    """oneDNN's convolution of volumes (B, C, D, H, W), which keeps their size. It saves its input without a copy."""
+
+    # With the `setup_context` that torch.func needs, torch would inspect the signature at every call: 70 µs.
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
         ctx.save_for_backward(x, weight)
@@ -98,7 +118,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        # The weight first: its slabs are freed before there is a gradient for the input.
+        # The weight first, so that its slabs are freed before the gradient for the input exists.
         grad_weight = _weight_gradient(grad, x, weight, ctx.padding) if needs_weight else None
         grad_x = _convolve(grad, weight.transpose(0, 1).flip(2, 3, 4), None, ctx.padding) if needs_x else None
         return grad_x, grad_weight, grad.sum((0, 2, 3, 4)) if needs_bias else None, None
@@ -110,9 +130,9 @@ def _would_be_slow(x: Tensor) -> bool:
 
 
 def _laid_out(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The two with the channels last where the volumes are larger than the weight.
+    """Both in the memory layout that is fast: channels last where the volumes are larger than the weight.
 
-    A weight laid out so is enough: the kernel does the same with its input, a copy that nobody keeps.
+    Only the weight is laid out here. The kernel then converts its input itself and does not keep the copy.
     """
     if x.numel() > weight.numel():
         return x, weight.contiguous(memory_format=torch.channels_last_3d)
@@ -120,15 +140,17 @@ def _laid_out(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
+    convolution = _onednn()
+    assert convolution is not None
     if _goes_in_pairs(x, weight):
         bias = None if bias is None else bias.repeat(2)
-        return _from_pairs(_mkldnn(*_laid_out(x, _for_pairs(weight)), bias, padding, _PAIRS, _ONES, 1))
-    return _mkldnn(*_laid_out(x, weight), bias, padding, _ONES, _ONES, 1)
+        return _from_pairs(convolution(*_laid_out(x, _for_pairs(weight)), bias, padding, _PAIRS, _ONES, 1))
+    return convolution(*_laid_out(x, weight), bias, padding, _ONES, _ONES, 1)
 
 
 def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, padding: Sequence[int]) -> Tensor:
     depth = x.shape[2]
-    # A volume that has no halves is left to the slow kernel.
+    # A volume that cannot be halved is left to the slow kernel.
     if _would_be_slow(x) and depth % 2 == 0 and depth // 2 >= padding[0]:
         x, grad, padding = _slabs(x, padding[0]), _halves(grad), (0, *padding[1:])
     if _goes_in_pairs(x, weight):
@@ -147,9 +169,9 @@ def _kernel_gradient(grad: Tensor, x: Tensor, weight: Tensor, padding: Sequence[
     )[1]
 
 
-# With few channels, two neighbouring voxels of a row are computed as one of twice the channels, by a kernel one voxel
-# wider that steps over two. A third more work, but oneDNN fills vectors of 16 numbers with channels: it takes 0.7 to
-# 0.85 of the time.
+# With few channels, two neighbouring voxels of a row are computed as one voxel of twice the channels, by a kernel that
+# is one voxel wider and has stride two. That is a third more work, but oneDNN fills vectors of 16 numbers with
+# channels, so it takes 0.7 to 0.85 of the time.
 
 
 def _goes_in_pairs(x: Tensor, weight: Tensor) -> bool:
@@ -171,7 +193,7 @@ def _for_pairs(weight: Tensor) -> Tensor:
 def _from_pairs(y: Tensor) -> Tensor:
     """(B, 2O, D, H, W/2) to (B, O, D, H, W); with the channels last, the same numbers in the same order.
 
-    In place, since the layer after a convolution may overwrite what that gives, and autograd forbids this for views.
+    In place, since the layer after a convolution may overwrite its output, which autograd forbids for views.
     """
     y = y.contiguous(memory_format=torch.channels_last_3d)
     batch, channels, depth, height, width = y.shape
@@ -186,7 +208,7 @@ def _to_pairs(y: Tensor) -> Tensor:
     return _regrouped(y, batch, depth, height, width // 2, 2 * channels)
 
 
-# One small volume's two halves along D, its slabs, are a batch of two, which goes to oneDNN.
+# Two halves of a small volume along D, its slabs, are a batch of two, which torch hands to oneDNN.
 
 
 def _halves(y: Tensor) -> Tensor:
@@ -196,17 +218,16 @@ def _halves(y: Tensor) -> Tensor:
 
 
 def _regrouped(y: Tensor, *shape: int) -> Tensor:
-    """The numbers of a volume as one of other sizes (B, D, H, W, C): no copy where its channels lie last."""
+    """A volume reshaped to sizes (B, D, H, W, C), without a copy if its channels are last in memory."""
     return y.movedim(1, -1).reshape(shape).movedim(-1, 1)
 
 
 def _slabs(x: Tensor, overlap: int) -> Tensor:
-    """The halves of a volume (1, C, D, H, W) along D, each with ``overlap`` planes more on both sides, zero outside."""
+    """The halves of a volume (1, C, D, H, W) along D, each with ``overlap`` more planes on both sides, zero outside."""
     _, channels, depth, *plane = x.shape
     half = depth // 2
-    slabs = torch.empty(
-        (2, channels, half + 2 * overlap, *plane), dtype=x.dtype, memory_format=torch.channels_last_3d
-    )  # nothing of it is read before it is written
+    shape = (2, channels, half + 2 * overlap, *plane)
+    slabs = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last_3d)
     first, second = slabs[0], slabs[1]
     first[:, :overlap] = 0
     first[:, overlap:] = x[0, :, : half + overlap]

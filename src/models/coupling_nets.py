@@ -6,24 +6,22 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from .blocks import CONVOLUTIONS, check_spatial_dims, make_norm
+from .blocks import CONVOLUTIONS, make_norm, start_at_zero
+from .checks import check_positive, check_spatial_dims
 from .in_place import ReLU
 
 
 class GlowNet(nn.Sequential):
     """3×3, 1×1 and 3×3 convolutions with ReLU between them (Kingma and Dhariwal, 2018, section 3.3).
 
-    Args:
-        in_channels, out_channels: channels; the last convolution starts at zero.
-        hidden_channels: channels between the convolutions; the paper has 512.
-        spatial_dims: 1, 2 or 3.
+    The last convolution starts at zero. The paper has 512 hidden channels.
 
     Raises:
-        ValueError: for fewer than one hidden channel.
+        ValueError: for an option out of range.
     """
 
     def __init__(self, in_channels: int, out_channels: int, hidden_channels: int, *, spatial_dims: int = 2) -> None:
-        check_hidden_channels(hidden_channels)
+        check_positive(hidden_channels=hidden_channels)
         convolution = CONVOLUTIONS[check_spatial_dims(spatial_dims)]
         super().__init__(
             OrderedDict(
@@ -40,18 +38,16 @@ class ResidualNet(nn.Module):
     """A 3×3 convolution, residual blocks, and a 1×1 convolution that starts at zero (Dinh et al., 2017, section 4.1).
 
     A block is ``h + conv(relu(norm(conv(relu(norm(h))))))`` with 3×3 convolutions. The paper normalises by the batch's
-    statistics and adds a skip connection from every block to the output; here each sample is normalised by itself, so
+    statistics and adds a skip connection from every block to the output. Here each sample is normalised by itself, so
     that a batch of one works and a sample's log-determinant does not depend on the others.
 
     Args:
-        in_channels, out_channels: channels.
-        hidden_channels: channels in between; the paper has 64 for CIFAR-10, 32 otherwise.
+        hidden_channels: the paper has 64 for CIFAR-10, 32 otherwise.
         num_blocks: number of residual blocks; the paper has 8 for CIFAR-10, 4 otherwise.
         norm: see `make_norm`.
-        spatial_dims: 1, 2 or 3.
 
     Raises:
-        ValueError: for options outside these.
+        ValueError: for an option out of range.
     """
 
     def __init__(
@@ -65,7 +61,7 @@ class ResidualNet(nn.Module):
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
-        check_hidden_channels(hidden_channels)
+        check_positive(hidden_channels=hidden_channels)
         if num_blocks < 0:
             raise ValueError(f"expected num_residual_blocks >= 0, got {num_blocks}")
         convolution = CONVOLUTIONS[check_spatial_dims(spatial_dims)]
@@ -90,17 +86,4 @@ class ResidualNet(nn.Module):
 
 def zero_convolution(in_channels: int, out_channels: int, kernel_size: int, spatial_dims: int) -> nn.Module:
     """A convolution with bias that keeps the spatial size and starts at zero."""
-    conv = CONVOLUTIONS[spatial_dims](in_channels, out_channels, kernel_size, padding=kernel_size // 2)
-    for parameter in conv.parameters():
-        nn.init.zeros_(parameter)
-    return conv
-
-
-def check_hidden_channels(hidden_channels: int) -> None:
-    """Refuse less than one hidden channel.
-
-    Raises:
-        ValueError: for less than one.
-    """
-    if hidden_channels < 1:
-        raise ValueError(f"expected hidden_channels >= 1, got {hidden_channels}")
+    return start_at_zero(CONVOLUTIONS[spatial_dims](in_channels, out_channels, kernel_size, padding=kernel_size // 2))

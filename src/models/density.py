@@ -1,4 +1,4 @@
-"""Probabilities of integer images under a normalizing flow, with every constant accounted for."""
+"""Probabilities of integer images under a normalizing flow, with all constants."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..invertible import FixedAffine, InvertibleModule, Logit, Sequential, undisturbed
+from .checks import check_choice
 from .dequantisation import UniformDequantisation, VariationalDequantisation
 
 # RealNVP's α: how far from 0 and 1 the grey values stay before the logit.
@@ -39,7 +40,7 @@ class LogLikelihood(NamedTuple):
 
 
 class DensityModel(nn.Module):
-    """The probability of integer images k that a flow f gives them, by a standard normal latent.
+    """The probability of integer images k under a flow f to a standard normal latent.
 
     With noise u of density q(u|k) in [0, 1), and ``z = f(g(k + u))`` where g is the preprocessing,
 
@@ -63,7 +64,7 @@ class DensityModel(nn.Module):
         preprocessing: g.
 
     Raises:
-        ValueError: for options outside these.
+        ValueError: for an option out of range.
     """
 
     def __init__(
@@ -82,9 +83,7 @@ class DensityModel(nn.Module):
             raise ValueError(f"expected a sample_shape of channels and spatial sizes, got {self.sample_shape}")
         self.num_bins = num_bins
         self.dequantisation = _dequantisation(dequantisation, self.sample_shape, num_bins)
-        parts: OrderedDict[str, InvertibleModule] = OrderedDict(preprocessing=_preprocessing(preprocessing, num_bins))
-        parts["flow"] = flow
-        self.bijection = Sequential(parts)
+        self.bijection = Sequential(OrderedDict(preprocessing=_preprocessing(preprocessing, num_bins), flow=flow))
 
     def forward(self, images: Tensor) -> Tensor:
         """The latents; see `encode`."""
@@ -94,7 +93,7 @@ class DensityModel(nn.Module):
         """A lower bound of ``log p(k)`` by one draw of the noise, in its terms.
 
         Args:
-            images: k of shape (B, C, *spatial): integers from 0 to ``num_bins − 1``, of any dtype.
+            images: k of shape (B, C, *spatial): integers from 0 to num_bins − 1, of any dtype.
 
         Raises:
             ValueError: for another shape or other numbers.
@@ -114,16 +113,13 @@ class DensityModel(nn.Module):
         return self.bijection(self._as_state(images) + 0.5)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The grey values of latents; ``decode(encode(k))`` is ``k + 1/2``.
-
-        Those of images lie in [0, num_bins); some latents belong to values outside.
-        """
+        """The grey values of latents, perhaps outside [0, num_bins); ``decode(encode(k))`` is ``k + 1/2``."""
         return self.bijection.inverse(self._checked(z))
 
     def sample(self, num_samples: int, temperature: float = 1.0) -> Tensor:
         """Images of latents drawn from N(0, temperature²), clamped to [0, num_bins); no gradients.
 
-        Evaluation mode is used, so that activation normalisation is never set from samples.
+        The model runs in evaluation mode, so that activation normalisation is never set from samples.
         """
         like = next(self.parameters(), torch.empty(0))
         z = temperature * torch.randn(num_samples, *self.sample_shape, dtype=like.dtype, device=like.device)
@@ -159,11 +155,10 @@ def standard_normal_log_density(z: Tensor) -> Tensor:
 
 
 def _preprocessing(name: str, num_bins: int) -> InvertibleModule:
-    if name == "logit":
-        return Sequential(FixedAffine((1 - 2 * LOGIT_MARGIN) / num_bins, LOGIT_MARGIN), Logit())
+    check_choice("preprocessing", name, PREPROCESSINGS)
     if name == "centre":
         return FixedAffine(1 / num_bins, -0.5)
-    raise ValueError(f"expected preprocessing to be one of {', '.join(PREPROCESSINGS)}, got {name!r}")
+    return Sequential(FixedAffine((1 - 2 * LOGIT_MARGIN) / num_bins, LOGIT_MARGIN), Logit())
 
 
 def _dequantisation(kind: str | nn.Module, sample_shape: tuple[int, ...], num_bins: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Noise that turns integers into real numbers, and its density: what makes densities say something about integers."""
+"""Noise that turns integers into real numbers, and its density."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..invertible import Checkerboard, GlowCoupling, Inverse, Logit, Sequential, keep_input, to_blocks
-from .blocks import CONVOLUTIONS, check_spatial_dims
-from .coupling_nets import GlowNet, check_hidden_channels
+from .blocks import CONVOLUTIONS
+from .checks import check_positive, check_spatial_dims
+from .coupling_nets import GlowNet
 from .in_place import ReLU
 from .multiscale import group_by_parity
 
@@ -30,20 +31,19 @@ class UniformDequantisation(nn.Module):
 class VariationalDequantisation(nn.Module):
     """``u = sigmoid(f(ε; k))`` with a flow f conditioned on the image k (Flow++; Ho et al., 2019, section 3.1).
 
-    ``log q(u|k) = log p(ε) − log|det du/dε|``. f is affine couplings between the fields of a checkerboard,
-    which see the image and convolutional features of it. The noise ε is logistic where the paper has it Gaussian: f
+    ``log q(u|k) = log p(ε) − log|det du/dε|``. f consists of affine couplings between the fields of a checkerboard,
+    conditioned on the image and convolutional features of it. The paper's noise ε is Gaussian, here it is logistic: f
     starts as the identity, and the sigmoid of logistic noise is uniform, so it starts as `UniformDequantisation`.
-    u lies in (0, 1); single precision may round it to an end, which every preprocessing bears, and log q stays exact.
+    u lies in (0, 1). Single precision may round it to 0 or 1, which every preprocessing accepts; log q stays exact.
 
     Args:
         in_channels: number of channels C of the images (B, C, *spatial), whose spatial size must be even.
-        num_bins: the images' integers lie from 0 to ``num_bins − 1``.
+        num_bins: the images' integers are 0 to num_bins − 1.
         num_couplings: of f.
         hidden_channels: of the features and the couplings' networks.
-        spatial_dims: 1, 2 or 3.
 
     Raises:
-        ValueError: for options outside these, or an odd spatial size.
+        ValueError: for an option out of range, or an odd spatial size.
     """
 
     def __init__(
@@ -56,9 +56,7 @@ class VariationalDequantisation(nn.Module):
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
-        check_hidden_channels(hidden_channels)
-        if num_couplings < 1:
-            raise ValueError(f"expected num_couplings >= 1, got {num_couplings}")
+        check_positive(hidden_channels=hidden_channels, num_couplings=num_couplings)
         self.num_bins = num_bins
         self.stride = (2,) * check_spatial_dims(spatial_dims)
         channels = 2**spatial_dims * in_channels
@@ -93,7 +91,7 @@ class VariationalDequantisation(nn.Module):
         return u, logistic_log_density(noise) - logdet
 
     def condition(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the couplings see: the image scaled to (−1, 1), squeezed, and its features."""
+        """The condition of the couplings: the squeezed image, scaled to (−1, 1), and its features."""
         scaled = (2 * images + 1) / self.num_bins - 1
         squeezed = to_blocks(scaled, self.stride).flatten(1, 2)  # (B, σC, *spatial/2)
         return squeezed, self.features(squeezed).to(squeezed.dtype)

@@ -16,8 +16,9 @@ from ..invertible import (
     Permutation,
     Sequential,
 )
+from .checks import check_choice, check_positive
 from .coupling_nets import GlowNet, zero_convolution
-from .multiscale import channels_per_level, multiscale
+from .multiscale import multiscale, squeezed_channels
 
 COUPLINGS = {"affine": GlowCoupling, "additive": AdditiveCoupling}
 PERMUTATIONS = ("conv1x1", "reverse", "shuffle")
@@ -26,25 +27,24 @@ PERMUTATIONS = ("conv1x1", "reverse", "shuffle")
 class Glow(Sequential):
     """``num_steps`` times activation normalisation, mixing of the channels and coupling, on each of several levels.
 
-    From (B, C, *spatial) to a latent of the same shape; see `multiscale` for how levels lie in one state. At every
-    split, the half z that is factored out becomes ``exp(s(h)) z + t(h)`` with a convolution [s, t] of the half h that
-    goes on: a standard normal latent is then the paper's learned prior N(μ(h), σ(h)²) of z.
+    From (B, C, *spatial) to a latent of the same shape, see `multiscale`. At every split, the half z that is factored
+    out becomes ``exp(s(h)) z + t(h)`` with a convolution [s, t] of the half h that goes on. A standard normal latent
+    is then the paper's learned prior N(μ(h), σ(h)²) of z.
 
-    All convolutions that end a coupling start at zero, so that the couplings start as the identity; the first batch in
-    training mode sets the normalisations. The paper's sizes for CIFAR-10 are 3 levels, 32 steps, 512 channels.
+    The last convolution of each coupling starts at zero, so that the couplings start as the identity. The first batch
+    in training mode sets the normalisations. For CIFAR-10, the paper has the default sizes.
 
     Args:
-        in_channels: number of channels C.
-        num_levels: number of resolutions; the spatial size must be divisible by 2 to their number.
-        num_steps: steps per level.
-        hidden_channels: channels inside the couplings' networks; see `GlowNet`.
+        num_levels: number of resolutions.
+        num_steps: per level.
+        hidden_channels: of the couplings' networks, see `GlowNet`.
         coupling: ``affine`` or ``additive``. Affine log-scales stay in ±2, see `AffineCoupling`.
         permutation: how a step mixes the channels: ``conv1x1``, ``reverse`` or ``shuffle`` (fixed and random).
         lu: LU factors as the parameters of the 1×1 convolutions, instead of free entries.
-        spatial_dims: 1, 2 or 3.
 
     Raises:
-        ValueError: for options outside these, another number of channels, or a size that does not fit.
+        ValueError: for an option out of range, another number of channels, or a spatial size that 2^num_levels does
+            not divide.
     """
 
     def __init__(
@@ -59,12 +59,9 @@ class Glow(Sequential):
         lu: bool = True,
         spatial_dims: int = 2,
     ) -> None:
-        if num_steps < 1:
-            raise ValueError(f"expected num_steps >= 1, got {num_steps}")
-        if coupling not in COUPLINGS:
-            raise ValueError(f"expected coupling to be one of {', '.join(COUPLINGS)}, got {coupling!r}")
-        if permutation not in PERMUTATIONS:
-            raise ValueError(f"expected permutation to be one of {', '.join(PERMUTATIONS)}, got {permutation!r}")
+        check_positive(num_steps=num_steps)
+        check_choice("coupling", coupling, COUPLINGS)
+        check_choice("permutation", permutation, PERMUTATIONS)
         subnet = functools.partial(GlowNet, hidden_channels=hidden_channels, spatial_dims=spatial_dims)
 
         def step(channels: int, index: int) -> InvertibleModule:
@@ -77,7 +74,7 @@ class Glow(Sequential):
             parts = OrderedDict(norm=ActNorm(channels), mixing=mixing, coupling=COUPLINGS[coupling](channels, subnet))
             return Sequential(parts)
 
-        widths = channels_per_level(in_channels, num_levels, spatial_dims)
+        widths = squeezed_channels(in_channels, num_levels, spatial_dims)
         levels = [[step(channels, index) for index in range(num_steps)] for channels in widths]
         for steps, channels in zip(levels[:-1], widths, strict=False):
             steps.append(split_prior(channels, spatial_dims))

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from torch import nn
-
 from ..invertible import ActNorm, FourierConvolution, InvertibleModule, SneakyReLU, invertible_pooling
 from ..invertible import Sequential as InvertibleSequential
-from .blocks import check_spatial_dims, make_norm
-from .injective_padding import InjectivePadding
-from .invertible_classifier import InvertibleClassifier, pooled_head
+from .checks import check_positive, check_spatial_dims
+from .invertible_classifier import InjectivePadding, InvertibleClassifier, pooled_head
+from .multiscale import multiscale, squeezed_channels
 
 
 class IConvLayer(InvertibleSequential):
@@ -28,27 +26,23 @@ class IConvLayer(InvertibleSequential):
 class IConvNetClassifier(InvertibleClassifier):
     """Stages of invertible convolution layers with invertible downsampling between them, then a pooled linear head.
 
-    With zero channels appended to the image, the poster's convolutional network in which every layer is a bijection;
-    the mean over space is the first that is not. Channels grow by σ = 2^spatial_dims from stage to stage. The authors'
-    network (``iCNN`` of github.com/izmailovpavel/flowgmm) has 16 channels at first, and stages of 3 layers.
+    This is the poster's convolutional network, with zero channels appended to the image. Every layer before the mean
+    over space is a bijection. Channels grow by σ = 2^spatial_dims from stage to stage. The authors' network (``iCNN``
+    of github.com/izmailovpavel/flowgmm) starts with 16 channels and has stages of 3 layers.
 
-    Nothing in a classification loss keeps the convolutions away from singular ones, so watch the error of the
-    reconstruction (``callbacks=guard``); the authors add a penalty ``Σ 1/λ + λ²`` on the convolutions' singular values.
+    A classification loss does not keep the convolutions away from singular ones, so watch the reconstruction error
+    (``callbacks=guard``). The authors add a penalty ``Σ 1/λ + λ²`` on the convolutions' singular values.
 
     Args:
-        in_channels: of the images.
-        num_classes: of the logits.
-        padded_channels: channels after appending zeros to the image; None for none.
+        padded_channels: channels after appending zeros to the image; None appends none.
         num_layers: per stage, finest first.
-        kernel_size: of all convolutions.
         downsampling: ``checkerboard``, ``nearest`` (the poster's iINN) or ``average`` (iAvgPool2d), with stride 2.
         slope: of the `SneakyReLU`.
-        norm: before the mean over space, see `blocks.make_norm`.
-        spatial_dims: 1, 2 or 3.
+        norm: before the mean over space, see `make_norm`.
 
     Raises:
-        ValueError: for options outside these, another number of channels, or a spatial size that is not divisible by 2
-            to the number of downsamplings.
+        ValueError: for an option out of range, another number of channels, or a size that cannot be halved between
+            the stages.
     """
 
     def __init__(
@@ -75,5 +69,42 @@ class IConvNetClassifier(InvertibleClassifier):
                 parts.append(invertible_pooling(downsampling, spatial_dims=spatial_dims))
                 channels *= 2**spatial_dims
             parts += [IConvLayer(channels, kernel_size, slope, spatial_dims) for _ in range(count)]
-        normalisation = make_norm(norm, channels, spatial_dims) or nn.Identity()
-        super().__init__(padding, InvertibleSequential(*parts), pooled_head(channels, num_classes, normalisation))
+        head = pooled_head(channels, num_classes, norm, spatial_dims)
+        super().__init__(padding, InvertibleSequential(*parts), head)
+
+
+class IConvNetFlow(InvertibleSequential):
+    """``num_layers`` circular convolutions with activation normalisation and `SneakyReLU`, on each of several levels.
+
+    There is no coupling: every layer changes all channels, and ``log|det Df| = Σ_i (log|det Conv_i| + Σ log σ'(a_i))``
+    plus the normalisations' part. From (B, C, *spatial) to a latent of the same shape, see `multiscale`. The last layer
+    of a level has no activation, so that latents are not distorted. The likelihood keeps the convolutions invertible:
+    near a singular one, its log-determinant falls.
+
+    Args:
+        num_levels: number of resolutions.
+        num_layers: convolutions per level.
+        slope: of the activations at −∞.
+
+    Raises:
+        ValueError: for an option out of range, another number of channels, or a spatial size that 2^num_levels does
+            not divide.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_levels: int = 3,
+        num_layers: int = 8,
+        *,
+        kernel_size: int = 3,
+        slope: float = 0.1,
+        spatial_dims: int = 2,
+    ) -> None:
+        check_positive(num_layers=num_layers)
+        slopes = [slope] * (num_layers - 1) + [None]
+        levels = [
+            [IConvLayer(channels, kernel_size, layer_slope, spatial_dims) for layer_slope in slopes]
+            for channels in squeezed_channels(in_channels, num_levels, spatial_dims)
+        ]
+        super().__init__(OrderedDict(levels=multiscale(levels, in_channels, spatial_dims=spatial_dims)))

@@ -1,6 +1,7 @@
-"""Activations that overwrite their input, which saves a tensor per layer where the layer before needs it no more.
+"""Activations that overwrite their input, which saves a tensor per layer where the layer before does not need it.
 
-With ``inplace=True``, those of torch raise where somebody watches gradients by `Module.register_full_backward_hook`.
+With ``inplace=True``, torch's own raise in a module with a full backward hook:
+https://github.com/pytorch/pytorch/issues/61519.
 """
 
 from __future__ import annotations
@@ -24,6 +25,6 @@ class LeakyReLU(nn.LeakyReLU):
 
 
 def _may_be_overwritten(x: Tensor) -> bool:
-    """Not what a module with a full backward hook gets, or hands on: views by which torch notices gradients."""
+    """Whether ``x`` is none of the views by which torch watches the gradients of a module with a full backward hook."""
     # A compiler asks no tensor for its graph, and makes copies where they are needed.
     return torch.compiler.is_compiling() or type(x.grad_fn).__name__ != "BackwardHookFunctionBackward"

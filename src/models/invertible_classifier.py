@@ -5,17 +5,45 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..invertible import InvertibleModule
-from .injective_padding import InjectivePadding
+from .blocks import make_norm
+from .checks import check_channels
+
+
+class InjectivePadding(nn.Module):
+    """``x ↦ [x, 0]``: appends channels of zeros, so that the bijection behind it may be wider than the image.
+
+    ``inverse`` removes the appended channels. It is exact for features that come from an image; for others, it drops
+    what these channels hold.
+
+    Args:
+        channels: number of channels after the padding; None for none.
+
+    Raises:
+        ValueError: for fewer channels than the image has.
+    """
+
+    def __init__(self, in_channels: int, channels: int | None = None) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.channels = in_channels if channels is None else channels
+        if self.channels < in_channels:
+            raise ValueError(f"expected padding to at least the {in_channels} channels of the image, got {channels}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_channels(x, self.in_channels)
+        missing = self.channels - self.in_channels
+        # F.pad counts from the last dimension, two numbers for each
+        return nn.functional.pad(x, (0, 0) * (x.ndim - 2) + (0, missing)) if missing else x
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return y[:, : self.in_channels]
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels} -> {self.channels} channels"
 
 
 class InvertibleClassifier(nn.Module):
-    """``logits = head(features(pad(x)))`` with a bijection ``features``.
-
-    Args:
-        padding: the image's channels, with zeros appended where the bijection is wider.
-        features: the bijection.
-        head: from the last invertible features to logits (B, num_classes).
-    """
+    """``logits = head(features(padding(x)))`` with a bijection ``features``; logits are (B, num_classes)."""
 
     def __init__(self, padding: InjectivePadding, features: InvertibleModule, head: nn.Module) -> None:
         super().__init__()
@@ -28,16 +56,17 @@ class InvertibleClassifier(nn.Module):
         return self.features(self.padding(x))
 
     def inverse(self, features: Tensor) -> Tensor:
-        """The image with these features; with padded channels, see `InjectivePadding`."""
+        """The image with these features."""
         return self.padding.inverse(self.features.inverse(features))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.encode(x))
 
 
-def pooled_head(channels: int, num_classes: int, norm: nn.Module) -> nn.Sequential:
+def pooled_head(channels: int, num_classes: int, norm: str, spatial_dims: int) -> nn.Sequential:
     """Normalisation, ReLU, mean over all voxels, linear: (B, C, *spatial) to (B, num_classes)."""
-    return nn.Sequential(norm, nn.ReLU(), SpatialMean(), nn.Linear(channels, num_classes))
+    normalisation = make_norm(norm, channels, spatial_dims) or nn.Identity()
+    return nn.Sequential(normalisation, nn.ReLU(), SpatialMean(), nn.Linear(channels, num_classes))
 
 
 class SpatialMean(nn.Module):

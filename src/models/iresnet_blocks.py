@@ -1,4 +1,4 @@
-"""The residual blocks of the i-ResNet: their contractions, and the blocks of one resolution."""
+"""The residual blocks of the i-ResNet and the contractions in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from ..invertible import ActNorm, InvertibleModule, LipSwish, ResidualBlock, SubnetConstructor, keep_input
-from .blocks import CONVOLUTIONS, check_spatial_dims
+from .blocks import CONVOLUTIONS
+from .checks import check_choice, check_positive, check_spatial_dims
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"elu": nn.ELU, "lipswish": LipSwish}
 
@@ -16,23 +17,20 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"elu": nn.ELU, "lipswish": Li
 def contraction(
     hidden_channels: int, *, activation: str = "elu", leading_activation: bool = True, spatial_dims: int = 2
 ) -> SubnetConstructor:
-    """Constructor of a residual block's g: convolutions with kernels of 3, 1 and 3, an activation before each.
+    """Constructor of a residual block's g: convolutions with kernel sizes 3, 1 and 3, an activation before each.
 
     `ResidualBlock` bounds each convolution by its coefficient c, hence ``Lip(g) ≤ c³``.
 
     Args:
         hidden_channels: between the convolutions.
         activation: ``elu`` (Behrmann et al., 2019) or ``lipswish`` (Chen et al., 2019).
-        leading_activation: whether one stands before the first convolution, too.
-        spatial_dims: 1, 2 or 3.
+        leading_activation: whether the first convolution has an activation before it.
 
     Raises:
-        ValueError: for options outside these.
+        ValueError: for an option out of range.
     """
-    if hidden_channels < 1:
-        raise ValueError(f"expected hidden_channels >= 1, got {hidden_channels}")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"expected activation to be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    check_positive(hidden_channels=hidden_channels)
+    check_choice("activation", activation, ACTIVATIONS)
     convolution, activate = CONVOLUTIONS[check_spatial_dims(spatial_dims)], ACTIVATIONS[activation]
 
     def construct(dims_in: int, dims_out: int) -> nn.Module:
@@ -64,23 +62,17 @@ def residual_steps(
     """The residual blocks of one resolution, an `ActNorm` before each.
 
     Args:
-        channels: of the state.
-        num_blocks: number of blocks.
-        hidden_channels: see `contraction`, as for activation and spatial_dims.
-        is_first: whether the first of them is the network's first, which begins with its convolution: an activation
-            would bend the image itself.
-        actnorm: whether the `ActNorm` are there.
+        hidden_channels, activation: see `contraction`.
+        is_first: whether these are the network's first blocks. The very first begins with its convolution, since an
+            activation would distort the image itself.
+        actnorm: False leaves the `ActNorm` out.
         keep_inputs: whether ``backprop='reversible'`` keeps the input of each block instead of iterating for it.
         options: of every `ResidualBlock`.
     """
     steps: list[InvertibleModule] = []
     for i in range(num_blocks):
-        g = contraction(
-            hidden_channels,
-            activation=activation,
-            leading_activation=not (is_first and i == 0),
-            spatial_dims=spatial_dims,
-        )
+        leading = not (is_first and i == 0)
+        g = contraction(hidden_channels, activation=activation, leading_activation=leading, spatial_dims=spatial_dims)
         block = ResidualBlock(channels, g, **options)
         keep_input(block, keep_inputs)
         steps += [ActNorm(channels), block] if actnorm else [block]

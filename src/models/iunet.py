@@ -6,6 +6,7 @@ import functools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,46 +24,45 @@ from ..invertible import (
     Sequential,
     SubnetConstructor,
 )
-from .blocks import ConvBlock, check_spatial_dims
+from .blocks import ConvBlock
+from .checks import check_channels, check_spatial_dims
 from .convolution import fast_layout
 from .iunet_layout import achievable_channels, couplings_per_level, layout, strides_per_level
-from .padding import Padding
+from .spatial_padding import SpatialPadding
 
 
 class IUNet(InvertibleModule):
     """A U-Net that is one bijection (iUNet paper, section 3).
 
-    A level is ``Sequential(encoder, OnChannels(down → next level → up), decoder)``: the encoder's couplings, then the
-    invertible downsampling of the split-off channels, the coarser levels and the upsampling, while the other channels
-    wait to be concatenated, then the decoder's couplings.
+    A level is ``Sequential(encoder, OnChannels(down → next level → up), decoder)``. Encoder and decoder consist of
+    couplings. Between them, the split-off channels are downsampled, go through the coarser levels and are upsampled,
+    while the other channels wait.
 
     The number of channels grows by λσ per level, where σ is the product of the strides and λ the fraction of
-    split-off channels (λ·C must be an integer between 1 and C−1). Channel numbers that this rules out are replaced by
+    split-off channels (λC must be an integer from 1 to C − 1). Channel numbers that this rules out are replaced by
     the closest achievable ones, with a warning.
 
-    With zero-started coupling functions (the default) the network starts as the identity: each upsampling starts as
-    the inverse of its downsampling, each decoder mixing as the inverse of its encoder mixing.
+    With coupling functions that start at zero (the default) the network starts as the identity: each upsampling starts
+    as the inverse of its downsampling, each mixing in a decoder as the inverse of the one in the encoder.
 
     Args:
         channels: desired channels per level; the first is the number of input and output channels.
-        num_couplings: couplings per level and side, one number or one per level.
-        spatial_dims: 1, 2 or 3.
-        strides: of each downsampling: one number, one per dimension, or a list of either, one per downsampling.
+        num_couplings: per level and side, one number or one per level.
+        strides: of the downsamplings, see `strides_per_level`.
         subnet: constructor ``(in_channels, out_channels) -> module`` of the coupling functions; by default a
             `ConvBlock` with layer norm that starts at zero.
         coupling: class of the couplings: `AdditiveCoupling` as in the paper, `GlowCoupling` for a flow.
         actnorm: an `ActNorm` before each coupling, for flows; the network then starts as the identity up to these.
         resampling: options of every `Downsampling`: ``method``, ``init``, ``learnable``, ``num_reflections``.
-        mixing_frequency: channel mixing after every n-th coupling; −1: before every split and after every
-            concatenation only; 0: never.
-        mixing: options of every `OrthogonalMixing`: ``method``, ``init``, ``learnable``, ``num_reflections``.
-        padding_mode: ``constant``, ``reflect``, ``replicate`` or ``circular`` padding for sizes that the strides do
-            not divide; None refuses them.
-        padding_value: for ``constant``.
-        revert_padding: cut the padding off the output. The network is not invertible on padded inputs then.
+        mixing_frequency: n mixes channels after every n-th coupling, −1 only before every split and after every
+            concatenation, 0 never.
+        mixing: options of every `OrthogonalMixing`, the same as for ``resampling``.
+        padding_mode: how to pad sizes that the strides do not divide, see `SpatialPadding`; None refuses them.
+        padding_value: for ``padding_mode="constant"``.
+        revert_padding: remove the padding from the output. The network is then not invertible on padded inputs.
 
     Raises:
-        ValueError: for options outside these, another number of channels, or a size that does not fit.
+        ValueError: for an option out of range, another number of channels, or a size that would need padding.
     """
 
     def __init__(
@@ -94,15 +94,14 @@ class IUNet(InvertibleModule):
         self.in_channels = self.channels[0]
         self.revert_padding = revert_padding
         factors = [math.prod(column) for column in zip(*self.strides, strict=True)] or [1] * spatial_dims
-        self.padding = Padding(factors, padding_mode, padding_value)
+        self.padding = SpatialPadding(factors, padding_mode, padding_value)
+        subnet = subnet or functools.partial(ConvBlock, spatial_dims=spatial_dims, zero_init=True)
         parts = _Parts(
-            spatial_dims=spatial_dims,
-            subnet=subnet or functools.partial(ConvBlock, spatial_dims=spatial_dims, zero_init=True),
-            coupling=coupling,
+            coupling=lambda channels, flip: coupling(channels, subnet, flip=flip),
             actnorm=actnorm,
-            resampling=resampling or {},
+            downsampling=functools.partial(Downsampling, spatial_dims=spatial_dims, **(resampling or {})),
             mixing_frequency=mixing_frequency,
-            mixing=mixing or {},
+            mixing=functools.partial(OrthogonalMixing, **(mixing or {})),
         )
         self.body = self._build_level(0, parts)
 
@@ -114,7 +113,7 @@ class IUNet(InvertibleModule):
             return Sequential(OrderedDict(encoder=encoder, decoder=decoder))
         stride = self.strides[level]
         split_off = self.channels[level + 1] // math.prod(stride)
-        down, up = parts.down_and_up(split_off, stride)
+        down, up = _pair(lambda: parts.downsampling(split_off, stride))
         inner = Sequential(OrderedDict(down=down, level=self._build_level(level + 1, parts), up=up))
         return Sequential(
             OrderedDict(encoder=encoder, coarser=OnChannels(inner, channels - split_off), decoder=decoder)
@@ -133,7 +132,7 @@ class IUNet(InvertibleModule):
         return self.padding.crop(y, x.shape[2:]) if self.revert_padding else y
 
     def inverse(self, y: Tensor) -> Tensor:
-        """The input of output ``y``. Its size must be divisible: what a reverted padding cut off is lost."""
+        """The input that gives ``y``, whose size the strides divide: what `revert_padding` removes is lost."""
         self._check_divisible(y)
         return self.body.inverse(fast_layout(y))
 
@@ -146,9 +145,9 @@ class IUNet(InvertibleModule):
         return self.body.inverse_and_logdet(fast_layout(y))
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """The codes of the contracting side: per level the waiting channels, at last the coarsest features.
+        """The codes of the contracting side: per level the waiting channels, and last the coarsest features.
 
-        Computed by plain autograd whatever the backprop policy.
+        They are computed by plain autograd under every backprop policy.
         """
         x = self.padding.pad(self._checked(x))
         codes = []
@@ -160,7 +159,7 @@ class IUNet(InvertibleModule):
         return [*codes, self._levels()[-1].encoder(x)]  # type: ignore[operator]
 
     def decode(self, codes: Sequence[Tensor]) -> Tensor:
-        """The output for these codes: ``decode(encode(x))`` is ``forward(x)``, with the padding still on.
+        """The output for these codes: ``decode(encode(x))`` is ``forward(x)`` with its padding.
 
         Raises:
             ValueError: unless there is one code per level.
@@ -181,8 +180,7 @@ class IUNet(InvertibleModule):
         return levels
 
     def _checked(self, x: Tensor) -> Tensor:
-        if x.shape[1] != self.in_channels:
-            raise ValueError(f"expected {self.in_channels} channels, got {x.shape[1]}")
+        check_channels(x, self.in_channels)
         return x
 
     def _check_divisible(self, x: Tensor) -> None:
@@ -193,58 +191,45 @@ class IUNet(InvertibleModule):
             )
 
     def layout(self) -> str:
-        """The network as text: per level its couplings on both sides, with waiting + split-off channels."""
+        """The network as text: per level the couplings on both sides, and waiting + split-off channels."""
         return layout(self.channels, self.num_couplings, self.strides)
 
 
+@dataclass(frozen=True)
 class _Parts:
-    """How the parts of every level are made."""
+    """Constructors of the parts of every level."""
 
-    def __init__(
-        self,
-        spatial_dims: int,
-        subnet: SubnetConstructor,
-        coupling: Callable[..., Coupling],
-        actnorm: bool,
-        resampling: dict[str, Any],
-        mixing_frequency: int,
-        mixing: dict[str, Any],
-    ) -> None:
-        self.subnet = subnet
-        self.coupling = coupling
-        self.actnorm = actnorm
-        self.mixing_frequency = mixing_frequency
-        self._make_down = functools.partial(Downsampling, spatial_dims=spatial_dims, **resampling)
-        self._make_mixing = functools.partial(OrthogonalMixing, **mixing)
+    coupling: Callable[[int, bool], Coupling]
+    actnorm: bool
+    downsampling: Callable[[int, tuple[int, ...]], Downsampling]
+    mixing_frequency: int
+    mixing: Callable[[int], OrthogonalMixing]
 
     def encoder_and_decoder(self, channels: int, count: int, is_last: bool) -> tuple[Sequential, Sequential]:
-        """Couplings that change the two halves in turn, with their mixings; the decoder mirrors the encoder."""
+        """Couplings that change the two halves in turn, with their mixings. The decoder mirrors the encoder."""
         encoder: list[InvertibleModule] = []
         decoder: list[InvertibleModule] = []
         for i in range(count):
-            encoder += self._normalised_coupling(channels, flip=i % 2 == 1)
-            decoder[:0] = self._normalised_coupling(channels, flip=i % 2 == 1)
+            encoder += self._normalised_coupling(channels, i % 2 == 1)
+            decoder[:0] = self._normalised_coupling(channels, i % 2 == 1)
             if self.mixing_frequency > 0 and (i + 1) % self.mixing_frequency == 0:
                 self._append_mixing(channels, encoder, decoder)
         if self.mixing_frequency == -1 and not is_last:
             self._append_mixing(channels, encoder, decoder)
         return Sequential(*encoder), Sequential(*decoder)
 
-    def _normalised_coupling(self, channels: int, *, flip: bool) -> list[InvertibleModule]:
-        coupling = self.coupling(channels, self.subnet, flip=flip)
+    def _normalised_coupling(self, channels: int, flip: bool) -> list[InvertibleModule]:
+        coupling = self.coupling(channels, flip)
         return [ActNorm(channels), coupling] if self.actnorm else [coupling]
 
     def _append_mixing(self, channels: int, encoder: list[InvertibleModule], decoder: list[InvertibleModule]) -> None:
-        mixing, unmixing = _pair(functools.partial(self._make_mixing, channels))
+        mixing, unmixing = _pair(lambda: self.mixing(channels))
         encoder.append(mixing)
         decoder.insert(0, unmixing)
 
-    def down_and_up(self, channels: int, stride: tuple[int, ...]) -> tuple[Downsampling, Inverse]:
-        return _pair(functools.partial(self._make_down, channels, stride))
-
 
 def _pair(make: Callable[[], Any]) -> tuple[Any, Inverse]:
-    """A map and, with parameters of its own, another that starts as its inverse."""
+    """A map and the inverse of a second one, which has parameters of its own that start equal."""
     first, second = make(), make()
     second.load_state_dict(first.state_dict())
     return first, Inverse(second)

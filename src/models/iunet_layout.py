@@ -1,4 +1,4 @@
-"""The arithmetic of an iUNet's levels: strides, channels, couplings, and a drawing of them as text."""
+"""The arithmetic of an iUNet's levels: strides, channels and couplings, and a drawing of them as text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 
 from ..invertible import per_dimension
+from .checks import check_positive
 
 
 def strides_per_level(
@@ -39,11 +40,8 @@ def achievable_channels(desired: Sequence[int], strides: Sequence[tuple[int, ...
     """
     channels = [desired[0]]
     for wanted, stride in zip(desired[1:], strides, strict=True):
-        if channels[-1] < 2:
-            raise ValueError(f"expected at least 2 channels to split, got {channels[-1]} on level {len(channels)}")
-        multiplier = math.prod(stride)
-        split_off = min(max(round(wanted / multiplier), 1), channels[-1] - 1)
-        channels.append(multiplier * split_off)
+        factor = math.prod(stride)
+        channels.append(factor * _split_off(channels, round(wanted / factor)))
     if channels != list(desired):
         warnings.warn(
             f"channels={list(desired)} with strides {list(strides)} cannot be achieved exactly; "
@@ -51,6 +49,28 @@ def achievable_channels(desired: Sequence[int], strides: Sequence[tuple[int, ...
             stacklevel=3,
         )
     return channels
+
+
+def split_channels(first: int, num_levels: int, split_fraction: float, factor: int) -> list[int]:
+    """Channels per level where the same fraction is split off on each: ``C_{i+1} = factor · ⌊split_fraction C_i⌋``.
+
+    At least one channel is split off and at least one stays.
+
+    Raises:
+        ValueError: without a level, or where a level has only one channel, which cannot be split.
+    """
+    check_positive(num_levels=num_levels)
+    channels = [first]
+    for _ in range(num_levels - 1):
+        channels.append(factor * _split_off(channels, math.floor(split_fraction * channels[-1])))
+    return channels
+
+
+def _split_off(channels: Sequence[int], wanted: int) -> int:
+    """How many of the last level's channels go on to the next: as wanted, but at least one, and at least one stays."""
+    if channels[-1] < 2:
+        raise ValueError(f"expected at least 2 channels to split, got {channels[-1]} on level {len(channels)}")
+    return min(max(wanted, 1), channels[-1] - 1)
 
 
 def couplings_per_level(num_couplings: int | Sequence[int], num_levels: int) -> list[int]:
@@ -86,11 +106,10 @@ def layout(channels: Sequence[int], num_couplings: Sequence[int], strides: Seque
 
 
 def doubled_channels(base_channels: int, num_levels: int) -> list[int]:
-    """Channels ``base · 2^level``: what split fraction 1/4 and stride 2 in 3D, or 1/2 in 2D, give.
+    """Channels ``base · 2^level``, as for a split fraction of 1/4 in 3D or 1/2 in 2D, with stride 2.
 
     Raises:
         ValueError: for numbers below 1.
     """
-    if base_channels < 1 or num_levels < 1:
-        raise ValueError(f"expected base_channels >= 1 and num_levels >= 1, got {base_channels} and {num_levels}")
+    check_positive(base_channels=base_channels, num_levels=num_levels)
     return [base_channels * 2**level for level in range(num_levels)]

@@ -20,7 +20,9 @@ from ..invertible import (
     Sequential,
 )
 from .blocks import ConvBlock
-from .iunet import IUNet, strides_per_level
+from .checks import check_choice
+from .iunet import IUNet
+from .iunet_layout import strides_per_level
 
 METHODS = ("cayley", "exp")
 
@@ -35,19 +37,18 @@ def iunet_from_iunets(
     padding_value: float = 0.0,
     revert_padding: bool = True,
 ) -> IUNet:
-    """The `IUNet` with the weights, and hence the outputs, of a ``iunets.iUNet`` with its default coupling layers.
+    """The `IUNet` with the weights, and hence the outputs, of an ``iunets.iUNet`` with its default coupling layers.
 
-    Channels, levels, couplings, spatial dimensions and block depth are read from the weights; the arguments are those
-    options that weights do not show, with iunets' defaults.
+    Channels, levels, couplings, spatial dimensions and block depth are read from the weights. The arguments are the
+    options that cannot be read from weights, with the defaults of iunets.
 
-    Their couplings exchange the two groups of channels, ``[x₁, x₂] ↦ [x₂, x₁ + F(x₂)]``; ours leave channels in place
-    and alternate between the groups. Where an odd number of couplings leaves the order exchanged, the fixed factor of
-    the channel mixing behind them turns it back, and without one a `Permutation`. Their decoders mix after a
-    coupling, so the decoders of this network are arranged as theirs, unlike those that `IUNet` itself
-    builds.
+    Its couplings exchange the two groups of channels, ``[x₁, x₂] ↦ [x₂, x₁ + F(x₂)]``, where ours leave channels in
+    place and alternate between the groups. If an odd number of couplings leaves the order exchanged, the fixed factor
+    of the next channel mixing restores it, or a `Permutation` where there is none. Its decoders mix after a coupling,
+    and so do those of the returned network, unlike those that `IUNet` builds.
 
     Args:
-        state: ``net.state_dict()`` of theirs.
+        state: ``net.state_dict()`` of the ``iunets.iUNet``.
         strides: ``resampling_stride``.
         resampling_method: ``cayley`` or ``exp``.
         mixing_method: ``channel_mixing_method``: ``cayley`` or ``exp``.
@@ -55,12 +56,11 @@ def iunet_from_iunets(
         revert_padding: ``revert_input_padding``.
 
     Raises:
-        ValueError: for a network that is none of these: Householder matrices (theirs are orthogonal to six digits
-            only), other coupling layers or normalisations, strides that do not fit.
+        ValueError: for Householder matrices (in iunets, they are orthogonal to six digits only), other coupling layers
+            or normalisations, or strides that contradict the weights.
     """
-    for name, method in (("resampling_method", resampling_method), ("mixing_method", mixing_method)):
-        if method not in METHODS:
-            raise ValueError(f"expected {name} to be one of {', '.join(METHODS)}, got {method!r}")
+    check_choice("resampling_method", resampling_method, METHODS)
+    check_choice("mixing_method", mixing_method, METHODS)
     source = _Source(state)
     source.check_strides(strides_per_level(strides, len(source.channels) - 1, source.spatial_dims))
     net = IUNet(
@@ -89,7 +89,7 @@ def iunet_from_iunets(
 
 
 class _Source:
-    """The weights of a ``iunets.iUNet``, and what they say about it."""
+    """The weights of an ``iunets.iUNet``, and its sizes as read from them."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         # Every block holds its layers twice, as `seq` and as `F`.
@@ -98,7 +98,7 @@ class _Source:
         first = [value for key, value in self._weights.items() if re.match(r"encoder_modules\.0\.0\..*weight$", key)]
         convolutions = [weight for weight in first if weight.ndim > 2]
         if not convolutions:
-            raise ValueError("expected the state_dict of a iunets.iUNet that starts with a coupling layer, got another")
+            raise ValueError("expected the state_dict of an iunets.iUNet that starts with a coupling, got another")
         self.spatial_dims = convolutions[0].ndim - 2
         self.channels = [convolutions[0].shape[1] + convolutions[-1].shape[0]]
         self.volumes = []
@@ -122,7 +122,7 @@ class _Source:
 
     def take(self, key: str) -> Tensor:
         if key not in self._weights:
-            raise ValueError(f"expected the weights of a iunets.iUNet with instance norm, but {key} is missing")
+            raise ValueError(f"expected the weights of an iunets.iUNet with instance norm, but {key} is missing")
         return self._weights.pop(key)
 
     def depth(self, part: str) -> int:
@@ -132,7 +132,7 @@ class _Source:
     def check_all_taken(self) -> None:
         if self._weights:
             raise ValueError(
-                "expected the weights of a iunets.iUNet with its default coupling layers and instance norm only, got "
+                "expected the weights of an iunets.iUNet with its default coupling layers and instance norm only, got "
                 f"{', '.join(sorted(self._weights))} as well"
             )
 
@@ -141,7 +141,7 @@ class _Source:
 
 
 def _chain(source: _Source, chain: str, channels: int, mixing_method: str) -> Sequential:
-    """One encoder or decoder. Channels stay in place; ``turned`` is how many lead that are last in their order."""
+    """One encoder or decoder. Channels stay in place; the first ``turned`` of them are last in iunets' order."""
     parts: list[InvertibleModule] = []
     turned, num_couplings = 0, 0
     for name in source.parts(chain):
@@ -149,7 +149,7 @@ def _chain(source: _Source, chain: str, channels: int, mixing_method: str) -> Se
             parts.append(_mixing(source.take(f"{name}.weight"), turned, mixing_method))
             turned = 0
             continue
-        # Theirs change the first `channels // 2` of an odd number, then the others, and so on.
+        # In iunets, couplings change the first `channels // 2` of an odd number, then the others, and so on.
         changed = channels // 2 if num_couplings % 2 == 0 else channels - channels // 2
         first, flip = (turned, False) if turned else (changed, True)
         parts.append(_coupling(source, name, channels, first, flip))
@@ -161,12 +161,12 @@ def _chain(source: _Source, chain: str, channels: int, mixing_method: str) -> Se
 
 
 def _turned(channels: int, turned: int) -> list[int]:
-    """Their order of channels: those that lead in ours come last."""
+    """The order of channels in iunets: those that lead here come last."""
     return [*range(turned, channels), *range(turned)]
 
 
 def _mixing(weight: Tensor, turned: int, method: str) -> OrthogonalMixing:
-    """``y = R(W) P x``, where P restores their order of channels."""
+    """``y = R(W) P x``, where P restores the order of channels in iunets."""
     channels = weight.shape[-1]
     layer = OrthogonalMixing(channels, method=method, init=torch.eye(channels)[_turned(channels, turned)])
     _set_matrices(layer.matrices, weight[None])
@@ -174,7 +174,7 @@ def _mixing(weight: Tensor, turned: int, method: str) -> OrthogonalMixing:
 
 
 def _set_matrices(matrices: OrthogonalMatrices, weight: Tensor) -> None:
-    """Both parametrise by ``W − Wᵀ``; the fixed factor, the identity or a permutation, stays."""
+    """Both libraries parametrise by ``W − Wᵀ``. The fixed factor, the identity or a permutation, stays."""
     if matrices.theta.shape != weight.shape:
         raise ValueError(f"expected matrices of shape {tuple(matrices.theta.shape)}, got {tuple(weight.shape)}")
     with torch.no_grad():
@@ -195,5 +195,5 @@ def _coupling(source: _Source, name: str, channels: int, split: int, flip: bool)
     try:
         coupling.subnet.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"expected the weights of a iunets.iUNet with its default coupling layers: {error}") from error
+        raise ValueError(f"expected an iunets.iUNet with its default coupling layers: {error}") from error
     return coupling

@@ -1,25 +1,24 @@
-"""The two small networks of the i-RevNet lab: a convolutional classifier, and its invertible twin."""
+"""The two small networks of the i-RevNet lab: a convolutional classifier and its invertible counterpart."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from ..invertible import AdditiveCoupling, Checkerboard, Sequential
-from .injective_padding import InjectivePadding
-from .invertible_classifier import InvertibleClassifier
+from .checks import same_padding
+from .invertible_classifier import InjectivePadding, InvertibleClassifier
 
 
 class LabNet(nn.Module):
     """ψ (space-to-depth), ``num_layers`` times convolution and ReLU, a linear layer.
 
     Args:
-        in_channels, size: of the images, which are squares.
-        num_classes: of the logits.
+        size: side of the square images.
         block_size: side of the blocks that ψ turns into channels.
         num_layers, kernel_size: of the convolutions, which keep the number of channels.
 
     Raises:
-        ValueError: for a size that the blocks do not divide, or an even kernel.
+        ValueError: for a size that the blocks do not divide, or an even kernel size.
     """
 
     def __init__(
@@ -34,8 +33,7 @@ class LabNet(nn.Module):
         super().__init__()
         channels, num_features = _after_psi(in_channels, size, block_size)
         self.psi = Checkerboard(block_size, spatial_dims=2)
-        layers = [_convolution(channels, channels, kernel_size) for _ in range(num_layers)]
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*(_convolution(channels, channels, kernel_size) for _ in range(num_layers)))
         self.linear = nn.Linear(num_features, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,12 +43,12 @@ class LabNet(nn.Module):
 class LabIRevNet(InvertibleClassifier):
     """ψ, then ``num_layers`` times ``[x, x̃] ↦ [F(x) + x̃, x]`` with F a convolution and ReLU, a linear layer.
 
-    Instead of exchanging the two halves of the channels, every other layer changes the first half: the same up to the
-    order of the channels. Of colour images, the halves part the colours here, and in the lab's ψ the places within a
-    block. Arguments as for `LabNet`.
+    Instead of exchanging the two halves of the channels, every other layer changes the first half, which is the same
+    up to the order of the channels. With colour images, the halves separate colours here, and places within a block
+    in the lab's ψ. The arguments are those of `LabNet`.
 
     Raises:
-        ValueError: also where ψ leaves an odd number of channels, which has no halves.
+        ValueError: as `LabNet`, and where ψ leaves an odd number of channels, which cannot be halved.
     """
 
     def __init__(
@@ -76,13 +74,12 @@ class LabIRevNet(InvertibleClassifier):
 
 
 def _after_psi(in_channels: int, size: int, block_size: int) -> tuple[int, int]:
-    """Channels behind ψ, and numbers in all of them."""
+    """Channels after ψ, and the size of all of them together."""
     if size % block_size:
         raise ValueError(f"expected a size divisible by block_size {block_size}, got {size}")
     return in_channels * block_size**2, in_channels * size**2
 
 
 def _convolution(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"expected an odd kernel_size, got {kernel_size}")
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2), nn.ReLU())
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=same_padding(kernel_size))
+    return nn.Sequential(conv, nn.ReLU())

@@ -1,35 +1,23 @@
-"""Linear convolutions around an invertible network, which has as many output channels as input channels."""
+"""Linear convolutions around an invertible network, which cannot change the number of channels itself."""
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .blocks import ProjectionConv
-
-
-class ImageBody(Protocol):
-    """What can be lifted: a network from ``in_channels`` to ``in_channels`` channels."""
-
-    in_channels: int
-    spatial_dims: int
-
-    def __call__(self, x: Tensor) -> Tensor: ...
+from .blocks import ProjectionConv, start_at_zero
+from .checks import check_channels
 
 
 class Lifted(nn.Module):
     """``project(body(lift(x)))`` with linear convolutions ``lift`` and ``project`` (iUNet paper, figure 5).
 
-    The linear layers store no activation besides the network's input and the body's output.
-
-    Both start as the central tap of their kernel only, with an isometry ``W`` and ``Wᵀ``: together with a body that
-    starts as the identity, the network starts as the identity on the channels that input and output share.
+    For their gradients, the linear layers save the network's input and the body's output only. They start with an
+    isometry ``W`` and with ``Wᵀ`` at the centre of their kernels and zeros elsewhere: with a body that starts as the
+    identity, the network starts as the identity on the channels that input and output share.
 
     Args:
-        in_channels, out_channels: channels of the images.
-        body: a network with attributes ``in_channels`` and ``spatial_dims``; at least as many channels as the images.
+        body: a network from ``body.in_channels`` to as many channels, with ``body.spatial_dims``.
         kernel_size: of both linear convolutions.
 
     Raises:
@@ -57,12 +45,9 @@ class Lifted(nn.Module):
                 (self.lift.conv, columns[:, : self.in_channels]),
                 (self.project.conv, columns.T[: self.out_channels]),
             ):
-                conv.weight.zero_()
+                start_at_zero(conv)
                 conv.weight[centre] = matrix
-                assert conv.bias is not None
-                conv.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] != self.in_channels:
-            raise ValueError(f"expected images with {self.in_channels} channels, got {x.shape[1]}")
+        check_channels(x, self.in_channels)
         return self.project(self.body(self.lift(x)))

@@ -1,4 +1,4 @@
-"""A U-Net with reversible levels, and down- and upsampling that is not (Brügger, Baumgartner, Konukoglu, 2019)."""
+"""A U-Net with reversible levels and irreversible down- and upsampling (Brügger, Baumgartner, Konukoglu, 2019)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ..invertible import AdditiveCoupling, TwoSidedCoupling
 from ..invertible import Sequential as InvertibleSequential
-from .blocks import CONVOLUTIONS, MAX_POOLS, ProjectionConv, check_spatial_dims
+from .blocks import CONVOLUTIONS, MAX_POOLS, ProjectionConv
+from .checks import check_channels, check_positive, check_spatial_dims
 from .in_place import LeakyReLU
-from .padding import Padding
+from .spatial_padding import SpatialPadding
 
 _INTERPOLATIONS = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -21,9 +22,7 @@ class PreActivation(nn.Sequential):
     """Group normalisation, leaky ReLU, 3×3 convolution: the functions F and G of the reversible blocks.
 
     Args:
-        in_channels, out_channels: channels.
-        num_groups: wanted groups of the normalisation; their greatest common divisor with ``in_channels`` is used.
-        spatial_dims: 1, 2 or 3.
+        num_groups: desired groups of the normalisation; the greatest common divisor with ``in_channels`` is used.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, num_groups: int, spatial_dims: int) -> None:
@@ -35,26 +34,22 @@ class PreActivation(nn.Sequential):
 
 
 class PartiallyReversibleUNet(nn.Module):
-    """Reversible sequences on every level of a U-Net, joined by layers that are not reversible.
+    """A U-Net whose levels are reversible sequences of blocks, joined by irreversible layers.
 
-    A block of a sequence is ``y₁ = x₁ + F(x₂)``, ``y₂ = x₂ + G(y₁)`` with `PreActivation` as F and G. Down: max
-    pooling, then a 1×1 convolution to the next level's channels. Up: a sequence, a 1×1 convolution to the finer level's
-    channels, (multi)linear interpolation; the skip connection is added. The last sequence is followed by a 1×1
-    convolution. Gradients need what lies at the ends of the sequences only, so the memory grows with the number of
-    levels and not with the number of blocks.
+    A block is ``y₁ = x₁ + F(x₂)``, ``y₂ = x₂ + G(y₁)`` with `PreActivation` as F and G. Down: max pooling, then a 1×1
+    convolution to the next level's channels. Up: a 1×1 convolution to the finer level's channels, (multi)linear
+    interpolation, addition of the skip connection, a sequence. A 1×1 convolution ends the network. Gradients need
+    only the states at the ends of the sequences, so memory grows with the number of levels, not of blocks.
 
-    The network and its defaults are those of the authors' code, which has 60, 120, 240, 360, 480 channels and one block
-    per sequence (or two in the encoder).
+    The defaults are those of the authors' code (one block per sequence, or two in the encoder).
 
     Args:
-        in_channels, out_channels: channels of the images.
         channels: even numbers, one per level.
-        spatial_dims: 1, 2 or 3.
         num_encoder_blocks, num_decoder_blocks: blocks per level and side; the coarsest level has both.
-        padding_mode: padding for sizes not divisible by ``2^(num_levels-1)``, None to refuse them; it is cut off again.
+        padding_mode: see `UNet`.
 
     Raises:
-        ValueError: for options outside these, another number of channels, or a size that does not fit.
+        ValueError: for an option out of range, another number of channels, or a size that would need padding.
     """
 
     def __init__(
@@ -72,11 +67,10 @@ class PartiallyReversibleUNet(nn.Module):
         check_spatial_dims(spatial_dims)
         if not channels or min(channels) < 2 or any(width % 2 for width in channels):
             raise ValueError(f"expected an even number of channels per level, got channels={list(channels)}")
-        if min(num_encoder_blocks, num_decoder_blocks) < 1:
-            raise ValueError(f"expected at least one block, got {num_encoder_blocks} and {num_decoder_blocks}")
+        check_positive(num_encoder_blocks=num_encoder_blocks, num_decoder_blocks=num_decoder_blocks)
         self.in_channels = in_channels
         self.channels = list(channels)
-        self.padding = Padding((2 ** (len(channels) - 1),) * spatial_dims, padding_mode)
+        self.padding = SpatialPadding((2 ** (len(channels) - 1),) * spatial_dims, padding_mode)
         residual = functools.partial(PreActivation, num_groups=channels[0] // 2, spatial_dims=spatial_dims)
 
         def sequence(width: int, num_blocks: int) -> InvertibleSequential:
@@ -99,8 +93,7 @@ class PartiallyReversibleUNet(nn.Module):
         self.project = project(channels[0], out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] != self.in_channels:
-            raise ValueError(f"expected images with {self.in_channels} channels, got {x.shape[1]}")
+        check_channels(x, self.in_channels)
         spatial = x.shape[2:]
         x = self.encoders[0](self.lift(self.padding.pad(x)))
         skips: list[Tensor] = []

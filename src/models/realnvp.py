@@ -1,4 +1,4 @@
-"""RealNVP: affine couplings between the fields of checkerboards and between channels (Dinh et al., 2017)."""
+"""RealNVP: affine couplings between the fields of a checkerboard and between channels (Dinh et al., 2017)."""
 
 from __future__ import annotations
 
@@ -10,38 +10,37 @@ import torch
 from torch import Tensor, nn
 
 from ..invertible import ActNorm, GlowCoupling, Inverse, InvertibleModule, Sequential, SubnetConstructor
+from .checks import check_positive
 from .coupling_nets import ResidualNet
-from .multiscale import channels_per_level, group_by_parity, multiscale
+from .multiscale import group_by_parity, multiscale, squeezed_channels
 
 
 class RealNVP(Sequential):
     """Per level, couplings with checkerboard masks, then couplings with channel masks.
 
-    From (B, C, *spatial) to a latent of the same shape; see `multiscale` for how levels lie in one state. A level has
-    ``num_couplings`` couplings of each kind that change the two groups in turn; the last has one more of the first
-    kind and none of the second, as in the paper.
+    From (B, C, *spatial) to a latent of the same shape, see `multiscale`. A level has ``num_couplings`` couplings of
+    each kind that change the two groups in turn. The last level has one more of the first kind and none of the second,
+    as in the paper.
 
-    A checkerboard mask before a squeeze is a channel mask after it: squeezed, the fields of one colour are half of the
-    channels (`group_by_parity`). So all couplings of a level run squeezed. The coupled groups are those of the paper;
-    a coupling's network sees blocks of 2×2 voxels as channels at a quarter of the positions, where the paper's sees
-    the unsqueezed image with one colour blanked. What is factored out is one colour of a checkerboard, too.
+    A checkerboard mask before a squeeze is a channel mask after it: the fields of one colour are half of the squeezed
+    channels (`group_by_parity`). So all couplings of a level work on squeezed states. The coupled groups are those of
+    the paper. But a coupling's network sees blocks of 2×2 voxels as channels at a quarter of the positions, where the
+    paper's sees the image with one colour blanked. One colour of a checkerboard is also what is factored out.
 
-    Where the paper has batch normalisation between couplings, there is activation normalisation before each: a batch's
-    statistics would tie the log-determinants of its samples together, and the inverse in training would need those
-    of a batch that it has not seen. The couplings start as the identity. Sizes for CIFAR-10 in the paper: 2 levels,
-    64 channels, 8 residual blocks.
+    The paper has batch normalisation between couplings, this network activation normalisation before each. A batch's
+    statistics would make its samples' log-determinants depend on each other, and the inverse in training would need
+    the statistics of a batch that it has not seen. The couplings start as the identity. For CIFAR-10, the paper has 2
+    levels, 64 channels and 8 residual blocks.
 
     Args:
-        in_channels: number of channels C.
-        num_levels: number of resolutions; the spatial size must be divisible by 2 to their number.
+        num_levels: number of resolutions.
         num_couplings: couplings of each kind per level.
-        hidden_channels: channels inside the couplings' networks on the first level; they double from level to level.
-        num_residual_blocks: of each network; see `ResidualNet`.
-        norm: normalisation inside these; see `ResidualNet`.
-        spatial_dims: 1, 2 or 3.
+        hidden_channels: of the couplings' networks on the first level; they double from level to level.
+        num_residual_blocks, norm: of each network, see `ResidualNet`.
 
     Raises:
-        ValueError: for options outside these, another number of channels, or a size that does not fit.
+        ValueError: for an option out of range, another number of channels, or a spatial size that 2^num_levels does
+            not divide.
     """
 
     def __init__(
@@ -55,9 +54,8 @@ class RealNVP(Sequential):
         norm: str = "group",
         spatial_dims: int = 2,
     ) -> None:
-        if num_couplings < 1:
-            raise ValueError(f"expected num_couplings >= 1, got {num_couplings}")
-        widths = channels_per_level(in_channels, num_levels, spatial_dims)
+        check_positive(num_couplings=num_couplings)
+        widths = squeezed_channels(in_channels, num_levels, spatial_dims)
         levels: list[list[InvertibleModule]] = []
         for level, channels in enumerate(widths):
             subnet = functools.partial(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .blocks import MAX_POOLS, TRANSPOSED_CONVOLUTIONS, ConvBlock, ProjectionConv, check_spatial_dims
-from .padding import Padding
+from .blocks import MAX_POOLS, TRANSPOSED_CONVOLUTIONS, ConvBlock, ProjectionConv
+from .checks import check_channels, check_positive, check_spatial_dims
+from .spatial_padding import SpatialPadding
 
 
 class UNet(nn.Module):
@@ -16,15 +17,14 @@ class UNet(nn.Module):
     convolution and concatenation; the channels double from level to level; a linear convolution at the end.
 
     Args:
-        in_channels, out_channels: channels of the images.
-        base_channels: channels of the first level ("channel blowup" in the iUNet paper).
+        base_channels: of the first level ("channel blowup" in the iUNet paper).
         num_levels: number of resolutions.
-        spatial_dims: 1, 2 or 3.
-        norm: see `ConvBlock`.
-        padding_mode: padding for sizes not divisible by ``2^(num_levels-1)``, None to refuse them; it is cut off again.
+        norm: see `make_norm`.
+        padding_mode: how to pad sizes that 2^(num_levels − 1) does not divide, see `SpatialPadding`; the padding is
+            removed from the output.
 
     Raises:
-        ValueError: for options outside these, another number of channels, or a size that does not fit.
+        ValueError: for an option out of range, another number of channels, or a size that would need padding.
     """
 
     def __init__(
@@ -40,10 +40,9 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         check_spatial_dims(spatial_dims)
-        if num_levels < 1 or base_channels < 1:
-            raise ValueError(f"expected num_levels >= 1 and base_channels >= 1, got {num_levels} and {base_channels}")
+        check_positive(num_levels=num_levels, base_channels=base_channels)
         self.in_channels = in_channels
-        self.padding = Padding((2 ** (num_levels - 1),) * spatial_dims, padding_mode)
+        self.padding = SpatialPadding((2 ** (num_levels - 1),) * spatial_dims, padding_mode)
         self.channels = [base_channels * 2**level for level in range(num_levels)]
 
         def block(channels_in: int, channels_out: int) -> ConvBlock:
@@ -61,8 +60,7 @@ class UNet(nn.Module):
         self.project = ProjectionConv(base_channels, out_channels, spatial_dims=spatial_dims)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] != self.in_channels:
-            raise ValueError(f"expected images with {self.in_channels} channels, got {x.shape[1]}")
+        check_channels(x, self.in_channels)
         spatial = x.shape[2:]
         x = self.encoders[0](self.padding.pad(x))
         skips: list[Tensor] = []

@@ -12,15 +12,15 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
-from src.loggers.csv_logger import CsvLogger
 from src.loggers.run_logger import RunLogger
 from src.loggers.shielded import shielded
+from src.runs.csv_logger import CsvLogger
 from src.runs.last_checkpoint import LastCheckpoint
-from src.runs.latest_metrics import LatestMetrics
-from src.runs.moved_folder import MovedFolder
+from src.runs.monitor import check_monitor
 from src.runs.quiet import quiet_libraries
-from src.runs.run_config import RunConfig
+from src.runs.run_state import RunState
 from src.tasks.base import Task
+from src.tasks.metrics import CALLBACK_METRICS, Metric
 
 
 @dataclass
@@ -32,6 +32,7 @@ class Run:
     task: Task
     trainer: pl.Trainer
     callbacks: dict[str, pl.Callback]
+    state: RunState
 
     def callback(self, kind: type) -> Any:
         """Return the callback of a class, or None if the run has none."""
@@ -44,16 +45,23 @@ class Run:
         double precision would pass through single.
 
         Raises:
-            ValueError: if they do not fit.
+            ValueError: if they do not fit, or nothing that is measured is called ``monitor.metric``.
         """
         self.task.to(self.trainer.strategy.root_device)
         self.task.check_data(self.datamodule)
+        if self.task.metrics:
+            check_monitor(self.config.monitor, self.metric_descriptions())
         if self.trainer.precision == "64-true":
             self.task.double()
 
+    def metric_descriptions(self) -> list[Metric]:
+        """Return what is known of the metrics of task and callbacks; callbacks of others may have ``metrics`` too."""
+        others = [metric for callback in self.callbacks.values() for metric in getattr(callback, "metrics", ())]
+        return [*self.task.metrics, *CALLBACK_METRICS, *others]
+
     def metrics(self) -> dict[str, float]:
-        """Return the latest value of every metric, those of the processes that this one goes on from included."""
-        return self.callback(LatestMetrics).values(self.trainer)
+        """Return the latest value of every metric, those of earlier processes of the run included."""
+        return self.state.metrics(self.trainer)
 
     def loggers(self) -> list[RunLogger]:
         """Return the loggers that are this project's own."""
@@ -89,12 +97,13 @@ def build(config: DictConfig) -> Run:
     if not loggers:
         # It refuses to run with nothing to log to.
         callbacks = {name: c for name, c in callbacks.items() if not isinstance(c, LearningRateMonitor)}
+    state = RunState(config)
     trainer = instantiate(
         config.trainer,
-        callbacks=[*callbacks.values(), RunConfig(config), LatestMetrics(), MovedFolder()],
+        callbacks=[*callbacks.values(), state],
         logger=loggers or False,
     )
-    return Run(config, datamodule, task, trainer, callbacks)
+    return Run(config, datamodule, task, trainer, callbacks, state)
 
 
 def _logger(node: DictConfig) -> Logger:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from src.runs.folder import RunFolder
+from src.runs.formats import check_format
 from src.utils.reading import FileError, reading
 from src.utils.seal import check_archive
 
@@ -19,22 +21,24 @@ def find_checkpoint(path: str | Path, name: str = "last") -> Path:
         ValueError: if there is none.
     """
     path = Path(path)
-    candidate = path / "checkpoints" / f"{name}.ckpt" if path.is_dir() else path
+    expected = RunFolder(path).checkpoint(name)
+    candidate = expected if path.is_dir() else path
     if not candidate.is_file():
-        raise ValueError(f"expected a checkpoint or a run folder with checkpoints/{name}.ckpt, got {str(path)!r}")
+        raise ValueError(f"expected a checkpoint or a run folder with {expected.relative_to(path)}, got {str(path)!r}")
     return candidate
 
 
 def run_folder_of(checkpoint: Path) -> Path:
-    """Return the run folder that ``<run folder>/checkpoints/<name>.ckpt`` belongs to, else the file's own folder."""
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    """Return the folder of the run that wrote a checkpoint; for one stored anywhere else, the folder it is in."""
+    folder = checkpoint.parent.parent
+    return folder if checkpoint.parent == RunFolder(folder).checkpoints else checkpoint.parent
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Load a checkpoint onto the CPU if it is as it was written; only tensors and plain containers are accepted.
 
     Raises:
-        FileError: if the file is damaged or was not written by this project.
+        FileError: if the file is damaged, or was not written by this project or was by a later version of it.
     """
     with reading(path, "a readable checkpoint"):
         check_archive(path)
@@ -42,6 +46,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     found = checkpoint if isinstance(checkpoint, dict) else {}
     if not all(isinstance(found.get(key), dict) for key in ("state_dict", "config")):
         raise FileError(f"expected a checkpoint with 'state_dict' and 'config', got {str(path)!r} without them")
+    check_format(found, path)
     return found
 
 

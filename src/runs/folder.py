@@ -1,9 +1,11 @@
-"""Where a run writes."""
+"""The run folder: the name of every file in it, and where a new one is made."""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,20 +15,76 @@ from omegaconf import DictConfig
 from src.config.checks import model_name
 from src.utils.errors import ConfigError
 
-# The processes that Lightning starts find here which folder the first one named.
+# The processes that Lightning starts read here which folder the first process chose.
 ENVIRONMENT_VARIABLE = "INVERTIBLE_IMAGING_RUN_DIR"
-# What the first process of a torchrun serves the others with; it must live as long as they may ask.
+# Stores through which the first process of a torchrun tells the others; they must live as long as the others may ask.
 _stores: list[Any] = []
+
+# Subfolders of a run folder that other programs may be writing to at any time: eval.py, predict.py and W&B.
+EVALUATIONS, PREDICTIONS = "eval", "predictions"
+SUBFOLDERS = (EVALUATIONS, PREDICTIONS, "wandb")
+# A picture by epoch; one that does not belong to an epoch has None.
+Series = dict[int | None, Path]
+
+
+class RunFolder:
+    """The paths of a run's files; nothing is created or read.
+
+    Args:
+        path: the run folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.summary = self.path / "summary.json"
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "csv" / "version_0" / "metrics.csv"
+        self.test_table = self.path / "test_table.csv"
+        self.curves = self.path / "curves.png"
+        self.images = self.path / "images"
+        self.checkpoints = self.path / "checkpoints"
+        self.lock = self.path / ".lock"
+
+    def checkpoint(self, name: str = "last") -> Path:
+        """Return the path of a checkpoint: ``last``, from which the run continues, or ``best``, which is tested."""
+        return self.checkpoints / f"{name}.ckpt"
+
+    def is_run(self) -> bool:
+        """Whether a run, finished or not, wrote to this folder."""
+        return self.summary.is_file() or self.config.is_file()
+
+    def pictures(self) -> dict[str, Series]:
+        """Return the pictures by their names without the epoch, see `picture_name`."""
+        found: dict[str, Series] = {}
+        for path in sorted(self.images.glob("*.png")):
+            match = re.fullmatch(r"(.+)-epoch-(\d+)", path.stem)
+            name, epoch = (match[1], int(match[2])) if match else (path.stem, None)
+            found.setdefault(name, {})[epoch] = path
+        return found
+
+
+def picture_name(name: str, epoch: int | None = None) -> str:
+    """Return the file name of a picture in `RunFolder.images`; pictures of one name are a series over the epochs."""
+    return f"{name}.png" if epoch is None else f"{name}-epoch-{epoch:04d}.png"
+
+
+def run_folders(folder: Path) -> Iterator[RunFolder]:
+    """Yield the run folders below ``folder``, or itself; not those inside of a run, such as its later evaluations."""
+    for directory, names, _ in os.walk(folder):
+        names.sort()
+        if RunFolder(directory).is_run():
+            names.clear()
+            yield RunFolder(directory)
 
 
 def choose_run_dir(config: DictConfig) -> str:
     """Return ``config.run_dir``, or ``outputs/<experiment>/<time>-<model>-<id>``; nothing is created.
 
-    All processes of a distributed run get the same one, whether Lightning or torchrun starts them. The id keeps apart
-    runs that start in the same second, as those of a sweep on several machines do.
+    All processes of a distributed run get the same folder, whether Lightning or torchrun starts them. The id separates
+    runs that start in the same second, such as those of a sweep on several machines.
 
     Raises:
-        ConfigError: if it is not named, and the processes of several machines have no way to agree on one.
+        ConfigError: if it is not given, and the processes of several machines cannot agree on one.
     """
     if config.run_dir is not None:
         return config.run_dir
@@ -48,12 +106,12 @@ def _new_name(config: DictConfig) -> str:
 
 
 def _agreed(run_dir: str) -> str:
-    """Return what the first of torchrun's processes calls with; the others wait for it."""
+    """Return the value that the first of torchrun's processes passes; the others wait for it."""
     from torch.distributed import rendezvous
 
     store, rank, _ = next(rendezvous("env://"))
     _stores.append(store)
-    # After a failure torchrun starts the processes again beside the same store; a multirun has several runs.
+    # After a failure torchrun restarts the processes with the same store; a multirun has several runs.
     key = f"run_dir/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{len(_stores)}"
     if rank == 0:
         store.set(key, run_dir)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from src.runs.last_checkpoint import between_updates, last_checkpoint
-from src.utils.errors import say
+from src.runs.folder import RunFolder
+from src.runs.last_checkpoint import between_updates
+from src.utils.errors import add_note, say
 from src.utils.signals import Handlers, hand_back, leave_closed_terminal, take_over
+
+if TYPE_CHECKING:
+    from src.runs.build import Run
 
 
 class CheckpointOnInterrupt(Checkpoint):
@@ -35,7 +42,7 @@ class CheckpointOnInterrupt(Checkpoint):
     """
 
     def __init__(self, run_dir: str) -> None:
-        self.checkpoint = last_checkpoint(run_dir)
+        self.checkpoint = RunFolder(run_dir).checkpoint()
         self.received: signal.Signals | None = None
         self._previous_handlers: Handlers = {}
         self._owner = os.getpid()
@@ -98,8 +105,15 @@ class CheckpointOnInterrupt(Checkpoint):
             self._tell_lightning(trainer, True)
 
     def _tell_lightning(self, trainer: pl.Trainer, end: bool) -> None:
-        # Lightning ends training where its loops are consistent when it sees this flag, which its own handler sets.
-        trainer._signal_connector.received_sigterm = self._ending = end
+        """Set the flag of Lightning's own handler, at which it ends training where its loops are consistent.
+
+        A version without that private flag ends here, where no checkpoint would be: the run goes on from its last one.
+        """
+        connector: Any = getattr(trainer, "_signal_connector", None)
+        if hasattr(connector, "received_sigterm"):
+            connector.received_sigterm = self._ending = end
+        elif end:
+            raise SIGTERMException
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:
@@ -112,3 +126,27 @@ class CheckpointOnInterrupt(Checkpoint):
                 raise KeyboardInterrupt
             say("\nCtrl-C: ending after this step (press again to stop at once)")
         self.received = signal.Signals(signum)
+
+
+@contextmanager
+def ending(run: Run) -> Iterator[None]:
+    """Say how to resume a run that a signal or an error ends, and exit with the usual code of the signal.
+
+    Raises:
+        SystemExit: with 128 + n after signal n.
+    """
+    can_be_resumed = RunFolder(run.config.run_dir).checkpoint().exists
+    advice = f"go on with: python train.py resume={run.config.run_dir}"
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt):
+        say(advice if can_be_resumed() else "interrupted before the first checkpoint")
+        # Lightning turns Ctrl-C and SIGTERM into a SystemExit of its own, SIGTERM's with exit code 0.
+        interrupt = run.callback(CheckpointOnInterrupt)
+        if interrupt is not None and interrupt.received is not None:
+            sys.exit(128 + interrupt.received)
+        raise
+    except Exception as error:
+        if can_be_resumed():
+            add_note(error, advice)
+        raise

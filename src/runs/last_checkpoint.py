@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from src.callbacks.early_rows import log_row_of_epoch, log_row_of_step
+from src.runs.early_rows import log_row_of_epoch, log_row_of_step
 from src.runs.finite import check_finite
-
-
-def last_checkpoint(run_dir: str | Path) -> Path:
-    """Return where a run keeps it."""
-    return Path(run_dir) / "checkpoints" / "last.ckpt"
+from src.runs.folder import RunFolder
 
 
 def between_updates(trainer: pl.Trainer, batch_idx: int) -> bool:
@@ -50,7 +45,7 @@ class LastCheckpoint(Checkpoint):
         for name, value in {"every_n_minutes": every_n_minutes, "every_n_steps": every_n_steps}.items():
             if value is not None and value <= 0:
                 raise ValueError(f"expected a positive callbacks.last.{name} or null, got {value}")
-        self.path = last_checkpoint(run_dir)
+        self.path = RunFolder(run_dir).checkpoint()
         self.every_n_minutes = every_n_minutes
         self.every_n_steps = every_n_steps
         self._written = time.monotonic()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from omegaconf import DictConfig, open_dict
 
-from src.config.checks import check_config
-from src.config.combinations import check_combinations
-from src.config.targets import check_targets
-from src.utils.errors import ConfigError
+from src.config.checks import checked
+from src.runs.formats import explaining_age
 
 if TYPE_CHECKING:
     from src.runs.build import Run
@@ -20,12 +19,25 @@ if TYPE_CHECKING:
 TRAINING_CALLBACKS = ("best", "last", "interrupt")
 
 
-def saved_run(arguments: list[str], purpose: str) -> tuple[DictConfig, Path]:
+@dataclass(frozen=True, kw_only=True)
+class SavedRunOptions:
+    """Options that name a run.
+
+    Attributes:
+        ckpt: its checkpoint, or its folder, which means its best checkpoint.
+        trust: prefixes of modules other than this project's whose classes it may name.
+    """
+
+    ckpt: Annotated[str, "<run folder or checkpoint>"]
+    trust: list[str] = field(default_factory=list)
+
+
+def saved_run(options: SavedRunOptions, overrides: list[str], purpose: str) -> tuple[DictConfig, Path]:
     """Return the configuration and the checkpoint that a command line asks for.
 
     Args:
-        arguments: ``ckpt=<run folder or checkpoint>`` once, the others change the configuration of that run. A run
-            folder means its best checkpoint. ``trust=<module prefix>`` lets it name classes of other modules too.
+        options: which run.
+        overrides: changes of its configuration.
         purpose: results go to a new folder ``<run folder>/<purpose>/<time>-<checkpoint>`` unless ``run_dir`` is given.
 
     Raises:
@@ -35,29 +47,17 @@ def saved_run(arguments: list[str], purpose: str) -> tuple[DictConfig, Path]:
     from src.config.saved import trusted_config
     from src.runs.checkpoints import find_checkpoint, read_checkpoint, run_folder_of
 
-    path = find_checkpoint(single_argument(arguments, "ckpt", "<run folder or checkpoint>"), "best")
+    path = find_checkpoint(options.ckpt, "best")
     saved = read_checkpoint(path)["config"]
     # There is no curve to log; `logger=wandb` brings a logger back.
     saved["logger"] = None
     saved["run_dir"] = str(run_folder_of(path) / purpose / datetime.now().strftime(f"%Y-%m-%d_%H-%M-%S-{path.stem}"))
-    config = trusted_config(saved, [a for a in arguments if not a.startswith("ckpt=")])
+    config = trusted_config(saved, overrides, options.trust)
     # After the overrides: `trainer=gpu` and `callbacks=guard` are a training's.
     with open_dict(config):
         config.trainer.enable_checkpointing = False
         config.callbacks = {name: c for name, c in config.callbacks.items() if name not in TRAINING_CALLBACKS}
     return config, path
-
-
-def single_argument(arguments: list[str], name: str, meaning: str) -> str:
-    """Return the value of ``name=value``.
-
-    Raises:
-        ConfigError: unless the arguments have it exactly once.
-    """
-    values = [a.partition("=")[2] for a in arguments if a.startswith(f"{name}=")]
-    if len(values) != 1:
-        raise ConfigError(f"expected one {name}={meaning}, got {len(values)}")
-    return values[0]
 
 
 def rebuild(config: DictConfig, checkpoint: Path) -> Run:
@@ -66,13 +66,14 @@ def rebuild(config: DictConfig, checkpoint: Path) -> Run:
     Raises:
         ValueError: for a configuration or checkpoint that cannot work.
     """
-    check_config(config)
-    check_targets(config)
-    check_combinations(config)
-    from src.runs.build import build
     from src.runs.checkpoints import check_architecture, read_checkpoint
 
+    content = read_checkpoint(checkpoint)
+    with explaining_age(content, checkpoint):
+        checked(config)
+    from src.runs.build import build
+
     run = build(config)
-    check_architecture(read_checkpoint(checkpoint), run.task, config.model["_target_"])
+    check_architecture(content, run.task, config.model["_target_"])
     run.check_data()
     return run

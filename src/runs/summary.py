@@ -1,27 +1,47 @@
-"""What a run comes to: summary.json and the table at the end."""
+"""summary.json: the result of a run, and the table that train.py and eval.py print of it."""
 
 from __future__ import annotations
 
 import json
 import math
+import reprlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
-from src.callbacks.invertibility import Invertibility
-from src.callbacks.peak_memory import GIB, PeakMemory
-from src.callbacks.step_time import StepTime
-from src.callbacks.total_time import TotalTime
 from src.config.checks import model_name, plain
-from src.runs.build import Run
+from src.runs.folder import RunFolder
+from src.runs.formats import FORMAT, FORMAT_KEY, check_depth, check_format
 from src.runs.provenance import provenance
-from src.tasks.base import Report
+from src.tasks.metrics import to_plain
 from src.utils.files import write_text
+from src.utils.reading import reading
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from torch import nn
+
+    from src.runs.build import Run
+    from src.tasks.base import Report
 
 ROOT = Path(__file__).resolve().parents[2]
+GIB = 2**30
+# What callbacks measure.
+MEASURED = ("step_time_s", "peak_memory_bytes", "peak_memory_kind", "invertibility_error")
+NUMBERS = ("steps", "num_parameters", "step_time_s", "total_time_s", "peak_memory_bytes", "invertibility_error")
+# Every summary has these; a table or a search asks for more or fewer.
+REQUIRED = ("experiment", "model", "metrics", "config")
+
+
+@runtime_checkable
+class Summarised(Protocol):
+    """A callback whose measurements belong to the summary."""
+
+    def summary(self, trainer: pl.Trainer) -> dict[str, Any]:
+        """Return the measurements by their names in summary.json."""
 
 
 def num_parameters(net: nn.Module) -> int:
@@ -30,7 +50,7 @@ def num_parameters(net: nn.Module) -> int:
 
 
 def summarise(run: Run, metrics: dict[str, float], checkpoint: str | None, total_s: float) -> dict[str, Any]:
-    """Return everything that summary.json holds; what a run did not measure is None.
+    """Return the content of summary.json; what a run did not measure is None.
 
     Args:
         run: after training or testing.
@@ -39,8 +59,10 @@ def summarise(run: Run, metrics: dict[str, float], checkpoint: str | None, total
         total_s: wall time of this process in seconds, data generation included.
     """
     config = run.config
-    memory, step_time, invertibility = (run.callback(kind) for kind in (PeakMemory, StepTime, Invertibility))
-    total_time = run.callback(TotalTime)
+    measured = dict.fromkeys(MEASURED)
+    for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Summarised):
+            measured.update(callback.summary(run.trainer))
     return {
         "experiment": config.experiment,
         "scale": config.scale,
@@ -48,14 +70,12 @@ def summarise(run: Run, metrics: dict[str, float], checkpoint: str | None, total
         "backprop": config.backprop,
         "seed": config.seed,
         "metrics": {name: value if math.isfinite(value) else None for name, value in sorted(metrics.items())},
+        "metric_descriptions": to_plain(run.metric_descriptions()),
         "epochs": run.trainer.current_epoch,
         "steps": run.trainer.global_step,
         "num_parameters": num_parameters(run.task),
-        "step_time_s": step_time.median_s if step_time else None,
-        "total_time_s": total_s + (total_time.earlier_s if total_time else 0.0),
-        "peak_memory_bytes": memory.peak_bytes or None if memory else None,
-        "peak_memory_kind": "cuda_allocated" if run.trainer.strategy.root_device.type == "cuda" else "process_resident",
-        "invertibility_error": invertibility.last_error if invertibility else None,
+        "total_time_s": run.state.earlier_s + total_s,
+        **measured,
         "checkpoint": checkpoint,
         "run_dir": config.run_dir,
         "config": plain(config, resolve=True),
@@ -65,9 +85,50 @@ def summarise(run: Run, metrics: dict[str, float], checkpoint: str | None, total
 
 def write_summary(summary: dict[str, Any]) -> Path:
     """Write ``<run_dir>/summary.json`` and return its path."""
-    path = Path(summary["run_dir"]) / "summary.json"
-    write_text(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    path = RunFolder(summary["run_dir"]).summary
+    write_text(path, json.dumps({FORMAT_KEY: FORMAT, **summary}, indent=2, allow_nan=False) + "\n")
     return path
+
+
+def read_summary(path: Path, required: Sequence[str] = REQUIRED) -> dict[str, Any]:
+    """Read a summary.json, or a copy of one, such as a result of a paper's table.
+
+    Raises:
+        FileError: for a damaged file, one of a later version, or one that no run writes.
+    """
+    with reading(path, "the summary of a run"):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        check_depth(summary)
+        if not isinstance(summary, dict):
+            raise ValueError(f"expected a JSON object, got {reprlib.repr(summary)}")
+        check_format(summary, path)
+        absent = [key for key in required if key not in summary]
+        if absent:
+            raise ValueError(f"it has no {', '.join(absent)}")
+        _check_values(summary)
+        return summary
+
+
+def _check_values(summary: dict[str, Any]) -> None:
+    mappings = {key: summary[key] for key in ("metrics", "config") if key in summary}
+    for key, value in mappings.items():
+        if not isinstance(value, dict):
+            raise ValueError(f"expected {key} to be a JSON object, got {reprlib.repr(value)}")
+    check_sections(mappings.get("config", {}))
+    for key, value in {**mappings.get("metrics", {}), **{key: summary.get(key) for key in NUMBERS}}.items():
+        if not (value is None or (isinstance(value, int | float) and not isinstance(value, bool))):
+            raise ValueError(f"expected {key} to be a number, got {reprlib.repr(value)}")
+
+
+def check_sections(config: dict[str, Any]) -> None:
+    """Check that the sections of a run's configuration that readers look into are sections; they may be absent.
+
+    Raises:
+        ValueError: naming one that is not.
+    """
+    for key in ("monitor", "trainer", "model"):
+        if not isinstance(config.get(key, {}), dict):
+            raise ValueError(f"expected {key} to be a section, got {reprlib.repr(config[key])}")
 
 
 def print_table(summary: dict[str, Any], report: Report | None = None, console: Console | None = None) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from src.config.composition import compose_config
+from src.config.moved import modernised
 from src.config.saved import with_overrides
+from src.runs.config_file import load_config
+from src.runs.folder import RunFolder
+from src.runs.summary import read_summary
 from src.utils.errors import ConfigError
-from src.utils.reading import FileError, reading
+from src.utils.reading import FileError
 
 OUTPUTS = Path("outputs")
 
@@ -26,40 +29,36 @@ def newest_unfinished(overrides: list[str], outputs: Path = OUTPUTS) -> Path:
     Raises:
         ConfigError: if there is none, or an argument is wrong.
     """
-    compose_config(overrides)  # a misspelt argument is no reason to find nothing
-    checkpoints = sorted(outputs.glob("*/*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    unfinished = [path.parents[1] for path in checkpoints if not _is_finished(path.parents[1])]
-    for folder in unfinished:
-        if _has_values(folder, overrides):
-            return folder
+    compose_config(overrides)  # a misspelt argument must not lead to "nothing found"
+    runs = [run for folder in outputs.glob("*/*") if (run := RunFolder(folder)).checkpoint().is_file()]
+    runs.sort(key=lambda run: run.checkpoint().stat().st_mtime, reverse=True)
+    unfinished = [run for run in runs if not _is_finished(run)]
+    for run in unfinished:
+        if _has_values(run, overrides):
+            return run.path
     wanted = f" with {' '.join(overrides)}" if overrides else ""
     raise ConfigError(
         f"expected an unfinished run{wanted} under {outputs}/ for resume=auto, got "
-        f"{len(unfinished)} unfinished of {len(checkpoints)} runs with a checkpoint"
-        + "".join(f"\n  unfinished: {folder}" for folder in unfinished[:5])
+        f"{len(unfinished)} unfinished of {len(runs)} runs with a checkpoint"
+        + "".join(f"\n  unfinished: {run.path}" for run in unfinished[:5])
     )
 
 
-def _is_finished(folder: Path) -> bool:
+def _is_finished(run: RunFolder) -> bool:
     """Whether the run's summary.json is the result of the training that its config.yaml asks for.
 
-    A run that is being prolonged asks for a longer one. (Times of files say nothing: copies and clocks change them.)
+    A run that is being prolonged asks for a longer one. (File times tell nothing: copies and clocks change them.)
     """
-    with suppress(FileError), reading(folder, "a run with its result"):
-        reached = json.loads((folder / "summary.json").read_text())["config"]["trainer"]
-        asked = OmegaConf.load(folder / "config.yaml")["trainer"]  # type: ignore[index]
-        return reached == OmegaConf.to_container(asked, resolve=True)
+    with suppress(FileError):
+        reached = read_summary(run.summary, ["config"])["config"].get("trainer")
+        return reached == OmegaConf.to_container(load_config(run.config).trainer, resolve=True)
     return False
 
 
-def _has_values(folder: Path, overrides: list[str]) -> bool:
-    path = folder / "config.yaml"
-    if not path.exists():
+def _has_values(run: RunFolder, overrides: list[str]) -> bool:
+    if not run.config.exists():
         return False
-    with reading(path, "the configuration of a run"):
-        saved = OmegaConf.load(path)
-        if not isinstance(saved, DictConfig):
-            raise ValueError("no mapping")
+    saved = OmegaConf.create(modernised(OmegaConf.to_container(load_config(run.config))))
     named = dict(override.split("=", 1) for override in overrides if override.startswith(("experiment=", "scale=")))
     if any(OmegaConf.select(saved, key) != value for key, value in named.items()):
         return False

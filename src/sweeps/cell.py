@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src.runs.folder import RunFolder
+from src.runs.summary import read_summary
 from src.sweeps.command import command_line
-from src.sweeps.identity import Identify, is_execution_key
+from src.sweeps.identity import Identify, digest, is_execution_key
 from src.sweeps.sweep import Sweep
 from src.utils.files import shortened
-from src.utils.reading import as_mapping, read_json, reading
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Cell:
         parameters: the values of the sweep's parameters.
         overrides: further arguments.
         name: the values that vary, readable.
-        digest: of everything that can change the result.
+        identity: everything that can change the result, see `src.sweeps.identity`.
         parent: folder of the run folder.
     """
 
@@ -32,13 +33,23 @@ class Cell:
     parameters: dict[str, Any]
     overrides: tuple[str, ...]
     name: str
-    digest: str
+    identity: Any
     parent: Path
+
+    @property
+    def digest(self) -> str:
+        """Of the identity."""
+        return digest(self.identity)
 
     @property
     def folder(self) -> Path:
         """The run folder."""
         return self.parent / f"{self.name}_{self.digest}"
+
+    @property
+    def run(self) -> RunFolder:
+        """The files in the run folder."""
+        return RunFolder(self.folder)
 
     @property
     def log(self) -> Path:
@@ -50,18 +61,13 @@ class Cell:
         """Locked while the run's process lives."""
         return self.folder.with_name(f"{self.folder.name}.lock")
 
-    @property
-    def summary_path(self) -> Path:
-        """The file that a finished run leaves."""
-        return self.folder / "summary.json"
-
     def is_finished(self) -> bool:
         """Whether the run has come to its end."""
-        return self.summary_path.is_file()
+        return self.run.summary.is_file()
 
     def can_be_resumed(self) -> bool:
         """Whether an interrupted run left a checkpoint."""
-        return (self.folder / "checkpoints" / "last.ckpt").is_file()
+        return self.run.checkpoint().is_file()
 
     def summary(self) -> dict[str, Any]:
         """Return what the finished run came to.
@@ -69,11 +75,7 @@ class Cell:
         Raises:
             FileError: for a damaged file.
         """
-        expected = "the summary of a run"
-        with reading(self.summary_path, expected):
-            summary = read_json(self.summary_path, expected)
-            as_mapping(summary["metrics"])
-            return summary
+        return read_summary(self.run.summary, ["metrics"])
 
     def command(self) -> list[str]:
         """Return the command line of a new run."""
@@ -99,7 +101,7 @@ def make_cell(
         parameters=parameters,
         overrides=tuple(overrides),
         name=cell_name(sweep, parameters),
-        digest=identify([*arguments, *overrides]),
+        identity=identify([*arguments, *overrides]),
         parent=parent,
     )
 

@@ -1,32 +1,54 @@
-"""The command line of a cell, as W&B's agent builds it."""
+"""The command line of a cell, from W&B's template of it (docs.wandb.ai, "Sweep configuration options", ``command``)."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from src.sweeps.sweep import Sweep
 
+ENVIRONMENT_VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
+
 
 def command_line(sweep: Sweep, parameters: dict[str, Any], more: Sequence[str] = ()) -> list[str]:
-    """Return the arguments that start a cell.
+    """Return the arguments that start a cell, as W&B's agent would.
 
     Args:
         sweep: whose ``command`` is the template.
         parameters: the values of this cell.
         more: arguments behind those of the template.
     """
-    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
-
-    macros: dict[str, Any] = create_sweep_command_args({"args": {name: {"value": v} for name, v in parameters.items()}})
-    # What the agent adds to these: wandb.wandb_agent.Agent._command_run.
-    macros |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [sweep.program]}
+    macros = _macros(sweep.program, parameters)
     arguments: list[str] = []
-    for part in create_sweep_command(list(sweep.command)):
-        is_macro = str(part).startswith("${") and str(part).endswith("}")
-        arguments += macros.get(part[2:-1], []) if is_macro else [str(part)]
+    for part in sweep.command:
+        text = ENVIRONMENT_VARIABLE.sub(lambda match: os.environ.get(match[1], match[1]), part)
+        is_macro = text.startswith("${") and text.endswith("}")
+        arguments += macros.get(text[2:-1], []) if is_macro else [text]
     return [*arguments, *more]
+
+
+def _macros(program: str, parameters: dict[str, Any]) -> dict[str, list[str]]:
+    """Return what stands for ``${name}`` in a template; W&B's agent leaves out every other name."""
+    pairs = [f"{name}={value}" for name, value in parameters.items()]
+    switches = [
+        name if value is True else f"{name}={value}" for name, value in parameters.items() if value is not False
+    ]
+    return {
+        "env": ["/usr/bin/env"],
+        "interpreter": ["python"],
+        "program": [program],
+        "args": [f"--{pair}" for pair in pairs],
+        "args_no_hyphens": pairs,
+        "args_no_equals": [word for name, value in parameters.items() for word in (f"--{name}", str(value))],
+        "args_no_boolean_flags": [f"--{switch}" for switch in switches],
+        "args_append_hydra": [f"+{pair}" for pair in pairs],
+        "args_override_hydra": [f"++{pair}" for pair in pairs],
+        "args_json": [json.dumps(parameters)],
+    }
 
 
 def for_people(command: Sequence[str]) -> str:

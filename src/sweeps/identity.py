@@ -14,15 +14,16 @@ EXECUTION_KEYS = (
     *("datamodule.data_dir", "datamodule.pin_memory", "datamodule.download", "datamodule.generation_workers"),
 )
 # Callbacks that save, measure and draw. Others, such as one that picks the tested checkpoint, may change a result.
+# (Runs of earlier versions have total_time.)
 WATCHING_CALLBACKS = (
     *("last", "interrupt", "random_state", "progress", "learning_rate", "peak_memory", "step_time", "invertibility"),
-    *("test_table", "curves", "images", "confusion", "total_time"),
+    *("test_table", "curves", "images", "confusion", "total_time", "hung_run"),
 )
 # Only what other values refer to: those hold what it comes to.
 REFERRED_TO = "network"
 
-# From the arguments of a cell to its digest.
-Identify = Callable[[list[str]], str]
+# From the arguments of a cell to its identity, plain containers.
+Identify = Callable[[list[str]], Any]
 
 
 def is_execution_key(key: str) -> bool:
@@ -37,14 +38,13 @@ def digest(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def digest_of_arguments(arguments: list[str]) -> str:
-    """Return the digest of a program's arguments, for programs that have no configuration of ours."""
-    kept = [argument for argument in arguments if not is_execution_key(argument.lstrip("+~").partition("=")[0])]
-    return digest(sorted(kept))
+def identity_of_arguments(arguments: list[str]) -> list[str]:
+    """Return the identity of a run of a program that has no configuration of ours."""
+    return sorted(word for word in arguments if not is_execution_key(word.lstrip("+~").partition("=")[0]))
 
 
-def digest_of_composed(arguments: list[str]) -> str:
-    """Return the digest of the configuration that ``train.py`` composes from its arguments.
+def identity_of_composed(arguments: list[str]) -> dict[str, Any]:
+    """Return the identity of the run that ``train.py`` does with these arguments.
 
     Raises:
         ConfigError: if they do not compose.
@@ -54,22 +54,28 @@ def digest_of_composed(arguments: list[str]) -> str:
 
     config = compose_config(arguments)
     check_config(config)
-    config.run_dir = "somewhere"  # and not null, which would stand in its places
-    return digest_of_config(plain(config, resolve=True))
+    config.run_dir = "somewhere"  # null would be replaced in every place where it occurs
+    return identity_of_config(plain(config, resolve=True))
 
 
-def digest_of_config(config: dict[str, Any]) -> str:
-    """Return the digest of a resolved configuration, as summary.json holds it, wherever the run wrote its files."""
-    values = {key: value for key, value in config.items() if key != REFERRED_TO}
-    return digest(_without_place(values, str(config.get("run_dir"))))
+def identity_of_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the identity of a run with a resolved configuration, wherever it wrote its files.
+
+    A class of this project counts by its name: moving it to another module does not change a result.
+    """
+    # A stored result has no run_dir, but its trainer knows the folder.
+    place = config.get("run_dir") or config.get("trainer", {}).get("default_root_dir")
+    return _without_place({key: value for key, value in config.items() if key != REFERRED_TO}, str(place))
 
 
-def _without_place(node: Any, run_dir: str, prefix: str = "") -> Any:
+def _without_place(node: Any, run_dir: str, key: str = "") -> Any:
     if isinstance(node, dict):
-        kept = {key: value for key, value in node.items() if not is_execution_key(f"{prefix}{key}")}
-        return {key: _without_place(value, run_dir, f"{prefix}{key}.") for key, value in kept.items()}
+        named = {name: f"{key}.{name}".lstrip(".") for name in node}
+        return {n: _without_place(node[n], run_dir, k) for n, k in named.items() if not is_execution_key(k)}
     if isinstance(node, list):
-        return [_without_place(value, run_dir, f"{prefix}[].") for value in node]
+        return [_without_place(value, run_dir, f"{key}[]") for value in node]
+    if isinstance(node, str) and key.endswith("_target_") and node.startswith("src."):
+        return node.rpartition(".")[2]
     if isinstance(node, str) and (node == run_dir or node.startswith(f"{run_dir}/")):
         return "<run_dir>" + node[len(run_dir) :]
     return node

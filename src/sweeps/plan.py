@@ -9,13 +9,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.runs.folder import run_folders
+from src.runs.summary import read_summary
 from src.sweeps.cell import Cell, make_cell
 from src.sweeps.grid import grid
-from src.sweeps.identity import Identify, digest_of_arguments, digest_of_composed, digest_of_config, is_execution_key
+from src.sweeps.identity import (
+    Identify,
+    digest,
+    identity_of_arguments,
+    identity_of_composed,
+    identity_of_config,
+    is_execution_key,
+)
 from src.sweeps.sweep import Sweep, read_sweep, with_overrides
 from src.utils.errors import ConfigError, did_you_mean
 from src.utils.files import shortened
-from src.utils.reading import read_json, reading
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = ROOT / "experiments"
@@ -54,8 +62,8 @@ class Plan:
 
     @property
     def identify(self) -> Identify:
-        """From a cell's arguments to its digest."""
-        return digest_of_composed if self.sweep.program == "train.py" else digest_of_arguments
+        """From a cell's arguments to its identity."""
+        return identity_of_composed if self.sweep.program == "train.py" else identity_of_arguments
 
     def parent(self, outputs: Path = OUTPUTS) -> Path:
         """The folder of the run folders."""
@@ -117,14 +125,15 @@ def adopt(cells: Iterable[Cell], folders: Iterable[Path]) -> list[Cell]:
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"expected a folder of runs, got {str(folder)!r}")
-        for path in sorted(folder.rglob("summary.json")):
-            with reading(path, "the summary of a run"):
-                summary = read_json(path, "the summary of a run")
-                found[digest_of_config({**summary["config"], "run_dir": summary["run_dir"]})] = path
+        for run in run_folders(folder):
+            if run.summary.is_file():
+                summary = read_summary(run.summary, ["config", "run_dir"])
+                identity = identity_of_config({**summary["config"], "run_dir": summary["run_dir"]})
+                found[digest(identity)] = run.summary
     taken = [cell for cell in cells if cell.digest in found and not cell.is_finished()]
     for cell in taken:
         cell.folder.mkdir(parents=True, exist_ok=True)
-        partial = cell.summary_path.with_suffix(".part")
+        partial = cell.run.summary.with_suffix(".part")
         shutil.copy2(found[cell.digest], partial)
-        partial.replace(cell.summary_path)
+        partial.replace(cell.run.summary)
     return taken

@@ -1,4 +1,4 @@
-"""W&B's distributions, drawn by Optuna."""
+"""W&B's distributions (docs.wandb.ai, "Sweep configuration options", ``distribution``), drawn by Optuna."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ LOWEST_QUANTILE, HIGHEST_QUANTILE = 1e-6, 1 - 1e-6
 class SearchSpace:
     """The parameters of a sweep as Optuna distributions.
 
-    Constants, categories, uniform, integer, logarithmic and quantised ranges are mapped by W&B's own code; a normal
-    distribution and categories with probabilities are drawn as quantiles.
+    A normal distribution and categories with probabilities are drawn as quantiles.
 
     Args:
         sweep: whose parameters.
 
     Raises:
-        ConfigError: for a distribution that neither can draw, by its name.
+        ConfigError: for a distribution that cannot be drawn, by its name.
     """
 
     def __init__(self, sweep: Sweep) -> None:
@@ -36,18 +35,7 @@ class SearchSpace:
         drawn = {name: spec for name, spec in sweep.parameters.items() if name not in self.constants}
         self._lookups = {name: look_up for name, spec in drawn.items() if (look_up := _look_up(name, spec))}
         self.names = sorted(sweep.parameters)
-        self.distributions = {name: self._distribution(name, spec) for name, spec in drawn.items()}
-
-    def _distribution(self, name: str, spec: dict[str, Any]) -> BaseDistribution:
-        from optuna.distributions import FloatDistribution
-        from wandb.sdk.sweeps.scheduler.optuna import sweep_parameter_to_distribution
-
-        if name in self._lookups:
-            return FloatDistribution(LOWEST_QUANTILE, HIGHEST_QUANTILE)
-        try:
-            return sweep_parameter_to_distribution(spec)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"expected a distribution for {name!r} that can be searched locally: {error}") from error
+        self.distributions = {name: _distribution(name, spec) for name, spec in drawn.items()}
 
     def values(self, trial_params: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments that a trial's parameters mean, sorted by name as in a grid."""
@@ -59,10 +47,41 @@ class SearchSpace:
         return study.ask(self.distributions)
 
 
+def _distribution(name: str, spec: dict[str, Any]) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    kind = spec.get("distribution")
+    if kind == "normal" or "probabilities" in spec:
+        return FloatDistribution(LOWEST_QUANTILE, HIGHEST_QUANTILE)
+    low: Any = spec.get("min")
+    high: Any = spec.get("max")
+    step = spec.get("q", 1)
+    try:
+        if "values" in spec and kind in (None, "categorical"):
+            return CategoricalDistribution(spec["values"])
+        if kind == "int_uniform" or (kind is None and type(low) is type(high) is int):
+            return IntDistribution(low, high)
+        if kind in (None, "uniform"):
+            return FloatDistribution(low, high)
+        if kind == "q_uniform":
+            of_integers = type(low) is type(high) is type(step) is int
+            return (IntDistribution if of_integers else FloatDistribution)(low, high, step=step)
+        if kind == "q_log_uniform_values" and step == 1 and low >= 1:
+            return IntDistribution(low, high, log=True)
+        if kind in ("log_uniform_values", "q_log_uniform_values"):
+            return FloatDistribution(low, high, log=True)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"expected a distribution for {name!r} that can be searched locally: {error}") from error
+    raise ConfigError(f"expected a distribution for {name!r} that can be searched locally, got {kind!r}")
+
+
 def _look_up(name: str, spec: dict[str, Any]) -> Callable[[float], Any] | None:
-    """Return the quantile function of a distribution that is drawn by its quantile, None for the others."""
+    """Return what makes a parameter's value from the number that Optuna draws; None where that is the value."""
     if spec.get("distribution") == "normal":
         return statistics.NormalDist(spec.get("mu", 0.0), spec.get("sigma", 1.0)).inv_cdf
+    if spec.get("distribution") == "q_log_uniform_values":
+        step = spec.get("q", 1)
+        return lambda drawn: round(drawn / step) * step
     if "probabilities" not in spec:
         return None
     values, probabilities = spec["values"], spec["probabilities"]

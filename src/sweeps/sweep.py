@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Transformer
-from hydra.errors import OverrideParseException
 
+from src.config.composition import parse_overrides
 from src.utils.errors import ConfigError, did_you_mean
 from src.utils.reading import read_yaml, reading
 
@@ -126,7 +125,7 @@ def with_overrides(sweep: Sweep, overrides: list[str]) -> tuple[Sweep, list[str]
         ConfigError: for what is no ``key=value``, and for several values of what is no parameter.
     """
     parameters, others = dict(sweep.parameters), []
-    for override in _parse(overrides):
+    for override in parse_overrides(overrides):
         values = _values(override)
         if override.key_or_group in parameters and not override.is_add() and not override.is_delete():
             parameters[override.key_or_group] = {"value": values[0]} if len(values) == 1 else {"values": values}
@@ -138,13 +137,6 @@ def with_overrides(sweep: Sweep, overrides: list[str]) -> tuple[Sweep, list[str]
         else:
             others.append(str(override.input_line))
     return dataclasses.replace(sweep, parameters=parameters), others
-
-
-def _parse(overrides: list[str]) -> list[Override]:
-    try:
-        return OverridesParser.create().parse_overrides(overrides)
-    except OverrideParseException as error:
-        raise ConfigError(f"expected key=value, got {error.override!r}") from error
 
 
 def _values(override: Override) -> list[Any]:

@@ -8,10 +8,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from src.runs.summary import read_summary
 from src.sweeps.cell import Cell
 from src.sweeps.command import for_people
+from src.sweeps.identity import digest, identity_of_config, is_execution_key
 from src.utils.files import write_text
-from src.utils.reading import as_mapping, read_json, reading
+from src.utils.nested import dotted
+from src.utils.reading import as_mapping, reading
 
 # Paths on the measuring machine, and pictures and logs, which are not results.
 LEFT_OUT = ("checkpoint", "run_dir")
@@ -20,14 +23,17 @@ REQUIRED = (
     *("cell", "digest", "model", "seed", "metrics", "config", "num_parameters"),
     *("finished", "git_commit", "hardware", "versions"),
 )
-LEFT_OUT_OF_CONFIG = ("callbacks", "logger", "run_dir", "resume")
+LEFT_OUT_OF_CONFIG = ("logger", "run_dir", "resume")
 
 
 def result_of(cell: Cell) -> dict[str, Any]:
-    """Return the result of a finished cell: its summary without paths, with its command, digest and date."""
+    """Return the result of a finished cell: its summary without places, with its command, digest and date."""
     summary = cell.summary()
     config = {key: value for key, value in summary.get("config", {}).items() if key not in LEFT_OUT_OF_CONFIG}
-    finished = datetime.fromtimestamp(cell.summary_path.stat().st_mtime, timezone.utc)
+    if "callbacks" in config:
+        callbacks = (config["callbacks"] or {}).items()
+        config["callbacks"] = {name: node for name, node in callbacks if not is_execution_key(f"callbacks.{name}")}
+    finished = datetime.fromtimestamp(cell.run.summary.stat().st_mtime, timezone.utc)
     return {
         **{key: value for key, value in summary.items() if key not in LEFT_OUT},
         "config": config,
@@ -53,36 +59,32 @@ def load(folder: Path, cells: Iterable[Cell] = ()) -> tuple[list[dict[str, Any]]
         cells: the runs with their present configurations; a result of one of them with another digest is left out.
     """
     results = [_read_result(path) for path in sorted(folder.glob("*.json"))]
-    digests = {cell.name: cell.digest for cell in cells}
-    current = [result for result in results if digests.get(result["cell"], result["digest"]) == result["digest"]]
+    today = {cell.name: cell for cell in cells}
+    current = [r for r in results if r["cell"] not in today or _is_of(r, today[r["cell"]])]
     return current, [result["cell"] for result in results if result not in current]
 
 
+def _is_of(result: dict[str, Any], cell: Cell) -> bool:
+    """Whether a cell would run today with the configuration of a result."""
+    if not isinstance(cell.identity, dict):  # the cell of a program without a configuration of ours
+        return result["digest"] == cell.digest
+    stored = identity_of_config(result["config"])
+    # Results of format 0 are stored without their callbacks.
+    expected = {key: value for key, value in cell.identity.items() if key in stored or key != "callbacks"}
+    return digest(stored) == digest(expected)
+
+
 def _read_result(path: Path) -> dict[str, Any]:
-    expected = "the result of a run"
-    with reading(path, expected):
-        result = read_json(path, expected)
-        missing = [key for key in REQUIRED if key not in result]
-        if missing:
-            raise ValueError(f"it lacks {', '.join(missing)}")
-        for key in ("metrics", "config", "hardware", "versions"):
+    result = read_summary(path, REQUIRED)
+    with reading(path, "the result of a run"):
+        for key in ("hardware", "versions"):
             as_mapping(result[key])
-        wrong = [key for key, value in result["metrics"].items() if not isinstance(value, int | float | None)]
-        if wrong:
-            raise ValueError(f"expected metrics to be numbers, got {wrong[0]}={result['metrics'][wrong[0]]!r}")
         return result
 
 
 def describe(model: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return everything ``match`` can ask of a run: its configuration by dotted key, and ``model``."""
-    return {**dict(_dotted(config, "")), "model": model}
-
-
-def _dotted(node: Any, prefix: str) -> Iterable[tuple[str, Any]]:
-    for key, value in node.items():
-        yield prefix + key, value
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{key}.")
+    """Return what a table can ask of a run: every value of its configuration, dotted, and the name of its network."""
+    return {**dict(dotted(config)), "model": model}
 
 
 def fits(description: dict[str, Any], match: dict[str, Any]) -> bool:

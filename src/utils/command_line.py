@@ -5,31 +5,37 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, NewType, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from src.utils.errors import ConfigError, did_you_mean, full_traceback_wanted, user_errors
 from src.utils.signals import exit_on_signals
 
 Options = TypeVar("Options")
-Positive = NewType("Positive", int)
 
 
-def run_command_line(help_text: str, run: Callable[[list[str]], object], advice: str = "") -> None:
-    """Call ``run`` with the arguments of this program, or print the help for none, ``-h`` and ``--help``.
+def run_command_line(
+    help_text: Callable[[], str | None],
+    run: Callable[[list[str]], object],
+    *,
+    needs_arguments: bool = True,
+    advice: str = "",
+) -> None:
+    """Call ``run`` with the arguments of this program, or print the help for ``-h`` and ``--help``.
 
     A user's error is one message and exit code 2; signal n ends the program with exit code 128 + n.
 
     Args:
-        help_text: what the program does and which options it has.
+        help_text: returns what the program does and which options it has.
         run: takes the arguments.
+        needs_arguments: print the help also where there are none.
         advice: how to go on, the end of the message after a signal.
     """
     arguments = sys.argv[1:]
-    if not arguments or set(arguments) & {"-h", "--help"}:
-        print(help_text)
-        return
     with exit_on_signals(advice), user_errors(full_traceback_wanted(arguments)):
-        run(arguments)
+        if set(arguments) & {"-h", "--help"} or (needs_arguments and not arguments):
+            print(help_text())
+        else:
+            run(arguments)
 
 
 def parse(kind: type[Options], arguments: Sequence[str]) -> tuple[Options, list[str]]:
@@ -37,7 +43,8 @@ def parse(kind: type[Options], arguments: Sequence[str]) -> tuple[Options, list[
 
     Each field of the dataclass ``kind`` is an option. ``name=value``, ``--name=value`` and ``--name value`` are the
     same, and so are ``-`` and ``_`` in a name. ``--name`` switches a bool on. A list takes ``name=a,b``, ``name=[a,b]``
-    and ``--name a b``. A field without a default is required; `Annotated` says what its value is.
+    and ``--name a b``. An int has to be positive. A field without a default is required; `Annotated` names its value
+    for the message.
 
     Raises:
         ConfigError: for an unknown ``--name``, an option that is missing or given twice, and a value of the wrong kind.
@@ -100,6 +107,6 @@ def _converted(name: str, kind: Any, text: str) -> Any:
         if text.lower() not in ("true", "false"):
             raise ConfigError(f"expected {name}=true or {name}=false, got {text!r}")
         return text.lower() == "true"
-    if kind is Positive and not (text.isdecimal() and int(text)):
+    if kind is int and not (text.isdecimal() and int(text)):
         raise ConfigError(f"expected {name} to be a positive integer, got {text!r}")
     return kind(text)

@@ -14,7 +14,7 @@ from benchmarks.ct import PEERS, QUICK, compare, main
 from benchmarks.ct_peers import AstraSlices, Tasks, available, check_agreement, covered, relative_rms
 from benchmarks.ct_stages import STAGES, Setting, stage_seconds, variations
 from src.ct.foam import FoamPhantom
-from src.ct.simulate import simulate
+from src.ct.simulation import simulate
 
 TINY = Setting(8, 10, 4)
 

@@ -16,7 +16,7 @@ from benchmarks.engine_report import as_text, write_report
 from benchmarks.measure import device_clock, median_ratio, times_in_turns
 from benchmarks.peers import NETWORKS, Definition, NotComparable, awake
 from src.invertible import POLICIES
-from tests.invertible.test_backprop import value_marks
+from tests.invertible.engine.test_backprop import value_marks
 
 TINY = Definition(spatial_dims=2, channels=8, levels=2, couplings=2)
 

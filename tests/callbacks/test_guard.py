@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader
 from src.callbacks.reversibility_guard import METRIC, ReversibilityGuard
 from src.config.composition import compose_config
 from src.invertible import AdditiveCoupling, Inverse, InvertibleModule, Sequential, set_backprop
-from src.invertible.engine.kept import keeps_input
-from src.invertible.engine.policies import POLICIES
+from src.invertible.engine.reversible import keeps_input
 from src.invertible.inspection.reconstruction import LeafError
 from src.invertible.layers.affine import AffineCoupling
-from src.loggers.csv_logger import CsvLogger, read_rows
+from src.runs.csv_logger import CsvLogger
+from src.runs.history import read_rows
 
 
 def subnet(dims_in: int, dims_out: int) -> nn.Module:
@@ -102,7 +102,7 @@ def test_switched_blocks_make_the_gradients_right_again() -> None:
     assert {name for name, part in modules.items() if name.count(".") == 1 and keeps_input(part)} == set(guard.switched)  # type: ignore[arg-type]
     assert max(guard.errors.values()) < 1e-3
     assert gradient_error(task) < 1e-3
-    assert task.flow.backprop_policy is POLICIES["reversible"], "the guard left the policy as it was"
+    assert task.flow.watcher is None, "the guard left nothing behind"
 
     resumed, again = DriftingFlow(), ReversibilityGuard(switch=True)
     again.load_state_dict(guard.state_dict())
@@ -142,9 +142,8 @@ def test_it_logs_the_steps_that_it_measures(accumulate: int, tmp_path: Path) -> 
 
     settings: dict[str, Any] = {"log_every_n_steps": 1, "accumulate_grad_batches": accumulate}
     fit(Task(), guard, steps=10, logger=CsvLogger(str(path)), **settings)
-    rows = [row for row in read_rows(path) if METRIC in row]
-    assert {int(row["step"]): float(row[METRIC]) for row in rows} == pytest.approx(measured)
-    assert len(rows) == len(measured) > 2
+    rows = {step: values[METRIC] for step, values in read_rows(path) if METRIC in values}
+    assert rows == pytest.approx(measured) and len(rows) > 2
 
 
 @pytest.mark.parametrize("backprop", ["stored", "checkpoint"])
@@ -156,7 +155,7 @@ def test_other_policies_need_no_guard(backprop: str) -> None:
     assert guard.errors == {}
 
 
-def test_an_exception_leaves_the_policy_as_it_was() -> None:
+def test_after_an_exception_nobody_watches() -> None:
     class Failing(DriftingFlow):
         def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
             raise RuntimeError("on purpose")
@@ -164,7 +163,7 @@ def test_an_exception_leaves_the_policy_as_it_was() -> None:
     task = Failing()
     with pytest.raises(RuntimeError, match="on purpose"):
         fit(task, ReversibilityGuard())
-    assert task.flow.backprop_policy is POLICIES["reversible"]
+    assert task.flow.watcher is None
 
 
 @pytest.mark.parametrize("settings", [{"threshold": 0.0}, {"every_n_steps": 0}])

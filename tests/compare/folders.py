@@ -13,7 +13,9 @@ from PIL import Image
 
 from src.config.checks import plain
 from src.config.composition import compose_config
-from src.loggers.csv_logger import CsvLogger
+from src.runs.config_file import write_config
+from src.runs.csv_logger import CsvLogger
+from src.runs.folder import RunFolder, picture_name
 from src.runs.summary import write_summary
 
 Rows = Sequence[Mapping[str, object]]
@@ -49,9 +51,9 @@ def summary(**changes: Any) -> dict[str, Any]:
     return known | changes
 
 
-def write_csv(path: Path, rows: Rows) -> None:
+def write_history(folder: Path, rows: Rows) -> None:
     """Write rows as a run does."""
-    logger = CsvLogger(str(path))
+    logger = CsvLogger(str(RunFolder(folder).metrics))
     for row in rows:
         values = {name: float(value) for name, value in row.items() if name != "step"}  # type: ignore[arg-type]
         logger.log_metrics(values, int(row["step"]))  # type: ignore[call-overload]
@@ -64,10 +66,19 @@ def write_picture(path: Path, side: int = 24, seed: int = 0) -> None:
     Image.fromarray(noise).save(path)
 
 
-def write_run(folder: Path, rows: Rows = CURVE, pictures: Sequence[str] = (), **changes: Any) -> Path:
+def write_run(
+    folder: Path, rows: Rows = CURVE, pictures: Sequence[tuple[str, int | None]] = (), **changes: Any
+) -> Path:
     """Write a finished run, and return its folder."""
     write_summary({**summary(**changes), "run_dir": str(folder)})
-    write_csv(folder / "csv" / "version_0" / "metrics.csv", rows)
-    for number, name in enumerate(pictures):
-        write_picture(folder / "images" / f"{name}.png", seed=number)
+    write_history(folder, rows)
+    for number, (name, epoch) in enumerate(pictures):
+        write_picture(RunFolder(folder).images / picture_name(name, epoch), seed=number)
+    return folder
+
+
+def write_unfinished(folder: Path, *overrides: str) -> Path:
+    """Write what a run of the U-Net has before its end, and return its folder."""
+    write_config(compose_config(["model=unet", "seed=3", "logger=csv", f"run_dir={folder}", *overrides]))
+    write_history(folder, CURVE)
     return folder

@@ -12,6 +12,7 @@ import pytest
 
 from src.compare.page import build_page
 from src.compare.sources import find_sources
+from src.runs.folder import RunFolder, picture_name
 from tests.compare.folders import summary, write_picture, write_run
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed (requirements-dev.txt)")
@@ -55,7 +56,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
             experiment=EVIL if name == "delta" else "ct_postproc",
         )
         for epoch in range(3):
-            write_picture(run / "images" / f"val-000-epoch-{epoch:04d}.png", seed=10 * number + epoch)
+            write_picture(RunFolder(run).images / picture_name("val-000", epoch), seed=10 * number + epoch)
     path = folder / "page.html"
     path.write_text(build_page(find_sources([str(folder)])))
     return path.as_uri()

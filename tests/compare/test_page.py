@@ -22,18 +22,20 @@ from src.compare.columns import columns_of, values_of
 from src.compare.differences import differences
 from src.compare.page import build_page, page_data, script_safe
 from src.compare.pictures import MAX_EPOCHS, MAX_SIDE, choose_epochs, data_uri
-from src.compare.runs import Run
+from src.compare.runs import RunRecord
 from src.compare.sources import Sources, find_sources
+from src.runs.folder import RunFolder
+from src.tasks.metrics import Metric, to_plain
 from src.utils.errors import ConfigError
 from tests.compare.folders import summary, write_picture, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_with(config: dict[str, Any] | None = None, **changes: Any) -> Run:
+def run_with(config: dict[str, Any] | None = None, **changes: Any) -> RunRecord:
     known = summary(**changes)
     whole = known.pop("config")
-    return Run(Path("run"), known, whole if config is None else config)
+    return RunRecord(Path("run"), known, whole if config is None else config)
 
 
 def data_of(page: str) -> dict[str, Any]:
@@ -60,20 +62,37 @@ def test_quality_and_cost_stand_in_front_in_their_units() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "monitor", "better"),
+    ("task", "name", "unit", "better"),
     [
-        ("test/bits_per_dim", None, "min"),
-        ("test/dice_wt", None, "max"),
-        ("test/hausdorff95_et", None, "min"),
-        ("test/logdet_ms", None, "min"),
-        ("test/novel", {"metric": "val/novel", "mode": "max"}, "max"),
-        ("test/logdet", None, None),
+        ("density.Density", "test/bits_per_dim", "bits/dim", "min"),
+        ("density.Density", "test/logdet", "bits/dim", None),
+        ("segmentation.Segmentation", "test/dice_wt", None, "max"),
+        ("segmentation.Segmentation", "test/hausdorff95_et", "voxels", "min"),
+        ("segmentation.Segmentation", "test/psnr", None, None),
     ],
 )
-def test_the_better_side_is_known_or_the_monitor_says_it(name: str, monitor: Any, better: str | None) -> None:
-    config = {"monitor": monitor or {"metric": "step", "mode": "max"}}
+def test_the_task_of_a_run_describes_its_metrics(task: str, name: str, unit: str | None, better: str | None) -> None:
+    config = {"task": {"_target_": f"src.tasks.{task}"}}
     columns = columns_of([run_with(config, metrics={name: 1.0})])
-    assert [(c.better, c.role) for c in columns if c.key == name] == [(better, "quality")]
+    assert [(c.unit, c.better, c.role) for c in columns if c.key == name] == [(unit, better, "quality")]
+
+
+def test_the_metrics_of_anyones_task_are_described_by_its_summary_and_its_monitor() -> None:
+    config = {"task": {"_target_": "mine.Task"}, "monitor": {"metric": "val/novel", "mode": "max"}}
+    descriptions = to_plain([Metric("fid", "FID", "points", "min", 1)])
+    metrics = {"test/fid": 3.0, "test/novel": 1.0, "test/odd": 0.0}
+    run = run_with(config, metrics=metrics, metric_descriptions=descriptions)
+    assert [(c.key, c.unit, c.better, c.role) for c in columns_of([run]) if c.key.startswith("test/")] == [
+        ("test/novel", None, "max", "quality"),
+        ("test/fid", "points", "min", "quality"),
+        ("test/odd", None, None, "metric"),
+    ]
+
+
+def test_times_and_memory_have_their_units() -> None:
+    columns = {c.key: c for c in columns_of([run_with(metrics={"time/step_s": 1.0, "memory/peak_gib": 2.0})])}
+    found = [(columns[n].unit, columns[n].better) for n in ("time/step_s", "memory/peak_gib")]
+    assert found == [("s", "min"), ("GiB", "min")]
 
 
 def test_only_the_keys_that_differ_are_listed() -> None:
@@ -101,7 +120,7 @@ def test_no_data_ends_the_script_element() -> None:
 def test_the_page_is_one_file_that_asks_for_nothing(tmp_path: Path) -> None:
     names = ["</script><b>", "{{script}}"]
     for number, name in enumerate(names):
-        write_run(tmp_path / str(number), pictures=["test-000"], model=name, experiment=name)
+        write_run(tmp_path / str(number), pictures=[("test-000", None)], model=name, experiment=name)
     page = build_page(find_sources([str(tmp_path)]))
     assert [run["values"]["model"] for run in data_of(page)["runs"]] == names
     assert page.count("</script>") == 2
@@ -123,7 +142,7 @@ def test_curves_are_thinned_and_tests_stay_in_the_table(tmp_path: Path) -> None:
     ("images", "expected"), [("all", {"test-000", "val-000"}), ("test", {"test-000"}), ("none", set())]
 )
 def test_the_pictures_that_are_asked_for(tmp_path: Path, images: str, expected: set[str]) -> None:
-    write_run(tmp_path / "run", pictures=["test-000", *(f"val-000-epoch-{e:04d}" for e in range(20))])
+    write_run(tmp_path / "run", pictures=[("test-000", None), *(("val-000", epoch) for epoch in range(20))])
     (run,) = page_data(find_sources([str(tmp_path)]), images)["runs"]
     assert set(run["pictures"]) == expected
     if images == "all":
@@ -185,8 +204,8 @@ def test_a_hostile_picture_is_named_and_never_unpacked(tmp_path: Path, content: 
 
 
 def test_a_damaged_picture_is_left_out_and_said(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", pictures=["test-000", "test-001"])
-    broken = folder / "images" / "test-001.png"
+    folder = write_run(tmp_path / "run", pictures=[("test-000", None), ("test-001", None)])
+    broken = RunFolder(folder).pictures()["test-001"][None]
     broken.write_bytes(broken.read_bytes()[:200])
     sources = find_sources([str(folder)])
     data = page_data(sources, "all")
@@ -207,8 +226,8 @@ def decoded(uri: str) -> Image.Image:
         (["--output", "x.html", "a", "--images", "none"], {"output": "x.html", "images": "none"}),
     ],
 )
-def test_options_are_read_in_both_spellings(arguments: list[str], options: dict[str, str]) -> None:
-    assert compare.parse(arguments) == (["a"], compare.OPTIONS | options)
+def test_options_are_read_in_both_spellings(arguments: list[str], options: dict[str, Any]) -> None:
+    assert compare.read_arguments(arguments) == (["a"], compare.Options(**options))
 
 
 @pytest.mark.parametrize(
@@ -219,21 +238,21 @@ def test_options_are_read_in_both_spellings(arguments: list[str], options: dict[
         (["a", "--outptu", "x.html"], "did you mean 'output'"),
         (["a", "images=some"], "expected images to be one of none, test, all, got 'some'"),
         (["a", "output=page.pdf"], "expected output to be a file <name>.html, got 'page.pdf'"),
-        (["a", "--output"], "got ''"),
+        (["a", "--output"], "expected one output=<value>, got 0"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        compare.parse(arguments)
+        compare.read_arguments(arguments)
 
 
 def test_a_folder_with_an_equals_sign_is_a_path(tmp_path: Path) -> None:
     (tmp_path / "seed=1").mkdir()
-    assert compare.parse([str(tmp_path / "seed=1")])[0] == [str(tmp_path / "seed=1")]
+    assert compare.read_arguments([str(tmp_path / "seed=1")])[0] == [str(tmp_path / "seed=1")]
 
 
 def test_the_command_line_writes_the_page_without_torch(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", pictures=["test-000"])
+    write_run(tmp_path / "run", pictures=[("test-000", None)])
     output = tmp_path / "folder" / "page.html"
     code = f"""
 import sys

@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from src.compare.runs import read_result, read_run
 from src.compare.sources import find_sources, short_names
-from src.config.composition import compose_config
-from src.runs.run_config import RunConfig
-from tests.compare.folders import CURVE, summary, write_csv, write_picture, write_run
+from src.runs.folder import RunFolder, picture_name
+from src.runs.summary import write_summary
+from tests.compare.folders import summary, write_picture, write_run, write_unfinished
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def write_unfinished(folder: Path, *overrides: str) -> Path:
-    config = compose_config(["model=unet", "seed=3", "logger=csv", f"run_dir={folder}", *overrides])
-    RunConfig(config).setup(SimpleNamespace(is_global_zero=True, loggers=[]), None, "fit")  # type: ignore[arg-type]
-    write_csv(folder / "csv" / "version_0" / "metrics.csv", CURVE)
-    return folder
-
-
 def test_a_finished_run(tmp_path: Path) -> None:
-    names = ["test-000", "val-000-epoch-0000", "val-000-epoch-0005", "val-001-epoch-0005"]
+    names = [("test-000", None), ("val-000", 0), ("val-000", 5), ("val-001", 5)]
     run = read_run(write_run(tmp_path / "run", pictures=names))
     assert run.finished and run.summary["metrics"] == summary()["metrics"]
     assert run.config == summary()["config"] and "config" not in run.summary
     assert run.history["val/psnr"] == [(step, 20.0 + step) for step in range(6)]
     epochs = {name: list(series) for name, series in run.pictures.items()}
     assert epochs == {"test-000": [None], "val-000": [0, 5], "val-001": [5]}
-    assert run.pictures["val-000"][5] == tmp_path / "run" / "images" / "val-000-epoch-0005.png"
+    assert run.pictures["val-000"][5] == RunFolder(tmp_path / "run").images / picture_name("val-000", 5)
 
 
 def test_an_unfinished_run_shows_what_it_has(tmp_path: Path) -> None:
@@ -48,29 +40,17 @@ def test_an_unfinished_run_shows_what_it_has(tmp_path: Path) -> None:
 def test_a_run_that_goes_on_after_its_summary_is_unfinished(tmp_path: Path) -> None:
     folder = write_unfinished(tmp_path / "run")
     for steps, finished in ((6, True), (4, False)):
-        (folder / "summary.json").write_text(json.dumps(summary(steps=steps)))
+        write_summary(summary(steps=steps, run_dir=str(folder)))
         run = read_run(folder)
         assert run.finished == finished
         assert run.summary["metrics"]["val/psnr"] == (22.0 if finished else 25.0)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"experiment": ', "as JSON"),
-        ("[]", "with no JSON object"),
-        ("{}", "without experiment, model, metrics, config"),
-        (json.dumps(summary(metrics=[1])), r"whose metrics is \[1\]"),
-        (json.dumps(summary(metrics={"test/psnr": "high"})), "whose test/psnr is 'high', no number"),
-        (json.dumps(summary(step_time_s=True)), "whose step_time_s is True, no number"),
-        (json.dumps(summary(config={"monitor": "val/psnr"})), "whose monitor is 'val/psnr', no section"),
-    ],
-)
-def test_a_damaged_summary_is_named(tmp_path: Path, content: str, message: str) -> None:
-    path = write_run(tmp_path / "run") / "summary.json"
-    path.write_text(content)
+def test_a_damaged_summary_is_named(tmp_path: Path) -> None:
+    path = RunFolder(write_run(tmp_path / "run")).summary
+    path.write_text("[]")
     for read, source in ((read_run, path.parent), (read_result, path)):
-        with pytest.raises(ValueError, match=message) as caught:
+        with pytest.raises(ValueError, match="expected a JSON object") as caught:
             read(source)
         assert str(path) in str(caught.value)
 
@@ -79,14 +59,17 @@ def test_a_damaged_summary_is_named(tmp_path: Path, content: str, message: str) 
     ("content", "message"),
     [
         ("a: [1", "expected the configuration of a run"),
-        ("- 1", "no mapping"),
-        ("seed: ${nowhere}", "nowhere"),
-        ("seed: 1", "without experiment, scale, model, backprop"),
-        ("{experiment: a, scale: b, backprop: c, seed: 1, model: iunet}", "whose model is 'iunet', no section"),
+        ("2026-01-01: 1\n", "it has no experiment"),
+        ("", "it has no experiment"),
+        ("seed: 1", "it has no experiment, scale, model, backprop"),
+        (
+            "{experiment: a, scale: b, backprop: c, seed: 1, model: net}",
+            "expected model to be a section, got 'net'",
+        ),
     ],
 )
 def test_a_damaged_configuration_is_named(tmp_path: Path, content: str, message: str) -> None:
-    path = tmp_path / "config.yaml"
+    path = RunFolder(tmp_path).config
     path.write_text(content)
     with pytest.raises(ValueError, match=message) as caught:
         read_run(path.parent)
@@ -104,15 +87,15 @@ def test_folders_of_runs_and_runs_are_found_once(tmp_path: Path) -> None:
         "deep": tmp_path / "a" / "second" / "deep",
     }
     assert list(find_sources([str(first / "eval" / "again")]).runs) == ["again"]
-    assert list(find_sources([str(first / "summary.json")]).runs) == ["summary"]
+    assert list(find_sources([str(RunFolder(first).summary)]).runs) == ["summary"]
 
 
 def test_a_damaged_run_of_a_folder_is_left_out_and_said(tmp_path: Path) -> None:
     write_run(tmp_path / "good")
-    (write_run(tmp_path / "bad") / "summary.json").write_text("{")
+    RunFolder(write_run(tmp_path / "bad")).summary.write_text("{")
     found = find_sources([str(tmp_path)])
     assert list(found.runs) == ["good"]
-    assert len(found.notes) == 1 and str(tmp_path / "bad" / "summary.json") in found.notes[0]
+    assert len(found.notes) == 1 and str(RunFolder(tmp_path / "bad").summary) in found.notes[0]
 
 
 def test_a_paper_table_has_its_results_and_figures(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +14,8 @@ from src.compare.page import page_data
 from src.compare.runs import read_run
 from src.compare.sources import find_sources
 from src.config.composition import compose_config
+from src.runs.folder import RunFolder
+from src.runs.summary import read_summary
 from tests.fakes import tiny_overrides
 
 LOGGERS = ("csv", "tensorboard", "wandb")
@@ -39,7 +40,7 @@ def test_a_run_is_read_whatever_its_loggers(
     last = {name: summary["metrics"][name] for name in ("val/psnr", "val/loss")}
     assert {name: run.history[name][-1][1] for name in last} == pytest.approx(last)
 
-    (tmp_path / "run" / "summary.json").unlink()
+    RunFolder(tmp_path / "run").summary.unlink()
     unfinished = read_run(tmp_path / "run")
     assert not unfinished.finished and {name: unfinished.summary["metrics"][name] for name in last} == pytest.approx(
         last
@@ -63,7 +64,7 @@ def test_a_run_is_unfinished_until_it_is_resumed_to_its_end(tmp_path: Path, monk
     assert [step for step, _ in run.history["val/psnr"]] == [1, 3]
     assert [step for step, _ in run.history["train/loss"]] == [0, 1, 2, 3]
     assert [step for step, _ in run.history["val/psnr"]] == [1, 3]
-    metrics = json.loads((tmp_path / "summary.json").read_text())["metrics"]
+    metrics = read_summary(RunFolder(tmp_path).summary)["metrics"]
     last = {name: run.history[name][-1][1] for name in ("val/psnr", "test/psnr", "test/ssim")}
     assert last == pytest.approx({name: metrics[name] for name in last})
     assert list(run.pictures["val-000"]) == [0, 1] and list(run.pictures["test-000"]) == [None]

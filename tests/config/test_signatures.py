@@ -54,8 +54,8 @@ def test_hints_of_plain_types_and_literals() -> None:
 
 def test_what_cannot_be_read_is_imported() -> None:
     assert signature_of("builtins.dict") is None and signature_of("torch.nn.Linaer") is None
-    with pytest.raises(ConfigError, match=r"expected an argument of src\.ct\.simulate\.ScanSpec, got a\.num_view"):
-        check_targets(OmegaConf.create({"a": {"_target_": "src.ct.simulate.ScanSpec", "num_view": 3}}))
+    with pytest.raises(ConfigError, match=r"expected an argument of src\.ct\.simulation\.ScanSpec, got a\.num_view"):
+        check_targets(OmegaConf.create({"a": {"_target_": "src.ct.simulation.ScanSpec", "num_view": 3}}))
 
 
 def test_all_checks_together_import_no_torch() -> None:

@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
 from src.config.composition import CONFIG_DIR
-from src.sweeps.identity import digest_of_composed, digest_of_config
+from src.sweeps.identity import identity_of_composed, identity_of_config
 from tests.fakes import tiny_overrides
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs hydra-submitit-launcher")
@@ -48,4 +48,4 @@ def test_submitit_runs_train_py_and_its_runs_count(tmp_path: Path) -> None:
     for seed in (0, 1):
         summary = json.loads((tmp_path / f"run-{seed}" / "summary.json").read_text())
         same = [*tiny_overrides("elsewhere"), f"seed={seed}", "logger=wandb"]
-        assert digest_of_config({**summary["config"], "run_dir": summary["run_dir"]}) == digest_of_composed(same)
+        assert identity_of_config({**summary["config"], "run_dir": summary["run_dir"]}) == identity_of_composed(same)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from src.ct.placement import CONTACT_MARGIN, Obstacles, enlarge, place_balls, settle
+from src.ct.obstacles import Obstacles
+from src.ct.placement import CONTACT_MARGIN, enlarge, place_balls, settle
 
 RADIUS, HALF_HEIGHT = 0.8, 0.6
 

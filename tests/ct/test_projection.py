@@ -4,7 +4,7 @@ import pytest
 from src.ct.foam import FoamPhantom, FoamSpec, draw_foam
 from src.ct.geometry import DETECTOR_HALF_WIDTH, ParallelBeam, grid_centres
 from src.ct.projection import RAYS_PER_BLOCK, project
-from src.ct.voxelise import voxelise
+from src.ct.voxelisation import voxelise
 
 NO_BALLS = (np.empty((0, 3)), np.empty(0))
 OBLIQUE = (0.9, 1.1, 0.7)

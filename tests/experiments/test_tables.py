@@ -22,17 +22,18 @@ from src.config.checks import check_config, model_name, plain
 from src.config.composition import CONFIG_DIR, compose_config
 from src.config.targets import check_targets
 from src.sweeps.grid import grid
-from src.sweeps.plan import EXPERIMENTS, table_keys
+from src.sweeps.plan import EXPERIMENTS, make_plan, table_keys
 from src.sweeps.search_space import SearchSpace
 from src.sweeps.sweep import read_sweep, with_overrides
 from src.tables.published import Published, Row, read_published
-from src.tables.results import describe, fits
+from src.tables.results import describe, fits, load
 from tests.image_files import write_cifar10, write_mnist
 
 KEYS = table_keys(EXPERIMENTS)
 # Tables of trainings; the others are benchmarks.
 TRAINED = [key for key in KEYS if read_sweep(EXPERIMENTS / key / "sweep.yaml").program == "train.py"]
 SCALES = sorted(path.stem for path in (CONFIG_DIR / "scale").glob("*.yaml"))
+STORED = sorted({path.parent for path in EXPERIMENTS.glob("*/results/*/*.json")})
 SCHEMA = yaml.safe_load((Path(__file__).parents[1] / "sweeps" / "wandb" / "schema.json").read_text())
 SWEEP_FILES = [
     path for path in sorted(EXPERIMENTS.glob("*/*.yaml")) if "program" in (yaml.safe_load(path.read_text()) or {})
@@ -147,6 +148,16 @@ def test_every_number_has_its_runs_and_every_run_its_numbers(key: str) -> None:
     for cell in cells:
         rows = {i for i, j in table.entries() if fits(cell, table.match(i, j))}
         assert len(rows) == 1
+
+
+@pytest.mark.parametrize("folder", STORED, ids=lambda folder: "/".join(folder.parts[-3::2]))
+def test_stored_results_are_those_of_todays_configuration(folder: Path) -> None:
+    """Where the configuration changed for a good reason, the table must be measured again."""
+    changes = [change.replace("-", "=", 1) for change in folder.name.split("_")[1:]]
+    plan = make_plan(EXPERIMENTS, folder.parts[-3], changes)
+    assert plan.variant == folder.name
+    current, outdated = load(folder, plan.cells())
+    assert current and not outdated
 
 
 @pytest.mark.parametrize("key", KEYS)

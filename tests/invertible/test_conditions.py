@@ -14,9 +14,9 @@ from src.invertible.layers.affine import AffineCoupling, GlowCoupling
 from src.invertible.layers.all_in_one import AllInOneBlock
 from src.invertible.layers.coupling import AdditiveCoupling, TwoSidedCoupling, with_condition
 from src.invertible.module import Condition
-from tests.invertible.layers_couplings import COUPLINGS
-from tests.invertible.samples import SPATIAL, dense, subnet
-from tests.invertible.test_layers import jacobian_logdet
+from tests.invertible.layers.test_oracles import jacobian_logdet
+from tests.invertible.table.couplings import COUPLINGS
+from tests.invertible.table.samples import SPATIAL, dense, subnet
 
 SAVING = [p for p in POLICIES if p != "stored"]
 NUM_LABELS = 4

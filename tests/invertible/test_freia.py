@@ -14,7 +14,7 @@ from src.invertible.layers.affine import AffineCoupling, GlowCoupling
 from src.invertible.layers.all_in_one import AllInOneBlock
 from src.invertible.layers.coupling import AdditiveCoupling, TwoSidedCoupling
 from src.invertible.layers.linear import Permutation
-from tests.invertible.samples import dense, subnet
+from tests.invertible.table.samples import dense, subnet
 
 freia = pytest.importorskip("FrEIA.modules")
 

@@ -18,7 +18,7 @@ from src.invertible.layers.coupling import AdditiveCoupling
 from src.invertible.layers.residual import ResidualBlock
 from src.invertible.module import tensors_of
 from src.invertible.shapes import as_state
-from tests.invertible.samples import dense, subnet
+from tests.invertible.table.samples import dense, subnet
 
 Fm = pytest.importorskip("FrEIA.modules")
 Ff = pytest.importorskip("FrEIA.framework")

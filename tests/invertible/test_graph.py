@@ -20,10 +20,10 @@ from src.invertible.layers.affine import AffineCoupling
 from src.invertible.layers.reshaping import Concat, Reshape, Split
 from src.invertible.module import VolumePreserving
 from src.invertible.shapes import sequential_for
-from tests.invertible import layers_graph
-from tests.invertible.samples import dense, subnet
+from tests.invertible.table import graph as graph_table
+from tests.invertible.table.samples import dense, subnet
 
-NAMES = list(layers_graph.LAYERS)
+NAMES = list(graph_table.LAYERS)
 
 
 class FixedMultiply(InvertibleModule):

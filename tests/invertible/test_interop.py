@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from src.invertible import POLICIES, AdditiveCoupling, Sequential, set_backprop
 from src.invertible.graph import Graph
 from src.invertible.interop import ForeignModule, FreiaModule
-from tests.invertible.samples import dense, subnet
-from tests.invertible.test_backprop import saved_bytes
-from tests.invertible.test_layers import gradients
+from tests.invertible.engine.test_backprop import saved_bytes
+from tests.invertible.layers.test_oracles import gradients
+from tests.invertible.table.samples import dense, subnet
 
 try:
     import FrEIA.modules as Fm

@@ -14,8 +14,7 @@ from src.models.blocks import NORMS, ConvBlock
 from src.models.convnet import ConvNet
 from src.models.density import DensityModel
 from src.models.glow import Glow
-from src.models.iconvnet import IConvNetClassifier
-from src.models.iconvnet_flow import IConvNetFlow
+from src.models.iconvnet import IConvNetClassifier, IConvNetFlow
 from src.models.iresnet import IResNetClassifier, IResNetFlow
 from src.models.irevnet import IRevNet
 from src.models.iunet import IUNet

@@ -95,6 +95,35 @@ def test_what_goes_in_pairs(
     assert not convolution._goes_in_pairs(torch.empty(shape), torch.empty(channels, 8, 3, 3, 3))
 
 
+@pytest.mark.parametrize("raised", [AttributeError, TypeError, RuntimeError])
+def test_without_onednns_operator_the_convolution_is_torchs(
+    raised: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(*arguments: object) -> Tensor:
+        raise raised("in a later version of torch")
+
+    convolution._onednn.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.ops.aten, "mkldnn_convolution", changed)
+        assert convolution._onednn() is None
+        layer, oracle = layers((1, 4, 8, 8, 8))
+        x = torch.randn(1, 4, 8, 8, 8)
+        assert_close(values_and_gradients(layer, x), values_and_gradients(oracle, x.double()))
+    convolution._onednn.cache_clear()
+
+
+def test_without_a_report_of_transforms_the_convolution_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch._C, "_are_functorch_transforms_active")
+    layer, oracle = layers((1, 4, 8, 8, 8))
+    x = torch.randn(1, 4, 8, 8, 8)
+    assert not layer._is_ours(x)
+    assert_close(values_and_gradients(layer, x), values_and_gradients(oracle, x.double()))
+
+
+def test_onednns_operator_is_there() -> None:
+    assert convolution._onednn() is not None or not torch.backends.mkldnn.is_available()
+
+
 def test_half_of_a_state_and_double_precision() -> None:
     layer, oracle = layers((1, 4, 8, 8, 8))
     x = torch.randn(1, 8, 8, 8, 8)[:, 4:]

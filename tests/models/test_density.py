@@ -16,7 +16,7 @@ from src.models.density import DEQUANTISATIONS, PREPROCESSINGS, DensityModel
 from src.models.dequantisation import VariationalDequantisation
 from src.models.glow import Glow
 from src.models.realnvp import RealNVP
-from tests.invertible.test_layers import jacobian_logdet
+from tests.invertible.layers.test_oracles import jacobian_logdet
 from tests.models.test_realnvp import perturbed
 
 FLOWS = {"realnvp": lambda c: RealNVP(c, 2, 1, 4, 1), "glow": lambda c: Glow(c, 2, 2, 4)}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from src.invertible import POLICIES, set_backprop
 from src.invertible.layers.actnorm import ActNorm
-from tests.invertible import layers
+from tests.invertible.table import LAYERS, build
 from tests.models import small_networks
 
 pytestmark = pytest.mark.filterwarnings("ignore:channels=.*cannot be achieved:UserWarning")
@@ -32,9 +32,9 @@ def step(net: nn.Module, call: Callable[[Tensor], object], x: Tensor) -> tuple[T
     return outputs
 
 
-@pytest.mark.parametrize("name", layers.LAYERS)
+@pytest.mark.parametrize("name", LAYERS)
 def test_layers(name: str) -> None:
-    layer, x = layers.build(name)
+    layer, x = build(name)
     start = copy.deepcopy(layer.state_dict())
     with torch.no_grad():
         y = copy.deepcopy(layer)(x)

@@ -12,7 +12,7 @@ from src.invertible.inspection.saved_bytes import ELSEWHERE, saved_by_block
 from src.invertible.layers.linear import FullMatrix, LUMatrix
 from src.models.coupling_nets import GlowNet
 from src.models.glow import Glow, split_prior
-from tests.invertible.test_layers import jacobian_logdet
+from tests.invertible.layers.test_oracles import jacobian_logdet
 from tests.models.test_realnvp import perturbed
 
 
@@ -108,12 +108,12 @@ def test_saved_bytes_do_not_grow_with_the_number_of_steps_under_reversible(polic
 
 BAD = {
     "steps": (lambda: Glow(1, num_steps=0), "num_steps >= 1, got 0"),
-    "levels": (lambda: Glow(1, num_levels=0), "at least one channel and one level, got 1 and 0"),
+    "levels": (lambda: Glow(1, num_levels=0), "expected num_levels >= 1, got 0"),
     "hidden": (lambda: Glow(1, hidden_channels=0), "hidden_channels >= 1, got 0"),
     "coupling": (lambda: Glow(1, coupling="spline"), "coupling to be one of affine, additive, got 'spline'"),
     "permutation": (lambda: Glow(1, permutation="none"), "one of conv1x1, reverse, shuffle, got 'none'"),
     "size": (lambda: Glow(1, 3, 1, 4)(torch.zeros(1, 1, 28, 28)), r"divisible by 2\^3 = 8 .*got \(28, 28\)"),
-    "channels": (lambda: Glow(1, 1, 1, 4)(torch.zeros(1, 3, 4, 4)), "expected 1 channels, got 3"),
+    "channels": (lambda: Glow(1, 1, 1, 4)(torch.zeros(1, 3, 4, 4)), "expected images with 1 channels, got 3"),
 }
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from src.invertible import POLICIES, Sequential, set_backprop
-from src.models.iconvnet_flow import IConvNetFlow
-from tests.invertible.test_backprop import saved_bytes
-from tests.invertible.test_layers import gradients, jacobian_logdet
+from src.models.iconvnet import IConvNetFlow
+from tests.invertible.engine.test_backprop import saved_bytes
+from tests.invertible.layers.test_oracles import gradients, jacobian_logdet
 
 
 def flow(**options: object) -> IConvNetFlow:

@@ -23,7 +23,7 @@ from src.invertible import (
     invertible_roots,
     set_backprop,
 )
-from src.invertible.engine.kept import keeps_input
+from src.invertible.engine.reversible import keeps_input
 from src.invertible.layers.lipschitz import SpectralNormalised
 from src.models.iresnet import IResNetClassifier, IResNetFlow
 from src.models.iresnet_blocks import contraction
@@ -390,7 +390,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "hidden": (lambda: contraction(0), "expected hidden_channels >= 1, got 0"),
     "dims": (lambda: flow(spatial_dims=4), "expected spatial_dims to be 1, 2 or 3, got 4"),
     "classifier dims": (lambda: classifier(spatial_dims=0), "expected spatial_dims to be 1, 2 or 3, got 0"),
-    "levels": (lambda: IResNetFlow(1, 0), "expected at least one channel and one level, got 1 and 0"),
+    "levels": (lambda: IResNetFlow(1, 0), "expected num_levels >= 1, got 0"),
     "blocks": (lambda: IResNetFlow(1, 2, (1, 2, 3)), "expected num_blocks to be 2 positive integers or one"),
     "widths": (lambda: IResNetFlow(1, 2, 1, (4,)), "expected hidden_channels to be 2 positive integers or one"),
     "no scale": (lambda: IResNetClassifier(1, 3, ()), "expected num_blocks of at least one scale, got none"),

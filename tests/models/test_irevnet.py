@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from src.invertible import POLICIES, AdditiveCoupling, set_backprop
-from src.models.injective_padding import InjectivePadding
+from src.models.invertible_classifier import InjectivePadding
 from src.models.irevnet import IRevNet
-from tests.invertible.test_backprop import saved_bytes
+from tests.invertible.engine.test_backprop import saved_bytes
 from tests.models.policies import assert_policy_is_exact
 
 OPTIONS: dict[str, dict[str, Any]] = {

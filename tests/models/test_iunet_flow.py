@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from src.invertible import POLICIES, set_backprop
-from src.models.iunet_flow import IUNetFlow, channels_per_level
-from tests.invertible.test_backprop import saved_bytes
-from tests.invertible.test_layers import gradients, jacobian_logdet
+from src.models.iunet_flow import IUNetFlow
+from src.models.iunet_layout import split_channels
+from tests.invertible.engine.test_backprop import saved_bytes
+from tests.invertible.layers.test_oracles import gradients, jacobian_logdet
 
 
 def flow(in_channels: int = 1, **options: Any) -> IUNetFlow:
@@ -68,8 +69,8 @@ def test_memory_does_not_grow_with_the_couplings() -> None:
 
 
 def test_channels_follow_the_split() -> None:
-    assert list(channels_per_level(12, 3, 0.5, 4)) == [12, 24, 48]
-    assert list(channels_per_level(12, 2, 0.25, 4)) == [12, 12]
+    assert list(split_channels(12, 3, 0.5, 4)) == [12, 24, 48]
+    assert list(split_channels(12, 2, 0.25, 4)) == [12, 12]
 
 
 @pytest.mark.parametrize(
@@ -86,5 +87,5 @@ def test_options_that_cannot_work_are_refused(options: dict[str, Any], message: 
 
 
 def test_images_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="1 channels and a spatial size divisible by 4"):
+    with pytest.raises(ValueError, match=r"divisible by 2\^2 = 4 for 2 levels, got \(6, 6\)"):
         flow()(torch.zeros(1, 1, 6, 6, dtype=torch.float64))

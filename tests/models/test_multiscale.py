@@ -7,17 +7,17 @@ import torch
 
 from src.invertible import AdditiveCoupling, Checkerboard, Sequential, invertible_roots, set_backprop
 from src.invertible.layers.logit import FixedAffine
-from src.models.multiscale import channels_per_level, group_by_parity, multiscale
-from tests.invertible.samples import subnet
-from tests.invertible.test_layers import gradients
+from src.models.multiscale import group_by_parity, multiscale, squeezed_channels
+from tests.invertible.layers.test_oracles import gradients
+from tests.invertible.table.samples import subnet
 
 
 @pytest.mark.parametrize(
     ("in_channels", "spatial_dims", "expected"),
     [(1, 2, [4, 8, 16]), (3, 2, [12, 24, 48]), (1, 1, [2, 2, 2]), (2, 3, [16, 64, 256])],
 )
-def test_channels_per_level(in_channels: int, spatial_dims: int, expected: list[int]) -> None:
-    assert channels_per_level(in_channels, 3, spatial_dims) == expected
+def test_squeezed_channels(in_channels: int, spatial_dims: int, expected: list[int]) -> None:
+    assert squeezed_channels(in_channels, 3, spatial_dims) == expected
 
 
 def test_factored_out_numbers_stay_where_they_are_and_the_others_go_through_coarser_levels() -> None:
@@ -38,7 +38,7 @@ def test_without_steps_it_is_the_identity(spatial_dims: int) -> None:
 
 
 def test_it_is_one_root_for_the_engine() -> None:
-    flow = multiscale([[AdditiveCoupling(c, subnet(2))] for c in channels_per_level(1, 2)], 1)
+    flow = multiscale([[AdditiveCoupling(c, subnet(2))] for c in squeezed_channels(1, 2)], 1)
     assert list(invertible_roots(torch.nn.ModuleDict({"flow": flow}))) == ["flow"]
     set_backprop(flow, "reversible")
     flow(torch.randn(2, 1, 4, 4)).sum().backward()
@@ -65,11 +65,11 @@ def test_what_it_refuses() -> None:
             function(torch.zeros(1, 3, 8, 6))
     with pytest.raises(ValueError, match=r"divisible by 2\^2 = 4 for 2 levels, got \(8, 6\)"):
         flow(torch.zeros(1, 3, 8, 6))
-    with pytest.raises(ValueError, match="expected 3 channels, got 1"):
+    with pytest.raises(ValueError, match="expected images with 3 channels, got 1"):
         flow(torch.zeros(1, 1, 8, 8))
-    with pytest.raises(ValueError, match="at least one channel and one level, got 1 and 0"):
+    with pytest.raises(ValueError, match="expected num_levels >= 1, got 0"):
         multiscale([], 1)
-    with pytest.raises(ValueError, match="at least one channel and one level, got 0 and 1"):
+    with pytest.raises(ValueError, match="expected in_channels >= 1, got 0"):
         multiscale([[]], 0)
     with pytest.raises(ValueError, match="spatial_dims to be 1, 2 or 3, got 4"):
         multiscale([[]], 1, spatial_dims=4)

@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.invertible import POLICIES, Inverse, InvertibleModule, Sequential, set_backprop
+from src.invertible import POLICIES, Inverse, InvertibleModule, OnChannels, Sequential, set_backprop
 from src.invertible.engine.policies import invertible_roots
 from src.invertible.graph import Graph
 from src.invertible.layers.coupling import AdditiveCoupling
-from src.invertible.module import OnChannels
 from src.models.iunet import IUNet
-from tests.invertible.samples import subnet
-from tests.invertible.test_backprop import saved_bytes
+from tests.invertible.engine.test_backprop import saved_bytes
+from tests.invertible.table.samples import subnet
 
 
 def coupling(channels: int = 4) -> AdditiveCoupling:

@@ -16,7 +16,7 @@ from src.models.in_place import LeakyReLU
 from src.models.iunet import IUNet
 from src.models.iunet_layout import doubled_channels, strides_per_level
 from src.models.lifted import Lifted
-from src.models.padding import PADDING_MODES, Padding
+from src.models.spatial_padding import PADDING_MODES, SpatialPadding
 from src.models.unet import UNet
 
 SIZES = {1: (16,), 2: (16, 8), 3: (8, 16, 8)}
@@ -132,7 +132,7 @@ def test_block_depth_kernel_and_final_activation() -> None:
 @pytest.mark.parametrize("mode", PADDING_MODES)
 @pytest.mark.parametrize("size", [(5, 8, 7), (8, 8, 8), (9, 11, 10)])
 def test_padding_and_its_reversal(mode: str, size: tuple[int, ...]) -> None:
-    padding = Padding((4, 4, 4), mode, 2.0)
+    padding = SpatialPadding((4, 4, 4), mode, 2.0)
     x = torch.randn(1, 2, *size)
     padded = padding.pad(x)
     assert all(n % 4 == 0 and 0 <= n - m < 4 for n, m in zip(padded.shape[2:], size, strict=True))
@@ -236,7 +236,7 @@ BAD = {
     "depth": (lambda: ConvBlock(1, 1, spatial_dims=2, depth=0), "expected depth >= 1, got 0"),
     "kernel": (lambda: ConvBlock(1, 1, spatial_dims=2, kernel_size=4), "expected an odd kernel_size, got 4"),
     "lift": (lambda: Lifted(8, 1, IUNet((4, 8), 1, 3)), "expected a body of at least 8 channels, got 4"),
-    "unet levels": (lambda: UNet(1, 1, 4, 0, 3), "expected num_levels >= 1 and base_channels >= 1, got 0 and 4"),
+    "unet levels": (lambda: UNet(1, 1, 4, 0, 3), "expected num_levels >= 1, got 0"),
 }
 
 
@@ -292,7 +292,7 @@ def test_doubled_channels(base: int, levels: int, expected: list[int]) -> None:
     assert doubled_channels(base, levels) == expected
 
 
-@pytest.mark.parametrize(("base", "levels"), [(0, 3), (4, 0)])
-def test_no_channels_or_levels_to_double_are_refused(base: int, levels: int) -> None:
-    with pytest.raises(ValueError, match=f"got {base} and {levels}"):
+@pytest.mark.parametrize(("base", "levels", "name"), [(0, 3, "base_channels"), (4, 0, "num_levels")])
+def test_no_channels_or_levels_to_double_are_refused(base: int, levels: int, name: str) -> None:
+    with pytest.raises(ValueError, match=f"expected {name} >= 1, got 0"):
         doubled_channels(base, levels)

@@ -12,7 +12,7 @@ from src.invertible.inspection.saved_bytes import ELSEWHERE, saved_by_block
 from src.models.blocks import NORMS
 from src.models.coupling_nets import ResidualNet
 from src.models.realnvp import RealNVP, ScaledTanh
-from tests.invertible.test_layers import jacobian_logdet
+from tests.invertible.layers.test_oracles import jacobian_logdet
 
 
 def perturbed(net: nn.Module, size: float = 0.2) -> nn.Module:
@@ -122,7 +122,7 @@ def test_hidden_channels_double_and_the_last_level_has_one_coupling_more_of_one_
 
 BAD = {
     "couplings": (lambda: RealNVP(1, num_couplings=0), "num_couplings >= 1, got 0"),
-    "levels": (lambda: RealNVP(1, num_levels=0), "at least one channel and one level, got 1 and 0"),
+    "levels": (lambda: RealNVP(1, num_levels=0), "expected num_levels >= 1, got 0"),
     "hidden": (lambda: RealNVP(1, hidden_channels=0), "hidden_channels >= 1, got 0"),
     "blocks": (lambda: RealNVP(1, num_residual_blocks=-1), "num_residual_blocks >= 0, got -1"),
     "norm": (lambda: RealNVP(1, norm="weight"), "expected norm to be one of .*'weight'"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src.sweeps.cell import Cell, make_cell
 from src.sweeps.grid import grid
-from src.sweeps.identity import digest_of_arguments
+from src.sweeps.identity import identity_of_arguments
 from src.sweeps.sweep import Sweep
 
 # Counts its starts in `starts`, trains for `steps` steps of 0.05 s with a checkpoint after each, writes a summary.
@@ -59,7 +59,7 @@ def sweep_of(program: str, **parameters: list) -> Sweep:
 
 def cells_of(sweep: Sweep, parent: Path, *overrides: str) -> list[Cell]:
     """Return the cells of a grid."""
-    return [make_cell(sweep, parameters, overrides, digest_of_arguments, parent) for parameters in grid(sweep)]
+    return [make_cell(sweep, parameters, overrides, identity_of_arguments, parent) for parameters in grid(sweep)]
 
 
 def starts(parent: Path) -> list[tuple[str, str]]:

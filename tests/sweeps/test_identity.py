@@ -7,7 +7,7 @@ import pytest
 from src.config.checks import plain
 from src.config.composition import compose_config
 from src.sweeps.cell import cell_name
-from src.sweeps.identity import digest_of_arguments, digest_of_composed, digest_of_config, is_execution_key
+from src.sweeps.identity import identity_of_arguments, identity_of_composed, identity_of_config, is_execution_key
 from src.utils.errors import ConfigError
 from src.utils.files import shortened
 from tests.sweeps.programs import sweep_of
@@ -30,7 +30,7 @@ BASE = ["experiment=ct_postproc", "model=unet", "seed=1"]
     ],
 )
 def test_where_and_how_a_run_is_made_does_not_matter(more: str) -> None:
-    assert digest_of_composed([*BASE, more]) == digest_of_composed(BASE)
+    assert identity_of_composed([*BASE, more]) == identity_of_composed(BASE)
 
 
 @pytest.mark.parametrize(
@@ -48,34 +48,44 @@ def test_where_and_how_a_run_is_made_does_not_matter(more: str) -> None:
     ],
 )
 def test_what_changes_a_result_does(more: str) -> None:
-    assert digest_of_composed([*BASE, more]) != digest_of_composed(BASE)
+    assert identity_of_composed([*BASE, more]) != identity_of_composed(BASE)
 
 
 def test_a_default_written_out_is_the_same_run() -> None:
-    assert digest_of_composed([*BASE, "scale=small", "trainer.max_epochs=12"]) == digest_of_composed(BASE)
+    assert identity_of_composed([*BASE, "scale=small", "trainer.max_epochs=12"]) == identity_of_composed(BASE)
 
 
 def test_a_value_that_the_network_does_not_have_is_no_other_run() -> None:
-    assert digest_of_composed([*BASE, "network.num_couplings=4"]) == digest_of_composed(BASE)
-    assert digest_of_composed([*BASE, "network.blowup=4"]) != digest_of_composed(BASE)
+    assert identity_of_composed([*BASE, "network.num_couplings=4"]) == identity_of_composed(BASE)
+    assert identity_of_composed([*BASE, "network.blowup=4"]) != identity_of_composed(BASE)
     iunet = ["experiment=ct_postproc", "model=iunet"]
-    assert digest_of_composed([*iunet, "network.num_couplings=4"]) != digest_of_composed(iunet)
+    assert identity_of_composed([*iunet, "network.num_couplings=4"]) != identity_of_composed(iunet)
 
 
 def test_the_summary_of_a_run_has_its_digest() -> None:
     config = plain(compose_config([*BASE, "run_dir=outputs/x/y"]), resolve=True)
     assert config["callbacks"]["best"]["dirpath"] == "outputs/x/y/checkpoints"
-    assert digest_of_config(config) == digest_of_composed(BASE)
+    assert identity_of_config(config) == identity_of_composed(BASE)
+
+
+def test_a_class_of_this_project_is_known_by_its_name_and_another_one_by_its_path() -> None:
+    def identity(target: str) -> dict:
+        return identity_of_config({"plugins": [{"_target_": target}], "model": {"_target_": target, "name": "src.a.B"}})
+
+    assert identity("src.utils.io.CheckpointIO") == identity("src.runs.io.CheckpointIO")
+    assert identity("src.utils.io.CheckpointIO") != identity("src.utils.io.Other")
+    assert identity("torch.nn.Linear") != identity("torch.nn.modules.Linear")
+    assert identity("src.a.C")["model"]["name"] == "src.a.B"
 
 
 def test_arguments_that_do_not_compose_are_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean 'model'"):
-        digest_of_composed(["modle=unet"])
+        identity_of_composed(["modle=unet"])
 
 
 def test_other_programs_are_known_by_their_arguments() -> None:
-    assert digest_of_arguments(["a=1", "b=2"]) == digest_of_arguments(["b=2", "run_dir=x", "a=1", "+logger.a=3"])
-    assert digest_of_arguments(["a=1"]) != digest_of_arguments(["a=2"])
+    assert identity_of_arguments(["a=1", "b=2"]) == identity_of_arguments(["b=2", "run_dir=x", "a=1", "+logger.a=3"])
+    assert identity_of_arguments(["a=1"]) != identity_of_arguments(["a=2"])
     assert is_execution_key("logger.wandb.group") and not is_execution_key("logger_of_mine")
 
 

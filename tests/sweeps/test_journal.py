@@ -15,7 +15,7 @@ import pytest
 
 from src.runs.summary import write_summary
 from src.sweeps.cell import Cell
-from src.sweeps.identity import digest_of_arguments
+from src.sweeps.identity import identity_of_arguments
 from src.sweeps.runner import Entry, State
 from src.sweeps.search import Search
 from src.sweeps.sweep import Metric, Sweep
@@ -30,7 +30,7 @@ SWEEP = Sweep(
 
 
 def search(folder: Path, count: int) -> Search:
-    return Search(SWEEP, count, [], digest_of_arguments, folder)
+    return Search(SWEEP, count, [], identity_of_arguments, folder)
 
 
 def finish(cell: Cell, loss: float) -> Entry:
@@ -64,8 +64,8 @@ def test_a_damaged_summary_is_named(tmp_path: Path) -> None:
     found = search(tmp_path, 1)
     entry = finish(next(found.cells()), 1.0)
     for content in ("{", "{}", "[]", '{"metrics": []}'):
-        entry.cell.summary_path.write_text(content)
-        with pytest.raises(FileError, match=re.escape(str(entry.cell.summary_path))):
+        entry.cell.run.summary.write_text(content)
+        with pytest.raises(FileError, match=re.escape(str(entry.cell.run.summary))):
             found.tell(entry)
 
 
@@ -84,13 +84,13 @@ def test_a_search_goes_on_from_wherever_its_journal_was_cut_off(tmp_path: Path) 
 def test_a_process_that_was_killed_while_it_wrote_holds_no_lock(tmp_path: Path) -> None:
     script = """
         import os, pathlib, signal, sys
-        from src.sweeps.identity import digest_of_arguments
+        from src.sweeps.identity import identity_of_arguments
         from src.sweeps.runner import Entry, State
         from src.sweeps.search import Search
         from src.sweeps.sweep import Metric, Sweep
 
         sweep = Sweep("train.py", "random", {"x": {"min": 0.0, "max": 1.0}}, (), Metric("loss"), None, ("x",))
-        search = Search(sweep, 3, [], digest_of_arguments, pathlib.Path("search"))
+        search = Search(sweep, 3, [], identity_of_arguments, pathlib.Path("search"))
         if sys.argv[1] == "killed":
             os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
         for cell in search.cells():

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from src.sweeps.cell import Cell
-from src.sweeps.identity import digest_of_arguments
+from src.sweeps.identity import identity_of_arguments
 from src.sweeps.process import cell_environment
 from src.sweeps.runner import Entry, Runner, State
 from src.sweeps.search import Search
@@ -27,12 +27,12 @@ def sweep(method: str = "bayes", program: str = "train.py", **parameters: Any) -
 
 
 def search(a_sweep: Sweep, folder: Path, count: int | None = 4) -> Search:
-    return Search(a_sweep, count, [], digest_of_arguments, folder)
+    return Search(a_sweep, count, [], identity_of_arguments, folder)
 
 
 def finish(cell: Cell, loss: float) -> Entry:
     cell.folder.mkdir(parents=True)
-    cell.summary_path.write_text(json.dumps({"metrics": {"loss": loss}}))
+    cell.run.summary.write_text(json.dumps({"metrics": {"loss": loss}}))
     return Entry(cell, State.FINISHED)
 
 
@@ -62,6 +62,26 @@ def test_ranges(spec: dict, low: float, high: float, kind: type, tmp_path: Path)
         assert set(values) == {0, 4, 8}
 
 
+def test_distributions_are_those_of_wandbs_own_scheduler() -> None:
+    wandbs = pytest.importorskip("wandb.sdk.sweeps.scheduler.optuna", reason="a private module of wandb 0.31")
+    specs: list[dict[str, Any]] = [
+        *({"min": low, "max": high} for low, high in ((0, 3), (0.0, 3), (0.5, 1.5))),
+        *({"distribution": kind, "min": 1, "max": 9} for kind in ("uniform", "int_uniform", "log_uniform_values")),
+        *({"distribution": "q_uniform", "min": 1, "max": 9, "q": q} for q in (1, 2, 0.5)),
+        *({"distribution": "q_log_uniform_values", "min": low, "max": 8, "q": 1} for low in (0.5, 1)),
+        *({"values": ["a", 1, None]}, {"distribution": "categorical", "values": [True]}),
+    ]
+    for spec in specs:
+        expected = wandbs.sweep_parameter_to_distribution(spec)
+        assert SearchSpace(sweep(x=spec)).distributions == {"x": expected}, spec
+
+
+def test_a_logarithmic_range_is_rounded(tmp_path: Path) -> None:
+    values = draws({"distribution": "q_log_uniform_values", "min": 4, "max": 64, "q": 4}, tmp_path, 40)
+    assert all(type(value) is int and value % 4 == 0 and 4 <= value <= 64 for value in values)
+    assert 0.3 < statistics.fmean(value <= 16 for value in values) < 0.8
+
+
 def test_categories_and_constants_keep_their_types(tmp_path: Path) -> None:
     assert set(draws({"values": ["a", 2, True, 0.5]}, tmp_path, 40)) == {"a", 2, True, 0.5}
     found = search(sweep(x={"value": "c"}, y={"values": [1]}), tmp_path / "b", 1)
@@ -81,7 +101,7 @@ def test_a_normal_distribution_and_probabilities_are_drawn(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"distribution": "beta"}, "expected a distribution for 'x' that can be searched locally: .*'beta'"),
+        ({"distribution": "beta"}, "expected a distribution for 'x' that can be searched locally, got 'beta'"),
         ({"distribution": "inv_log_uniform_values", "min": 1, "max": 2}, "'inv_log_uniform_values'"),
         ({"values": [1, 2], "probabilities": [0.5, 0.6]}, "expected 2 probabilities for 'x' that add up to 1"),
         ({"min": 3.0, "max": 1.0}, "expected a distribution for 'x'"),

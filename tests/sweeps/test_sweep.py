@@ -103,9 +103,10 @@ def test_the_command_line_is_the_one_of_wandbs_agent(tmp_path: Path, monkeypatch
     for command in (
         ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"],
         ["${env}", "A=${envvar:HOME}", "python", "${program}", "--flag", "${args}"],
-        ["${interpreter}", "${program}", "${args_no_boolean_flags}"],
+        ["${interpreter}", "${program}", "${args_no_boolean_flags}", "${args_no_equals}", "${unknown}"],
+        ["${args_append_hydra}", "${args_override_hydra}", "${args_json}", "x-${envvar:HOME}-${envvar:NOWHERE}"],
     ):
-        sweep = sweep_of("train.py", lr=[1e-3], on=[True], name=["a b"])
+        sweep = sweep_of("train.py", lr=[1e-3], on=[True], off=[False], name=["a b"], nothing=[None])
         sweep = Sweep(**{**sweep.__dict__, "command": tuple(command)})
         parameters = grid(sweep)[0]
         agent = wandb_agent.Agent(api=None, queue=None)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from matplotlib.figure import Figure
 from pytorch_lightning.trainer.states import TrainerFn
 
-from src.callbacks.pictures.base import save_figure
-from src.runs.curve_history import STATE_KEY, History, from_state, to_state
+from src.callbacks.pictures.drawing import save_figure
+from src.runs.folder import RunFolder
+from src.runs.history import STATE_KEY, History, curves_state, read_curves_state
 
 # Of a run's time, spent on drawing before the end: epochs may be shorter than a picture takes.
 _SHARE = 0.01
@@ -31,7 +31,7 @@ class Curves(pl.Callback):
     """
 
     def __init__(self, dirpath: str, panels: Mapping[str, Sequence[str]]) -> None:
-        self.path = Path(dirpath) / "curves.png"
+        self.path = RunFolder(dirpath).curves
         self.panels = {title: list(names) for title, names in panels.items()}
         self.history: History = {}
         self._running: dict[str, list[float]] = {}
@@ -44,11 +44,11 @@ class Curves(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history, and what the epoch has brought so far."""
-        return to_state(self.history, self._running)
+        return curves_state(self.history, self._running)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the history of the checkpoint."""
-        self.history, self._running = from_state(state_dict)
+        self.history, self._running = read_curves_state(state_dict)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

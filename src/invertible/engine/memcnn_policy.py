@@ -6,28 +6,42 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import memcnn
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from ..module import Condition, InvertibleModule, State, all_modules, evaluate, map_tensors, past_policies, tensors_of
+from ..extras import extra
+from ..module import (
+    INVERSE,
+    Call,
+    Condition,
+    InvertibleModule,
+    State,
+    all_modules,
+    map_tensors,
+    past_policies,
+    tensors_of,
+)
 from .replay import AutocastState, LeafStart, replayed
 from .snapshot import Snapshot
+
+with extra("memcnn"):
+    import memcnn
 
 
 class MemcnnCall:
     """One call of a root: evaluates each leaf through memcnn, which frees its input until backward rebuilds it.
 
-    memcnn may free what another leaf of the same call has made. It may not free what a caller holds: the input, and
-    what it got from calls before.
+    memcnn may free the output of another leaf of the same call. It must not free what a caller holds: the input, and
+    results of earlier calls.
     """
 
     def __init__(self) -> None:
         self._made: dict[int, weakref.ref[Tensor]] = {}
 
-    def __call__(self, leaf: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
+    def __call__(self, leaf: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
         inputs = [part if self._has_made(part) else part.clone() for part in tensors_of(x)]
-        repeatable = _Repeatable(leaf, method, x, condition)
+        repeatable = _Repeatable(leaf, call, x, condition)
         conditions = [part.clone() for part in tensors_of(condition) if part.is_floating_point()]
         outputs = tensors_of(memcnn.InvertibleModuleWrapper(repeatable)(*inputs, *conditions))
         self._made |= {id(part): weakref.ref(part) for part in outputs}
@@ -59,14 +73,14 @@ class _Repeatable(nn.Module):
     outputs; those of integers, which it would try to differentiate, past it.
     """
 
-    def __init__(self, leaf: InvertibleModule, method: str, x: State, condition: Condition) -> None:
+    def __init__(self, leaf: InvertibleModule, call: Call, x: State, condition: Condition) -> None:
         super().__init__()
         self._leaf = [leaf]  # not a submodule: memcnn is to ask this module for its parameters
-        self._method = method
-        self._x_is_tuple = isinstance(x, tuple)
+        self._call = call
+        parts, self._form = tree_flatten((x, condition))
+        self._passes = [part is not None and part.is_floating_point() for part in parts]
+        self._beside = [None if passes else part for part, passes in zip(parts, self._passes, strict=True)]
         self._num_inputs = len(tensors_of(x))
-        self._condition_is_tuple = isinstance(condition, tuple)
-        self._integers = [None if part.is_floating_point() else part for part in tensors_of(condition)]
         self._autocast = AutocastState(tensors_of(x)[0].device.type)
         self._unused: set[Tensor] = set()
         self._snapshot = Snapshot(leaf, self._stand_in)
@@ -77,15 +91,14 @@ class _Repeatable(nn.Module):
         return iter(self._snapshot.originals)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        x = tensors[: self._num_inputs]
-        state, conditions = x if self._x_is_tuple else x[0], tensors[self._num_inputs :]
+        conditions = tensors[self._num_inputs :]
         if not self._has_run:
-            outputs = self._first(state, conditions, tensors)
-            # `.data`: memcnn detaches in place what it gets, and torch refuses that for views, reshaped tensors say.
+            outputs = self._first(tensors)
+            # `.data`: memcnn detaches in place what it gets, and torch refuses that for views, such as reshapes.
             return tuple(part.data for part in (*outputs, *(c.clone() for c in conditions)))
-        result = self._flat(self._again(self._method, state, conditions))
-        # memcnn differentiates every output with respect to everything: what is constant, a log-determinant say, needs
-        # a path to the input, and an unused parameter a path to the output.
+        result = tree_leaves(self._again(self._call, *self._arguments(tensors)))
+        # memcnn differentiates every output with respect to everything. So a constant output, such as some
+        # log-determinants, needs a path to the input, and an unused parameter a path to the output.
         path = 0 * tensors[0].flatten(1)[:, 0]
         parts = [part if part.requires_grad else part + path for part in result]
         for parameter in self._without_path_to(parts):
@@ -96,47 +109,41 @@ class _Repeatable(nn.Module):
     def inverse(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         self._snapshot.refuse_overwritten()
         self._snapshot.refuse_changes()
-        num_conditions = len(tensors) - self._num_outputs - (self._method == "forward_and_logdet")
-        y = tensors[: self._num_outputs]
-        conditions = tensors[len(tensors) - num_conditions :]
-        x = self._again("inverse", y if self._y_is_tuple else y[0], conditions)
+        conditions = tensors[self._num_outputs :]
+        result = self.form(tensors)
+        _, condition = self._arguments((*[None] * self._num_inputs, *conditions))
+        x = self._again(INVERSE, result[0] if self._call.logdet else result, condition)
         return (*tensors_of(x), *conditions)
 
     def form(self, flat: tuple[Tensor, ...]) -> Any:
         """What the leaf's method returns, from the flat outputs."""
-        y = flat[: self._num_outputs] if self._y_is_tuple else flat[0]
-        return (y, flat[self._num_outputs]) if self._method == "forward_and_logdet" else y
+        return tree_unflatten(flat[: self._num_outputs], self._result_form)
+
+    def _arguments(self, passed: tuple[Tensor | None, ...]) -> tuple[State, Condition]:
+        """State and condition, from what passes through memcnn."""
+        rest = iter(passed)
+        pairs = zip(self._passes, self._beside, strict=True)
+        return tree_unflatten([next(rest) if passes else part for passes, part in pairs], self._form)
 
     def _stand_in(self, tensor: Tensor) -> Tensor:
         return _StandIn.apply(tensor, self._unused) if tensor.requires_grad else tensor.detach()
 
-    def _first(self, state: State, conditions: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    def _first(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         """The first evaluation: outputs that memcnn may free."""
         leaf, is_watched = self._leaf[0], _has_hooks(self._leaf[0])
+        state, condition = self._arguments(inputs)
         start = LeafStart(all_modules(leaf), inputs[0].device)
         with past_policies():
             seen = map_tensors(Tensor.clone, state) if is_watched else state
-            result = self._flat(evaluate(leaf, self._method, seen, self._condition(conditions)))
+            result, self._result_form = tree_flatten(self._call(leaf, seen, condition))
+        self._num_outputs = len(result)
         self._start, self._has_run = start.settle(), True
         self._snapshot.mark()  # the leaf may have set parameters from its first batch
         return [part.clone() for part in result] if is_watched else _with_memory_of_their_own(result, inputs)
 
-    def _flat(self, result: Any) -> tuple[Tensor, ...]:
-        y, logdet = result if self._method == "forward_and_logdet" else (result, None)
-        self._y_is_tuple = isinstance(y, tuple)
-        self._num_outputs = len(tensors_of(y))
-        return (*tensors_of(y), *tensors_of(logdet))
-
-    def _condition(self, floating: tuple[Tensor, ...]) -> Condition:
-        if not self._integers:
-            return None
-        rest = iter(floating)
-        conditions = tuple(next(rest) if part is None else part for part in self._integers)
-        return conditions if self._condition_is_tuple else conditions[0]
-
-    def _again(self, method: str, state: State, conditions: tuple[Tensor, ...]) -> Any:
+    def _again(self, call: Call, state: State, condition: Condition) -> Any:
         with past_policies(), self._snapshot.reused(), replayed(self._start), self._autocast():
-            return evaluate(self._leaf[0], method, state, self._condition(conditions))
+            return call(self._leaf[0], state, condition)
 
     def _without_path_to(self, outputs: Iterable[Tensor]) -> list[Tensor]:
         """The trained parameters on which no output depends."""
@@ -149,11 +156,11 @@ class _Repeatable(nn.Module):
 
 
 def _has_hooks(leaf: InvertibleModule) -> bool:
-    """Whether somebody looks at what the leaf, or a part of it, reads and makes, and may keep it."""
+    """Whether hooks see, and may keep, what the leaf or a part of it reads and returns."""
     return any(module._forward_hooks or module._forward_pre_hooks for module in all_modules(leaf))
 
 
-def _with_memory_of_their_own(outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> list[Tensor]:
+def _with_memory_of_their_own(outputs: Iterable[Tensor], inputs: tuple[Tensor, ...]) -> list[Tensor]:
     """Outputs that share no memory with inputs or each other: memcnn frees each by itself."""
     taken = {part.untyped_storage().data_ptr() for part in inputs}
     own = []

@@ -12,7 +12,6 @@ Parameters, their names, the loss and the gradients are the same under each.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from typing import Any, Literal
 
@@ -20,14 +19,16 @@ import torch
 import torch.utils.checkpoint
 from torch import nn
 
+from ..arguments import chosen
 from ..module import (
+    Call,
     Composite,
     Condition,
     Inverse,
     InvertibleModule,
+    Policy,
     State,
     all_modules,
-    evaluate,
     past_policies,
     tensors_of,
 )
@@ -36,41 +37,35 @@ from .reversible import reversible, run_with_logdet
 from .snapshot import Snapshot
 
 
-def _read_method(root: InvertibleModule, method: str) -> tuple[InvertibleModule, bool]:
-    """The tree that an entry point of a root evaluates, and whether it asks for the log-determinant."""
-    return root.inverted() if method.startswith("inverse") else root, method.endswith("and_logdet")
+def _reversible(root: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
+    return reversible(call.tree(root), call.logdet, x, condition)
 
 
-def _reversible(root: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
-    return reversible(*_read_method(root, method), x, condition)
+def _per_leaf(wrapped: Policy, root: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
+    """Evaluate a root with ``wrapped(leaf, call, x, condition)`` in the place of each leaf."""
+
+    def leaf_call(leaf: InvertibleModule, part_call: Call, state: State) -> Any:
+        return wrapped(leaf, part_call, state, condition if leaf.takes_condition else None)
+
+    with past_policies():
+        y, logdet = run_with_logdet(call.tree(root), x, call.logdet, leaf_call)
+    return (y, logdet) if call.logdet else y
 
 
-LeafCall = Callable[[InvertibleModule, str, State, Condition], Any]
+def _checkpoint(root: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
+    return _per_leaf(_checkpointed, root, call, x, condition)
 
 
-class _PerLeaf:
-    """A policy that treats each leaf of a tree by itself: ``start()`` gives the ``wrap(leaf, method, x, condition)`` of
-    one call of a root."""
+def _memcnn(root: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
+    from .memcnn_policy import MemcnnCall  # memcnn imports torchvision: only where it is asked for
 
-    def __init__(self, start: Callable[[], LeafCall]) -> None:
-        self._start = start
-
-    def __call__(self, root: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
-        wrap = self._start()
-
-        def call(leaf: InvertibleModule, leaf_method: str, state: State) -> Any:
-            return wrap(leaf, leaf_method, state, condition if leaf.takes_condition else None)
-
-        tree, with_logdet = _read_method(root, method)
-        with past_policies():
-            y, logdet = run_with_logdet(tree, x, with_logdet, call)
-        return (y, logdet) if with_logdet else y
+    return _per_leaf(MemcnnCall(), root, call, x, condition)
 
 
 class _Recomputation:
     """The context in which `torch.utils.checkpoint` evaluates a leaf again: as it was in the forward pass.
 
-    A class, not a generator: torch enters it again when a retained graph is used twice.
+    A class, since torch enters it again when a retained graph is used twice, and a generator can be entered once.
     """
 
     def __init__(self, leaf: InvertibleModule, device: torch.device) -> None:
@@ -97,10 +92,10 @@ class _Recomputation:
         self._stack.close()
 
 
-def _checkpointed(leaf: InvertibleModule, method: str, x: State, condition: Condition) -> Any:
+def _checkpointed(leaf: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
     def run(state: State, condition: Condition) -> Any:
         with past_policies():
-            return evaluate(leaf, method, state, condition)
+            return call(leaf, state, condition)
 
     again = _Recomputation(leaf, tensors_of(x)[0].device)
     y = torch.utils.checkpoint.checkpoint(
@@ -115,30 +110,20 @@ def _checkpointed(leaf: InvertibleModule, method: str, x: State, condition: Cond
     return y
 
 
-def _checkpoint() -> LeafCall:
-    return _checkpointed
-
-
-def _memcnn() -> LeafCall:
-    from .memcnn_policy import MemcnnCall  # memcnn imports torchvision: only where it is asked for
-
-    return MemcnnCall()
-
-
 # Spelled out, so that a configuration can be judged from the source alone.
 PolicyName = Literal["reversible", "stored", "checkpoint", "memcnn"]
 POLICIES = {
     "reversible": _reversible,
     "stored": None,
-    "checkpoint": _PerLeaf(_checkpoint),
-    "memcnn": _PerLeaf(_memcnn),
+    "checkpoint": _checkpoint,
+    "memcnn": _memcnn,
 }
 
 
 def invertible_roots(net: nn.Module) -> dict[str, InvertibleModule]:
     """The largest invertible parts of a network, by name.
 
-    A tree with a padding network among its parts is none: its parts are.
+    A tree that contains a padding network is not among them, but its parts are.
     """
     roots: dict[str, InvertibleModule] = {}
 
@@ -165,10 +150,9 @@ def set_backprop(net: nn.Module, policy: str) -> None:
     Raises:
         ValueError: for an unknown policy.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"expected backprop to be one of {', '.join(POLICIES)}, got {policy!r}")
+    chosen_policy = chosen("backprop", policy, POLICIES)
     for module in net.modules():
         if isinstance(module, InvertibleModule):
             module.backprop_policy = None
     for root in invertible_roots(net).values():
-        root.bijection.backprop_policy = POLICIES[policy]
+        root.bijection.backprop_policy = chosen_policy

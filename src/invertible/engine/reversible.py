@@ -1,20 +1,23 @@
 """Backpropagation from the output of an invertible tree alone (Gomez et al., 2017).
 
 One autograd node stands for the whole tree. It saves the output, walks the tree backwards from there, and rebuilds each
-part's input while it computes the gradients; see `backward_walk.py`.
+part's input while it computes the gradients; see `walk.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from ..layers.orthogonal_matrices import known_matrices, matrices_at_once, modules_with_matrices
 from ..module import (
+    FORWARD,
+    FORWARD_AND_LOGDET,
+    Call,
     Composite,
     Condition,
     InvertibleModule,
@@ -22,17 +25,32 @@ from ..module import (
     State,
     all_modules,
     as_tuple,
-    evaluate,
     map_tensors,
     past_policies,
     tensors_of,
     trained_parameters,
     zero_logdet,
 )
-from .kept import keeps_input
 from .replay import AutocastState, LeafStart
+from .shared_values import shared_values
 from .snapshot import Snapshot
 from .walk import BackwardWalk, expand
+
+
+def keep_input(part: nn.Module, keep: bool = True) -> None:
+    """Let ``backprop='reversible'`` save the input of a leaf, or of each leaf of a tree.
+
+    Costs one state each. The leaf's inverse is not needed then, and rounding errors of the leaves behind it end
+    there: the leaves before it start from the exact state again. Gradients, parameters and names stay the same.
+    """
+    for module in part.modules():
+        if isinstance(module, InvertibleModule):
+            module._keeps_input = keep
+
+
+def keeps_input(leaf: InvertibleModule) -> bool:
+    """Whether the engine saves the input of this leaf. An `Inverse` does if what it inverts does."""
+    return any(isinstance(module, InvertibleModule) and module._keeps_input for module in all_modules(leaf))
 
 
 def run_leaves(part: InvertibleModule, x: State, leaf_step: Callable[[InvertibleModule, State], State]) -> State:
@@ -44,117 +62,97 @@ def run_leaves(part: InvertibleModule, x: State, leaf_step: Callable[[Invertible
 
 
 def run_with_logdet(
-    tree: InvertibleModule, x: State, with_logdet: bool, call: Callable[[InvertibleModule, str, State], Any]
+    tree: InvertibleModule, x: State, with_logdet: bool, leaf_call: Callable[[InvertibleModule, Call, State], Any]
 ) -> tuple[State, Tensor]:
-    """Output and log-determinant of a tree, zero if not asked for, with ``call(leaf, method, x)`` for each leaf."""
+    """Output and log-determinant of a tree, zero if not asked for, with ``leaf_call(leaf, call, x)`` for each leaf."""
     total = zero_logdet(x)
 
     def leaf_step(leaf: InvertibleModule, state: State) -> State:
         nonlocal total
         if not with_logdet:
-            return call(leaf, "forward", state)
-        state, logdet = call(leaf, "forward_and_logdet", state)
+            return leaf_call(leaf, FORWARD, state)
+        state, logdet = leaf_call(leaf, FORWARD_AND_LOGDET, state)
         total = total + logdet
         return state
 
     return run_leaves(tree, x, leaf_step), total
 
 
+@dataclass
+class _Forms:
+    """How the flat tensors that autograd sees make up a call's state and condition, and what it returns."""
+
+    arguments: TreeSpec
+    result: TreeSpec | None = None  # known once the tree has run
+
+
 class _Reversible(torch.autograd.Function):
     """A whole invertible tree as one node of the autograd graph; of the states it saves the output only."""
 
     @staticmethod
-    def forward(ctx: Any, tree: InvertibleModule, with_logdet: bool, call: _Call, *tensors: Tensor) -> Any:
-        x, condition, parameters = call.unpack(tensors)
+    def forward(ctx: Any, tree: InvertibleModule, with_logdet: bool, forms: _Forms, *tensors: Tensor) -> Any:
+        num_arguments = forms.arguments.num_leaves
+        x, condition = tree_unflatten(tensors[:num_arguments], forms.arguments)
         device = tensors_of(x)[0].device
         ctx.starts = []
         kept: list[State | None] = []
 
-        def recorded(leaf: InvertibleModule, method: str, state: State) -> Any:
+        def recorded(leaf: InvertibleModule, call: Call, state: State) -> Any:
             modules = all_modules(leaf)
             kept.append(map_tensors(_compact, state) if keeps_input(leaf) else None)
             start = LeafStart(modules, device)
-            result = evaluate(leaf, method, state, condition)
+            result = call(leaf, state, condition)
             ctx.starts.append(start.settle())
             return result
 
         ctx.autocast = AutocastState(device.type)
-        with past_policies(), ctx.autocast(), known_matrices(_matrices(tree)):
+        with past_policies(), ctx.autocast(), shared_values(tree):
             y, logdet = run_with_logdet(tree, x, with_logdet, recorded)
         # An output that shares the caller's memory would change when the caller changes it.
         inputs = {part.untyped_storage().data_ptr() for part in tensors_of(x)}
         y = map_tensors(lambda part: part.clone() if part.untyped_storage().data_ptr() in inputs else part, y)
-        ctx.tree, ctx.with_logdet, ctx.call, ctx.parameters = tree, with_logdet, call, parameters
+        ctx.tree, ctx.with_logdet, ctx.parameters = tree, with_logdet, tensors[num_arguments:]
+        ctx.tracks = [part.requires_grad for part in tensors_of(condition)]
         ctx.snapshot = Snapshot(tree)
-        call.y_is_tuple = isinstance(y, tuple)
-        kept_tensors, ctx.kept_form = tree_flatten(kept)
-        ctx.save_for_backward(*tensors_of(y), *tensors_of(condition), *kept_tensors)
+        saved, ctx.saved_form = tree_flatten((y, condition, kept))
+        ctx.save_for_backward(*saved)
         # None, not zeros, for an output that is not in the loss: so parameters without influence get no gradient.
         ctx.set_materialize_grads(False)
-        return (*tensors_of(y), logdet) if with_logdet else y
+        outputs, forms.result = tree_flatten((y, logdet) if with_logdet else y)
+        return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         _refuse_what_cannot_be_repeated(ctx, grads)
-        call, saved, num_outputs = ctx.call, ctx.saved_tensors, len(grads) - ctx.with_logdet
-        end = num_outputs + call.num_conditions
-        condition = call.leaf_condition(saved[num_outputs:end])
-        walk = BackwardWalk(
-            ctx.starts,
-            tree_unflatten(saved[end:], ctx.kept_form),
-            grads[-1] if ctx.with_logdet else None,
-            condition,
-            ctx.snapshot.originals,
-        )
+        y, condition, kept = tree_unflatten(ctx.saved_tensors, ctx.saved_form)
+        # The condition as leaves of the graphs that backward builds, tracked where the caller tracks it.
+        tracks = iter(ctx.tracks)
+        condition = map_tensors(lambda part: part.detach().requires_grad_(next(tracks)), condition)
+        grad_logdet = grads[-1] if ctx.with_logdet else None
+        walk = BackwardWalk(ctx.starts, kept, grad_logdet, condition, ctx.snapshot.originals)
         with past_policies(), ctx.autocast(), ctx.snapshot.reused(), torch.no_grad():
-            # Clones, since rules overwrite what they get: the output is the caller's, the gradient autograd's.
-            y = tuple(part.clone() for part in saved[:num_outputs])
-            # Laid out in memory as y.
-            grad = tuple(None if b is None else torch.empty_like(a).copy_(b) for a, b in zip(y, grads, strict=False))
-            position = Position(y, grad) if call.y_is_tuple else Position(y[0], grad[0])
-            del y, grad
-            with known_matrices(_matrices(ctx.tree)):
+            position = _start(y, grads)
+            del y
+            with shared_values(ctx.tree):
                 walk(ctx.tree, position)
             walk.finish()
         ctx.snapshot.refuse_changes()
-        tracked = (*tensors_of(condition), *ctx.parameters)
-        return (None, None, None, *as_tuple(position.grad), *(walk.gradients.get(tensor) for tensor in tracked))
+        grads_condition = [walk.gradients.get(part) for part in as_tuple(condition)]
+        grads_parameters = [walk.gradients.get(parameter) for parameter in ctx.parameters]
+        return (None, None, None, *as_tuple(position.grad), *grads_condition, *grads_parameters)
 
 
-def _matrices(tree: InvertibleModule) -> dict[nn.Module, Tensor]:
-    return matrices_at_once(modules_with_matrices(tree))
+def _start(y: State, grads: Sequence[Tensor | None]) -> Position:
+    """Clones of an output and its gradient, since rules overwrite what they get: these are the caller's, autograd's."""
+    is_tuple, y = isinstance(y, tuple), tuple(part.clone() for part in tensors_of(y))
+    # Laid out in memory as y.
+    grad = tuple(None if b is None else torch.empty_like(a).copy_(b) for a, b in zip(y, grads, strict=False))
+    return Position(y, grad) if is_tuple else Position(y[0], grad[0])
 
 
 def _compact(part: Tensor) -> Tensor:
     """The tensor itself, or a copy if it is a view that would keep more memory than its own."""
     return part if part.untyped_storage().nbytes() == part.numel() * part.element_size() else part.clone()
-
-
-class _Call:
-    """How a call's states, conditions and parameters lie in the flat list of tensors that autograd sees."""
-
-    def __init__(self, x: State, condition: Condition) -> None:
-        self._x_is_tuple = isinstance(x, tuple)
-        self._num_inputs = len(tensors_of(x))
-        self._condition_is_tuple = isinstance(condition, tuple)
-        self.num_conditions = len(tensors_of(condition))
-        self.y_is_tuple = False  # known once the tree has run
-        self._condition_tracked = [part.requires_grad for part in tensors_of(condition)]
-
-    def unpack(self, tensors: tuple[Tensor, ...]) -> tuple[State, Condition, tuple[Tensor, ...]]:
-        end = self._num_inputs + self.num_conditions
-        x, condition, parameters = tensors[: self._num_inputs], tensors[self._num_inputs : end], tensors[end:]
-        return x if self._x_is_tuple else x[0], self._condition(condition), parameters
-
-    def leaf_condition(self, saved: tuple[Tensor, ...]) -> Condition:
-        """The condition as leaves of the graphs that backward builds, tracked where the caller tracks it."""
-        pairs = zip(saved, self._condition_tracked, strict=True)
-        return self._condition(tuple(part.detach().requires_grad_(tracked) for part, tracked in pairs))
-
-    def _condition(self, parts: tuple[Tensor, ...]) -> Condition:
-        if not parts:
-            return None
-        return parts if self._condition_is_tuple else parts[0]
 
 
 def _refuse_what_cannot_be_repeated(ctx: Any, grads: tuple[Tensor | None, ...]) -> None:
@@ -179,10 +177,8 @@ def _is_batched(tensor: Tensor) -> bool:
 
 def reversible(tree: InvertibleModule, with_logdet: bool, x: State, condition: Condition) -> Any:
     """``tree(x)``, or output and log-determinant, as one node of the graph."""
-    tensors = (*tensors_of(x), *tensors_of(condition), *trained_parameters(tree))
-    call = _Call(x, condition)
-    result = _Reversible.apply(tree, with_logdet, call, *tensors)
-    if not with_logdet:
-        return result
-    *y, logdet = result
-    return (tuple(y) if call.y_is_tuple else y[0]), logdet
+    tensors, form = tree_flatten((x, condition))
+    forms = _Forms(form)
+    outputs = _Reversible.apply(tree, with_logdet, forms, *tensors, *trained_parameters(tree))
+    assert forms.result is not None
+    return tree_unflatten(outputs, forms.result)

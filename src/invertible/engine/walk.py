@@ -1,7 +1,7 @@
 """The walk from the output of an invertible tree back to its input, leaf by leaf, with a gradient.
 
-How a leaf is differentiated is a rule: the default inverts it without gradients, runs it forward once with them, and
-calls `torch.autograd.grad`. A layer that can do better registers its own with `backward_rule`; see `rules.py`.
+How a leaf is differentiated is a rule. The default inverts the leaf without gradients, runs it forward once with them,
+and calls `torch.autograd.grad`. A layer that can do better registers its own rule beside its class, by `backward_rule`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..layers.orthogonal_matrices import OrthogonalMatrices, matrices_at_once
 from ..module import (
+    FORWARD,
+    FORWARD_AND_LOGDET,
+    INVERSE,
     Composite,
     Condition,
     Inverse,
@@ -22,45 +24,44 @@ from ..module import (
     Position,
     State,
     as_tuple,
-    evaluate,
     map_tensors,
     tensors_of,
     trained_parameters,
 )
 from .replay import LeafStart, replayed
+from .shared_values import SharedValue, values_at_once
 
 Rule = Callable[["LeafBackward", Any, State, State], tuple[State, State]]
 Key = TypeVar("Key")
-RuleKey = type | tuple[type, type]
-_rules: dict[RuleKey, Rule] = {}
+_rules: dict[tuple[type, bool], Rule] = {}
 
 
 def backward_rule(layer: type, *, inverse: bool = False) -> Callable[[Rule], Rule]:
-    """Register how a layer class, or with ``inverse=True`` its `Inverse`, goes back from output to input.
+    """Register how a layer class, or with ``inverse=True`` the `Inverse` of one, goes back from output to input.
 
-    The rule gets ``(leaf, layer, y, grad)`` and returns ``(x, grad_x)``; it may overwrite ``y`` and ``grad``.
+    The rule gets ``(leaf, layer, y, grad)`` and returns ``(x, grad_x)``; it may overwrite ``y`` and ``grad``. In both
+    cases ``layer`` is an instance of the class.
     """
 
     def register(rule: Rule) -> Rule:
-        _rules[(Inverse, layer) if inverse else layer] = rule
+        _rules[layer, inverse] = rule
         return rule
 
     return register
 
 
-def find_rule(layer: InvertibleModule) -> Rule:
-    """The rule of the nearest registered class, the default rule otherwise."""
-    if isinstance(layer, Inverse):
-        keys: list[RuleKey] = [(Inverse, cls) for cls in type(layer.module).__mro__]
-    else:
-        keys = list(type(layer).__mro__)
-    return next((_rules[key] for key in keys if key in _rules), default_rule)
+def go_back(leaf: LeafBackward, part: InvertibleModule, y: State, grad: State) -> tuple[State, State]:
+    """Go back through a part by the rule of the nearest registered class, otherwise by the default rule."""
+    inverse = isinstance(part, Inverse)
+    layer = part.module if isinstance(part, Inverse) else part
+    rule = next((_rules[cls, inverse] for cls in type(layer).__mro__ if (cls, inverse) in _rules), None)
+    return rule(leaf, layer, y, grad) if rule else default_rule(leaf, part, y, grad)
 
 
 def default_rule(leaf: LeafBackward, layer: InvertibleModule, y: State, grad: State) -> tuple[State, State]:
     """Invert without gradients, run forward once with them."""
     with leaf.replay(), torch.no_grad():
-        x = evaluate(layer, "inverse", y, leaf.condition)
+        x = INVERSE(layer, y, leaf.condition)
     return forward_again(leaf, layer, x, grad)
 
 
@@ -74,9 +75,9 @@ def forward_again(leaf: LeafBackward, layer: InvertibleModule, x: State, grad: S
     x = map_tensors(lambda part: part.detach().requires_grad_(), x)
     with leaf.replay(), torch.enable_grad():
         if leaf.grad_logdet is None:
-            outputs, grads = evaluate(layer, "forward", x, leaf.condition), grad
+            outputs, grads = FORWARD(layer, x, leaf.condition), grad
         else:
-            z, logdet = evaluate(layer, "forward_and_logdet", x, leaf.condition)
+            z, logdet = FORWARD_AND_LOGDET(layer, x, leaf.condition)
             outputs, grads = (*tensors_of(z), logdet), (*as_tuple(grad), leaf.grad_logdet)
     grad_x = (
         leaf.differentiate(outputs, x, grads) if has_whole(grad) else leaf.differentiate_sparsely(outputs, x, grads)
@@ -112,7 +113,7 @@ class BackwardWalk:
         self.condition = condition
         self.gradients: dict[Tensor, Tensor] = {}
         self.originals = originals
-        self._matrix_grads: dict[OrthogonalMatrices, Tensor] = {}
+        self._value_grads: dict[SharedValue, Tensor] = {}
         self._starts = list(starts)
         self._kept_inputs = list(kept_inputs)
 
@@ -123,42 +124,38 @@ class BackwardWalk:
             return
         leaf, kept = LeafBackward(self, part, self._starts.pop()), self._kept_inputs.pop()
         if kept is None:
-            rule = find_rule(part) if has_whole(position.grad) else default_rule
+            rule = go_back if has_whole(position.grad) else default_rule
             position.state, position.grad = rule(leaf, part, position.state, position.grad)
         else:
             # A clone, since the rules of the leaves before it overwrite what they get.
             x = map_tensors(Tensor.clone, kept)
             position.state, position.grad = forward_again(leaf, part, x, position.grad)
 
-    def add(self, tensor: Tensor, grad: Tensor) -> None:
-        """Add to the gradient of a parameter or condition, which may belong to several leaves."""
-        _add(self.gradients, self.originals.get(tensor, tensor), grad)
-
     def collect(self, tensors: Iterable[Tensor], grads: Iterable[Tensor | None]) -> None:
-        """Add what `torch.autograd.grad` found for these tensors."""
+        """Add to the gradients of parameters and conditions, which may belong to several leaves."""
         for tensor, grad in zip(tensors, grads, strict=True):
             if grad is not None:
-                self.add(tensor, grad)
+                _add(self.gradients, self.originals.get(tensor, tensor), grad)
 
-    def add_matrix_grad(self, module: OrthogonalMatrices, grad: Tensor) -> None:
-        """Add to the gradient of a module's matrices, from which `finish` makes that of its parameters."""
-        _add(self._matrix_grads, module, grad)
+    def add_value_grad(self, module: SharedValue, grad: Tensor) -> None:
+        """Add to the gradient of a module's value, from which `finish` computes that of its parameters."""
+        _add(self._value_grads, module, grad)
 
     def finish(self) -> None:
-        """Differentiate the matrices at once, and only now, when the leaves' graphs are gone.
+        """Differentiate the shared values at once, and only now, when the leaves' graphs are gone.
 
         Raises:
-            RuntimeError: if trained matrices depend on no parameter of their module, but on views, as FSDP makes them.
+            RuntimeError: if trained values depend on no parameter of their module, but on views, as FSDP makes them.
         """
         with torch.enable_grad():
-            matrices = matrices_at_once(self._matrix_grads)
-        trained = {module: grad for module, grad in self._matrix_grads.items() if matrices[module].requires_grad}
+            values = values_at_once(self._value_grads)
+        trained = {module: grad for module, grad in self._value_grads.items() if values[module].requires_grad}
         if not trained:
             return
         tracked = trained_parameters(nn.ModuleList(trained))
         if not tracked:
             raise RuntimeError("expected parameters in the modules of backprop='reversible', got views in their place")
-        outputs = [matrices[module] for module in trained]
+        outputs = [values[module] for module in trained]
         grads = [grad.to(output.dtype) for output, grad in zip(outputs, trained.values(), strict=True)]
         self.collect(tracked, torch.autograd.grad(outputs, tracked, grads, allow_unused=True))
 
@@ -194,7 +191,10 @@ class LeafBackward:
         return filled if isinstance(x, tuple) else filled[0]
 
     def differentiate_sparsely(self, outputs: State, x: State, grad_outputs: State) -> State:
-        """The same with None for what has no gradient, in ``grad_outputs`` and in what it returns."""
+        """The same with None for what has no gradient, in ``grad_outputs`` and in what it returns.
+
+        With an empty tuple for ``x``, only parameters and condition get theirs.
+        """
         inputs = tensors_of(x)
         pairs = zip(tensors_of(outputs), as_tuple(grad_outputs), strict=True)
         tracked = [(out, grad.to(out.dtype)) for out, grad in pairs if grad is not None and out.requires_grad]
@@ -207,16 +207,9 @@ class LeafBackward:
             self._walk.collect(self._tracked, found[len(inputs) :])
         return grads if isinstance(x, tuple) else grads[0]
 
-    def differentiate_parameters(self, output: Tensor, grad_output: Tensor) -> None:
-        """Hand the gradients for the leaf's parameters, through ``output``, to the walk."""
-        if output.requires_grad:
-            grad_output = grad_output.to(output.dtype)
-            found = torch.autograd.grad(output, self._tracked, grad_output, allow_unused=True)
-            self._walk.collect(self._tracked, found)
-
-    def differentiate_matrices(self, module: OrthogonalMatrices, grad: Tensor) -> None:
-        """Hand the gradient for a module's orthogonal matrices to the walk."""
-        self._walk.add_matrix_grad(module, grad)
+    def differentiate_value(self, module: SharedValue, grad: Tensor) -> None:
+        """Hand the gradient for the value of a shared module to the walk."""
+        self._walk.add_value_grad(module, grad)
 
 
 def expand(part: InvertibleModule) -> InvertibleModule:

@@ -1,5 +1,6 @@
 """What an invertible network costs and how exactly it is inverted. Pictures (matplotlib) are imported by module."""
 
+from .calls import FirstCalls, TreeCall
 from .costs import Block, Inspection, inspect
 from .reconstruction import LeafError, LeafNames, reconstruction_errors, relative_error
 from .saved_bytes import ELSEWHERE, saved_by_block
@@ -7,9 +8,11 @@ from .saved_bytes import ELSEWHERE, saved_by_block
 __all__ = [
     "ELSEWHERE",
     "Block",
+    "FirstCalls",
     "Inspection",
     "LeafError",
     "LeafNames",
+    "TreeCall",
     "inspect",
     "reconstruction_errors",
     "relative_error",

@@ -1,34 +1,35 @@
 """What each block of an invertible network costs: parameters, saved bytes under every policy, time, exactness.
 
-A block is a leaf of the network's invertible trees. `inspect_report` makes text and a picture of it; for a configured
+A block is a leaf of the network's invertible trees. `report` turns the result into text and a picture. For a configured
 network, run ``python inspect_net.py model=iunet size=32``.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.benchmark import Timer
 
 from ..engine.policies import POLICIES, invertible_roots, set_backprop
 from ..engine.replay import Buffers
 from ..engine.reversible import run_leaves
 from ..module import (
+    FORWARD,
+    INVERSE,
     Condition,
     Inverse,
     InvertibleModule,
     State,
     all_modules,
-    evaluate,
     map_tensors,
     past_policies,
     tensors_of,
 )
+from .calls import FirstCalls, TreeCall
 from .reconstruction import LeafNames, reconstruction_errors
 from .saved_bytes import saved_by_block
 
@@ -102,7 +103,7 @@ def inspect(
         x: its input, on its device.
         condition: its condition.
         policies: those to compare.
-        repeats: of each timing, of which the median counts.
+        repeats: evaluations of which a time is the mean.
 
     Raises:
         ValueError: for a network without an invertible part, or an unknown policy.
@@ -115,8 +116,8 @@ def inspect(
     elsewhere = {}
     try:
         with Buffers(all_modules(net)).replayed():
-            for tree, (state, *rest) in _calls(net, arguments):
-                blocks += _measure_blocks(tree, state, rest[0] if rest else None, names, repeats)
+            for call in _calls(net, arguments):
+                blocks += _measure_blocks(call, names, repeats)
             for policy in policies:
                 set_backprop(net, policy)
                 saved = saved_by_block(net, arguments, names)
@@ -140,32 +141,27 @@ def _invertible_modules(net: nn.Module) -> list[InvertibleModule]:
     return [module for module in net.modules() if isinstance(module, InvertibleModule)]
 
 
-def _calls(net: nn.Module, arguments: tuple[Any, ...]) -> list[tuple[InvertibleModule, tuple[Any, ...]]]:
-    """The largest invertible trees of the network and what they are called with."""
-    calls: list[tuple[InvertibleModule, tuple[Any, ...]]] = []
-    trees = [root.bijection for root in invertible_roots(net).values()]
-    hooks = [tree.register_forward_pre_hook(lambda tree, args: calls.append((tree, args))) for tree in trees]
+def _calls(net: nn.Module, arguments: tuple[Any, ...]) -> list[TreeCall]:
+    watch = FirstCalls(net)
     try:
         with torch.no_grad():
             net(*arguments)
     finally:
-        for hook in hooks:
-            hook.remove()
-    return calls
+        found = watch.close()
+    return found
 
 
-def _measure_blocks(
-    tree: InvertibleModule, x: State, condition: Condition, names: LeafNames, repeats: int
-) -> list[Block]:
-    errors = iter(reconstruction_errors(tree, x, condition))
+def _measure_blocks(call: TreeCall, names: LeafNames, repeats: int) -> list[Block]:
+    condition = call.condition
+    errors = iter(reconstruction_errors(call.tree, call.x, condition))
     blocks: list[Block] = []
 
     def measured(leaf: InvertibleModule, state: State) -> State:
         error = next(errors)
         with torch.no_grad():
-            y = evaluate(leaf, "forward", state, condition)
-            forward_s = _median_s(lambda: evaluate(leaf, "forward", state, condition), y, repeats)
-            inverse_s = _median_s(lambda: evaluate(leaf, "inverse", y, condition), y, repeats)
+            y = FORWARD(leaf, state, condition)
+            forward_s = _seconds(lambda: FORWARD(leaf, state, condition), repeats)
+            inverse_s = _seconds(lambda: INVERSE(leaf, y, condition), repeats)
         blocks.append(
             Block(
                 name=names(leaf),
@@ -182,7 +178,7 @@ def _measure_blocks(
         return y
 
     with past_policies():
-        run_leaves(tree, x, measured)
+        run_leaves(call.tree, call.x, measured)
     return blocks
 
 
@@ -191,33 +187,16 @@ def _kind(leaf: InvertibleModule) -> str:
 
 
 def _backward_s(leaf: InvertibleModule, x: State, condition: Condition, policy: str, repeats: int) -> float:
-    return statistics.median(_one_backward_s(leaf, x, condition, policy) for _ in range(repeats))
-
-
-def _one_backward_s(leaf: InvertibleModule, x: State, condition: Condition, policy: str) -> float:
     x = map_tensors(lambda part: part.detach().requires_grad_(), x)
-    run = POLICIES[policy]
+    run = POLICIES[policy] or (lambda leaf, call, x, condition: call(leaf, x, condition))
     with torch.enable_grad():
-        if run is None:
-            y = evaluate(leaf, "forward", x, condition)
-        else:
-            y = run(leaf, "forward", x, condition if leaf.takes_condition else None)
+        y = run(leaf, FORWARD, x, condition if leaf.takes_condition else None)
     outputs = [part for part in tensors_of(y) if part.requires_grad]
     inputs = [*tensors_of(x), *(p for p in leaf.parameters() if p.requires_grad)]
     grads = [torch.ones_like(part) for part in outputs]
-    return _seconds(lambda: torch.autograd.grad(outputs, inputs, grads, allow_unused=True), y)
+    return _seconds(lambda: torch.autograd.grad(outputs, inputs, grads, retain_graph=True, allow_unused=True), repeats)
 
 
-def _median_s(call: Callable[[], Any], like: State, repeats: int) -> float:
-    return statistics.median(_seconds(call, like) for _ in range(repeats))
-
-
-def _seconds(call: Callable[[], Any], like: State) -> float:
-    device = tensors_of(like)[0].device
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+def _seconds(call: Callable[[], Any], repeats: int) -> float:
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    return timer.timeit(repeats).mean

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
+from ..extras import extra
 from ..graph import GraphNet, Wire
 from ..shapes import show
 
-Position = tuple[float, float]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Point = tuple[float, float]
 
 
 def plot_graph(net: GraphNet, path: str | Path | None = None) -> Figure:
@@ -25,6 +28,8 @@ def plot_graph(net: GraphNet, path: str | Path | None = None) -> Figure:
     positions = _positions(list(labels), arrows)
     width = 1 + max(x for x, _ in positions.values())
     height = 1 + max(y for _, y in positions.values()) - min(y for _, y in positions.values())
+    with extra("plots"):
+        from matplotlib.figure import Figure
     figure = Figure(figsize=(2.4 * width, 1.3 * height + 0.4), layout="constrained")
     axes = figure.add_subplot()
     axes.set_axis_off()
@@ -62,7 +67,7 @@ def _boxes_and_arrows(net: GraphNet) -> tuple[dict[str, str], list[tuple[str, st
     return labels, arrows
 
 
-def _positions(boxes: list[str], arrows: list[tuple[str, str, Wire]]) -> dict[str, Position]:
+def _positions(boxes: list[str], arrows: list[tuple[str, str, Wire]]) -> dict[str, Point]:
     """Columns by the longest way from an input, each in the order of the boxes; conditions in a row below the rest."""
     column: dict[str, int] = dict.fromkeys(boxes, 0)
     for source, target, _ in arrows:  # sorted by target, sources first: one pass is enough
@@ -79,7 +84,7 @@ def _positions(boxes: list[str], arrows: list[tuple[str, str, Wire]]) -> dict[st
     return positions | {box: (number + 0.5, bottom) for number, box in enumerate(conditions)}
 
 
-def _draw_arrow(axes: Axes, start: Position, end: Position, wire: Wire) -> None:
+def _draw_arrow(axes: Axes, start: Point, end: Point, wire: Wire) -> None:
     # Around the boxes between its ends.
     bend = 0.15 if end[0] - start[0] > 1 else 0.0
     style = {"arrowstyle": "->", "linestyle": ":" if wire.is_condition else "-", "shrinkA": 22, "shrinkB": 36}

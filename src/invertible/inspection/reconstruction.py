@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..engine.kept import keeps_input
 from ..engine.replay import Buffers, LeafStart, RngState, replayed
-from ..engine.reversible import run_leaves
+from ..engine.reversible import keeps_input, run_leaves
 from ..engine.walk import expand
 from ..module import (
+    FORWARD,
+    INVERSE,
     Composite,
     Condition,
     Inverse,
@@ -21,7 +20,6 @@ from ..module import (
     Position,
     State,
     all_modules,
-    evaluate,
     map_tensors,
     past_policies,
     tensors_of,
@@ -30,7 +28,7 @@ from ..module import (
 
 @dataclass
 class LeafError:
-    """What walking back through one leaf costs in accuracy: relative ℓ2 errors of the rebuilt input's worst sample.
+    """The accuracy lost by walking back through one leaf: relative ℓ2 errors of the rebuilt input's worst sample.
 
     Attributes:
         leaf: the leaf; possibly the `Inverse` of a part of the tree.
@@ -46,7 +44,7 @@ class LeafError:
 def relative_error(found: State, expected: State) -> float:
     """``max_b ‖found_b − expected_b‖ / ‖expected_b‖`` in double precision, the norms over all tensors of a state.
 
-    Of each sample b by itself: an error in one must not hide beside the numbers of the others.
+    Each sample b counts by itself, so that the numbers of the others cannot hide its error.
     """
     pairs = [(a.double(), b.double()) for a, b in zip(tensors_of(found), tensors_of(expected), strict=True)]
     if not len(pairs[0][0]):
@@ -72,8 +70,8 @@ def reconstruction_errors(
         tree: the tree.
         x: its input.
         condition: its condition.
-        exact_past: go on from the exact state after a leaf past this error, as if its input were kept, so that each
-            leaf past it is a fault of its own; None goes on from what was rebuilt.
+        exact_past: after a leaf with a larger error, continue from the exact state, as if its input were kept. Every
+            leaf past this error is then at fault itself. None always continues from the rebuilt state.
 
     Returns:
         One entry per leaf in the order of the forward pass.
@@ -87,7 +85,7 @@ def reconstruction_errors(
 
     def forward_step(leaf: InvertibleModule, state: State) -> State:
         start = LeafStart(all_modules(leaf), device)
-        y = evaluate(leaf, "forward", state, condition)
+        y = FORWARD(leaf, state, condition)
         taken.append((to_cpu(state), to_cpu(y), start.settle()))
         return y
 
@@ -99,30 +97,24 @@ def reconstruction_errors(
         x_true, y_true, start = taken.pop()
         x_true, y_true = (map_tensors(lambda t: t.to(device), state) for state in (x_true, y_true))
         with replayed(start):
-            own = relative_error(evaluate(part, "inverse", y_true, condition), x_true)
+            own = relative_error(INVERSE(part, y_true, condition), x_true)
         with replayed(start):
             # A clone: the inverse of a layer that only reshapes lies in the memory of its output.
-            rebuilt = x_true if keeps_input(part) else evaluate(part, "inverse", position.state, condition)
+            rebuilt = x_true if keeps_input(part) else INVERSE(part, position.state, condition)
             x = rebuilt if rebuilt is x_true else map_tensors(Tensor.clone, rebuilt)
         errors.append(LeafError(part, relative_error(x, x_true), own))
         if exact_past is not None and not errors[-1].rebuilt <= exact_past:
             x = x_true
         position.state, position.grad = x, map_tensors(torch.zeros_like, x_true)
 
-    with _measuring(tree, device):
+    with past_policies(), torch.no_grad(), Buffers(all_modules(tree)).replayed(), RngState(device).replayed():
         y = map_tensors(Tensor.clone, run_leaves(tree, x, forward_step))
         back_step(tree, Position(y, map_tensors(torch.zeros_like, y)))
     return errors[::-1]
 
 
-@contextmanager
-def _measuring(tree: InvertibleModule, device: torch.device) -> Iterator[None]:
-    with past_policies(), torch.no_grad(), Buffers(all_modules(tree)).replayed(), RngState(device).replayed():
-        yield
-
-
 class LeafNames:
-    """The names of a network's leaves; those that the engine inverts on its way have a ``⁻¹`` behind theirs."""
+    """The names of a network's leaves, followed by ``⁻¹`` for those that the engine inverts."""
 
     def __init__(self, net: nn.Module) -> None:
         self._names = {id(module): name or type(module).__name__ for name, module in net.named_modules()}

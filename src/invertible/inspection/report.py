@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from ..extras import extra
 from .costs import Block, Inspection
 from .saved_bytes import ELSEWHERE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 KIB = 2**10
 SMALLEST_ERROR = 1e-17
@@ -79,6 +83,8 @@ def plot_inspection(found: Inspection, path: str | Path | None = None) -> Figure
         path: where to save the picture; None saves nothing.
     """
     names = [block.name for block in found.blocks]
+    with extra("plots"):
+        from matplotlib.figure import Figure
     figure = Figure(figsize=(13, 1.6 + 0.28 * len(names)), layout="constrained")
     memory, seconds, error = figure.subplots(1, 3, sharey=True)
     policies = list(found.elsewhere_bytes)

@@ -9,9 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..arguments import check_channels, per_channel
 from ..module import InvertibleModule
 
-# A channel with less deviation than this is taken for constant: it is centred and not scaled.
+# A channel with a smaller deviation is treated as constant: it is centred and not scaled.
 MIN_DEVIATION = 1e-6
 
 
@@ -20,8 +21,8 @@ class ActNorm(InvertibleModule):
 
     The first batch in training mode sets s and b such that the output has mean 0 and variance 1 per channel; if the
     layer's inverse is what runs first, the inverse's output. Batches in evaluation mode do not count. With
-    torch.distributed, the statistics are those of all processes' batches together, so that all start alike; every
-    process must then take part in that first batch. A checkpoint keeps s, b, and that they were set.
+    torch.distributed, the statistics are taken over the batches of all processes, so that all start with the same
+    values; every process must take part in that first batch. A checkpoint stores s, b, and whether they were set.
 
     State (B, C, *spatial); ``log|det dy/dx| = Σ s`` times the number of voxels.
 
@@ -40,20 +41,20 @@ class ActNorm(InvertibleModule):
         self.log_scale = nn.Parameter(torch.zeros(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
         self.register_buffer("initialized", torch.tensor(False))
-        # What was last read from the buffer: asking a GPU at each step would make the CPU wait for it.
+        # The buffer's last known value: reading it at each step would make the CPU wait for the GPU.
         self._is_ready = False
 
     def forward(self, x: Tensor) -> Tensor:
         if self._awaits_data() and (statistics := self._statistics(x)):
             mean, log_deviation = statistics
             self._initialise(-log_deviation, -mean * torch.exp(-log_deviation))
-        return x * _per_channel(self.log_scale.exp(), x) + _per_channel(self.shift, x)
+        return x * per_channel(self.log_scale.exp(), x) + per_channel(self.shift, x)
 
     def inverse(self, y: Tensor) -> Tensor:
         if self._awaits_data() and (statistics := self._statistics(y)):
             mean, log_deviation = statistics
             self._initialise(log_deviation, mean)
-        return (y - _per_channel(self.shift, y)) * _per_channel((-self.log_scale).exp(), y)
+        return (y - per_channel(self.shift, y)) * per_channel((-self.log_scale).exp(), y)
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self(x)
@@ -75,7 +76,7 @@ class ActNorm(InvertibleModule):
     @torch.no_grad()
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Mean and log of the standard deviation per channel, over all processes; None if these hold no sample."""
-        _per_channel(self.shift, x)  # checks the shape
+        check_channels(x, len(self.shift))
         columns = x.detach().to(torch.promote_types(x.dtype, torch.float32)).transpose(0, 1).flatten(1)  # (C, B·N)
         count = _over_processes(columns.new_tensor(float(columns.shape[1])))
         if count == 0:
@@ -93,13 +94,6 @@ class ActNorm(InvertibleModule):
 
     def extra_repr(self) -> str:
         return f"{self.shift.shape[0]}"
-
-
-def _per_channel(values: Tensor, x: Tensor) -> Tensor:
-    """Values (C,), shaped to be broadcast over a state (B, C, *spatial)."""
-    if x.ndim < 2 or x.shape[1] != values.shape[0]:
-        raise ValueError(f"expected a state of shape (B, {values.shape[0]}, …), got {tuple(x.shape)}")
-    return values.reshape(-1, *[1] * (x.ndim - 2))
 
 
 def _over_processes(value: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from ..engine.walk import LeafBackward, backward_rule
 from ..module import Condition
 from .clamp import Clamp, find_clamp
-from .coupling import Coupling, SubnetConstructor, checked_output
+from .coupling import Coupling, GroupsBack, SubnetConstructor, checked_output
 
 
 class AffineCoupling(Coupling):
@@ -18,11 +20,8 @@ class AffineCoupling(Coupling):
     Log-scale and shift are taken in the precision of the state, whatever autocast makes of the subnets.
 
     Args:
-        channels: number of channels C of the state (B, C, *spatial), or (B, C).
         subnet: constructor of the subnets, called as ``subnet(dims_in, dims_out)``; they keep the spatial size.
-        split: number of channels of x₁, or their fraction; half of them (rounded up) by default.
-        flip: change the first group instead of the second.
-        condition_channels: channels of a condition, which the subnets see too; see `coupling.with_condition`.
+        channels, split, flip, condition_channels: see `Coupling`.
         clamp: c.
         clamp_activation: f: ``atan``, ``tanh``, ``sigmoid``, ``none`` (``f(u) = u``: no bound), or a function.
         volume_preserving: subtract from s its mean over channels and voxels, so that ``Σ s = 0`` (GIN; Sorrenson et
@@ -30,8 +29,8 @@ class AffineCoupling(Coupling):
         subnet_scale: factor on the subnets' outputs, so that a small one starts the layer near the identity.
 
     Raises:
-        ValueError: for unknown options; if either group would be empty; for a state or a condition of another shape; if
-            a subnet does not return the shape of the group that is changed.
+        ValueError: for unknown options, a state or a condition of another shape, or a subnet that does not return the
+            shape of the group that is changed.
     """
 
     def __init__(
@@ -73,14 +72,10 @@ class AffineCoupling(Coupling):
         return s, raw_t
 
     def forward(self, x: Tensor, condition: Condition = None) -> Tensor:
-        read, changed = self.groups(x)
-        s, t = self.log_scale_and_shift(read, condition)
-        return self.join(read, s.exp() * changed + t)
+        return self.forward_and_logdet(x, condition)[0]
 
     def inverse(self, y: Tensor, condition: Condition = None) -> Tensor:
-        read, changed = self.groups(y)
-        s, t = self.log_scale_and_shift(read, condition)
-        return self.join(read, (changed - t) * (-s).exp())
+        return self.inverse_and_logdet(y, condition)[0]
 
     def forward_and_logdet(self, x: Tensor, condition: Condition = None) -> tuple[Tensor, Tensor]:
         read, changed = self.groups(x)
@@ -102,3 +97,41 @@ class GlowCoupling(AffineCoupling):
     def run_subnets(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         s, t = checked_output(self.subnet(seen), seen, 2 * self.num_changed).chunk(2, dim=1)
         return s, t
+
+
+@backward_rule(AffineCoupling)
+def affine_coupling(leaf: LeafBackward, layer: AffineCoupling, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """``x = (y − t) e⁻ˢ``, ``∇x = ∇y eˢ``, ``∇t = ∇y``, ``∇s = ∇y (y − t) + ∇logdet``: the subnets run once."""
+    groups = GroupsBack.of(layer, y, grad)
+    with leaf.replay(), torch.enable_grad():
+        s, t = layer.log_scale_and_shift(groups.read, leaf.condition)
+    scaled = groups.changed - t.detach()
+    grad_s = _add_per_sample(groups.grad_changed * scaled, leaf.grad_logdet, sign=1)
+    groups.grad_read.add_(leaf.differentiate((s, t), groups.read, (grad_s, groups.grad_changed)))
+    s = s.detach()
+    groups.grad_changed.mul_(s.exp())
+    groups.changed.copy_(scaled.mul_((-s).exp()))
+    return y, grad
+
+
+@backward_rule(AffineCoupling, inverse=True)
+def inverse_affine_coupling(
+    leaf: LeafBackward, layer: AffineCoupling, y: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same for ``y = (x − t) e⁻ˢ``: ``x = y eˢ + t``, ``∇x = ∇y e⁻ˢ``, ``∇t = −∇x``, ``∇s = −∇y y − ∇logdet``."""
+    groups = GroupsBack.of(layer, y, grad)
+    with leaf.replay(), torch.enable_grad():
+        s, t = layer.log_scale_and_shift(groups.read, leaf.condition)
+    grad_x = groups.grad_changed * (-s.detach()).exp()
+    grad_s = _add_per_sample(-groups.grad_changed * groups.changed, leaf.grad_logdet, sign=-1)
+    groups.grad_read.add_(leaf.differentiate((s, t), groups.read, (grad_s, -grad_x)))
+    groups.grad_changed.copy_(grad_x)
+    groups.changed.mul_(s.detach().exp()).add_(t.detach())
+    return y, grad
+
+
+def _add_per_sample(values: Tensor, per_sample: Tensor | None, sign: int) -> Tensor:
+    """``values + sign · per_sample`` for values (B, …), in place, and numbers (B,), if there are any."""
+    if per_sample is None:
+        return values
+    return values.add_(per_sample.reshape(-1, *[1] * (values.ndim - 1)), alpha=sign)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import chosen, per_channel
 from ..module import InvertibleModule, Sequential
 from .affine import GlowCoupling
 from .clamp import Clamp
@@ -51,16 +52,13 @@ class GlobalAffine(InvertibleModule):
 
     def scale_and_offset(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``Ψ(a)`` and b, shaped to be broadcast over a state (B, C, *spatial)."""
-        if x.shape[1] != self.offset.shape[0]:
-            raise ValueError(f"expected {self.offset.shape[0]} channels, got {x.shape[1]}")
-        offset = self.offset.reshape(-1, *[1] * (x.ndim - 2))
+        offset = per_channel(self.offset, x)
         if self.activation is None:
             return torch.ones_like(offset), offset
         return SCALES[self.activation](self.scale).reshape(offset.shape), offset
 
     def forward(self, x: Tensor) -> Tensor:
-        scale, offset = self.scale_and_offset(x)
-        return scale * x + offset
+        return self.forward_and_logdet(x)[0]
 
     def inverse(self, y: Tensor) -> Tensor:
         scale, offset = self.scale_and_offset(y)
@@ -76,8 +74,7 @@ class GlobalAffine(InvertibleModule):
 
 def _before(activation: str, scale: float) -> float:
     """The a with ``Ψ(a) = scale``."""
-    if activation not in SCALES:
-        raise ValueError(f"expected the global scale's activation to be one of {', '.join(SCALES)}, got {activation!r}")
+    chosen("the global scale's activation", activation, SCALES)
     highest = 10 if activation == "sigmoid" else math.inf
     if not 0 < scale < highest:
         raise ValueError(f"expected an initial global scale between 0 and {highest} with {activation!r}, got {scale}")

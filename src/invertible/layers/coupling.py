@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_channels
+from ..engine.walk import LeafBackward, backward_rule
 from ..export import is_exporting
 from ..module import Condition, InvertibleModule, Sequential, VolumePreserving, tensors_of
 
@@ -16,7 +20,7 @@ SubnetConstructor = Callable[[int, int], nn.Module]
 
 
 class Coupling(InvertibleModule):
-    """What couplings have in common: two groups of channels, one read and one changed, and what the subnets see.
+    """Base of all couplings: a group of channels that is read, one that is changed, and the input of the subnets.
 
     Args:
         channels: number of channels C of the state (B, C, *spatial), or (B, C).
@@ -49,8 +53,7 @@ class Coupling(InvertibleModule):
         Raises:
             ValueError: if the state does not have C channels.
         """
-        if state.shape[1] != sum(self.sizes):
-            raise ValueError(f"expected {sum(self.sizes)} channels, got {state.shape[1]}")
+        check_channels(state, sum(self.sizes))
         first, second = state.split(self.sizes, dim=1)
         return (second, first) if self.flip else (first, second)
 
@@ -74,15 +77,13 @@ class AdditiveCoupling(Coupling, VolumePreserving):
     ``flip`` change every channel in turn. The condition c is optional; see `with_condition`.
 
     Args:
-        channels: number of channels C of the state.
-        subnet: constructor of F, called as ``subnet(dims_in, dims_out)``; F keeps the spatial size.
-        split: number of channels of x₁, or their fraction; half of them (rounded up) by default.
-        flip: change the first group instead of the second.
-        condition_channels: channels of the condition c, which add to ``dims_in``.
+        subnet: constructor of F, called as ``subnet(dims_in, dims_out)``; F keeps the spatial size. The channels of a
+            condition add to ``dims_in``.
+        channels, split, flip, condition_channels: see `Coupling`.
 
     Raises:
-        ValueError: if either group would be empty; for a state or a condition of another shape; if F does not return
-            the shape of the group that it changes.
+        ValueError: for a state or a condition of another shape, or an F that does not return the shape of the group
+            that it changes.
     """
 
     def __init__(
@@ -118,6 +119,46 @@ class AdditiveCoupling(Coupling, VolumePreserving):
         state = state.clone()
         self.groups(state)[1].add_(shift, alpha=sign)
         return state
+
+
+@dataclass
+class GroupsBack:
+    """Views of what a backward rule gets: the group read and the group changed, of the output and of its gradient.
+
+    The group that is read comes back as a leaf of the graph in which the subnets are evaluated. It lies in the same
+    memory as the group that is changed: differentiate before writing to either, or autograd refuses its own input.
+    """
+
+    read: Tensor
+    changed: Tensor
+    grad_read: Tensor
+    grad_changed: Tensor
+
+    @classmethod
+    def of(cls, layer: Coupling, y: Tensor, grad: Tensor) -> GroupsBack:
+        read, changed = layer.groups(y)
+        return cls(read.detach().requires_grad_(), changed, *layer.groups(grad))
+
+
+def _shift_back(
+    leaf: LeafBackward, layer: AdditiveCoupling, y: Tensor, grad: Tensor, sign: int
+) -> tuple[Tensor, Tensor]:
+    """Go back through ``y_changed = x_changed + sign · F(read)``.
+
+    F is evaluated once, and that one value serves both the inversion and the gradient: 4 units of work for every 3
+    of plain backpropagation, where inverting first and running forward again takes 5.
+    """
+    groups = GroupsBack.of(layer, y, grad)
+    with leaf.replay(), torch.enable_grad():
+        shift = layer.shift(groups.read, leaf.condition)
+    grad_shift = groups.grad_changed if sign == 1 else -groups.grad_changed
+    groups.grad_read.add_(leaf.differentiate(shift, groups.read, grad_shift))
+    groups.changed.sub_(shift.detach(), alpha=sign)
+    return y, grad
+
+
+backward_rule(AdditiveCoupling)(partial(_shift_back, sign=1))
+backward_rule(AdditiveCoupling, inverse=True)(partial(_shift_back, sign=-1))
 
 
 class TwoSidedCoupling(Sequential):
@@ -170,7 +211,7 @@ def checked_output(output: Tensor, read: Tensor, channels: int) -> Tensor:
     """The output of a coupling's subnet, of shape (B, channels, *spatial) where the group read is (B, C₁, *spatial).
 
     Raises:
-        ValueError: for another shape; broadcast, it would make the log-determinant wrong without a word.
+        ValueError: for another shape, which broadcasting would turn into a wrong log-determinant without an error.
     """
     expected = (read.shape[0], channels, *read.shape[2:])
     if output.shape != expected:

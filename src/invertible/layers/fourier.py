@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import chosen, per_channel, per_dimension
 from ..engine.walk import LeafBackward, backward_rule, default_rule
 from ..module import InvertibleModule
-from .circular import CONVOLUTIONS, convolve_circularly
+from .circular import convolve_circularly
 from .orthogonal import random_orthogonal
-from .resampling import per_dimension
 
 # Up to here the forward pass convolves, beyond it multiplies in the Fourier domain. On CPU the two break even at about
 # 16 taps for large batches and above 50 for single images (16 to 64 channels, 1D to 3D).
@@ -57,8 +57,6 @@ class FourierConvolution(InvertibleModule):
         init: str = "orthogonal",
     ) -> None:
         super().__init__()
-        if spatial_dims not in CONVOLUTIONS:
-            raise ValueError(f"expected spatial_dims to be 1, 2 or 3, got {spatial_dims}")
         self.kernel_size = per_dimension(kernel_size, spatial_dims, "kernel_size")
         self.weight = nn.Parameter(_initial_kernel(init, channels, self.kernel_size))
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
@@ -123,7 +121,7 @@ def spectrum(weight: Tensor, spatial: Sequence[int]) -> Tensor:
     for dim, (size, num_frequencies) in reversed(list(enumerate(zip(spatial, halved, strict=True)))):
         phases = _phases(size, num_frequencies, result.shape[dim]).to(complex_dtype).to(weight.device)
         taps = result.movedim(dim, 0)
-        # The first dimension comes last, with by far the largest product: it is in its place, nothing is copied.
+        # The first dimension comes last, with by far the largest product. It is already in place, so nothing is copied.
         result = (phases @ taps.flatten(1)).unflatten(1, taps.shape[1:]).movedim(0, dim)
     return result
 
@@ -148,8 +146,8 @@ def logabsdet(matrices: Tensor, size: int) -> Tensor:
 class _LogAbsDet(torch.autograd.Function):
     """``∇Ŵ = Ŵ⁻ᴴ``, from the LU factors of the forward pass.
 
-    Those are of the transposed matrices, which have the same determinant and the memory layout of LAPACK, and their
-    inverses are asked for from the right: so nothing of this size is copied.
+    The factors are those of the transposed matrices, which have the same determinant and LAPACK's memory layout, and
+    the inverses are solved for from the right. So nothing of this size is copied.
     """
 
     @staticmethod
@@ -186,7 +184,7 @@ def _multiplicity(half: Tensor, size: int) -> Tensor:
 def to_frequencies(x: Tensor) -> Tensor:
     """A state (B, C, *spatial) as one matrix per frequency, (F₁, …, F_d, C, B)."""
     dims = list(range(2, x.ndim))
-    # In memory as in shape: on CPU a product of small matrices is up to 5 times as fast then, an inverse FFT 1.5 times.
+    # Contiguous: on CPU, products of small matrices are then up to 5 times as fast, an inverse FFT 1.5 times.
     coefficients = torch.fft.rfftn(x, dim=dims) if x.shape[0] else _empty_coefficients(x)
     return coefficients.permute(*dims, 1, 0).contiguous()
 
@@ -240,18 +238,16 @@ def _refuse_singular(factors: Tensor, spatial: Sequence[int]) -> None:
 
 
 def _add(x: Tensor, bias: Tensor | None) -> Tensor:
-    return x if bias is None else x + bias.reshape(-1, *[1] * (x.ndim - 2))
+    return x if bias is None else x + per_channel(bias, x)
 
 
 def _initial_kernel(init: str, channels: int, kernel_size: tuple[int, ...]) -> Tensor:
     centres = {"orthogonal": lambda: random_orthogonal(1, channels)[0], "identity": lambda: torch.eye(channels)}
-    if init not in centres:
-        raise ValueError(f"expected init to be one of {', '.join(centres)}, got {init!r}")
     taps = math.prod(kernel_size)
     # Ŵ(f) of white noise of deviation s has a norm of about 2 s √(K C).
     kernel = torch.randn(channels, channels, *kernel_size) * (INITIAL_PERTURBATION / (2 * math.sqrt(taps * channels)))
     centre: tuple[Any, ...] = (..., *((k - 1) // 2 for k in kernel_size))
-    kernel[centre] += centres[init]().to(kernel.dtype)
+    kernel[centre] += chosen("init", init, centres)().to(kernel.dtype)
     return kernel
 
 
@@ -275,8 +271,8 @@ def fourier_convolution(
         x_columns = inverses @ y_columns
         grad_matrices = grad_columns @ x_columns.mH / math.prod(spatial) + leaf.grad_logdet.sum() * inverses.mH
         counts = _multiplicity(matrices.real[..., 0, 0], spatial[-1])
-        leaf.differentiate_parameters(tracked, grad_matrices * counts[:, None, None])
+        leaf.differentiate_sparsely(tracked, (), grad_matrices * counts[:, None, None])
         if bias is not None:
-            leaf.differentiate_parameters(bias, grad_state.transpose(0, 1).flatten(1).sum(1))
+            leaf.differentiate_sparsely(bias, (), grad_state.transpose(0, 1).flatten(1).sum(1))
         x, grad_x = (from_frequencies(c, spatial) for c in (x_columns, matrices.mH @ grad_columns))
         return x.to(y.dtype), grad_x.to(grad.dtype)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_channels, chosen
 from ..module import InvertibleModule, VolumePreserving
-from .orthogonal import given_matrices, random_orthogonal
+from .orthogonal import initial_matrices
 
 
 class FullMatrix(nn.Module):
@@ -93,10 +94,11 @@ class InvertibleConv1x1(InvertibleModule):
 
     def __init__(self, channels: int, parametrisation: str = "lu", init: Any = "orthogonal") -> None:
         super().__init__()
-        if parametrisation not in MATRICES:
-            raise ValueError(f"expected parametrisation to be one of {', '.join(MATRICES)}, got {parametrisation!r}")
         self.channels = channels
-        self.mixing = MATRICES[parametrisation](_initial_matrix(init, channels))
+        initial = initial_matrices(init, 1, channels, {"identity": torch.eye(channels)}, random="orthogonal")[0]
+        if not torch.linalg.cond(initial) < 1e7:
+            raise ValueError(f"expected an invertible matrix, got condition number {torch.linalg.cond(initial):.1e}")
+        self.mixing = chosen("parametrisation", parametrisation, MATRICES)(initial)
 
     def forward(self, x: Tensor) -> Tensor:
         columns = self._columns(x)
@@ -116,25 +118,11 @@ class InvertibleConv1x1(InvertibleModule):
 
     def _columns(self, x: Tensor) -> Tensor:
         """A state (B, C, *spatial) as (B, C, N), in the precision of the computation."""
-        if x.ndim < 2 or x.shape[1] != self.channels:
-            raise ValueError(f"expected a state of shape (B, {self.channels}, …), got {tuple(x.shape)}")
+        check_channels(x, self.channels)
         return x.reshape(*x.shape[:2], math.prod(x.shape[2:])).to(torch.promote_types(x.dtype, torch.float32))
 
     def extra_repr(self) -> str:
         return f"{self.channels}"
-
-
-def _initial_matrix(init: Any, channels: int) -> Tensor:
-    if isinstance(init, str):
-        if init == "orthogonal":
-            return random_orthogonal(1, channels)[0]
-        if init == "identity":
-            return torch.eye(channels, dtype=torch.float64)
-        raise ValueError(f"expected init to be orthogonal, identity or a matrix, got {init!r}")
-    matrix = given_matrices(init, 1, channels)[0]
-    if not torch.linalg.cond(matrix) < 1e7:
-        raise ValueError(f"expected an invertible matrix, got condition number {torch.linalg.cond(matrix):.1e}")
-    return matrix
 
 
 class Permutation(VolumePreserving):
@@ -163,15 +151,12 @@ class Permutation(VolumePreserving):
         self.register_buffer("order", indices)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._checked(x)[:, self.order]
+        check_channels(x, len(self.order))
+        return x[:, self.order]
 
     def inverse(self, y: Tensor) -> Tensor:
-        return self._checked(y)[:, self.order.argsort()]
-
-    def _checked(self, x: Tensor) -> Tensor:
-        if x.ndim < 2 or x.shape[1] != self.order.shape[0]:
-            raise ValueError(f"expected a state of shape (B, {self.order.shape[0]}, …), got {tuple(x.shape)}")
-        return x
+        check_channels(y, len(self.order))
+        return y[:, self.order.argsort()]
 
     def extra_repr(self) -> str:
         return f"{self.order.shape[0]}"

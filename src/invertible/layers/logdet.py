@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from ..arguments import chosen
 
 
 class LogDetEstimator(Protocol):
@@ -20,6 +23,7 @@ class LogDetEstimator(Protocol):
     def __call__(self, g: Tensor, x: Tensor, *, create_graph: bool) -> Tensor: ...
 
 
+@dataclass(frozen=True)
 class ExactLogDet:
     """``log det(I + J)`` from the dense Jacobian: n² numbers per sample of n numbers, for small n."""
 
@@ -37,10 +41,8 @@ class ExactLogDet:
         precision = torch.promote_types(x.dtype, torch.float32)
         return torch.linalg.slogdet(identity.to(precision) + jacobian.to(precision)).logabsdet
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
 
-
+@dataclass(frozen=True)
 class TruncatedLogDet:
     """The first terms of the power series, with Hutchinson's estimate of the traces (Behrmann et al., 2019).
 
@@ -55,18 +57,17 @@ class TruncatedLogDet:
         ValueError: if it is below 1.
     """
 
-    def __init__(self, num_terms: int = 10) -> None:
-        if num_terms < 1:
-            raise ValueError(f"expected num_terms >= 1, got {num_terms}")
-        self.num_terms = num_terms
+    num_terms: int = 10
+
+    def __post_init__(self) -> None:
+        if self.num_terms < 1:
+            raise ValueError(f"expected num_terms >= 1, got {self.num_terms}")
 
     def __call__(self, g: Tensor, x: Tensor, *, create_graph: bool) -> Tensor:
         return _power_series(g, x, [1.0] * self.num_terms, create_graph=create_graph)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(num_terms={self.num_terms})"
 
-
+@dataclass(frozen=True)
 class RussianRouletteLogDet:
     """The power series cut off at random and reweighted, so that the expectation is exact (Chen et al., 2019).
 
@@ -81,13 +82,14 @@ class RussianRouletteLogDet:
         ValueError: for a negative number of terms, or a probability outside (0, 1).
     """
 
-    def __init__(self, num_exact_terms: int = 2, stop_probability: float = 0.5) -> None:
-        if num_exact_terms < 0:
-            raise ValueError(f"expected num_exact_terms >= 0, got {num_exact_terms}")
-        if not 0 < stop_probability < 1:
-            raise ValueError(f"expected a stop_probability between 0 and 1, got {stop_probability}")
-        self.num_exact_terms = num_exact_terms
-        self.stop_probability = stop_probability
+    num_exact_terms: int = 2
+    stop_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.num_exact_terms < 0:
+            raise ValueError(f"expected num_exact_terms >= 0, got {self.num_exact_terms}")
+        if not 0 < self.stop_probability < 1:
+            raise ValueError(f"expected a stop_probability between 0 and 1, got {self.stop_probability}")
 
     def __call__(self, g: Tensor, x: Tensor, *, create_graph: bool) -> Tensor:
         return _power_series(g, x, self._draw_weights(), create_graph=create_graph)
@@ -101,10 +103,12 @@ class RussianRouletteLogDet:
                 return weights
             weights.append(1 / reached)
 
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(num_exact_terms={self.num_exact_terms}, stop_probability={self.stop_probability})"
-        )
+
+ESTIMATORS: dict[str, Any] = {
+    "exact": ExactLogDet,
+    "truncated": TruncatedLogDet,
+    "roulette": RussianRouletteLogDet,
+}
 
 
 def logdet_estimator(logdet: str | LogDetEstimator, num_terms: int | None = None) -> LogDetEstimator:
@@ -119,14 +123,8 @@ def logdet_estimator(logdet: str | LogDetEstimator, num_terms: int | None = None
     """
     if not isinstance(logdet, str):
         return logdet
-    terms = () if num_terms is None else (num_terms,)
-    if logdet == "truncated":
-        return TruncatedLogDet(*terms)
-    if logdet == "roulette":
-        return RussianRouletteLogDet(*terms)
-    if logdet == "exact":
-        return ExactLogDet()
-    raise ValueError(f"expected logdet to be one of exact, truncated, roulette, got {logdet!r}")
+    estimator = chosen("logdet", logdet, ESTIMATORS)
+    return estimator() if num_terms is None or estimator is ExactLogDet else estimator(num_terms)
 
 
 def _power_series(g: Tensor, x: Tensor, weights: Sequence[float], *, create_graph: bool) -> Tensor:

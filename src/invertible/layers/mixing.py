@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .orthogonal import OrthogonalMap, given_matrices, random_orthogonal
+from .orthogonal import OrthogonalMap, initial_matrices
 from .orthogonal_matrices import OrthogonalMatrices
 
 
@@ -36,7 +36,9 @@ class OrthogonalMixing(OrthogonalMap):
         learnable: bool = True,
         num_reflections: int | None = None,
     ) -> None:
-        initial = _initial_matrix(init, channels).to(torch.get_default_dtype())
+        initial = initial_matrices(init, 1, channels, {"identity": torch.eye(channels)}, random="random").to(
+            torch.get_default_dtype()
+        )
         super().__init__(OrthogonalMatrices(initial, method, learnable=learnable, num_reflections=num_reflections))
 
     def output_spatial(self, x: Tensor) -> list[int]:
@@ -47,13 +49,3 @@ class OrthogonalMixing(OrthogonalMap):
 
     def from_columns(self, columns: Tensor, output_spatial: Sequence[int]) -> Tensor:
         return columns.reshape(columns.shape[0], math.prod(columns.shape[1:3]), *output_spatial)
-
-
-def _initial_matrix(init: Any, channels: int) -> Tensor:
-    if not isinstance(init, str):
-        return given_matrices(init, 1, channels)
-    if init == "identity":
-        return torch.eye(channels, dtype=torch.float64)[None]
-    if init == "random":
-        return random_orthogonal(1, channels)
-    raise ValueError(f"expected init to be identity, random or a matrix, got {init!r}")

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..layout import laid_out_as
+from ..arguments import check_channels
+from ..engine.walk import LeafBackward, backward_rule
 from ..module import VolumePreserving
+from .layout import laid_out_as
 from .orthogonal_matrices import OrthogonalMatrices
 
 
@@ -55,13 +57,25 @@ def random_orthogonal(num: int, n: int) -> Tensor:
     return q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None, :]
 
 
-def given_matrices(matrix: Any, num: int, n: int) -> Tensor:
-    """A given matrix (n, n), used ``num`` times, or given matrices (num, n, n), as a float64 tensor.
+def initial_matrices(init: Any, num: int, n: int, named: dict[str, Tensor], *, random: str) -> Tensor:
+    """Matrices (num, n, n) to start with, in float64.
+
+    Args:
+        init: the name of one, a matrix (n, n), used ``num`` times, or matrices (num, n, n).
+        num, n: how many, and their size.
+        named: matrices (n, n) by name.
+        random: the name that stands for `random_orthogonal`.
 
     Raises:
-        ValueError: for another shape.
+        ValueError: for an unknown name, or another shape.
     """
-    matrices = torch.as_tensor(matrix, dtype=torch.float64)
+    if isinstance(init, str):
+        if init == random:
+            return random_orthogonal(num, n)
+        if init not in named:
+            raise ValueError(f"expected init to be {', '.join([*named, random])} or a matrix, got {init!r}")
+        init = named[init]
+    matrices = torch.as_tensor(init, dtype=torch.float64)
     if matrices.shape not in ((n, n), (num, n, n)):
         raise ValueError(f"expected a matrix of shape {(n, n)} or {(num, n, n)}, got {tuple(matrices.shape)}")
     return matrices.expand(num, n, n).clone()
@@ -92,8 +106,7 @@ class OrthogonalMap(VolumePreserving):
     def output_columns(self, y: Tensor) -> Tensor:
         """The columns of an output (B, k·n, *spatial), as (B, k, n, N)."""
         k, n, _ = self.matrices.start.shape
-        if y.shape[1] != k * n:
-            raise ValueError(f"expected {k * n} channels, got {y.shape[1]}")
+        check_channels(y, k * n)
         return y.reshape(y.shape[0], k, n, math.prod(y.shape[2:]))
 
     def output_of(self, columns: Tensor, x: Tensor) -> Tensor:
@@ -120,3 +133,19 @@ def multiply(matrices: Tensor, columns: Tensor) -> Tensor:
         if columns.stride(-2) == 1:  # each column's numbers lie side by side: keep them so
             return (columns.transpose(-2, -1) @ matrices.transpose(-2, -1)).transpose(-2, -1)
         return matrices @ columns
+
+
+@backward_rule(OrthogonalMap)
+def orthogonal_map(leaf: LeafBackward, layer: OrthogonalMap, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """``x = Aᵀ y``, ``∇x = Aᵀ ∇y``, ``∇A = ∇y xᵀ = (∇y yᵀ) A``: no second forward pass."""
+    y_columns, grad_columns, matrices = layer.output_columns(y), layer.output_columns(grad), layer.matrices()
+    leaf.differentiate_value(layer.matrices, multiply(multiply(grad_columns, y_columns.mT).sum(0), matrices))
+    return layer.input_of(multiply(matrices.mT, y_columns), y), layer.input_of(multiply(matrices.mT, grad_columns), y)
+
+
+@backward_rule(OrthogonalMap, inverse=True)
+def inverse_orthogonal_map(leaf: LeafBackward, layer: OrthogonalMap, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for ``y = Aᵀ x``: ``x = A y``, ``∇x = A ∇y``, ``∇A = x ∇yᵀ = A (y ∇yᵀ)``."""
+    y_columns, grad_columns, matrices = layer.to_columns(y), layer.to_columns(grad), layer.matrices()
+    leaf.differentiate_value(layer.matrices, multiply(matrices, multiply(y_columns, grad_columns.mT).sum(0)))
+    return layer.output_of(multiply(matrices, y_columns), y), layer.output_of(multiply(matrices, grad_columns), y)

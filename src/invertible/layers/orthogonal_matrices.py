@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeGuard
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from .. import export
-from ..module import all_modules
+from ..arguments import chosen
+from ..engine.shared_values import SharedValue
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def matrix_exponential(theta: Tensor) -> Tensor:
@@ -44,7 +46,7 @@ PARAMETRISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 _FOR_ONNX = PARAMETRISATIONS | {"exp": export.matrix_exponential, "cayley": export.cayley_transform}
 
 
-class OrthogonalMatrices(nn.Module):
+class OrthogonalMatrices(SharedValue):
     """A batch of learnable orthogonal matrices ``A(θ) = R(θ) R(θ₀)ᵀ A₀``, equal to ``A₀`` at the start.
 
     R is one of the parametrisations. The fixed factor ``R(θ₀)ᵀ A₀`` lets each of them start at any orthogonal matrix,
@@ -68,8 +70,7 @@ class OrthogonalMatrices(nn.Module):
         self, initial: Tensor, method: str = "exp", *, learnable: bool = True, num_reflections: int | None = None
     ) -> None:
         super().__init__()
-        if method not in PARAMETRISATIONS:
-            raise ValueError(f"expected method to be one of {', '.join(PARAMETRISATIONS)}, got {method!r}")
+        parametrisation = chosen("method", method, PARAMETRISATIONS)
         if num_reflections is not None and (method != "householder" or num_reflections < 1):
             raise ValueError(
                 f"expected num_reflections >= 1 with method 'householder', got {num_reflections} with {method!r}"
@@ -82,13 +83,20 @@ class OrthogonalMatrices(nn.Module):
         else:
             theta = torch.zeros(num, n, n, dtype=initial.dtype)
         self.theta = nn.Parameter(theta, requires_grad=learnable)
-        rotation = PARAMETRISATIONS[method](theta.double())
+        rotation = parametrisation(theta.double())
         self.register_buffer("start", (rotation.mT @ initial.double()).to(initial.dtype).contiguous())
 
-    def forward(self) -> Tensor:
-        """``A(θ)`` of shape (k, n, n), in at least float32."""
-        known = _known() if not torch.is_grad_enabled() else {}
-        return known[self] if self in known else _matrices(self.method, self.theta, self.start)
+    def batch_key(self) -> Hashable:
+        theta, start = self.theta, self.start
+        return self.method, theta.shape[1:], theta.dtype, start.dtype, theta.device, theta.requires_grad
+
+    @classmethod
+    def values(cls, modules: Sequence[Self]) -> Sequence[Tensor]:
+        """``A(θ)`` of each module, of shape (k, n, n), in at least float32."""
+        if len(modules) == 1:
+            return [_matrices(modules[0].method, modules[0].theta, modules[0].start)]
+        theta, start = (torch.cat(parts) for parts in zip(*((m.theta, m.start) for m in modules), strict=True))
+        return _matrices(modules[0].method, theta, start).split([len(m.theta) for m in modules])
 
     def extra_repr(self) -> str:
         return f"{tuple(self.start.shape)}, method={self.method!r}, learnable={self.theta.requires_grad}"
@@ -122,58 +130,3 @@ def _nearer_to_orthogonal(matrices: Tensor) -> Tensor:
     float64; this step does not, and leaves the rounding of each entry to float32 as the only error.
     """
     return 1.5 * matrices - 0.5 * matrices @ matrices.transpose(-2, -1) @ matrices
-
-
-# An exponential of torch takes some 150 operations on small tensors, and its gradient 500, whatever the number of
-# matrices. One by one, in the forward pass and again in backward, that was half of all operations in a step of a small
-# iUNet. So the engine computes the matrices of a tree at once.
-
-_running = threading.local()
-
-
-def modules_with_matrices(root: nn.Module) -> list[OrthogonalMatrices]:
-    """Those whose matrices can be computed at once."""
-    return [module for module in all_modules(root) if _can_be_batched(module)]
-
-
-def _can_be_batched(module: nn.Module) -> TypeGuard[OrthogonalMatrices]:
-    # A subclass may compute its matrices in its own way.
-    return type(module) is OrthogonalMatrices
-
-
-def matrices_at_once(modules: Iterable[OrthogonalMatrices]) -> dict[nn.Module, Tensor]:
-    """``A(θ)`` of each module, those of one kind and size in one batch."""
-    alone: dict[nn.Module, Tensor] = {}
-    kinds: dict[tuple[Any, ...], list[OrthogonalMatrices]] = {}
-    for module in modules:
-        if not _can_be_batched(module):
-            alone[module] = module()
-            continue
-        theta, start = module.theta, module.start
-        kind = (module.method, theta.shape[1:], theta.dtype, start.dtype, theta.device, theta.requires_grad)
-        kinds.setdefault(kind, []).append(module)
-    return alone | {
-        module: matrices
-        for (method, *_), members in kinds.items()
-        for module, matrices in zip(members, _batch(method, members), strict=True)
-    }
-
-
-def _batch(method: str, modules: Sequence[OrthogonalMatrices]) -> Sequence[Tensor]:
-    theta, start = (torch.cat(parts) for parts in zip(*((m.theta, m.start) for m in modules), strict=True))
-    return _matrices(method, theta, start).split([len(m.theta) for m in modules])
-
-
-@contextmanager
-def known_matrices(known: dict[nn.Module, Tensor]) -> Iterator[None]:
-    """Inside, and without gradients, these modules return these matrices."""
-    outer = _known()
-    _running.known = known
-    try:
-        yield
-    finally:
-        _running.known = outer
-
-
-def _known() -> dict[nn.Module, Tensor]:
-    return getattr(_running, "known", {})

@@ -1,4 +1,4 @@
-"""Fixed invertible downsamplings: pooling that keeps what it would throw away, as further channels.
+"""Fixed invertible downsamplings: pooling that keeps what it would discard as additional channels.
 
 They stand for max pooling in Table 1 of the i-ConvNet poster (Finzi et al., 2019), which names them without defining
 them; the definitions are those of the authors' code (flow_ssl/invertible/downsample.py of
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..arguments import chosen, per_dimension
 from ..module import InvertibleModule
-from .resampling import per_dimension
 from .space_to_depth import from_blocks, to_blocks
 
 
@@ -34,8 +34,6 @@ class BlockDownsampling(InvertibleModule):
 
     def __init__(self, stride: int | Sequence[int] = 2, *, spatial_dims: int) -> None:
         super().__init__()
-        if spatial_dims not in (1, 2, 3):
-            raise ValueError(f"expected spatial_dims to be 1, 2 or 3, got {spatial_dims}")
         self.stride = per_dimension(stride, spatial_dims, "stride")
         self.block_volume = math.prod(self.stride)
 
@@ -127,6 +125,4 @@ def invertible_pooling(name: str, stride: int | Sequence[int] = 2, *, spatial_di
     Raises:
         ValueError: for an unknown name.
     """
-    if name not in INVERTIBLE_POOLINGS:
-        raise ValueError(f"expected downsampling to be one of {', '.join(INVERTIBLE_POOLINGS)}, got {name!r}")
-    return INVERTIBLE_POOLINGS[name](stride, spatial_dims=spatial_dims)
+    return chosen("downsampling", name, INVERTIBLE_POOLINGS)(stride, spatial_dims=spatial_dims)

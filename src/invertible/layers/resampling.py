@@ -9,21 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .orthogonal import OrthogonalMap, given_matrices, haar_matrix, random_orthogonal
+from ..arguments import check_channels, per_dimension
+from .orthogonal import OrthogonalMap, haar_matrix, initial_matrices
 from .orthogonal_matrices import OrthogonalMatrices
 from .space_to_depth import coarse_size, from_blocks, to_blocks
-
-
-def per_dimension(value: int | Sequence[int], spatial_dims: int, name: str) -> tuple[int, ...]:
-    """One positive integer per spatial dimension, from one for all of them or a sequence.
-
-    Raises:
-        ValueError: for another length, or numbers below 1.
-    """
-    values = (value,) * spatial_dims if isinstance(value, int) else tuple(value)
-    if len(values) != spatial_dims or min(values) < 1:
-        raise ValueError(f"expected {name} to be {spatial_dims} positive integers or one, got {value}")
-    return values
 
 
 class Downsampling(OrthogonalMap):
@@ -60,7 +49,10 @@ class Downsampling(OrthogonalMap):
         num_reflections: int | None = None,
     ) -> None:
         stride = per_dimension(stride, spatial_dims, "stride")
-        initial = _initial_matrices(init, channels, stride).to(torch.get_default_dtype())
+        named = {"haar": haar_matrix(stride), "pixel_shuffle": torch.eye(math.prod(stride))}
+        initial = initial_matrices(init, channels, math.prod(stride), named, random="random").to(
+            torch.get_default_dtype()
+        )
         super().__init__(OrthogonalMatrices(initial, method, learnable=learnable, num_reflections=num_reflections))
         self.channels = channels
         self.stride = stride
@@ -69,8 +61,7 @@ class Downsampling(OrthogonalMap):
         return coarse_size(x.shape[2:], self.stride)
 
     def to_columns(self, x: Tensor) -> Tensor:
-        if x.shape[1] != self.channels:
-            raise ValueError(f"expected {self.channels} channels, got {x.shape[1]}")
+        check_channels(x, self.channels)
         return to_blocks(x, self.stride).flatten(3)  # (B, C, σ, N)
 
     def from_columns(self, columns: Tensor, output_spatial: Sequence[int]) -> Tensor:
@@ -78,16 +69,3 @@ class Downsampling(OrthogonalMap):
 
     def extra_repr(self) -> str:
         return f"{self.channels} -> {self.channels * math.prod(self.stride)} channels, stride={self.stride}"
-
-
-def _initial_matrices(init: Any, channels: int, stride: tuple[int, ...]) -> Tensor:
-    n = math.prod(stride)
-    if not isinstance(init, str):
-        return given_matrices(init, channels, n)
-    if init == "haar":
-        return given_matrices(haar_matrix(stride), channels, n)
-    if init == "pixel_shuffle":
-        return given_matrices(torch.eye(n), channels, n)
-    if init == "random":
-        return random_orthogonal(channels, n)
-    raise ValueError(f"expected init to be haar, pixel_shuffle, random or a matrix, got {init!r}")

@@ -1,0 +1,32 @@
+"""Saved configurations of earlier versions: classes that have moved since, and callbacks that no longer exist."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from src.config.signatures import signature_of
+from src.config.trusted import targets_of_configs
+
+# Callbacks of which every run has the function now.
+GONE = ("src.callbacks.total_time.TotalTime",)
+
+
+def modernised(node: Any) -> Any:
+    """Return plain containers with the present paths of this project's classes.
+
+    A class is known by its name: a path under ``src`` that no longer exists means the class of that name in configs/.
+    """
+    if isinstance(node, list):
+        return [modernised(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {key: modernised(child) for key, child in node.items() if _target(child) not in GONE}
+    target = _target(node)
+    if target.startswith("src.") and signature_of(target) is None:
+        named = [other for other in targets_of_configs() if other.rpartition(".")[2] == target.rpartition(".")[2]]
+        kept["_target_"] = named[0] if len(named) == 1 else target
+    return kept
+
+
+def _target(node: Any) -> str:
+    return str(node.get("_target_", "")) if isinstance(node, dict) else ""

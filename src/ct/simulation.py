@@ -1,0 +1,118 @@
+"""A whole simulated scan: phantom, axis, projections, noise, reconstruction, and the true volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .fbp import check_filter, filtered_backprojection
+from .foam import FoamPhantom, FoamSpec, draw_foam
+from .geometry import CUBE_DIAGONAL, DETECTOR_HALF_WIDTH, ParallelBeam, tilted_axis
+from .noise import add_poisson_noise, check_attenuation, check_photon_count
+from .projection import project
+from .voxelisation import downsample, voxelise
+
+Volume = NDArray[np.float32]
+
+# Part of every cache key: raise it when the same parameters and seed no longer give the same volumes.
+SIMULATION_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ScanSpec:
+    """How a phantom is scanned and reconstructed.
+
+    Attributes:
+        size: N, voxels per side of the volumes that come out.
+        num_views: projections, equispaced over half a turn.
+        photon_count: I₀, photons per pixel of the unattenuated beam; None for no noise.
+        attenuation: μ, so that exp(−μ) of the beam passes one half-width of the cube in material.
+        axis_noise_deg: standard deviation of the angle between the rotation axis and the cube's diagonal.
+        fbp_filter: one of src.ct.fbp.FILTERS.
+        detector_size: pixels per side; None gives pixels as wide as the voxels of the reconstruction.
+        detector_oversampling: a pixel's value is the mean of this many rays squared.
+        fbp_oversampling: the reconstruction is computed at this multiple of N, then downsized.
+        truth_oversampling: the phantom is sampled at this multiple of N, then downsized.
+
+    Raises:
+        ValueError: a value is out of its range, or the filter is unknown.
+    """
+
+    size: int = 32
+    num_views: int = 12
+    photon_count: float | None = 500.0
+    attenuation: float = 1.0
+    axis_noise_deg: float = 5.0
+    fbp_filter: str = "ramp"
+    detector_size: int | None = None
+    detector_oversampling: int = 2
+    fbp_oversampling: int = 2
+    truth_oversampling: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("size", "num_views", "detector_oversampling", "fbp_oversampling", "truth_oversampling"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        if self.detector_size is not None and self.detector_size < 1:
+            raise ValueError(f"expected detector_size of at least 1, got {self.detector_size}")
+        if not 0 <= self.axis_noise_deg < 90:
+            raise ValueError(f"expected axis_noise_deg from 0 up to 90, got {self.axis_noise_deg}")
+        check_photon_count(self.photon_count)
+        check_attenuation(self.attenuation)
+        check_filter(self.fbp_filter)
+
+    @property
+    def detector_pixels(self) -> int:
+        """Pixels per side of the detector."""
+        return self.detector_size or int(np.ceil(DETECTOR_HALF_WIDTH * self.fbp_oversampling * self.size))
+
+
+@dataclass(frozen=True)
+class SimulationSpec:
+    """All that shapes a simulated volume, but its seed."""
+
+    foam: FoamSpec = field(default_factory=FoamSpec)
+    scan: ScanSpec = field(default_factory=ScanSpec)
+
+
+class Simulation(NamedTuple):
+    """A simulated scan; the volumes are float32 (N, N, N) as (z, y, x)."""
+
+    truth: Volume
+    fbp: Volume
+    phantom: FoamPhantom
+    geometry: ParallelBeam
+
+
+def simulate(
+    spec: SimulationSpec, seed: int | np.random.SeedSequence, device: str | torch.device = "cpu"
+) -> Simulation:
+    """Draw a foam phantom, scan it and reconstruct it, as section 4.1 of Etmann, Ke, Schönlieb (2020) describes.
+
+    The same `spec` and `seed` give the same result, up to rounding. `device` is where the volumes and the projections
+    are computed; balls and noise are drawn on the CPU, so that they are the same for every device.
+
+    Source: C. Etmann, R. Ke, C.-B. Schönlieb: iUNets: fully invertible U-Nets with learnable up- and downsampling,
+    arXiv:2005.05220.
+    """
+    scan = spec.scan
+    rng = np.random.default_rng(seed)
+    phantom = draw_foam(spec.foam, rng)
+    tilt_deg, azimuth_rad = rng.normal(0, scan.axis_noise_deg), rng.uniform(0, 2 * np.pi)
+    geometry = ParallelBeam(tilted_axis(CUBE_DIAGONAL, tilt_deg, azimuth_rad), scan.num_views, scan.detector_pixels)
+    exact_device = "cpu" if torch.device(device).type == "mps" else device  # which has no float64
+    clean = project(phantom, geometry, scan.detector_oversampling, exact_device)
+    measured = add_poisson_noise(clean, scan.photon_count, scan.attenuation, rng)
+    sinogram = torch.from_numpy(measured).float().to(device)
+    fine_size = scan.fbp_oversampling * scan.size
+    reconstruction = filtered_backprojection(sinogram, geometry, fine_size, scan.fbp_filter)
+    return Simulation(
+        truth=voxelise(phantom, scan.size, scan.truth_oversampling, exact_device),
+        fbp=downsample(reconstruction, scan.fbp_oversampling).cpu().numpy(),
+        phantom=phantom,
+        geometry=geometry,
+    )

@@ -1,0 +1,60 @@
+"""What the invertible trees of a network are called with, noted from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..engine.policies import invertible_roots
+from ..module import Call, Condition, InvertibleModule, State, map_tensors
+
+
+@dataclass
+class TreeCall:
+    """A tree and what it was called with, free of the caller's graph.
+
+    Attributes:
+        tree: the bijection whose forward pass the call is: the `inverted` one where the inverse was called.
+        x: its input.
+        condition: its condition.
+    """
+
+    tree: InvertibleModule
+    x: State
+    condition: Condition
+
+
+class FirstCalls:
+    """Notes the first call of each invertible tree of a network, from now until `close`.
+
+    Trees are the bijections of `invertible_roots`: inside of a padding, which no inverse can restore.
+
+    Args:
+        net: the network.
+        is_watched: which of the trees; all of them by default.
+    """
+
+    def __init__(self, net: nn.Module, is_watched: Callable[[InvertibleModule], bool] = lambda tree: True) -> None:
+        self._found: list[TreeCall] = []
+        trees = [root.bijection for root in invertible_roots(net).values()]
+        self._trees = [tree for tree in trees if is_watched(tree)]
+        for tree in self._trees:
+            tree.watcher = self._watcher(tree)
+
+    def close(self) -> list[TreeCall]:
+        """Stop watching, and return the calls in their order; none, if called again."""
+        for tree in self._trees:
+            tree.watcher = None
+        found, self._found, self._trees = self._found, [], []
+        return found
+
+    def _watcher(self, tree: InvertibleModule) -> Callable[[Call, State, Condition], None]:
+        def note(call: Call, x: State, condition: Condition) -> None:
+            tree.watcher = None
+            x, condition = (map_tensors(torch.Tensor.detach, state) for state in (x, condition))
+            self._found.append(TreeCall(call.tree(tree), x, condition))
+
+        return note

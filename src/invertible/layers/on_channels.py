@@ -1,0 +1,53 @@
+"""A bijection of some of the channels: split, inner map and concatenation in one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..module import BackStep, Composite, InvertibleModule, Position, Step
+from .layout import laid_out_as
+
+
+class OnChannels(Composite):
+    """Keep the first ``num_kept`` channels and send the others through ``inner``.
+
+    ``y = [x_kept, inner(x_rest)]``: split, inner map and concatenation in one, hence a bijection of one tensor.
+    """
+
+    def __init__(self, inner: InvertibleModule, num_kept: int) -> None:
+        super().__init__()
+        if num_kept < 1:
+            raise ValueError(f"expected at least one kept channel, got num_kept={num_kept}")
+        self.inner = inner
+        self.num_kept = num_kept
+
+    def run(self, x: Tensor, step: Step) -> Tensor:
+        if x.shape[1] <= self.num_kept:
+            raise ValueError(f"expected more than the {self.num_kept} kept channels, got {x.shape[1]}")
+        rest = step(self.inner, x[:, self.num_kept :])
+        # A single channel has no layout of its own: torch would put the channels first.
+        return laid_out_as(x, torch.cat((x[:, : self.num_kept], rest), dim=1))
+
+    def run_back(self, position: Position, step: BackStep) -> None:
+        y_rest = position.state[:, self.num_kept :]
+        rest = Position(y_rest, None if position.grad is None else position.grad[:, self.num_kept :])
+        step(self.inner, rest)
+        _write(rest.state, y_rest)
+        if position.grad is None and rest.grad is not None:  # by its log-determinant alone
+            position.grad = torch.zeros_like(position.state)
+        if position.grad is not None:
+            _write(rest.grad, position.grad[:, self.num_kept :])
+
+    def inverted(self) -> OnChannels:
+        return OnChannels(self.inner.inverted(), self.num_kept)
+
+    def extra_repr(self) -> str:
+        return f"num_kept={self.num_kept}"
+
+
+def _write(value: Tensor, place: Tensor) -> None:
+    """Copy a value to its place; it may be another view of that place's numbers, as a reshaping leaves it."""
+    if value.untyped_storage().data_ptr() == place.untyped_storage().data_ptr():
+        value = value.clone()
+    place.copy_(value)

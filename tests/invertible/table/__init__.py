@@ -1,0 +1,34 @@
+"""Every invertible layer with its options: one table that drives the oracle tests.
+
+A new layer is one line per option in the file of its family here; each file with `LAYERS` is found by itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import torch
+
+from src.invertible import InvertibleModule
+from tests.invertible.table.samples import Case
+
+FAMILIES = [
+    importlib.import_module(f"{__name__}.{module.name}")
+    for module in pkgutil.iter_modules(__path__)
+    if module.name != "samples"
+]
+LAYERS: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.LAYERS.items()}
+# Each line counts: two families must not use the same name.
+assert len(LAYERS) == sum(len(family.LAYERS) for family in FAMILIES)
+
+
+def build(name: str) -> tuple[InvertibleModule, torch.Tensor]:
+    """The layer in float64 with perturbed parameters, away from special starts, and an input."""
+    construct, shape = LAYERS[name]
+    torch.manual_seed(0)
+    layer = construct().double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return layer, torch.randn(shape, dtype=torch.float64)
