@@ -112,7 +112,12 @@ class DensityModel(nn.Module):
             ValueError: for another shape or other numbers.
         """
         images = self._as_state(images)
-        self._check_integers(images)
+        wrong = (images != images.floor()) | (images < 0) | (images >= self.num_bins)
+        if bool(wrong.any()):
+            raise ValueError(
+                f"expected integers from 0 to {self.num_bins - 1} as grey values, got {images[wrong][0].item():g}: use "
+                "datamodule.values=integers"
+            )
         u, log_q = self.dequantisation(images)
         z, logdet = self.bijection.forward_and_logdet(images + u)
         return LogLikelihood(standard_normal_log_density(z), logdet, -log_q)
@@ -149,14 +154,6 @@ class DensityModel(nn.Module):
     def _as_state(self, images: Tensor) -> Tensor:
         """Images in at least float32."""
         return self._checked(images).to(torch.promote_types(images.dtype, torch.float32))
-
-    def _check_integers(self, images: Tensor) -> None:
-        wrong = (images != images.floor()) | (images < 0) | (images >= self.num_bins)
-        if bool(wrong.any()):
-            raise ValueError(
-                f"expected integers from 0 to {self.num_bins - 1} as grey values, got {images[wrong][0].item():g}: use "
-                "datamodule.values=integers"
-            )
 
     def extra_repr(self) -> str:
         return f"sample_shape={self.sample_shape}, num_bins={self.num_bins}"
