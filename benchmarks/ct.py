@@ -1,10 +1,10 @@
-"""CPU time of the CT simulation, stage by stage and beside foam_ct_phantom, ASTRA and scikit-image; and of its loader.
+"""CPU time of the CT simulation by stage, compared with foam_ct_phantom, ASTRA and scikit-image, and of its loader.
 
     python -m benchmarks.ct [FOLDER] [--quick]
 
-Writes ``ct.txt``, ``ct.json`` and ``ct.png``. Candidates take turns, and ratios are medians over rounds. Peers that
-cannot be imported are left out, with a note. foam_ct_phantom (github.com/dmpelt/foam_ct_phantom, on the import path)
-has C code to compile, and needs h5py, tqdm and pathlib2::
+Writes ``ct.txt``, ``ct.json`` and ``ct.png``. Candidates take turns, and ratios are medians over rounds. Libraries
+that cannot be imported are skipped with a note. foam_ct_phantom (github.com/dmpelt/foam_ct_phantom) must be on the
+import path with its C code compiled, and needs h5py, tqdm and pathlib2::
 
     cd foam_ct_phantom && gcc -O3 -std=gnu99 -fopenmp -shared -fPIC ccode_c.c -o libccode_c.so -lm
 """
@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured."""
+    """The settings and the extent of the measurement."""
 
     base: Setting
     others: dict[str, tuple[int, ...]]
@@ -62,7 +62,7 @@ FULL = Plan(
     base=Setting(),
     others={"size": (32, 128), "balls": (100, 300), "views": (12, 48)},
     rounds=2,
-    # Ours by default, and foam_ct_phantom's.
+    # Our default, and that of foam_ct_phantom.
     num_trial_points=(FoamSpec.num_trial_points, 1_000_000),
     volumes=200,
     processes=available_cpus(),
@@ -84,7 +84,7 @@ QUICK = Plan(
 
 
 def compare(tasks: dict[str, dict[str, Callable[[], Any]]], rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """By task and candidate: median CPU seconds, and how often they contain ours."""
+    """Median CPU seconds by task and candidate, and their ratio to ours."""
     found = {}
     for task, candidates in tasks.items():
         seconds: dict[str, list[float]] = {name: [] for name in candidates}
@@ -99,7 +99,7 @@ def compare(tasks: dict[str, dict[str, Callable[[], Any]]], rounds: int) -> dict
 
 
 def placement_quality(setting: Setting, peers: list[str], num_trial_points: tuple[int, ...]) -> list[dict[str, Any]]:
-    """CPU seconds of placement and the share of the cylinder covered: ours with the first number of trial points."""
+    """CPU seconds of placement and the share of the cylinder covered; ours uses the first number of trial points."""
     ways = [("ours", draw, num_trial_points[0])]
     if "foam_ct_phantom" in peers:
         ways += [("foam_ct_phantom", draw_foam_ct_phantom, n) for n in num_trial_points]
@@ -111,7 +111,7 @@ def placement_quality(setting: Setting, peers: list[str], num_trial_points: tupl
 
 
 def measure(plan: Plan, peers: list[str], folder: Path) -> dict[str, Any]:
-    """Everything; `folder` is where volumes are simulated to."""
+    """Measure everything; `folder` receives the simulated volumes."""
     settings = variations(plan.base, **plan.others)
     agreement = check_agreement(plan.small, peers)
     stages = [
@@ -119,7 +119,7 @@ def measure(plan: Plan, peers: list[str], folder: Path) -> dict[str, Any]:
     ]
     rows = [
         {**vars(s), "tasks": compare(Tasks(s).candidates(peers), plan.rounds)}
-        for s in track(settings, description="Beside peers")
+        for s in track(settings, description="Comparison")
     ]
     quality = placement_quality(plan.base, peers, plan.num_trial_points)
     generation = generation_seconds(folder, plan.base, plan.volumes, plan.processes)
@@ -128,7 +128,7 @@ def measure(plan: Plan, peers: list[str], folder: Path) -> dict[str, Any]:
         step = step_seconds(plan.small.size, small.batch_size, 3 * plan.rounds)
     loaders = [
         *loader_rows(small, plan.num_workers, plan.num_batches, step),
-        # The step of this scale is a GPU's.
+        # This scale trains on a GPU, so its step is not timed.
         *loader_rows(datamodule(folder, plan.base, plan.volumes - 2), plan.num_workers, plan.num_batches, None),
     ]
     return {
@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
     plan, peers = QUICK if quick else FULL, available()
     for name in PEERS:
         if name not in peers:
-            print(f"{name} cannot be imported: left out")
+            print(f"{name} cannot be imported and is skipped")
     about = {**provenance(ROOT), "peers": peers}
     with tempfile.TemporaryDirectory() as scratch, threads(1):
         result = {**about, **measure(plan, peers, Path(scratch))}

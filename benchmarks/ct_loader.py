@@ -1,4 +1,4 @@
-"""Many volumes at once, and whether a training step ever waits for its data."""
+"""Time the simulation of many volumes and the training loader: does a training step wait for its data?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from src.invertible import set_backprop
 
 
 def datamodule(folder: Path, setting: Setting, num_train: int, **options: Any) -> FoamCTDataModule:
-    """The data module of a setting, with one volume each to validate and to test."""
+    """The datamodule of a setting, with one validation and one test volume."""
     spec = setting.spec()
     return FoamCTDataModule(
         str(folder),
@@ -37,7 +37,7 @@ def datamodule(folder: Path, setting: Setting, num_train: int, **options: Any) -
 
 
 def generation_seconds(folder: Path, setting: Setting, num_volumes: int, processes: int) -> dict[str, float]:
-    """Seconds of simulating and writing volumes in parallel: on the clock, and of CPU time in all processes."""
+    """Wall-clock seconds, and CPU seconds of all processes, to simulate and write volumes in parallel."""
     module = datamodule(folder, setting, num_volumes - 2, generation_workers=processes)
     cpu, clock = _cpu_of_all(), time.perf_counter()
     module.prepare_data()
@@ -52,7 +52,7 @@ def generation_seconds(folder: Path, setting: Setting, num_volumes: int, process
 
 
 def _cpu_of_all() -> float:
-    """CPU seconds of this process and of its children that have ended."""
+    """CPU seconds of this process and its finished children."""
     return sum(os.times()[:4])
 
 
@@ -92,7 +92,7 @@ def step_seconds(size: int, batch_size: int, rounds: int) -> float:
 def loader_rows(
     module: FoamCTDataModule, num_workers: tuple[int, ...], num_batches: int, step: float | None
 ) -> list[dict[str, Any]]:
-    """Seconds per batch for each number of workers, beside the seconds of the step that consumes one."""
+    """Seconds per batch for each number of workers, beside the seconds of a training step."""
     module.prepare_data()
     rows = []
     for workers in num_workers:

@@ -1,6 +1,6 @@
-"""The same tasks as `src.ct` does, done by foam_ct_phantom, scikit-image and ASTRA.
+"""The tasks of `src.ct`, done by foam_ct_phantom, scikit-image and ASTRA.
 
-All scans are about the z axis and all phantoms fill the cube, [−1, 1]³, since this is what the peers can do.
+All scans rotate about the z axis and all phantoms fill the cube [−1, 1]³, because these libraries require it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_RADIUS = 0.2
 
 
 def available() -> list[str]:
-    """The peers that can be imported, set to one thread; foam_ct_phantom needs its compiled library beside it."""
+    """The peers that can be imported, set to one thread; foam_ct_phantom also needs its compiled library."""
     found = [name for name in PEERS if importlib.util.find_spec(name) is not None]
     if "foam_ct_phantom" in found:
         try:
@@ -51,11 +51,11 @@ def draw(setting: Setting, seed: int, num_trial_points: int) -> FoamPhantom:
 
 
 def draw_foam_ct_phantom(setting: Setting, seed: int, num_trial_points: int) -> FoamPhantom:
-    """The phantom of foam_ct_phantom; its balls may cross the caps."""
+    """The phantom of foam_ct_phantom, whose balls may cross the cylinder's caps."""
     import h5py
     from foam_ct_phantom import generate
 
-    # Its progress bar would interrupt ours.
+    # Disable its progress bar, which would interrupt ours.
     with tempfile.TemporaryDirectory() as folder, patch.object(generate.tqdm, "trange", range):
         path = Path(folder) / "phantom.h5"
         generate.genphantom(str(path), seed, setting.balls, num_trial_points, MAX_RADIUS, zrange=1.0)
@@ -65,7 +65,7 @@ def draw_foam_ct_phantom(setting: Setting, seed: int, num_trial_points: int) -> 
 
 
 def covered(phantom: FoamPhantom, size: int = 64) -> float:
-    """The balls' share of the cylinder, counted on a grid: what lies outside does not count."""
+    """The balls' share of the cylinder, counted on a grid without what lies outside the cylinder."""
     solid = FoamPhantom(phantom.radius, phantom.half_height, np.empty((0, 3)), np.empty(0))
     return 1 - float(voxelise(phantom, size).sum(dtype=float) / voxelise(solid, size).sum(dtype=float))
 
@@ -99,7 +99,7 @@ def foam_projections(phantom: FoamPhantom, geometry: ParallelBeam, oversampling:
 
 
 class AstraSlices:
-    """ASTRA's CPU code for parallel beams, which is for single slices: images (N, N) and sinograms (views, s)."""
+    """ASTRA's CPU code for parallel beams, slice by slice: images (N, N) and sinograms (views, s)."""
 
     def __init__(self, geometry: ParallelBeam, size: int) -> None:
         import astra
@@ -114,7 +114,7 @@ class AstraSlices:
     def project(self, volume: NDArray[np.float32]) -> NDArray[np.float32]:
         """Line integrals of the slices (z, y, x): (views, z, s)."""
         sinograms = []
-        for image in volume[:, ::-1]:  # its rows run downwards
+        for image in volume[:, ::-1]:  # ASTRA's rows run downwards
             identifier, sinogram = self._astra.create_sino(np.ascontiguousarray(image), self._projector)
             self._astra.data2d.delete(identifier)
             sinograms.append(sinogram)
@@ -141,7 +141,7 @@ def skimage_projections(volume: NDArray[np.float32], geometry: ParallelBeam) -> 
     from skimage.transform import radon
 
     angles_deg = np.rad2deg(geometry.angles_rad)
-    with warnings.catch_warnings():  # a voxel at the cylinder's wall is partly outside its circle
+    with warnings.catch_warnings():  # voxels at the cylinder's wall lie partly outside its circle
         warnings.filterwarnings("ignore", "Radon transform: image must be zero outside", UserWarning)
         return np.stack([radon(image, angles_deg, circle=True) for image in volume])
 
@@ -157,12 +157,12 @@ def skimage_fbp(sinograms: Array, geometry: ParallelBeam, size: int) -> Array:
 
 
 def relative_rms(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Root mean square of the difference over that of what is expected."""
+    """Root mean square of the difference divided by that of the expected values."""
     return float(np.linalg.norm((found - expected).ravel()) / np.linalg.norm(expected.ravel()))
 
 
 class Tasks:
-    """One setting's tasks. The phantom, the sinogram and the volumes that they begin with are ours."""
+    """The tasks of one setting. All candidates start from our phantom, sinogram and volumes."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting, spec = setting, setting.spec()
@@ -171,12 +171,12 @@ class Tasks:
         self.fine_size = self.scan.fbp_oversampling * setting.size
         self.phantom = draw(setting, 0, self.num_trial_points)
         self.sinogram = project(self.phantom, self.geometry, self.scan.detector_oversampling)
-        # For who works slice by slice, one row for each slice of the reconstruction.
+        # For candidates that work slice by slice: one detector row per slice of the reconstruction.
         rows = np.linspace(0, self.geometry.detector_size - 1, self.fine_size).round().astype(int)
         self.slices = self.sinogram[:, rows]
 
     def ours(self) -> dict[str, Callable[[], Any]]:
-        """By task, how it is done here."""
+        """Our function for each task."""
         tensor = torch.from_numpy(self.sinogram).float()
         return {
             "placement": lambda: draw(self.setting, 1, self.num_trial_points),
@@ -186,7 +186,7 @@ class Tasks:
         }
 
     def foam_ct_phantom(self) -> dict[str, Callable[[], Any]]:
-        """By task, how foam_ct_phantom does it; it has no FBP."""
+        """foam_ct_phantom's function for each task; it has no FBP."""
         return {
             "placement": lambda: draw_foam_ct_phantom(self.setting, 1, self.num_trial_points),
             "voxelisation": lambda: foam_volume(self.phantom, self.setting.size, self.scan.truth_oversampling),
@@ -194,12 +194,12 @@ class Tasks:
         }
 
     def astra(self) -> dict[str, Callable[[], Any]]:
-        """By task, how ASTRA does it, slice by slice and projecting voxels."""
+        """ASTRA's function for each task; it projects voxels slice by slice."""
         slices, volume = AstraSlices(self.geometry, self.fine_size), voxelise(self.phantom, self.fine_size)
         return {"projection": lambda: slices.project(volume), "FBP": lambda: slices.fbp(self.slices)}
 
     def skimage(self) -> dict[str, Callable[[], Any]]:
-        """By task, how scikit-image does it, slice by slice and projecting voxels."""
+        """scikit-image's function for each task; it projects voxels slice by slice."""
         volume = voxelise(self.phantom, self.fine_size)
         return {
             "projection": lambda: skimage_projections(volume, self.geometry),
@@ -207,16 +207,16 @@ class Tasks:
         }
 
     def candidates(self, peers: list[str]) -> dict[str, dict[str, Callable[[], Any]]]:
-        """By task, who does it and how."""
+        """The functions of all candidates for each task."""
         by_name = {"ours": self.ours(), **{name: getattr(self, name)() for name in peers}}
         return {task: {name: done[task] for name, done in by_name.items() if task in done} for task in by_name["ours"]}
 
 
 def check_agreement(setting: Setting, peers: list[str]) -> dict[str, float]:
-    """Relative differences of the peers' results from ours, where both compute the same; asserts that they are small.
+    """Return the relative differences of the peers' results from ours and assert that they are small.
 
-    Volumes of foam_ct_phantom are ours, and so are its projections, within the cylinder's height, up to float32.
-    ASTRA's backprojection spreads pixels over voxels, ours interpolates.
+    foam_ct_phantom gives the same volumes and, within the cylinder's height, the same projections up to float32.
+    ASTRA's backprojection spreads pixels over voxels, whereas ours interpolates.
     """
     tasks, found = Tasks(setting), {}
     geometry, ours = tasks.geometry, tasks.sinogram

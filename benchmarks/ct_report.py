@@ -1,4 +1,4 @@
-"""The results of `benchmarks.ct` as text and as a picture."""
+"""Show the results of `benchmarks.ct` as text and as a picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _setting(row: dict[str, Any]) -> Setting:
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """All numbers, in tables for a terminal."""
+    """Return all numbers as tables for a terminal."""
     hardware, generation = result["hardware"], result["generation"]
     lines = [
         f"torch {result['versions']['torch']}, {hardware['cpu']}, one thread, commit {result['git_commit']}",
@@ -28,7 +28,7 @@ def as_text(result: dict[str, Any]) -> str:
     for row in result["stages"]:
         numbers = "".join(f"{1e3 * row[stage]:14.1f}" for stage in (*STAGES, "sum"))
         lines.append(f"{_setting(row)!s:>28}{numbers}")
-    lines += ["", "CPU milliseconds beside peers, and how often they contain ours"]
+    lines += ["", "CPU milliseconds of all candidates, and in brackets their ratio to ours"]
     for row in result["beside_peers"]:
         for task, candidates in row["tasks"].items():
             numbers = "   ".join(
@@ -46,7 +46,7 @@ def as_text(result: dict[str, Any]) -> str:
         f"{generation['volumes']} volumes in {generation['processes'] or 1} processes: {generation['seconds']:.0f} s, "
         f"{generation['cpu_seconds_per_volume']:.2f} CPU seconds each",
         "",
-        "Milliseconds per batch of the loader, and of the step that consumes it",
+        "Milliseconds per batch of the loader, and per training step",
     ]
     for row in result["loaders"]:
         step = "on a GPU: not measured" if row["step_seconds"] is None else f"{1e3 * row['step_seconds']:.1f}"
@@ -59,7 +59,7 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """CPU time by task over size, balls and views: a column of panels for each, a line for each candidate."""
+    """Plot CPU time by task over size, balls and views: one column of panels for each, one line per candidate."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""What one simulated scan costs, stage by stage."""
+"""CPU time of one simulated scan by stage."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ STAGES = ("placement", "projection", "noise", "FBP", "voxelisation")
 
 @dataclass(frozen=True)
 class Setting:
-    """Size of a simulated scan: voxels per side, balls asked for, views."""
+    """The size of a simulated scan: voxels per side, number of balls, number of views."""
 
     size: int = 64
     balls: int = 1000
     views: int = 24
 
     def spec(self) -> SimulationSpec:
-        """The simulation with the values of ``experiment=ct_postproc scale=medium`` for all else."""
+        """The simulation, with all other values as in ``experiment=ct_postproc scale=medium``."""
         foam = FoamSpec(num_balls=(self.balls, self.balls), max_radius=0.2, min_radius=0.01)
         return SimulationSpec(foam, ScanSpec(size=self.size, num_views=self.views, photon_count=2000.0))
 
@@ -43,19 +43,19 @@ class Setting:
 
 
 def variations(base: Setting, **values: tuple[int, ...]) -> list[Setting]:
-    """The base, and every setting that differs from it in one value."""
+    """The base setting and all settings that differ from it in one value."""
     others = [dataclasses.replace(base, **{name: v}) for name, options in values.items() for v in options]
     return list(dict.fromkeys([base, *others]))
 
 
 def timed_result(function: Callable[[], Result]) -> tuple[float, Result]:
-    """CPU seconds of one call, and what it returned."""
+    """The CPU seconds of one call and its result."""
     results: list[Result] = []
     return timed(lambda: results.append(function())), results[0]
 
 
 def stage_seconds(setting: Setting, seeds: range) -> dict[str, float]:
-    """Median CPU seconds of each stage over scans with these seeds, and of their sum."""
+    """Median CPU seconds of each stage and of their sum, over scans with these seeds."""
     scans = [_one_scan(setting.spec(), seed) for seed in seeds]
     seconds = {stage: statistics.median(scan[stage] for scan in scans) for stage in STAGES}
     return {**seconds, "sum": statistics.median(sum(scan.values()) for scan in scans)}

@@ -1,13 +1,13 @@
-"""Time, memory and accuracy of a training step of the iUNet: our policies beside the libraries one could pick instead.
+"""Time, memory and accuracy of a training step of the iUNet: our policies and alternative libraries.
 
     python -m benchmarks.engine [--spatial-dims 3] [--size 32] [--couplings 4] [--block layer|iunets] [--bf16]
                                 [--vary couplings 2 4 8] [--networks NAME ...] [--device cuda] [--output STEM]
 
-Networks take turns within each round, so that drift of the machine's speed hits all alike; ratios are medians over
-rounds. On the CPU times are CPU time, bytes are those of live tensors, without the scratch memory of kernels (torch's
-slow 3D convolution, which iunets gets for single small volumes, takes 27 inputs of it). On a GPU times are wall time
-and bytes those of CUDA's allocator. Networks that cannot be built are named with the reason. ``--output`` writes
-STEM.json, STEM.txt and STEM.png.
+Networks take turns within each round, so that changes of the machine's speed affect all equally. Ratios are medians
+over rounds. On a CPU, times are CPU time, and bytes are those of live tensors, without the scratch memory of kernels.
+(torch's slow 3D convolution, which iunets uses for single small volumes, needs 27 inputs of scratch memory.) On a GPU,
+times are wall time, and bytes are those of CUDA's allocator. Networks that cannot be built are listed with the reason.
+``--output`` writes STEM.json, STEM.txt and STEM.png.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ AXES = ("couplings", "channels", "levels", "size", "batch")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is measured: a network's definition, its input, and how a step is computed."""
+    """One measurement: the definition of a network, its input, and how a step is computed."""
 
     definition: Definition = dataclasses.field(default_factory=Definition)
     size: int = 32
@@ -49,32 +49,32 @@ class Case:
     bf16: bool = False
 
     def input(self) -> Tensor:
-        """A random image of the network's own number of channels."""
+        """A random image with the network's number of channels."""
         shape = (self.batch, self.definition.channels, *[self.size] * self.definition.spatial_dims)
         return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
 
     def at(self, axis: str, value: int) -> Case:
-        """The case with one number changed."""
+        """Return the case with one number changed."""
         if axis in ("size", "batch"):
             return dataclasses.replace(self, **{axis: value})
         return dataclasses.replace(self, definition=dataclasses.replace(self.definition, **{axis: value}))
 
 
 def forward(net: nn.Module, x: Tensor, bf16: bool) -> Tensor:
-    """The loss, behind a computed input as in use: memcnn frees its input's memory and takes no leaf of the graph."""
+    """The loss for a computed input, as in practice: memcnn frees its input and does not accept a leaf of the graph."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
         return net(x.requires_grad_() * 1.0).float().square().sum()
 
 
 def training_step(net: nn.Module, x: Tensor, bf16: bool) -> None:
-    """One forward and backward pass."""
+    """Run one forward and backward pass."""
     net.zero_grad(set_to_none=True)
     x.grad = None
     forward(net, x, bf16).backward()
 
 
 def bytes_of_a_step(net: nn.Module, x: Tensor, bf16: bool) -> tuple[int, int]:
-    """Bytes that forward leaves for backward, and the most that a step has alive; input and parameters do not count."""
+    """Bytes that forward keeps for backward, and the peak of live bytes in a step, without input and parameters."""
     net.zero_grad(set_to_none=True)
     x.grad = None
     gc.collect()
@@ -93,9 +93,9 @@ def bytes_of_a_step(net: nn.Module, x: Tensor, bf16: bool) -> tuple[int, int]:
 
 
 def gradient_error(net: nn.Module, x: Tensor, bf16: bool) -> float:
-    """Relative l2 error of all parameters' gradients, against the same network in double precision.
+    """Relative l2 error of all parameters' gradients against the same network in double precision.
 
-    Ours is then backpropagated through by plain autograd.
+    Our network then uses plain autograd.
     """
     training_step(net, x, bf16)
     found = [p.grad.double() for p in net.parameters() if p.grad is not None]
@@ -109,7 +109,7 @@ def gradient_error(net: nn.Module, x: Tensor, bf16: bool) -> float:
 
 
 def build(names: Sequence[str], case: Case) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """The networks that can be built, and for the others the reason why not."""
+    """The networks that can be built, and the reasons why the others cannot."""
     nets, missing = {}, {}
     for name in names:
         torch.manual_seed(0)
@@ -121,7 +121,7 @@ def build(names: Sequence[str], case: Case) -> tuple[dict[str, nn.Module], dict[
 
 
 def measure(case: Case, names: Sequence[str], rounds: int) -> dict[str, Any]:
-    """The rows of a case by network, and ``missing``: which networks could not be built, and why."""
+    """The rows of a case by network; ``missing`` says which networks could not be built, and why."""
     nets, missing = build(names, case)
     x = case.input()
     steps = {name: functools.partial(training_step, net, x, case.bf16) for name, net in nets.items()}
@@ -145,7 +145,7 @@ def measure(case: Case, names: Sequence[str], rounds: int) -> dict[str, Any]:
 def run(
     case: Case, names: Sequence[str], rounds: int, axis: str = "size", values: Sequence[int] = ()
 ) -> dict[str, Any]:
-    """Measure a case, at each value of an axis if there are any, with what it was measured with."""
+    """Measure a case, for each value of an axis if given, and record the hardware and versions."""
     points = []
     for value in values or (getattr(case, axis, None) or getattr(case.definition, axis),):
         print(f"{axis} {value}: {', '.join(names)}", file=sys.stderr)
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="stem of the files to write")
     arguments = parser.parse_args()
     if not {"stored", "reversible"} <= set(arguments.networks):
-        parser.error("expected --networks to hold stored and reversible, which the ratios are taken with")
+        parser.error("expected --networks to include stored and reversible, which the ratios need")
     axis, *values = arguments.vary or ["size"]
     if axis not in AXES or (arguments.vary and not values) or not all(value.isdigit() for value in values):
         parser.error(f"expected --vary to be one of {', '.join(AXES)} and whole numbers, got {arguments.vary}")

@@ -1,4 +1,4 @@
-"""The result of `benchmarks.engine` as text, JSON and a picture."""
+"""Show the result of `benchmarks.engine` as text, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLUMNS = ("s per step", "over stored", "reversible over this", "kept, in inputs
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """A Markdown table per point, with what was measured above it."""
+    """Return one Markdown table per point, with a line above it that describes the measurement."""
     case, hardware = result["case"], result["hardware"]
     definition = case["definition"]
     machine = hardware["cpu"] if case["device"] == "cpu" else ", ".join(hardware["gpus"])
@@ -41,7 +41,7 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def write_report(result: dict[str, Any], stem: Path) -> None:
-    """Write ``stem.json``, ``stem.txt`` and ``stem.png``."""
+    """Write ``<stem>.json``, ``<stem>.txt`` and ``<stem>.png``."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     write_text(stem.with_suffix(".json"), json.dumps(result, indent=2) + "\n")
     write_text(stem.with_suffix(".txt"), as_text(result))
@@ -49,7 +49,7 @@ def write_report(result: dict[str, Any], stem: Path) -> None:
 
 
 def _draw(result: dict[str, Any], path: Path) -> None:
-    """Time and peak memory: as curves over the axis, or as bars for a single point."""
+    """Plot time and peak memory as curves over the axis, or as bars for a single point."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import LogLocator
 

@@ -1,4 +1,4 @@
-"""A step on tensors that have shapes and no values: how many bytes it takes, without the bytes."""
+"""Run a step on fake tensors, which have shapes but no values, to count its bytes without using them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from src.invertible import RngState, Snapshot
 
 @contextmanager
 def fake_values(mode: FakeTensorMode) -> Iterator[None]:
-    """Inside, a network of fake tensors may be trained, laid out in memory as on a GPU.
+    """Within this context, a network of fake tensors can be trained, with the memory layout of a GPU.
 
-    Values that do not exist cannot be compared: so nothing is drawn at random, and nothing changes between forward and
-    backward. Without oneDNN channels come first, as on a GPU.
+    Fake values cannot be compared, so the checks for changes between forward and backward are switched off, and nothing
+    is drawn at random. Without oneDNN, channels come first as on a GPU.
     """
     with (
         mode,

@@ -1,15 +1,15 @@
-"""CPU time of the Fourier convolution beside a plain and a periodic one, over channels, image sizes and batches.
+"""CPU time of the Fourier, plain and periodic convolution over channels, image sizes and batch sizes.
 
     python -m benchmarks.fourier [FOLDER] [--quick]
 
-Writes ``fourier.txt``, ``fourier.json`` and ``fourier.png``. The runtimes over channels and sizes are those of Figure 2
-of the i-ConvNet poster (Finzi et al., 2019): batch 32, 3×3 kernel, 64 channels at 8×8, of which one is varied.
+Writes ``fourier.txt``, ``fourier.json`` and ``fourier.png``. Channels and sizes vary as in Figure 2 of the i-ConvNet
+poster (Finzi et al., 2019): batch 32, 3×3 kernel, 64 channels, 8×8 pixels, of which one changes at a time.
 
-*plain* is `torch.nn.Conv2d`, with neither inverse nor log-determinant. *periodic* is the periodic convolution of
-Hoogeboom et al. (2019) as its equations stand, one product, solve and determinant per frequency; it computes what ours
-does, which is checked first. A *step* is forward, log-determinant and backward. Candidates take turns, in one thread;
-ratios are medians over rounds. Emerging convolutions (same paper) exist only as their authors' TensorFlow 1 code, and
-are left out.
+*plain* is `torch.nn.Conv2d`, which has neither inverse nor log-determinant. *periodic* is the periodic convolution of
+Hoogeboom et al. (2019), which follows its equations: one product, solve and determinant per frequency. It computes the
+same as ours, which is checked first. A *step* is forward, log-determinant and backward. Candidates take turns in one
+thread; ratios are medians over rounds. Emerging convolutions (same paper) are not included, because they only exist as
+their authors' TensorFlow 1 code.
 
 `benchmarks.fourier_run` measures one setting as a run of ``experiments/iconvnet_figure2``.
 """
@@ -41,7 +41,7 @@ BATCH, CHANNELS, SIZE = 32, 64, 8
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured: the values of the figure, and the setting and batches of the comparison."""
+    """The values of the figure, and the setting and batch sizes of the comparison."""
 
     channels: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -55,13 +55,13 @@ QUICK = Plan((2, 4), (4, 6), (4, 6), (1, 2), rounds=1)
 
 
 class Candidate(Protocol):
-    """A convolution with the operations that it has."""
+    """A convolution and the operations it supports."""
 
     def operations(self) -> dict[str, Callable[[], Any]]: ...
 
 
 class Ours:
-    """The layer as it is."""
+    """Our layer, unchanged."""
 
     def __init__(self, layer: FourierConvolution, x: Tensor) -> None:
         self.layer, self.x = layer, x
@@ -80,7 +80,7 @@ class Ours:
         return self.layer.forward_and_logdet(x)
 
     def step(self) -> list[Tensor]:
-        """Output, log-determinant, and gradients of a loss of both."""
+        """Compute output, log-determinant, and the gradients of a loss of both."""
         x = self.x.detach().requires_grad_()
         y, logdet = self.forward_and_logdet(x)
         gradients = torch.autograd.grad(0.5 * (y * y).sum() - logdet.sum(), [x, *self.layer.parameters()])
@@ -130,7 +130,7 @@ class Periodic(Ours):
 
 
 class Plain:
-    """A convolution that is not asked for an inverse."""
+    """A convolution without an inverse."""
 
     def __init__(self, channels: int, x: Tensor) -> None:
         self.layer, self.x = torch.nn.Conv2d(channels, channels, KERNEL_SIZE, padding="same").to(x.device), x
@@ -145,7 +145,7 @@ class Plain:
 
 
 def candidates(channels: int, size: int, batch: int, device: str = "cpu") -> dict[str, Candidate]:
-    """Return the convolutions of one setting; ours and the periodic one share their layer."""
+    """Return the convolutions of one setting; ours and the periodic one share their weights."""
     torch.manual_seed(0)
     layer = FourierConvolution(channels, KERNEL_SIZE, spatial_dims=2).to(device)
     x = torch.randn(batch, channels, size, size).to(device)
@@ -153,7 +153,7 @@ def candidates(channels: int, size: int, batch: int, device: str = "cpu") -> dic
 
 
 def check_agreement(channels: int, size: int, batch: int) -> float:
-    """The largest relative difference between ours and the periodic convolution, which must be small."""
+    """Return the largest relative difference between ours and the periodic convolution, and assert that it is small."""
     found = candidates(channels, size, batch)
     ours, periodic = found["ours"], found["periodic"]
     assert isinstance(ours, Ours) and isinstance(periodic, Periodic)
@@ -166,9 +166,9 @@ def check_agreement(channels: int, size: int, batch: int) -> float:
 def runtimes(
     channels: int, size: int, batch: int, rounds: int, device: str = "cpu"
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Return, by operation and candidate, the median seconds, and how often they contain the reference's.
+    """Return the median seconds by operation and candidate, and their ratio to the reference.
 
-    The reference is the plain convolution where it has the operation, else ours. On a CPU seconds are CPU time.
+    The reference is the plain convolution if it has the operation, otherwise ours. On a CPU, seconds are CPU time.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
     by_name = {name: candidate.operations() for name, candidate in candidates(channels, size, batch, device).items()}
@@ -184,7 +184,7 @@ def runtimes(
 
 
 def measure(plan: Plan) -> dict[str, Any]:
-    """Everything that the plan names."""
+    """Measure everything in the plan."""
     channels, size = plan.compared
     settings = {
         "channels": [(c, SIZE, BATCH) for c in plan.channels],

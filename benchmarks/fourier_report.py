@@ -1,4 +1,4 @@
-"""The results of `benchmarks.fourier` as text and as a picture."""
+"""Show the results of `benchmarks.fourier` as text and as a picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAMES = ("plain", "ours", "periodic")
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """All numbers, in tables for a terminal: CPU milliseconds, and in brackets over plain, or over ours without one."""
+    """Return all CPU milliseconds as tables, in brackets the ratio to plain, or to ours if plain has none."""
     about = f"torch {result['versions']['torch']}, {result['hardware']['cpu']}, one thread, {result['git_commit']}"
     lines = [about, f"Ours and periodic differ by at most {result['agreement']:.1e} of the largest value"]
     for quantity, rows in result["over"].items():
@@ -29,7 +29,7 @@ def _cell(name: str, found: dict[str, float]) -> str:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """A column for each operation, a row for what is varied, a line for each candidate."""
+    """Plot a column of panels per operation, a row per varied quantity and a line per candidate."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -2,7 +2,7 @@
 
     python -m benchmarks.fourier_run setting=64x8 run_dir=FOLDER [batch=32] [rounds=5] [device=cuda]
 
-Writes ``summary.json``, as a training does, with the milliseconds of each operation and candidate as its metrics.
+Writes ``summary.json`` like a training run, with the milliseconds of each operation and candidate as metrics.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ EXPERIMENT = "iconvnet_figure2"
 
 @dataclass
 class Setting:
-    """What is measured, and where the result is written.
+    """The measurement and the folder of its result.
 
     Attributes:
         setting: channels and side of the images in pixels, such as ``64x8``.
         batch: images per batch.
-        rounds: of each measurement, whose median counts.
+        rounds: measurements of which the median counts.
         device: ``cpu`` or ``cuda``.
-        seed: names the repetition; the images are the same for all.
+        seed: number of the repetition; the images are always the same.
         run_dir: folder of the result.
     """
 
@@ -51,10 +51,10 @@ class Setting:
 
 
 def read_setting(arguments: Sequence[str]) -> Setting:
-    """Return what the command line asks for.
+    """Return the setting that the command line asks for.
 
     Raises:
-        ConfigError: for an unknown key or a value that is none.
+        ConfigError: for an unknown key or an invalid value.
     """
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Setting), OmegaConf.from_dotlist(list(arguments)))

@@ -1,8 +1,8 @@
-"""A chain of FrEIA's GLOW blocks by itself and inside our engine: saved bytes over depth, CPU time of a training step.
+"""A chain of FrEIA's GLOW blocks, run by FrEIA and by our engine: saved bytes over depth, CPU time of a training step.
 
     pip install FrEIA && python -m benchmarks.freia [--rounds 7] [--json FILE]
 
-Both run the very same FrEIA modules. One thread, CPU time, medians over rounds in turns.
+Both run the same FrEIA modules. Times are CPU time of one thread and medians over rounds; the candidates take turns.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def chain(depth: int) -> nn.Module:
 
 
 def in_our_engine(net: nn.Module, policy: str) -> Sequential:
-    """The same modules, block by block."""
+    """The same modules as blocks of our engine."""
     ours = Sequential(*(FreiaModule(block) for block in net.module_list))  # type: ignore[union-attr]
     set_backprop(ours, policy)
     return ours
 
 
 def native(depth: int) -> Sequential:
-    """Our own GLOW blocks of the same size."""
+    """Our GLOW blocks of the same size."""
     torch.manual_seed(0)
     blocks = (TwoSidedCoupling(GlowCoupling, SHAPE[1], subnet) for _ in range(depth))
     net = Sequential(*blocks)
@@ -64,7 +64,7 @@ def negative_log_likelihood(net: nn.Module, x: Tensor) -> Tensor:
 
 
 class Likelihood(nn.Module):
-    """The step's forward pass as a module, as the counting of saved bytes takes one."""
+    """The forward pass of a step as a module, which counting the saved bytes requires."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()

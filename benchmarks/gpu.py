@@ -1,11 +1,11 @@
-"""What a GPU is for: the speed of bfloat16 steps beside memcnn and iunets, and the largest cube that can be trained.
+"""Speed of bfloat16 steps on a GPU, compared with memcnn and iunets, and the largest cube that can be trained.
 
     python -m benchmarks.gpu [--device cuda] [--size 128] [--channels 16] [--levels 8] [--output STEM]
 
-The speed is that of `benchmarks.engine` with iunets' coupling functions, autocast to bfloat16. The largest cube, of
-which a step of Adam fits, is searched for the reversible iUNet, the same network under plain autograd and the classic
-U-Net, from one channel to one. On a GPU a size fits if a step runs. With ``--device cpu`` nothing is computed for it:
-the bytes of live tensors are counted against ``--limit-gib``, without the scratch memory of kernels.
+The speed is measured as in `benchmarks.engine`, with iunets' coupling functions under autocast to bfloat16. The largest
+cube for which a step of Adam fits is searched for the reversible iUNet, the same network under plain autograd, and the
+classic U-Net, each from one channel to one. On a GPU, a size fits if a step runs. With ``--device cpu``, nothing is
+computed: the bytes of live tensors, without the scratch memory of kernels, are compared with ``--limit-gib``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SPEED = ("stored", "reversible", "memcnn", "iunets")
 
 
 def lifted(policy: str, definition: Definition) -> nn.Module:
-    """The iUNet between linear convolutions from and to one channel."""
+    """The iUNet with linear convolutions from and to one channel at its ends."""
     return Lifted(1, 1, ours(policy, definition))
 
 
@@ -50,22 +50,22 @@ CUBES: dict[str, Callable[[Definition], nn.Module]] = {
 
 
 def largest(size_fits: Callable[[int], bool], step: int, limit: int) -> int:
-    """The largest multiple of ``step``, at most ``limit``, that fits, by doubling and bisection; 0 if none does.
+    """Find the largest multiple of ``step`` up to ``limit`` that fits, by doubling and bisection; 0 if none does.
 
-    What fits must fit at every smaller size too.
+    If a size fits, every smaller size must fit, too.
     """
     good, bad = 0, limit // step + 1
     while bad - good > 1:
-        # Doubling keeps the first failure small: what does not fit takes time too.
+        # Doubling keeps the first failure small, because a size that does not fit also takes time.
         trial = min(max(2 * good, 1), (good + bad) // 2)
         good, bad = (trial, bad) if size_fits(trial * step) else (good, trial)
     return good * step
 
 
 class Counted:
-    """Counts the bytes of a step of Adam without computing it, by tensors that have shapes only.
+    """Counts the bytes of a step of Adam with fake tensors, without computing it.
 
-    The network's parameters are replaced by such tensors.
+    Fake tensors replace the network's parameters.
     """
 
     def __init__(self, net: nn.Module, bf16: bool) -> None:
@@ -78,7 +78,7 @@ class Counted:
                     module._parameters[name] = nn.Parameter(self._mode.from_tensor(parameter.detach()))
 
     def __call__(self, shape: Sequence[int]) -> int:
-        """The most bytes alive: image, weights, their gradients and moments included."""
+        """The peak of live bytes, including the image, the weights, their gradients and Adam's moments."""
         self._net.zero_grad(set_to_none=True)
         with fake_values(self._mode), LiveBytes() as live:
             _step(self._net, torch.zeros(*shape), self._bf16)
@@ -86,7 +86,7 @@ class Counted:
 
 
 def runs(net: nn.Module, shape: Sequence[int], device: str, bf16: bool) -> bool:
-    """Whether a step of Adam runs within the memory of a GPU. The network is on it already."""
+    """Whether a step of Adam runs within the memory of a GPU that already holds the network."""
     optimizer = torch.optim.Adam(net.parameters())
     try:
         _step(net, torch.zeros(*shape, device=device), bf16)
@@ -108,7 +108,7 @@ def _step(net: nn.Module, x: torch.Tensor, bf16: bool) -> None:
 
 
 def fits(net: nn.Module, device: str, bf16: bool, limit_gib: float) -> Callable[[Sequence[int]], bool]:
-    """The question whether a step on an image of a shape (B, C, *spatial) fits."""
+    """Return a function that tells whether a step on an image of shape (B, C, *spatial) fits."""
     if device == "cpu":
         count = Counted(net, bf16)
         return lambda shape: count(shape) <= limit_gib * GIB
@@ -117,7 +117,7 @@ def fits(net: nn.Module, device: str, bf16: bool, limit_gib: float) -> Callable[
 
 
 def largest_cube(name: str, definition: Definition, device: str, bf16: bool, limit: int, limit_gib: float) -> int:
-    """The largest side, at most ``limit``, of a cube that the network can be trained on."""
+    """The largest side, up to ``limit``, of a cube that the network can be trained on."""
     step_fits = fits(CUBES[name](definition), device, bf16, limit_gib)
 
     def cube_fits(side: int) -> bool:
@@ -129,7 +129,7 @@ def largest_cube(name: str, definition: Definition, device: str, bf16: bool, lim
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """The result as two tables."""
+    """Return the result as two tables."""
     memory = (
         f"{result['limit_gib']:g} GiB, counted" if result["device"] == "cpu" else ", ".join(result["hardware"]["gpus"])
     )
@@ -147,15 +147,15 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cuda or cpu")
-    parser.add_argument("--channels", type=int, default=16, help="of the first level")
-    parser.add_argument("--levels", type=int, default=8, help="of the largest cube's networks")
-    parser.add_argument("--couplings", type=int, default=4, help="per level and side")
+    parser.add_argument("--channels", type=int, default=16, help="channels of the first level")
+    parser.add_argument("--levels", type=int, default=8, help="levels of the networks for the largest cube")
+    parser.add_argument("--couplings", type=int, default=4, help="couplings per level and side")
     parser.add_argument("--size", type=int, default=128, help="voxels per side of the timed step")
-    parser.add_argument("--limit", type=int, default=1024, help="largest side that is tried")
-    parser.add_argument("--limit-gib", type=float, default=80.0, help="memory that counted bytes must fit")
-    parser.add_argument("--rounds", type=int, default=9, help="of the timed step; 0 leaves it out")
+    parser.add_argument("--limit", type=int, default=1024, help="largest side to try")
+    parser.add_argument("--limit-gib", type=float, default=80.0, help="memory limit for the counted bytes")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of the timed step; 0 skips it")
     parser.add_argument("--fp32", action="store_true", help="no bfloat16")
-    parser.add_argument("--output", type=Path, help="stem of the files to write")
+    parser.add_argument("--output", type=Path, help="stem of the output files")
     arguments = parser.parse_args()
     definition = Definition(3, arguments.channels, arguments.levels, arguments.couplings)
     bf16 = not arguments.fp32

@@ -1,4 +1,4 @@
-"""Counting the bytes of live tensors while code runs, on any device, exactly."""
+"""Count exactly the bytes of live tensors while code runs, on any device."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Inside, follows every storage that an operation makes until it is freed.
+    """Within this context, tracks every storage that an operation creates until it is freed.
 
-    Counted are what torch's operations return; a kernel's own scratch memory is not. Tensors made before do not count.
+    Only the results of torch's operations count, not the scratch memory of kernels and not tensors that existed before.
 
     Attributes:
         peak: the largest number of bytes alive after any operation.
@@ -28,7 +28,7 @@ class LiveBytes(TorchDispatchMode):
 
     @property
     def now(self) -> int:
-        """Bytes alive; a storage that was resized counts with its present size."""
+        """Bytes alive now; a resized storage counts with its present size."""
         storages = (reference() for reference in list(self._alive.values()))
         return sum(storage.nbytes() for storage in storages if storage is not None)
 

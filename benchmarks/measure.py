@@ -1,4 +1,4 @@
-"""What the benchmarks share: times of candidates that take turns, by torch's own timer."""
+"""Time candidates that take turns with torch's timer; shared by the benchmarks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Clock = Callable[[], float]
 
 
 def device_clock(device: str) -> Clock:
-    """Return the clock of a device: CPU time of this process, or wall time once a GPU has finished its work."""
+    """Return the clock of a device: CPU time of this process, or wall time after a GPU has finished its work."""
     return time.process_time if device == "cpu" else benchmark.timer
 
 
 def times_in_turns(
     steps: dict[str, Callable[[], object]], rounds: int, clock: Clock = time.process_time
 ) -> dict[str, list[float]]:
-    """Return the seconds of each step in each round; within a round the candidates take turns, in alternating order.
+    """Return the seconds of each step in each round; candidates take turns, in alternating order.
 
-    Turns make the drift of the machine's speed hit all candidates alike. Each time is taken after two warm-up calls.
+    Taking turns lets changes of the machine's speed affect all candidates equally. Two warm-up calls precede each time.
     """
     timers = {name: step_timer(step, clock) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -33,17 +33,17 @@ def times_in_turns(
 
 
 def step_timer(step: Callable[[], object], clock: Clock = time.process_time) -> benchmark.Timer:
-    """Return torch's timer of a call, with as many threads as torch has now."""
+    """Return torch's timer of a call, with torch's present number of threads."""
     return benchmark.Timer("step()", timer=clock, globals={"step": step}, num_threads=torch.get_num_threads())
 
 
 def timed(step: Callable[[], object], clock: Clock = time.process_time) -> float:
-    """Return the seconds of one call that must not be repeated; torch's timer would call it twice more to warm up."""
+    """Return the seconds of a call that must not be repeated. (torch's timer would make two warm-up calls.)"""
     start = clock()
     step()
     return clock() - start
 
 
 def median_ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Return the median over the rounds of the ratio within a round."""
+    """Return the median of the ratios of all rounds."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))

@@ -1,4 +1,4 @@
-"""The networks that `benchmarks.engine` compares: one definition, built by us and by what a user would pick instead."""
+"""The networks that `benchmarks.engine` compares: one definition, built with our code and with alternatives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from src.models.iunet import IUNet
 from src.models.iunet_layout import doubled_channels
 from src.models.unet import UNet
 
-# The coupling functions: ours by default, and those of iunets, for the same network on both sides.
+# The coupling functions: our default, and those of iunets, which make both networks equal.
 BLOCKS = {
     "layer": functools.partial(ConvBlock, norm="layer"),
     "iunets": functools.partial(ConvBlock, norm="instance", final_activation=True),
@@ -25,18 +25,18 @@ BLOCKS = {
 
 
 class NotComparable(Exception):
-    """A network that cannot be built here; the message says why."""
+    """Raised for a network that cannot be built here; the message says why."""
 
 
 @dataclass(frozen=True)
 class Definition:
-    """An iUNet: channels double from level to level, additive couplings, mixing at the splits.
+    """An iUNet with additive couplings and mixing at the splits, whose channels double from level to level.
 
     Attributes:
         spatial_dims: 1, 2 or 3.
-        channels: of the first level.
+        channels: channels of the first level.
         levels: number of resolutions.
-        couplings: per level and side.
+        couplings: number of couplings per level and side.
         block: the coupling functions, one of `BLOCKS`.
     """
 
@@ -64,21 +64,21 @@ def ours(policy: str, definition: Definition) -> nn.Module:
 
 def _iunet(definition: Definition) -> IUNet:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # channels that 1D cannot have
+        warnings.simplefilter("ignore", UserWarning)  # not possible in 1D
         return IUNet(
             definition.channels_per_level, definition.couplings, definition.spatial_dims, subnet=definition.subnet
         )
 
 
 def iunets(definition: Definition) -> nn.Module:
-    """The network of github.com/cetmann/iunets, which wraps every layer by memcnn."""
+    """The network of github.com/cetmann/iunets, which wraps every layer with memcnn."""
     if importlib.util.find_spec("iunets") is None:
         raise NotComparable("github.com/cetmann/iunets is not on the import path")
     if definition.block != "iunets":
         raise NotComparable("has other coupling functions: --block iunets")
     from iunets import iUNet
 
-    # `exp`: their Cayley transform calls torch.lu, which current torch no longer has.
+    # Use `exp`, because their Cayley transform calls torch.lu, which torch has removed.
     return iUNet(
         _iunet(definition).channels,
         (definition.couplings,) * definition.levels,
@@ -90,7 +90,7 @@ def iunets(definition: Definition) -> nn.Module:
 
 
 class _RevTorchChain(nn.Module):
-    """A chain of couplings of alternating flip as RevTorch's reversible sequence, which changes x₁ first."""
+    """A chain of couplings that alternate halves, as RevTorch's reversible sequence, which changes x₁ first."""
 
     def __init__(self, couplings: list[AdditiveCoupling]) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class _RevTorchChain(nn.Module):
 
 
 class _RevTorchLevel(nn.Module):
-    """A level of the iUNet: its chains by RevTorch, the orthogonal maps by plain autograd."""
+    """A level of the iUNet with its chains in RevTorch and the orthogonal maps in plain autograd."""
 
     def __init__(self, level: Sequential) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ def _revtorch_side(side: nn.Module) -> nn.Sequential:
 
 
 def revtorch(definition: Definition) -> nn.Module:
-    """The same network with its chains of couplings by RevTorch; a reversible block of theirs is two couplings."""
+    """The same network with its chains of couplings in RevTorch; one reversible block there is two couplings."""
     if definition.couplings % 2 or definition.couplings == 0:
         raise NotComparable("needs an even number of couplings")
     if importlib.util.find_spec("revtorch") is None:
@@ -145,13 +145,13 @@ def revtorch(definition: Definition) -> nn.Module:
 
 
 def unet(definition: Definition) -> nn.Module:
-    """The classic U-Net, of the same channels."""
+    """The classic U-Net with the same channels."""
     width = definition.channels
     return UNet(width, width, width, definition.levels, definition.spatial_dims)
 
 
 def monai(definition: Definition) -> nn.Module:
-    """MONAI's U-Net, of the same channels, by strided convolutions."""
+    """MONAI's U-Net with the same channels and strided convolutions."""
     if importlib.util.find_spec("monai") is None:
         raise NotComparable("monai is not installed")
     from monai.networks.nets import UNet as MonaiUNet
@@ -171,7 +171,7 @@ NETWORKS: dict[str, Callable[[Definition], nn.Module]] = {
 
 
 def awake(net: nn.Module) -> nn.Module:
-    """The network with small random numbers for parameters that are zero: gradients pass everywhere then."""
+    """Return the network with small random numbers instead of zero parameters, so that all gradients are non-zero."""
     for parameter in net.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.01)

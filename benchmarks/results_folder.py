@@ -1,4 +1,4 @@
-"""Benchmarks that fill a folder: their command line and their files."""
+"""The command line and the files of benchmarks that fill a folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from src.utils.files import write_text
 
 
 def folder_and_quick(description: str | None, argv: list[str] | None) -> tuple[Path, bool]:
-    """Return where the results go, and whether tiny sizes are asked for, from the command line."""
+    """Return the results folder and whether ``--quick`` was given, from the command line."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("benchmarks/results"), help="for the results")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not what it costs")
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("benchmarks/results"), help="results folder")
+    parser.add_argument("--quick", action="store_true", help="use tiny sizes, only to check that it runs")
     arguments = parser.parse_args(argv)
     return arguments.folder, arguments.quick
 
@@ -23,7 +23,7 @@ def folder_and_quick(description: str | None, argv: list[str] | None) -> tuple[P
 def write_results(
     folder: Path, name: str, result: dict[str, Any], text: str, plot: Callable[[dict[str, Any], Path], None]
 ) -> None:
-    """Print the text, and write it, the numbers and their picture as ``<name>.txt``, ``.json`` and ``.png``."""
+    """Print the text and write it, the numbers and the picture to ``<name>.txt``, ``.json`` and ``.png``."""
     print(text)
     write_text(folder / f"{name}.txt", text)
     write_text(folder / f"{name}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")

@@ -1,7 +1,7 @@
-"""What a training step of the BraTS networks at the paper's crop keeps and needs, under every policy.
+"""Memory of a training step of the BraTS networks at the paper's crop, under every policy.
 
 ``python -m benchmarks.segmentation_memory`` counts the bytes of all tensors without computing them: torch's fake
-tensors have shapes only, so that a step of any size runs on any machine in seconds.
+tensors only have shapes, so a step of any size runs on any machine in seconds.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def network(model: str, width: str, *overrides: str) -> nn.Module:
 
 
 def count(net: nn.Module, policy: str, crop: Sequence[int], channels: int = 4) -> tuple[int, int]:
-    """Bytes that a forward pass keeps for the backward pass, and the most that a step has alive beside the weights.
+    """Bytes that forward keeps for backward, and the peak of live bytes in a step, without the weights.
 
-    The gradients of the weights are part of the latter, the image and a kernel's scratch memory are not. The network's
-    parameters and buffers are replaced by fake ones.
+    The peak includes the gradients of the weights, but not the image or the scratch memory of kernels. Fake tensors
+    replace the network's parameters and buffers.
     """
     set_backprop(net, policy)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -69,7 +69,7 @@ def count(net: nn.Module, policy: str, crop: Sequence[int], channels: int = 4) -
 
 
 def row(net: nn.Module, policy: str, crop: Sequence[int] = PAPER_CROP) -> dict[str, Any]:
-    """Numbers of one network under one policy."""
+    """The numbers of one network under one policy."""
     num_parameters = sum(p.numel() for p in net.parameters())
     weights = sum(p.numel() * p.element_size() for p in net.parameters())
     kept, peak = count(net, policy, crop)
@@ -77,19 +77,19 @@ def row(net: nn.Module, policy: str, crop: Sequence[int] = PAPER_CROP) -> dict[s
         "policy": policy,
         "num_parameters": num_parameters,
         "kept_gib": kept / GIB,
-        # The gradients are in the peak already.
+        # The peak already includes the gradients.
         "step_gib": (peak + (COPIES_OF_WEIGHTS - 1) * weights) / GIB,
     }
 
 
 def largest_blowup(sizes: dict[int, float], limit_gib: float) -> int:
-    """The largest even channel blowup whose step fits, from the parabola through three blowups.
+    """The largest even channel blowup whose step fits, from a parabola through three blowups.
 
-    Activations grow linearly with the channels, weights with their square.
+    Activations grow linearly with the channels, weights quadratically.
 
     Args:
-        sizes: GiB of a step by blowup, three of them.
-        limit_gib: of the card.
+        sizes: GiB of a step for three blowups.
+        limit_gib: memory of the card.
     """
     (a, fa), (b, fb), (c, fc) = sorted(sizes.items())
     slope, bend = (fb - fa) / (b - a), ((fc - fb) / (c - b) - (fb - fa) / (b - a)) / (c - a)
@@ -104,7 +104,7 @@ def largest_blowup(sizes: dict[int, float], limit_gib: float) -> int:
 
 
 def measure(names: Sequence[str], limit_gib: float) -> dict[str, Any]:
-    """All rows, and the largest iUNet for a card of ``limit_gib``."""
+    """Measure all rows and find the largest iUNet for a card of ``limit_gib``."""
     rows: dict[str, list[dict[str, Any]]] = {}
     steps = [(name, policy) for name in names for policy in ROWS[name][2]]
     for name, policy in track(steps, description="Counting bytes"):
@@ -126,7 +126,7 @@ def measure(names: Sequence[str], limit_gib: float) -> dict[str, Any]:
 
 
 def as_markdown(result: dict[str, Any]) -> str:
-    """The result as two tables."""
+    """Return the result as two tables."""
     lines = [
         "| network | parameters | backprop | kept for backward (GiB) | whole step (GiB) |",
         "|---|---|---|---|---|",
@@ -145,9 +145,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument(
-        "--limit-gib", type=float, default=24.0, help="memory of the card that the largest iUNet must fit"
-    )
+    parser.add_argument("--limit-gib", type=float, default=24.0, help="memory of the card for the largest iUNet")
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
     result = measure(arguments.rows, arguments.limit_gib)

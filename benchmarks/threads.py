@@ -1,4 +1,4 @@
-"""So many threads of torch, for a while."""
+"""Set torch's number of threads within a block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """So many threads of torch within the block."""
+    """Use ``number`` threads within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

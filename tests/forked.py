@@ -12,7 +12,7 @@ import train
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # Imported once; the first run of the others would take ten seconds to import them.
-CALLBACKS = ("curves", "first_images", "image_log", "interrupt", "progress", "random_state", "test_table")
+CALLBACKS = ("pictures.curves", "pictures.reconstructions", "progress", "test_table")
 CONTEXT.set_forkserver_preload(
     [
         *("tests.forked", "tests.fakes", "src.runs.build", "src.runs.summary", "src.runs.csv_logger"),

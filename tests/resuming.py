@@ -35,7 +35,7 @@ VARIANTS = {
     "validation within epochs": ["+trainer.val_check_interval=2"],
     "double precision": ["trainer.precision=64-true"],
     "averages in double precision": ["trainer.precision=64-true", "callbacks=ema", "callbacks.ema.decay=0.5"],
-    "best first": ["monitor.mode=min"],
+    "best first": ["monitor.metric=val/psnr_fbp"],
 }
 # How long something took, and the memory of a process, are no numbers of the training.
 MEASURED = {"time/step_s", "memory/peak_gib"}

@@ -20,7 +20,7 @@ import train
 from src.config.composition import compose_config
 from src.runs.finite import NonFiniteStateError
 from src.runs.lock import only_process
-from src.runs.saved_run import rebuild, saved_run
+from src.runs.saved_run import SavedRunOptions, rebuild, saved_run
 from src.utils.errors import user_errors
 from src.utils.signals import exit_on_signals
 from tests.faults import full_disk_for_best
@@ -246,7 +246,7 @@ def test_half_files_of_killed_writes_are_removed(tmp_path: Path) -> None:
 
 
 def test_weights_in_double_precision_are_tested_as_they_are(whole: WholeRuns, tmp_path: Path) -> None:
-    config, path = saved_run([f"ckpt={whole['double precision']}", f"run_dir={tmp_path}"], "eval")
+    config, path = saved_run(SavedRunOptions(ckpt=str(whole["double precision"])), [f"run_dir={tmp_path}"], "eval")
     again = rebuild(config, path)
     again.trainer.test(again.task, again.datamodule, ckpt_path=str(path), weights_only=True, verbose=False)
     weights = checkpoint(whole["double precision"], "best")["state_dict"]

@@ -39,7 +39,7 @@ title: A table
 source: A paper
 setting: a setting
 head: [x]
-columns: [{name: Loss, metric: loss, goal: min, digits: 2}]
+columns: [{name: Loss, metric: loss, better: min, digits: 2}]
 rows:
   - {label: [1], match: {x: 1.0}, values: [0.5]}
   - {label: [2], match: {x: 2.0}, values: [2.5]}

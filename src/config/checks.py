@@ -1,4 +1,4 @@
-"""What a whole configuration must look like."""
+"""Checks of a whole configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from src.config.combinations import check_combinations
 from src.config.targets import check_targets
 from src.utils.errors import ConfigError, did_you_mean
 
-# configs/train.yaml and its groups define these; an experiment's own values go under `network` or into its groups.
+# Defined by configs/train.yaml and its groups; an experiment puts its own values under `network` or into its groups.
 TOP_LEVEL_KEYS = (
     *("experiment", "scale", "seed", "backprop", "run_dir", "resume", "fit", "test", "debug", "monitor"),
     *("about", "network", "image", "datamodule", "model", "task", "trainer", "logger", "callbacks"),
@@ -20,13 +20,13 @@ OPTIONAL_KEYS = {"about", "network", "image", "logger", "callbacks"}
 
 
 def checked(config: DictConfig) -> DictConfig:
-    """Return a configuration that can work on this machine, as far as can be said before torch is imported.
+    """Return the configuration if it passes every check that needs no torch.
 
     Raises:
         ConfigError: naming the key, and what was expected.
     """
     check_config(config)
-    # What refers to a run folder that is not chosen yet is text too.
+    # Values that refer to a run folder which is not chosen yet must be text, not null.
     with_folder = OmegaConf.merge(config, {"run_dir": "."}) if config.run_dir is None else config
     assert isinstance(with_folder, DictConfig)
     check_targets(with_folder)
@@ -35,7 +35,7 @@ def checked(config: DictConfig) -> DictConfig:
 
 
 def check_config(config: DictConfig) -> None:
-    """Check the top-level keys, the values that no constructor sees, and that nothing is left unset.
+    """Check the top-level keys, the values that no constructor gets, and that no value is missing.
 
     Raises:
         ConfigError: naming the key, and the nearest valid one for an unknown key.
@@ -64,7 +64,7 @@ def plain(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
 
 
 def model_name(config: DictConfig | Mapping[str, Any]) -> str:
-    """Return the network's name for people: the class of its body or flow where it has one, else its own class."""
+    """Return the network's readable name: the class of its body or flow if it has one, else its own class."""
     model = config["model"]
     node = next((model[key] for key in ("body", "flow") if key in model), model)
     return str(node["_target_"]).rpartition(".")[2].lower()

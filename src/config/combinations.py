@@ -1,4 +1,4 @@
-"""Values that are right one by one and impossible together, refused before anything heavy is imported."""
+"""Values that are valid alone but impossible together; they are refused before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from src.utils.errors import ConfigError, did_you_mean
 
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
-# Where networks of several levels have their number: the iUNet in its body, the others on top.
+# Keys of the number of levels: the iUNet's body has it, and other networks have it themselves.
 LEVELS = ("model.body.channels.num_levels", "model.num_levels")
 # What works with parameters that FSDP shares out; tests/invertible/engine/test_fsdp.py.
 SHARDED = ("reversible", "stored", "checkpoint")

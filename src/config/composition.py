@@ -1,4 +1,4 @@
-"""Composing the configuration, and saying in one line what is wrong with a command line that does not compose."""
+"""Composing the configuration, and explaining in one line why a command line does not compose."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def explained(overrides: list[str]) -> Iterator[None]:
 
 
 def _compose(overrides: list[str]) -> DictConfig:
-    # compose() needs a global Hydra; one may be active (hydra.main) and must be there again afterwards.
+    # compose() replaces the global Hydra; the one that hydra.main has set must come back.
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -71,7 +71,7 @@ def _compose(overrides: list[str]) -> DictConfig:
 
 def _explain_choice(error: MissingConfigException) -> str:
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-    # Hydra lists the options of a single choice only, not those of a list as in logger=[csv,wandb].
+    # Hydra lists the options of a single choice, not those of a list such as logger=[csv,wandb].
     options = error.options or sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
     return f"expected {group} to be one of {', '.join(options)}, got {choice!r}{_nearest(choice, options)}"
 
@@ -90,6 +90,6 @@ def _explain_override(error: ConfigCompositionException, overrides: list[str]) -
     try:
         config = _compose(others)
     except (MissingConfigException, ConfigCompositionException):
-        # Another argument is wrong as well: the defaults are enough to name the nearest key.
+        # Another argument is wrong as well; the defaults suffice to name the nearest key.
         config = _compose([])
     return explain_unknown_key(key, config, config_groups())

@@ -1,4 +1,4 @@
-"""What ``python train.py --help`` and ``python train.py experiment=?`` print, from the configurations themselves."""
+"""The texts of ``python train.py --help`` and ``python train.py experiment=?``, from the configurations themselves."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ python train.py [group=choice] [key=value] [+new.key=value]
 GROUPS = {
     "model": "the network",
     "datamodule": "the data",
-    "task": "the loss and what is measured; an experiment chooses it",
+    "task": "the loss and the metrics; an experiment chooses it",
     "trainer": "where it runs",
-    "logger": "where numbers and pictures go; several as logger=[csv,tensorboard]",
-    "callbacks": "what happens beside the training",
+    "logger": "the destination of numbers and pictures; several as logger=[csv,tensorboard]",
+    "callbacks": "what happens during training",
 }
-HIDDEN = {"base"}  # what the choices of a group share
+HIDDEN = {"base"}  # the part that the choices of a group share
 SCALES = ("small", "medium", "paper")
 
 
 def help_text(config_dir: Path = CONFIG_DIR) -> str:
-    """Return how to use train.py, the experiments, and every choice of every group with what it is."""
+    """Return the usage of train.py, the experiments, and every choice of every group with its description."""
     parts = [USAGE, experiments_text(config_dir)]
     for group, meaning in GROUPS.items():
         lines = [f"{group}: {meaning}"]
@@ -42,7 +42,7 @@ def help_text(config_dir: Path = CONFIG_DIR) -> str:
 
 
 def experiments_text(config_dir: Path = CONFIG_DIR) -> str:
-    """Return the experiments, each with what it is and what each scale costs in time and memory."""
+    """Return the experiments with their descriptions and the time and memory of each scale."""
     lines = ["experiment: with the time and memory of each scale"]
     for path in sorted((config_dir / "experiment").glob("*.yaml")):
         node = OmegaConf.load(path)
@@ -53,7 +53,7 @@ def experiments_text(config_dir: Path = CONFIG_DIR) -> str:
 
 
 def _first_sentence(path: Path) -> str:
-    """Return the first sentence of the comment at the head of a file."""
+    """Return the first sentence of the comment at the beginning of a file."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):

@@ -16,12 +16,12 @@ from src.utils.errors import ConfigError
 
 
 def with_overrides(saved: dict[str, Any], overrides: list[str]) -> DictConfig:
-    """Return a saved configuration with ``key=value``, ``+key=value`` and ``group=choice`` applied in that order.
+    """Return a saved configuration with the changes ``group=choice``, then ``key=value`` and ``+key=value``.
 
     A group's choice is composed as in a new run of the saved experiment and scale.
 
     Raises:
-        ConfigError: for anything else, naming the nearest key where one is near.
+        ConfigError: for other overrides, naming the nearest key if there is one.
     """
     config = OmegaConf.create(saved)
     parsed = parse_overrides(overrides)
@@ -35,12 +35,9 @@ def with_overrides(saved: dict[str, Any], overrides: list[str]) -> DictConfig:
 
 
 def trusted_config(saved: dict[str, Any], overrides: list[str], trusted: Sequence[str] = ()) -> DictConfig:
-    """Return `with_overrides` of a configuration that a stranger may have saved, if it names trusted classes only.
+    """Return `with_overrides` of a checkpoint's configuration, checked to name trusted classes only.
 
-    Args:
-        saved: of a checkpoint.
-        overrides: changes; the targets that they name are trusted.
-        trusted: further module prefixes, or whole names.
+    The targets in ``overrides`` are trusted, and so are the module prefixes and whole names in ``trusted``.
 
     Raises:
         ConfigError: for other targets, and as `with_overrides` does.

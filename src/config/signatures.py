@@ -1,4 +1,4 @@
-"""What a class or function takes, read from its source: importing torch and Lightning to judge a typo takes seconds."""
+"""Signatures read from source: importing torch and Lightning to find a typo would take seconds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import functools
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -15,7 +15,7 @@ PLAIN_TYPES = {"int": int, "float": float, "bool": bool, "str": str, "None": typ
 
 @dataclass(frozen=True)
 class Plain:
-    """A hint made of plain types and literal values only."""
+    """A type hint of plain types and literal values only."""
 
     types: frozenset[type] = frozenset()
     literals: tuple[object, ...] = ()
@@ -32,7 +32,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Signature:
-    """The parameters by name, each with its hint if that is plain; ``takes_any`` for one that takes keywords."""
+    """The parameters by name, each with its hint if that is plain; ``takes_any`` if there are ``**kwargs``."""
 
     parameters: dict[str, Plain | None]
     takes_any: bool
@@ -42,23 +42,20 @@ NOTHING = Signature({}, takes_any=False)
 
 
 @dataclass(frozen=True)
-class _Module:
+class _Found:
+    """A definition, with the file and the name of the module that it stands in."""
+
+    node: ast.AST
     path: Path
-    name: str
+    module: str
 
     @property
     def package(self) -> str:
-        return self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
-
-
-@dataclass(frozen=True)
-class _Found:
-    node: ast.AST
-    module: _Module
+        return self.module if self.path.name == "__init__.py" else self.module.rpartition(".")[0]
 
 
 def signature_of(path: str) -> Signature | None:
-    """Return what ``package.module.name`` takes; None if that cannot be read from its source."""
+    """Return the signature of ``package.module.name``, or None if its source does not tell."""
     found = _find(path)
     return None if found is None else _signature(found)
 
@@ -67,103 +64,102 @@ def _signature(found: _Found) -> Signature | None:
     node = found.node
     if isinstance(node, ast.ClassDef):
         if any("dataclass" in ast.dump(decorator) for decorator in node.decorator_list):
-            return _of_fields(node, found.module)
+            return _of_fields(found, node)
         own = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-        inherited = _of_bases([_resolve(base, found.module) for base in node.bases])
+        inherited = _of_bases([_resolve(base, found) for base in node.bases])
         if own is None:
             return inherited
-        signature = _of_function(own, found.module, skip_first=True)
+        signature = _of_function(found, own, skip_first=True)
         if signature.takes_any and inherited is not None:
-            # What it does not name itself it most likely hands on.
+            # It most likely hands on the keywords that it does not name.
             return Signature({**inherited.parameters, **signature.parameters}, takes_any=True)
         return signature
-    return _of_function(node, found.module) if isinstance(node, ast.FunctionDef) else None
+    return _of_function(found, node) if isinstance(node, ast.FunctionDef) else None
 
 
 def _of_bases(bases: list[_Found | None]) -> Signature | None:
     signatures = [_signature(base) if base is not None else None for base in bases]
     if any(signature is None for signature in signatures):
         return None
-    # Without an __init__ of its own, as ABC and whatever has no bases, a class leaves it to the next one.
+    # A base without an __init__ of its own, such as ABC, leaves it to the next one.
     return next((s for s in signatures if s is not None and s != NOTHING), NOTHING)
 
 
-def _of_fields(node: ast.ClassDef, module: _Module) -> Signature | None:
-    """The signature of a dataclass without bases."""
+def _of_fields(found: _Found, node: ast.ClassDef) -> Signature | None:
+    """Return the signature of a dataclass without bases."""
     fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
-    hints = {n.target.id: _plain(n.annotation, module) for n in fields}  # type: ignore[union-attr]
+    hints = {n.target.id: _plain(n.annotation, found) for n in fields}  # type: ignore[union-attr]
     return None if node.bases else Signature(hints, takes_any=False)
 
 
-def _of_function(node: ast.FunctionDef, module: _Module, skip_first: bool = False) -> Signature:
+def _of_function(found: _Found, node: ast.FunctionDef, skip_first: bool = False) -> Signature:
     arguments = [*node.args.posonlyargs, *node.args.args][1 if skip_first else 0 :] + node.args.kwonlyargs
-    hints = {a.arg: _plain(a.annotation, module) if a.annotation is not None else None for a in arguments}
+    hints = {a.arg: _plain(a.annotation, found) if a.annotation is not None else None for a in arguments}
     return Signature(hints, takes_any=node.args.kwarg is not None)
 
 
-def _plain(hint: ast.AST, module: _Module) -> Plain | None:
+def _plain(hint: ast.AST, place: _Found) -> Plain | None:
     if isinstance(hint, ast.Constant):
         if isinstance(hint.value, str):  # a hint in quotes
-            return _plain(ast.parse(hint.value, mode="eval").body, module)
+            return _plain(ast.parse(hint.value, mode="eval").body, place)
         return Plain(frozenset({type(None)})) if hint.value is None else None
     if isinstance(hint, ast.BinOp) and isinstance(hint.op, ast.BitOr):
-        return _union([hint.left, hint.right], module)
+        return _union([hint.left, hint.right], place)
     if isinstance(hint, ast.Subscript):
         kind = ast.unparse(hint.value).rpartition(".")[2]
         items = hint.slice.elts if isinstance(hint.slice, ast.Tuple) else [hint.slice]
         if kind == "Literal":
             return Plain(literals=tuple(item.value for item in items if isinstance(item, ast.Constant)))
         if kind in ("Union", "Optional"):
-            return _union([*items, *([ast.Constant(None)] if kind == "Optional" else [])], module)
+            return _union([*items, *([ast.Constant(None)] if kind == "Optional" else [])], place)
         return None
     if isinstance(hint, ast.Name):
         if hint.id in PLAIN_TYPES:
             return Plain(frozenset({PLAIN_TYPES[hint.id]}))
-        alias = _resolve(hint, module)
-        is_class = alias is None or isinstance(alias.node, ast.ClassDef)
-        return None if is_class else _plain(alias.node, alias.module)  # type: ignore[union-attr]
+        alias = _resolve(hint, place)
+        return None if alias is None or isinstance(alias.node, ast.ClassDef) else _plain(alias.node, alias)
     return None
 
 
-def _union(hints: list[ast.expr], module: _Module) -> Plain | None:
-    parts = [_plain(hint, module) for hint in hints]
+def _union(hints: list[ast.expr], place: _Found) -> Plain | None:
+    parts = [_plain(hint, place) for hint in hints]
     if any(part is None for part in parts):
         return None
     return functools.reduce(Plain.__or__, parts)  # type: ignore[arg-type]
 
 
-def _resolve(name: ast.AST, module: _Module) -> _Found | None:
-    """Return what a name or dotted name means in a module."""
+def _resolve(name: ast.AST, place: _Found) -> _Found | None:
+    """Return the definition of a name or dotted name in a module."""
     if isinstance(name, ast.Name):
-        return _lookup(module, name.id)
+        return _lookup(place, name.id)
     if isinstance(name, ast.Attribute) and isinstance(name.value, ast.Name):
-        for local, full in _imports(module):
+        for local, full in _imports(place):
             if local == name.value.id:
                 return _find(f"{full}.{name.attr}")
     return None
 
 
-def _imports(module: _Module) -> Iterator[tuple[str, str]]:
+def _imports(place: _Found) -> Iterator[tuple[str, str]]:
     """Yield (local name, full dotted name) of everything that a module imports."""
-    for node in _statements(_parse(module.path)):
+    for node in _statements(_parse(place.path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.asname or alias.name, alias.name
         elif isinstance(node, ast.ImportFrom):
-            package = module.package.split(".")
+            package = place.package.split(".")
             base = package[: len(package) - node.level + 1] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
                 yield alias.asname or alias.name, f"{source}.{alias.name}"
 
 
-def _lookup(module: _Module, name: str) -> _Found | None:
-    for node in _statements(_parse(module.path)):
+def _lookup(place: _Found, name: str) -> _Found | None:
+    for node in _statements(_parse(place.path)):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
-            return _Found(node, module)
+            return replace(place, node=node)
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [name]:
-            return _resolve(node.value, module) if isinstance(node.value, ast.Name) else _Found(node.value, module)
-    for local, full in _imports(module):
+            return _resolve(node.value, place) if isinstance(node.value, ast.Name) else replace(place, node=node.value)
+    for local, full in _imports(place):
         if local == name:
             return _find(full)
         if local == "*" and (found := _find(full.removesuffix("*") + name)) is not None:
@@ -172,23 +168,21 @@ def _lookup(module: _Module, name: str) -> _Found | None:
 
 
 def _find(path: str) -> _Found | None:
-    top, *rest = path.split(".")
-    spec = PathFinder.find_spec(top, [entry or "." for entry in sys.path])
+    name, *rest = path.split(".")
+    spec = PathFinder.find_spec(name, [entry or "." for entry in sys.path])
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
-    module = _Module(Path(spec.origin), top)
-    while rest and module.path.name == "__init__.py":
-        name = f"{module.name}.{rest[0]}"
-        package, file = module.path.parent / rest[0] / "__init__.py", module.path.parent / f"{rest[0]}.py"
-        if package.is_file() or file.is_file():
-            module, rest = _Module(package if package.is_file() else file, name), rest[1:]
-        else:
+    file = Path(spec.origin)
+    while rest and file.name == "__init__.py":
+        package, module = file.parent / rest[0] / "__init__.py", file.parent / f"{rest[0]}.py"
+        if not package.is_file() and not module.is_file():
             break
-    return _lookup(module, rest[0]) if len(rest) == 1 else None
+        file, name = package if package.is_file() else module, f"{name}.{rest.pop(0)}"
+    return _lookup(_Found(_parse(file), file, name), rest[0]) if len(rest) == 1 else None
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
-    """Yield the statements of a module, those in its conditions too."""
+    """Yield the statements of a module, including those in its ``if`` and ``try`` blocks."""
     waiting = list(tree.body)
     while waiting:
         node = waiting.pop(0)

@@ -1,4 +1,4 @@
-"""Naming the valid key that a user probably meant."""
+"""The key that a user probably meant."""
 
 from __future__ import annotations
 

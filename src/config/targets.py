@@ -1,4 +1,4 @@
-"""Checking a configuration against the constructors that it calls, before anything is built."""
+"""Checks of a configuration against the constructors that it calls, before anything is built."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
 def check_targets(config: DictConfig) -> None:
-    """Check that every ``_target_`` exists and takes the arguments that its node gives, plain values by their type.
+    """Check that every ``_target_`` exists and takes its node's arguments, and the types of plain values.
 
     Raises:
         ConfigError: naming the node, the argument, and the nearest valid one or the expected type.
@@ -38,7 +38,7 @@ def _check_node(place: str, node: DictConfig) -> None:
 
 
 def _check_value(place: str, value: Any, hint: Plain | None) -> None:
-    """Refuse a value that a plain hint excludes; other hints are the constructor's business."""
+    """Refuse a value that a plain hint excludes; the constructor checks other hints itself."""
     if hint is None or hint.allows(value):
         return
     types = sorted("null" if kind is type(None) else kind.__name__ for kind in hint.types)

@@ -1,4 +1,4 @@
-"""What a saved configuration may name: its file may come from a stranger, and to build what it names is to run code."""
+"""Classes that a saved configuration may name: building them runs code, and the file may come from a stranger."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from src.config.composition import CONFIG_DIR
 from src.utils.errors import ConfigError
 from src.utils.nested import dotted
 
-# Module prefixes, separated by commas, that are trusted as if each command line had them: a laboratory's own package.
+# Module prefixes, separated by commas, that every command line trusts, such as a laboratory's own package.
 ENVIRONMENT_VARIABLE = "INVERTIBLE_IMAGING_TRUST"
-# Besides what configs/ name: classes that are defined in these packages and are of one of these kinds. They compute;
-# functions and other classes beside them write files, load pickles or import whatever they are told to.
+# Trusted besides the classes that configs/ name: classes that are defined in these packages and are of one of these
+# kinds. They compute. Functions and other classes there may write files, load pickles or import any module.
 PACKAGES = (
     *("src.invertible", "src.models", "src.tasks", "src.datamodules", "torch.nn", "torch.optim"),
     *(f"pytorch_lightning.{part}" for part in ("callbacks", "loggers", "plugins", "profilers", "strategies")),
@@ -35,17 +35,17 @@ KINDS = {
     *("pytorch_lightning.strategies.strategy.Strategy", "pytorch_lightning.plugins.precision.precision.Precision"),
     *("lightning_fabric.plugins.io.checkpoint_io.CheckpointIO", "monai.transforms.transform.Transform"),
 }
-# Interpolations that have the same value whenever they are resolved; ${now:%S} could name one class when it is checked
-# and another one when it is built.
+# Interpolations that always resolve to the same value. ${now:%S} could name one class when it is checked and another
+# one when it is built.
 CONSTANT = re.compile(r"\$\{(?:oc\.select:[^${}\\]*|[\w.\[\]-]+)\}")
 
 
 def check_trusted(config: DictConfig, trusted: Sequence[str] = ()) -> None:
-    """Check that building a saved configuration runs nothing but what it is trusted with.
+    """Check that building a saved configuration runs trusted code only.
 
-    Trusted are the targets that this project's configs name, the classes of `PACKAGES` that are of `KINDS`, and
-    whatever lies in a module of ``trusted`` or of the environment variable INVERTIBLE_IMAGING_TRUST. The string alone
-    says nothing (``torch.nn.modules.os.system``): the object that it leads to must be defined there.
+    Trusted are the targets in configs/, the classes of `PACKAGES` that are of `KINDS`, and everything in the modules of
+    ``trusted`` and of the environment variable INVERTIBLE_IMAGING_TRUST. The name alone proves nothing
+    (``torch.nn.modules.os.system``): the object itself must be defined there.
 
     Args:
         config: of a checkpoint, with the changes of the command line, and `pinned`.
@@ -56,7 +56,7 @@ def check_trusted(config: DictConfig, trusted: Sequence[str] = ()) -> None:
     """
     trusted = [*trusted, *filter(None, os.environ.get(ENVIRONMENT_VARIABLE, "").split(","))]
     resolved = list(_strings(OmegaConf.to_container(config, resolve=True)))
-    # What a value comes to must not be resolved again, to something else than what is checked here.
+    # A value that were resolved again later could differ from the one that is checked here.
     unstable = [(p, t) for p, t in _strings(OmegaConf.to_container(config, resolve=False)) if not _is_constant(t)]
     for place, text in unstable + [(place, text) for place, text in resolved if "${" in text]:
         raise ConfigError(f"expected {place} of a saved configuration as a value or ${{key}}, got {text!r}")
@@ -71,7 +71,7 @@ def check_trusted(config: DictConfig, trusted: Sequence[str] = ()) -> None:
 
 
 def pinned(config: DictConfig) -> DictConfig:
-    """Return a configuration in which interpolations that may change (time, environment) have their present values."""
+    """Return the configuration with the present values of interpolations that may change (time, environment)."""
     raw, resolved = (OmegaConf.to_container(config, resolve=resolve) for resolve in (False, True))
     return OmegaConf.create(_pinned(raw, resolved))
 
@@ -85,14 +85,14 @@ def _pinned(raw: Any, resolved: Any) -> Any:
 
 
 def _is_constant(text: str) -> bool:
-    """Whether a string has no interpolations but constant ones, also inside each other: ``${.widths.${.size}}``."""
+    """Return whether all interpolations in a string are constant, nested ones (``${.widths.${.size}}``) included."""
     while (shorter := CONSTANT.sub("x", text)) != text:
         text = shorter
     return "${" not in text
 
 
 def is_trusted(target: str, trusted: Sequence[str] = ()) -> bool:
-    """Whether a saved configuration may name ``target``; nothing is imported for one that is not."""
+    """Return whether a saved configuration may name ``target``; only modules of trusted packages are imported."""
     if target in targets_of_configs() or target in trusted:
         return True
     # A private or special name leads out of a package, as torch.nn.Module.__init__.__globals__ does.
@@ -114,12 +114,7 @@ def is_trusted(target: str, trusted: Sequence[str] = ()) -> bool:
 
 
 def targets_in(node: Any, key: str = "") -> Iterator[str]:
-    """Yield the targets in a value of the command line: who types one trusts it.
-
-    Args:
-        node: the value, plain containers.
-        key: that it is given for.
-    """
+    """Yield the targets in the value ``node`` that the command line gives to ``key``: a user trusts what they type."""
     for place, text in [(key, node), *dotted(node, key, lists=True)]:
         if isinstance(text, str) and f".{place}".endswith("._target_"):
             yield text

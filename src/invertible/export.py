@@ -1,4 +1,4 @@
-"""What `torch.export` and `torch.onnx.export` ask of a forward pass: operations that ONNX knows."""
+"""Operations that ONNX knows, for `torch.export` and `torch.onnx.export`."""
 
 from __future__ import annotations
 

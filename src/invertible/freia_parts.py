@@ -1,4 +1,4 @@
-"""Modules of FrEIA (0.2) that do not do what their equation says: corrected or refused, inside nets as well."""
+"""Modules of FrEIA (0.2) that contradict their own equations: corrected or refused, inside nets as well."""
 
 from __future__ import annotations
 

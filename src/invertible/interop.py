@@ -16,7 +16,7 @@ class FreiaModule(InvertibleModule):
     """A ``FrEIA.modules.InvertibleModule`` (Ardizzone et al., 2018), such as its coupling blocks, or a whole FrEIA net.
 
     FrEIA's call ``module((x, …), c=[…], rev=…, jac=…) -> ((y, …), log_jac_det)`` becomes our four methods. Backward
-    under ``reversible`` goes by the default rule. What FrEIA's own modules get wrong is corrected; see
+    under ``reversible`` uses the default rule. What FrEIA's own modules get wrong is corrected; see
     `freia_parts.correct`.
 
     Args:
@@ -57,7 +57,7 @@ class FreiaModule(InvertibleModule):
         try:
             outputs, logdet = self.module(tensors_of(state), **options)
         except RuntimeError as error:
-            # GraphINN wraps in an error of its own all that its parts raise, even that by which torch ends a
+            # GraphINN wraps every error of its parts in one of its own, even the exception by which torch ends a
             # recomputation early.
             cause = _cause_in_checkpointing(error)
             if cause is None:

@@ -29,7 +29,7 @@ _engine = threading.local()
 
 @contextmanager
 def past_policies() -> Iterator[None]:
-    """Inside, modules compute directly: a policy evaluates a tree without being asked again by its parts."""
+    """Inside, modules compute directly: the parts of a tree do not ask the policy that evaluates it."""
     outer = getattr(_engine, "running", False)
     _engine.running = True
     try:
@@ -93,7 +93,7 @@ def tensors_of(state: State) -> tuple[Tensor, ...]:
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:
-    """The gradients of a state as a tuple: None stands for one that does not exist."""
+    """The gradients of a state as a tuple, with None for a missing one."""
     return value if isinstance(value, tuple) else (value,)
 
 
@@ -105,7 +105,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], state: State) -> State:
 
 
 def all_modules(root: nn.Module) -> list[nn.Module]:
-    """The module and all inside it, each once: `nn.Module.modules`, whose cost grows with the depth of a tree."""
+    """The module and all inside it, each once, as `nn.Module.modules`, whose cost grows with the depth of a tree."""
     found, modules = {root}, [root]
     for module in modules:  # which grows
         for child in module._modules.values():
@@ -133,8 +133,7 @@ class Position:
 
     A tensor of the state on which the loss does not depend has None as its gradient.
 
-    Nobody on the way holds either in a variable of its own: so what a part leaves behind is freed before the next part
-    needs memory, however deep the tree is.
+    No caller keeps a reference to either, so a part's memory is freed before the next part needs it.
     """
 
     state: State

@@ -1,4 +1,4 @@
-"""What shapes a bijection makes of which, found by evaluating it once on zeros."""
+"""The output shapes of a bijection, found by evaluating it once on zeros."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Shape = tuple[int, ...]  # without the batch dimension
 
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Inside, the module is in evaluation mode and no graph is built; module and random stream are as before then."""
+    """Inside, the module is in evaluation mode and no graph is built; then module and random stream are restored."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:

@@ -1,4 +1,4 @@
-"""Trackers whose failure is a warning: what a run comes to is in its own files, and no server or disk may cost it."""
+"""Trackers whose failures are warnings: the results of a run are in its own files, so no tracker may end it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.loggers.logger import DummyExperiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
-# What a trainer, a callback or train.py calls; beside these, all that begins with `log_`.
+# Methods that a trainer, a callback or train.py calls, besides those that begin with `log_`.
 CALLS = ("describe", "go_on_from", "finish", "save", "finalize", "after_save_checkpoint")
 
 
 def shielded(logger: Logger) -> Logger:
-    """Return the logger, of a class whose calls warn where those of its own class raise.
+    """Return the logger, whose methods now warn where they would raise.
 
-    A call that fails is tried again at the next time, and warned of once. A logger that cannot be opened (no server, no
-    place to write) stays closed.
+    The first failure of each method is reported. A logger that cannot be opened (no server, no place to write) stays
+    closed.
     """
     kind = type(logger)
     attributes: dict[str, Any] = {"_warned": set(), "_closed": False}
@@ -40,20 +40,18 @@ def _shielded_call(call: Callable[..., Any]) -> Callable[..., Any]:
             return call(self, *args, **kwargs)
         except Exception as error:
             _warn(self, call.__name__, error)
-            return None
 
     return shielded_call
 
 
 def _shielded_experiment(get: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def experiment(self: Any) -> Any:
-        if not self._closed:
-            try:
-                return get(self)
-            except Exception as error:
-                _warn(self, "experiment", error)
-                self._closed = True
-        return DummyExperiment()
+        try:
+            return DummyExperiment() if self._closed else get(self)
+        except Exception as error:
+            _warn(self, "experiment", error)
+            self._closed = True
+            return DummyExperiment()
 
     return experiment
 
@@ -61,4 +59,4 @@ def _shielded_experiment(get: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _warn(logger: Any, call: str, error: Exception) -> None:
     if not logger._closed and call not in logger._warned:
         logger._warned.add(call)
-        rank_zero_warn(f"{type(logger).__name__}.{call} failed, the run goes on: {type(error).__name__}: {error}")
+        rank_zero_warn(f"{type(logger).__name__}.{call} failed, the run continues: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""TensorBoard with the numbers of the whole run."""
+"""TensorBoard with the final numbers of the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from src.loggers.run_logger import LatestRow, final_numbers
 
 
 class TensorBoardRun(TensorBoardLogger):
-    """Lightning's logger; the run is one row of the HPARAMS page, with its configuration and its final numbers.
+    """Lightning's logger; the HPARAMS page shows the run with its configuration and its final numbers.
 
     Args:
         kwargs: of `TensorBoardLogger`.
@@ -22,20 +22,21 @@ class TensorBoardRun(TensorBoardLogger):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._settings = kwargs
         self._config: dict[str, Any] = {}
         self._latest = LatestRow()
 
     def describe(self, config: dict[str, Any], tags: list[str]) -> None:
-        """Keep the configuration until there are numbers to show beside it."""
+        """Keep the configuration until the final numbers are known."""
         self._config = config
 
     def go_on_from(self, step: int) -> None:
-        """Have TensorBoard leave out what the interrupted run logged of ``step`` and later ones."""
-        self._kwargs["purge_step"] = step
+        """Have TensorBoard hide what the interrupted run logged for ``step`` and later ones."""
+        super().__init__(**self._settings, purge_step=step)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log a row, unless it is the latest one again."""
+        """Log a row, unless it repeats the latest one."""
         if not self._latest.comes_again(metrics, step):
             super().log_metrics(metrics, step)
 
@@ -47,7 +48,7 @@ class TensorBoardRun(TensorBoardLogger):
     @rank_zero_only
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the row and close the file."""
-        # Under names of their own: a curve must not end in a point that the table brought.
+        # Separate names: the table must not add a point to a curve.
         numbers = {f"final/{name}": value for name, value in final_numbers(summary).items()}
         self.log_hyperparams(self._config, numbers)
         self.save()

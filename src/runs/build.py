@@ -16,9 +16,11 @@ from src.loggers.run_logger import RunLogger
 from src.loggers.shielded import shielded
 from src.runs.csv_logger import CsvLogger
 from src.runs.last_checkpoint import LastCheckpoint
+from src.runs.monitor import check_monitor
 from src.runs.quiet import quiet_libraries
 from src.runs.run_state import RunState
 from src.tasks.base import Task
+from src.tasks.metrics import CALLBACK_METRICS, Metric
 
 
 @dataclass
@@ -43,12 +45,19 @@ class Run:
         double precision would pass through single.
 
         Raises:
-            ValueError: if they do not fit.
+            ValueError: if they do not fit, or nothing that is measured is called ``monitor.metric``.
         """
         self.task.to(self.trainer.strategy.root_device)
         self.task.check_data(self.datamodule)
+        if self.task.metrics:
+            check_monitor(self.config.monitor, self.metric_descriptions())
         if self.trainer.precision == "64-true":
             self.task.double()
+
+    def metric_descriptions(self) -> list[Metric]:
+        """Return what is known of the metrics of task and callbacks; callbacks of others may have ``metrics`` too."""
+        others = [metric for callback in self.callbacks.values() for metric in getattr(callback, "metrics", ())]
+        return [*self.task.metrics, *CALLBACK_METRICS, *others]
 
     def metrics(self) -> dict[str, float]:
         """Return the latest value of every metric, those of earlier processes of the run included."""

@@ -105,8 +105,15 @@ class CheckpointOnInterrupt(Checkpoint):
             self._tell_lightning(trainer, True)
 
     def _tell_lightning(self, trainer: pl.Trainer, end: bool) -> None:
-        # Lightning ends training where its loops are consistent when it sees this flag, which its own handler sets.
-        trainer._signal_connector.received_sigterm = self._ending = end
+        """Set the flag of Lightning's own handler, at which it ends training where its loops are consistent.
+
+        A version without that private flag ends here, where no checkpoint would be: the run goes on from its last one.
+        """
+        connector: Any = getattr(trainer, "_signal_connector", None)
+        if hasattr(connector, "received_sigterm"):
+            connector.received_sigterm = self._ending = end
+        elif end:
+            raise SIGTERMException
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:

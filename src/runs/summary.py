@@ -16,6 +16,7 @@ from src.config.checks import model_name, plain
 from src.runs.folder import RunFolder
 from src.runs.formats import FORMAT, FORMAT_KEY, check_depth, check_format
 from src.runs.provenance import provenance
+from src.tasks.metrics import to_plain
 from src.utils.files import write_text
 from src.utils.reading import reading
 
@@ -69,6 +70,7 @@ def summarise(run: Run, metrics: dict[str, float], checkpoint: str | None, total
         "backprop": config.backprop,
         "seed": config.seed,
         "metrics": {name: value if math.isfinite(value) else None for name, value in sorted(metrics.items())},
+        "metric_descriptions": to_plain(run.metric_descriptions()),
         "epochs": run.trainer.current_epoch,
         "steps": run.trainer.global_step,
         "num_parameters": num_parameters(run.task),

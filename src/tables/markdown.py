@@ -53,7 +53,7 @@ def _beside(table: Table) -> str:
 
 def _best(table: Table, row: int, column: int, *, ours: bool) -> int | None:
     spec = table.published.columns[column]
-    return table.best_in_row(row, spec.metric, ours) if spec.metric is not None and spec.goal else None
+    return table.best_in_row(row, spec.metric, ours) if spec.metric is not None and spec.better else None
 
 
 def _bold(text: str, bold: bool) -> str:

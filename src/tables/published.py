@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from src.tasks.metrics import TASK_METRICS, Metric, described
 from src.utils.errors import ConfigError, did_you_mean
 from src.utils.reading import read_yaml, reading
 
-GOALS = ("max", "min")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of numbers.
+    """One column of numbers; its metric's description gives what it does not state of better, digits and unit.
 
     Attributes:
         name: the heading.
         metric: a metric in summary.json or one of its keys, such as ``num_parameters``; None for a ``difference``.
-        goal: ``max`` or ``min``, whichever is better; None if neither is, then the column has no ranks.
+        better: ``max`` or ``min``, whichever is better; None if neither is, then the column has no ranks.
         digits: the number of decimals.
         factor: multiplies the metric, for example by 100 for per cent.
         unit: the unit of the numbers.
@@ -32,7 +32,7 @@ class Column:
 
     name: str
     metric: str | None = None
-    goal: str | None = None
+    better: str | None = None
     digits: int = 2
     factor: float = 1.0
     unit: str = ""
@@ -72,6 +72,7 @@ class Published:
         head: names of the columns that label a row.
         columns: the columns of numbers.
         rows: the rows of numbers.
+        task: whose metrics the columns have, such as ``reconstruction``; None if the program is not train.py.
         here: by column of the head, the key of our configuration whose value may differ from the label.
         differs: other differences from the paper, by scale; those of ``all`` apply to every scale.
     """
@@ -82,6 +83,7 @@ class Published:
     head: tuple[str, ...]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    task: str | None = None
     here: dict[str, str] = field(default_factory=dict)
     differs: dict[str, str] = field(default_factory=dict)
 
@@ -106,15 +108,28 @@ def read_published(path: Path) -> Published:
     """
     with reading(path, "published numbers"):
         content = read_yaml(path, "published numbers")
-        lists = {"columns": Column, "rows": Row}
-        for key, kind in lists.items():
+        metrics = _metrics(content.get("task"), path)
+        for key, kind in {"columns": Column, "rows": Row}.items():
             items = content.get(key)
             if not isinstance(items, list) or not items:
                 raise ConfigError(f"expected a list of {key} in {path}, got {items!r}")
+            items = [{**_description(item, metrics), **item} if isinstance(item, dict) else item for item in items]
             content[key] = tuple(_build(kind, item, f"{key}[{i}] in {path}") for i, item in enumerate(items))
         table = _build(Published, content, str(path))
         _check(table, path)
         return table
+
+
+def _metrics(task: Any, path: Path) -> tuple[Metric, ...]:
+    if task is not None and task not in TASK_METRICS:
+        raise ConfigError(f"expected task to be one of {', '.join(TASK_METRICS)} in {path}, got {task!r}")
+    return () if task is None else TASK_METRICS[task]
+
+
+def _description(column: dict[str, Any], metrics: tuple[Metric, ...]) -> dict[str, Any]:
+    """Return what is known of a column by its metric."""
+    metric = described(str(column["metric"]), metrics) if "metric" in column else None
+    return {"better": metric.better, "digits": metric.digits, "unit": metric.unit} if metric else {}
 
 
 def _build(kind: Callable[..., T], content: Any, place: str) -> T:
@@ -142,8 +157,8 @@ def _check(table: Published, path: Path) -> None:
             raise ConfigError(f"expected metric or difference for column {column.name!r} in {path}, got {column}")
         if column.difference is not None and column.difference not in names:
             raise ConfigError(f"expected difference to name a column of {path}, got {column.difference!r}")
-        if column.goal not in (None, *GOALS):
-            raise ConfigError(f"expected goal to be max or min in {path}, got {column.goal!r}")
+        if column.better not in (None, "max", "min"):
+            raise ConfigError(f"expected better to be max or min in {path}, got {column.better!r}")
         if not isinstance(column.digits, int) or not _is_number(column.factor):
             raise ConfigError(f"expected digits and factor to be numbers in {path}, got {column}")
     labels = [row.label[-1] for row in table.rows]

@@ -78,8 +78,8 @@ class Table:
         return [j for j, column in enumerate(self.published.columns) if column.metric == metric]
 
     def ranked_metrics(self) -> list[str]:
-        """Return the metrics with a goal, in the order of their columns."""
-        return list(dict.fromkeys(c.metric for c in self.published.columns if c.metric is not None and c.goal))
+        """Return the metrics with a direction, in the order of their columns."""
+        return list(dict.fromkeys(c.metric for c in self.published.columns if c.metric is not None and c.better))
 
     def best_in_row(self, row: int, metric: str, ours: bool) -> int | None:
         """Return the best column of a row, None unless all columns of the metric have a number there."""
@@ -87,7 +87,7 @@ class Table:
         numbers = [_number(self.entries[row][j], ours) for j in columns]
         if len(columns) < 2 or any(number is None for number in numbers):
             return None
-        best = max if self.published.columns[columns[0]].goal == "max" else min
+        best = max if self.published.columns[columns[0]].better == "max" else min
         return columns[numbers.index(best(number for number in numbers if number is not None))]
 
 
@@ -152,7 +152,7 @@ def _number(entry: Entry, ours: bool) -> float | None:
 
 def _rank(table: Table, metric: str) -> None:
     columns = table.columns_of(metric)
-    sign = -1 if table.published.columns[columns[0]].goal == "max" else 1
+    sign = -1 if table.published.columns[columns[0]].better == "max" else 1
     both = [
         (entry, sign * entry.published, sign * entry.measured.mean)
         for row in table.entries

@@ -1,4 +1,4 @@
-"""What all tasks share: the training step, one table of samples per validation and test set, the optimizer."""
+"""What all tasks share: the training step, a table of the samples of a validation or test set, the optimizer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from src.invertible import PolicyName, set_backprop
+from src.tasks.metrics import Metric
 from src.tasks.sample_table import SampleTable
 from src.utils.reduced import reduced
 
 Batch = dict[str, Tensor]
+MakeOptimizer = Callable[..., Optimizer]
+MakeScheduler = Callable[..., LRScheduler]
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -32,30 +35,33 @@ class Report(NamedTuple):
 class Task(pl.LightningModule):
     """A loss to train with, and numbers per sample to judge by.
 
-    Batches are dicts with "index" of shape (B,), the sample in its set. A subclass says what the loss is (`losses`),
-    which numbers a sample of a validation or test set has (`columns`, `judge`), and which data it takes (`check_data`).
+    Batches are dicts with "index" of shape (B,), the number of each sample in its set. A subclass defines the loss
+    (`losses`), the numbers of a sample of a validation or test set (`judge`), their descriptions (`metrics`), and which
+    data it takes (`check_data`).
 
     Args:
         net: the network.
         optimizer: called with the parameters.
-        scheduler: called with the optimizer and ``total_steps``, stepped after every optimizer step; None: constant.
+        scheduler: called with the optimizer and ``total_steps``, stepped after every optimizer step. None: the learning
+            rate is constant.
         backprop: how gradients pass the invertible parts of ``net``, see :func:`src.invertible.set_backprop`.
 
     Attributes:
+        metrics: descriptions of what the task measures; the progress bar shows the first one. Without descriptions,
+            metrics have no unit and no direction, and ``monitor`` is not checked.
         test_table: one dict per sample of the test set, after a test.
 
     Raises:
         ValueError: if ``backprop`` is unknown.
     """
 
-    # The metric that the progress bar shows.
-    headline = "loss"
+    metrics: tuple[Metric, ...] = ()
 
     def __init__(
         self,
         net: nn.Module,
-        optimizer: Callable[..., Optimizer],
-        scheduler: Callable[..., LRScheduler] | None = None,
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler | None = None,
         backprop: PolicyName = "reversible",
     ) -> None:
         super().__init__()
@@ -64,67 +70,83 @@ class Task(pl.LightningModule):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.test_table: list[dict[str, Any]] = []
-        self._table = SampleTable(())
+        self._table = SampleTable()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean "loss" of a training batch, and whatever else of it is logged."""
-        raise NotImplementedError
-
-    def columns(self, stage: str) -> Sequence[str]:
-        """Return the names of the numbers per sample; ``stage`` is ``val`` or ``test``."""
+        """Return the mean "loss" of a training batch, and other means that are logged."""
         raise NotImplementedError
 
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
-        """Return every column of a batch, each (B,), and what callbacks show of it besides the batch."""
+        """Return the numbers of each sample, (B,) by name, and what callbacks show besides the batch.
+
+        Args:
+            batch: of a validation or test set.
+            stage: ``val`` or ``test``; all batches of a stage have the same names.
+        """
         raise NotImplementedError
 
     def check_data(self, datamodule: Any) -> None:
-        """Raise ValueError unless network and data fit, before anything is generated or written."""
+        """Raise ValueError unless network and data fit; nothing is generated or written yet."""
         raise NotImplementedError
 
     def report(self, metrics: dict[str, float | None]) -> Report | None:
-        """Return what the metrics of a test come to, None without a test."""
-        return None
+        """Return the metrics of validation and test as a table, None without a test.
+
+        Args:
+            metrics: the last value of each by its full name; None where it is not finite.
+        """
+        titles = {"val": "validation", "test": "test"}
+        stages = [stage for stage in titles if any(f"{stage}/{metric.name}" in metrics for metric in self.metrics)]
+        if "test" not in stages:
+            return None
+        return Report(
+            ["", *(titles[stage] for stage in stages)],
+            [
+                [metric.heading, *(metric.text(metrics.get(f"{stage}/{metric.name}")) for stage in stages)]
+                for metric in self.metrics
+                if f"test/{metric.name}" in metrics
+            ],
+        )
 
     def summarise_table(self, table: SampleTable, stage: str) -> dict[str, float]:
-        """Return the metrics of a whole set: by default, the mean of each column."""
+        """Return the metrics of a whole set; by default the mean of each column."""
         return {name: table.column(name).mean().item() for name in table.columns}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the network makes of ``x``."""
+        """Return the output of the network."""
         return self.net(x)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch.
 
         Raises:
-            NonFiniteLossError: if it is NaN or infinite, in any process; the weights are still those before the step.
+            NonFiniteLossError: if it is NaN or infinite in any process. The weights are still those before the step.
         """
         losses = self.losses(batch)
-        # What one process would say of the whole batch; all of them raise, if one has to.
+        # The mean over all processes, so that all of them raise if one loss is not finite.
         means = reduced(self, losses, "mean")
         if not torch.isfinite(means["loss"]):
             raise NonFiniteLossError(
                 f"expected a finite training loss, got {means['loss'].item()} in epoch {self.current_epoch}, "
                 f"step {self.global_step}. Likely remedies: a smaller task.optimizer.lr, a smaller "
                 "trainer.gradient_clip_val, trainer.precision=32-true, backprop=stored (to rule out an inverse that "
-                "loses accuracy); or the input data are not finite."
+                "loses accuracy). Or the input data are not finite."
             )
         for name, value in means.items():
             self.log(f"train/{name}", value, on_step=True, on_epoch=False, prog_bar=name == "loss")
         return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Judge a batch, and return it with what callbacks show."""
+        """Judge a batch; return it with what callbacks show."""
         return self._evaluate(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Judge a batch, and return it with what callbacks show."""
+        """Judge a batch; return it with what callbacks show."""
         return self._evaluate(batch, "test")
 
     def on_validation_epoch_start(self) -> None:
         """Start a new table."""
-        self._table = SampleTable(self.columns("val"))
+        self._table = SampleTable()
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the validation set."""
@@ -132,7 +154,7 @@ class Task(pl.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Start a new table."""
-        self._table = SampleTable(self.columns("test"))
+        self._table = SampleTable()
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test set and keep the table per sample."""
@@ -149,14 +171,14 @@ class Task(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def probe(self, function: Callable[[Tensor], Tensor], shape: Sequence[int]) -> Tensor:
-        """Return what a part of the network makes of one sample of zeros, in evaluation mode.
+        """Return the output of a part of the network for one sample of zeros, in evaluation mode.
 
         Args:
-            function: the part, (B, *shape) to whatever.
+            function: the part, which takes (B, *shape).
             shape: of a sample.
 
         Raises:
-            ValueError: if it does not take such samples.
+            ValueError: if the part does not take such samples.
         """
         was_training = self.net.training
         self.net.eval()
@@ -166,7 +188,7 @@ class Task(pl.LightningModule):
         except RuntimeError as error:
             raise ValueError(
                 f"expected a network that takes samples of shape {tuple(shape)}, got {type(self.net).__name__}, which "
-                f"does not: {error}"
+                f"fails: {error}"
             ) from error
         finally:
             self.net.train(was_training)
@@ -178,16 +200,18 @@ class Task(pl.LightningModule):
 
     def _log_table(self, stage: str) -> None:
         self._table.gather(self.all_gather)
+        headline = self.metrics[0].name if self.metrics else "loss"
         for name, value in self.summarise_table(self._table, stage).items():
             # Every process has the same number.
-            self.log(f"{stage}/{name}", value, prog_bar=name == self.headline)
+            self.log(f"{stage}/{name}", value, prog_bar=name == headline)
 
 
 def _fuse_on_cpu(optimizer: Optimizer) -> None:
-    """Choose the optimizer's fused kernel on a CPU, where torch by default updates tensor by tensor: 8 ms of a step.
+    """Choose the optimizer's fused kernel on a CPU, unless the configuration chooses.
 
-    Unless the configuration chooses. ``fused=True`` for the constructor would make Lightning refuse to clip gradients
-    in mixed precision, since such an optimizer takes over what a gradient scaler does.
+    By default torch updates one tensor after the other there, which costs 8 ms of a step. With ``fused=True`` in the
+    constructor, Lightning would refuse to clip gradients in mixed precision: a fused optimizer does the work of the
+    gradient scaler itself.
     """
     for group in optimizer.param_groups:
         is_open = "fused" in group and group["fused"] is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,28 +9,26 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from src.tasks.base import Batch, Report, Task
-from src.tasks.metrics import relative_errors
+from src.tasks.base import Batch, Task
+from src.tasks.image_quality import relative_errors
+from src.tasks.metrics import TASK_METRICS
 from src.tasks.sample_table import SampleTable
 
 
 class Classification(Task):
-    """Minimises the cross entropy, and judges by the accuracy; invertible networks also by how exactly they invert.
+    """Minimises the cross entropy, and judges by the accuracy; invertible networks also by the error of their inverse.
 
-    Batches are dicts: "image" of shape (B, C, *spatial), "label" of shape (B,), "index" of shape (B,). A network that
-    has ``encode`` and ``inverse`` gets a column "reconstruction_error" in a test: the relative ℓ2 distance of each
-    image to the one recovered from its last invertible features, ``‖x − Φ⁻¹(Φ(x))‖ / ‖x‖``.
+    Batches are dicts: "image" of shape (B, C, *spatial), "label" of shape (B,), "index" of shape (B,). For a network
+    with ``encode`` and ``inverse``, a test measures "reconstruction_error": the relative ℓ2 distance between each image
+    and the one recovered from its last invertible features, ``‖x − Φ⁻¹(Φ(x))‖ / ‖x‖``.
 
     Attributes:
         confusion: after an evaluation, the number of samples by true class (rows) and predicted class (columns).
     """
 
-    headline = "accuracy"
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.confusion: Tensor | None = None
-        self._num_classes = 0
+    metrics = TASK_METRICS["classification"]
+    confusion: Tensor | None = None
+    _num_classes = 0
 
     def check_data(self, datamodule: Any) -> None:
         """Run one empty image through the network, and through its inverse where it has one.
@@ -64,13 +61,8 @@ class Classification(Task):
         accuracy = (logits.argmax(dim=1) == batch["label"]).float().mean()
         return {"loss": F.cross_entropy(logits, batch["label"]), "accuracy": accuracy}
 
-    def columns(self, stage: str) -> Sequence[str]:
-        """Return loss, hit or miss, the label and what was predicted; in a test, the error of the inverse."""
-        inverted = ("reconstruction_error",) if stage == "test" and self.is_invertible else ()
-        return ("loss", "accuracy", "label", "prediction", *inverted)
-
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
-        """Return the columns, and the predicted classes."""
+        """Return loss, accuracy, label, prediction and, in a test, the inverse's error; and the predictions."""
         logits = self(batch["image"]).float()
         prediction = logits.argmax(dim=1)
         values = {
@@ -79,12 +71,13 @@ class Classification(Task):
             "label": batch["label"],
             "prediction": prediction,
         }
-        if "reconstruction_error" in self.columns(stage):
-            values["reconstruction_error"] = self._reconstruction_errors(batch["image"])
+        if stage == "test" and self.is_invertible:
+            recovered = self.net.inverse(self.net.encode(batch["image"]))  # type: ignore[operator]
+            values["reconstruction_error"] = relative_errors(recovered, batch["image"])
         return values, {"prediction": prediction}
 
     def summarise_table(self, table: SampleTable, stage: str) -> dict[str, float]:
-        """Return the means, and count the confusions; the reconstruction errors' maximum too."""
+        """Return the means, and the maximum of the reconstruction errors; count the confusions."""
         self.confusion = multiclass_confusion_matrix(
             table.column("prediction").long(), table.column("label").long(), self._classes_of(table)
         )
@@ -93,23 +86,6 @@ class Classification(Task):
             errors = table.column("reconstruction_error")
             metrics |= {"reconstruction_error": errors.mean().item(), "reconstruction_error_max": errors.max().item()}
         return metrics
-
-    def report(self, metrics: dict[str, float | None]) -> Report | None:
-        """Return accuracy, cross entropy and the error of the inverse."""
-        if metrics.get("test/accuracy") is None:
-            return None
-        rows = [["accuracy", f"{100 * metrics['test/accuracy']:.2f} %"]]  # type: ignore[operator]
-        labels = {
-            "test/loss": "cross entropy (nats)",
-            "test/reconstruction_error": "‖x − Φ⁻¹Φx‖ / ‖x‖, mean",
-            "test/reconstruction_error_max": "‖x − Φ⁻¹Φx‖ / ‖x‖, worst",
-        }
-        rows += [[label, f"{metrics[key]:.3g}"] for key, label in labels.items() if metrics.get(key) is not None]
-        return Report(["", "test set"], rows)
-
-    def _reconstruction_errors(self, images: Tensor) -> Tensor:
-        recovered = self.net.inverse(self.net.encode(images))  # type: ignore[operator]
-        return relative_errors(recovered, images)
 
     def _classes_of(self, table: SampleTable) -> int:
         largest = torch.cat((table.column("prediction"), table.column("label"))).max()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from src.models.density import DensityModel
-from src.tasks.base import Batch, Report, Task
+from src.invertible import PolicyName
+from src.models.density import DensityModel, LogLikelihood
+from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Task
+from src.tasks.metrics import TASK_METRICS
 from src.utils.random_stream import own_stream
 
-PARTS = ("prior", "logdet", "dequantisation")
+PARTS = LogLikelihood._fields
 
 
 class Density(Task):
@@ -20,26 +20,32 @@ class Density(Task):
 
     Batches are dicts: "image" of shape (B, C, *spatial) with integers, "index" of shape (B,). The three terms of the
     likelihood (prior of the latent, log-determinant of flow and preprocessing, minus the log-density of the
-    dequantisation noise) are logged apart, in bits per dimension; they sum to "bits_per_dim". It is an upper bound of
-    the true number, by one draw of the dequantisation noise per image.
+    dequantisation noise) are logged separately, in bits per dimension. They sum to "bits_per_dim", which estimates an
+    upper bound of the true value by one draw of the dequantisation noise per image.
 
     Raises:
         ValueError: if the network is no `DensityModel`.
     """
 
-    headline = "bits_per_dim"
+    metrics = TASK_METRICS["density"]
     net: DensityModel
 
-    def __init__(self, net: DensityModel, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        net: DensityModel,
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler | None = None,
+        backprop: PolicyName = "reversible",
+    ) -> None:
         if not isinstance(net, DensityModel):
             raise ValueError(f"expected a DensityModel for a density task, got {type(net).__name__}")
-        super().__init__(net, *args, **kwargs)
+        super().__init__(net, optimizer, scheduler, backprop)
 
     def check_data(self, datamodule: Any) -> None:
         """Run one empty image through the flow.
 
         Raises:
-            ValueError: if the data are no integers, or the flow does not take such images.
+            ValueError: if the data are not integers, or the flow does not take such images.
         """
         values = getattr(datamodule, "values", None)
         if values != "integers":
@@ -56,27 +62,12 @@ class Density(Task):
         bits = self._bits(batch["image"])
         return {"loss": bits["bits_per_dim"].mean(), **{name: bits[name].detach().mean() for name in PARTS}}
 
-    def columns(self, stage: str) -> Sequence[str]:
-        """Return the bits per dimension and their parts."""
-        return ("bits_per_dim", *PARTS)
-
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
-        """Return the columns, with the same dequantisation noise each time, which leaves the training's noise alone."""
+        """Return the bits per dimension and their parts, with dequantisation noise that depends on the index alone."""
         with own_stream(int(batch["index"][0]), self.device):
             return self._bits(batch["image"]), {}
 
-    def report(self, metrics: dict[str, float | None]) -> Report | None:
-        """Return bits per dimension and their parts, for the validation and the test set."""
-        stages = [stage for stage in ("val", "test") if metrics.get(f"{stage}/bits_per_dim") is not None]
-        if "test" not in stages:
-            return None
-        rows = [[name, *(f"{metrics[f'{stage}/{name}']:.4f}" for stage in stages)] for name in ("bits_per_dim", *PARTS)]
-        return Report(["bits per dimension", *stages], rows)
-
     def _bits(self, images: Tensor) -> dict[str, Tensor]:
         likelihood = self.net.log_likelihood(images)
-        bits = {name: self._per_dim(getattr(likelihood, name)) for name in PARTS}
-        return {"bits_per_dim": self._per_dim(likelihood.total), **bits}
-
-    def _per_dim(self, nats: Tensor) -> Tensor:
-        return -nats / (math.prod(self.net.sample_shape) * math.log(2))
+        nats = {"bits_per_dim": likelihood.total, **likelihood._asdict()}
+        return {name: self.net.bits_per_dim(value) for name, value in nats.items()}

@@ -1,98 +1,143 @@
-"""Image quality per volume, so that neither the batch size nor the number of processes changes a number."""
+"""What is measured: name, label, unit, direction and digits of every metric, described once.
+
+The tasks, their reports, the check of ``monitor``, the page of compare.py and the tables of papers read these
+descriptions. This module imports no torch, so that compare.py starts fast.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-from torchmetrics.functional.image import peak_signal_noise_ratio
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-SSIM_SIGMA = 1.5
-# The Gaussian is cut at 3.5 sigma, as by scikit-image and torchmetrics: 11 voxels.
-SSIM_RADIUS = int(3.5 * SSIM_SIGMA + 0.5)
-MIN_SSIM_SIZE = 2 * SSIM_RADIUS + 1
+Better = Literal["max", "min"]
 
 
-def psnr(output: Tensor, target: Tensor, data_range: float) -> Tensor:
-    """Return 10 log10(R^2 / MSE) in dB of each image or volume of a batch.
+@dataclass(frozen=True)
+class Metric:
+    """One number that a run measures.
 
-    Args:
-        output: shape (B, C, *spatial).
-        target: same shape.
-        data_range: R, the range of the true intensities.
-
-    Returns:
-        shape (B,); infinite where output and target are equal.
+    Attributes:
+        name: without its stage: ``psnr`` of ``val/psnr`` and ``test/psnr``. Callbacks name theirs in full.
+        label: for people; by default the name.
+        unit: of the number; "" without one.
+        better: whether ``max`` or ``min`` is better; None: neither.
+        digits: behind the decimal point.
+        stages: in which it is measured.
+        per_region: whether ``<name>_<region>`` is measured too.
     """
-    dims = tuple(range(1, target.ndim))
-    # A number, not a tuple: torchmetrics takes a tuple as a request to clamp both images to it.
-    return peak_signal_noise_ratio(output, target, data_range=float(data_range), reduction="none", dim=dims)
+
+    name: str
+    label: str = ""
+    unit: str = ""
+    better: Better | None = None
+    digits: int = 4
+    stages: tuple[str, ...] = ("val", "test")
+    per_region: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The label with the unit."""
+        return f"{self.label or self.name} ({self.unit})" if self.unit else self.label or self.name
+
+    def full_names(self) -> list[str]:
+        """Return the names under which it is logged."""
+        return [self.name] if "/" in self.name else [f"{stage}/{self.name}" for stage in self.stages]
+
+    def describes(self, full_name: str) -> bool:
+        """Whether it is the metric that is logged as ``full_name``."""
+        leaf = full_name.rpartition("/")[2]
+        return self.name in (full_name, leaf) or (self.per_region and leaf.startswith(f"{self.name}_"))
+
+    def text(self, value: float | None, *, sign: bool = False) -> str:
+        """Return a value as it is printed."""
+        return "-" if value is None else decimal(value, self.digits, sign=sign)
 
 
-def ssim(output: Tensor, target: Tensor, data_range: float) -> Tensor:
-    """Return the structural similarity of each image or volume of a batch (Wang et al. 2004, here also in 3D).
+ALWAYS = ("train", "val", "test")
+LOSS = Metric("loss", better="min", stages=ALWAYS)
+# By the module of the task under src/tasks. The first one of each is the task's headline.
+TASK_METRICS: dict[str, tuple[Metric, ...]] = {
+    "reconstruction": (
+        Metric("psnr", "PSNR", "dB", "max", 2),
+        Metric("ssim", "SSIM", "", "max"),
+        LOSS,
+        Metric("psnr_fbp", "PSNR of the FBP", "dB", None, 2),
+        Metric("ssim_fbp", "SSIM of the FBP"),
+    ),
+    "segmentation": (
+        Metric("dice", "Dice", "", "max", 3, per_region=True),
+        Metric("sensitivity", "sensitivity", "", "max", 3, per_region=True),
+        Metric("hausdorff95", "Hausdorff 95 %", "voxels", "min", 3, per_region=True),
+        LOSS,
+    ),
+    "classification": (
+        Metric("accuracy", "accuracy", "", "max", stages=ALWAYS),
+        Metric("loss", "cross entropy", "nats", "min", stages=ALWAYS),
+        Metric("reconstruction_error", "‖x − Φ⁻¹Φx‖ / ‖x‖, mean", "", "min", stages=("test",)),
+        Metric("reconstruction_error_max", "‖x − Φ⁻¹Φx‖ / ‖x‖, worst", "", "min", stages=("test",)),
+    ),
+    "density": (
+        Metric("bits_per_dim", "negative log-likelihood", "bits/dim", "min"),
+        Metric("prior", "prior", "bits/dim", stages=ALWAYS),
+        Metric("logdet", "log-determinant", "bits/dim", stages=ALWAYS),
+        Metric("dequantisation", "dequantisation", "bits/dim", stages=ALWAYS),
+        Metric("loss", "negative log-likelihood", "bits/dim", "min", stages=("train",)),
+    ),
+    "sparsity": (
+        Metric("loss", "‖Dx‖₁ / n, learned", "", "min", stages=ALWAYS),
+        Metric("pixel_shuffle", "‖Dx‖₁ / n, pixel shuffle"),
+        Metric("haar", "‖Dx‖₁ / n, Haar"),
+        Metric("haar_overlap", "smallest |⟨learned, Haar⟩|", "", "max", stages=("test",)),
+    ),
+}
+# What this project's callbacks measure beside a task.
+CALLBACK_METRICS = (
+    Metric("val/invertibility_error", better="min"),
+    Metric("train/reconstruction_error", better="min"),
+    Metric("time/step_s", unit="s", better="min"),
+    Metric("memory/peak_gib", unit="GiB", better="min"),
+)
 
-    Gaussian window, sigma 1.5, cut at 11 voxels a side. The mean is over all voxels, the images being reflected at
-    their border: a mean over the windows that lie inside, as scikit-image takes it, would leave out two thirds of a
-    volume of 32 voxels a side, most of it background, and make the number depend on the size.
 
-    Args:
-        output: shape (B, C, H, W) or (B, C, D, H, W).
-        target: same shape.
-        data_range: the range of the true intensities.
+def described(full_name: str, metrics: Iterable[Metric]) -> Metric | None:
+    """Return the description of what is logged as ``full_name``: of its full name if there is one; None if unknown."""
+    fitting = [metric for metric in metrics if metric.describes(full_name)]
+    return max(fitting, key=lambda metric: len(metric.name), default=None)
 
-    Returns:
-        shape (B,).
 
-    Raises:
-        ValueError: if a side is shorter than the window.
+def metrics_of_config(config: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """Return what a run of this project's tasks and callbacks measures, by its configuration.
+
+    Of another task, only the callbacks' metrics are known.
     """
-    spatial = tuple(target.shape[2:])
-    if min(spatial) < MIN_SSIM_SIZE:
-        raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels a side for SSIM, got {spatial}")
-    # About the images' own means, and with the variance of the difference in the place of the covariance: squares of
-    # numbers that are large beside the structure would leave none of its digits.
-    dims = tuple(range(2, target.ndim))
-    offsets = output.mean(dims, keepdim=True), target.mean(dims, keepdim=True)
-    a, b = output - offsets[0], target - offsets[1]
-    mean_a, mean_b, square_a, square_b, square_difference = _windowed_means(
-        torch.stack((a, b, a**2, b**2, (a - b) ** 2))
-    )
-    variances = (square_a - mean_a**2).clamp(min=0) + (square_b - mean_b**2).clamp(min=0)
-    variance_of_difference = (square_difference - (mean_a - mean_b) ** 2).clamp(min=0)
-    difference = mean_a - mean_b + (offsets[0] - offsets[1])
-    mean_squares = (mean_a + offsets[0]) ** 2 + (mean_b + offsets[1]) ** 2
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    # 2ab = a² + b² − (a − b)², for the means in the first factor and the deviations from them in the second.
-    luminance = 1 - difference**2 / (mean_squares + c1)
-    return (luminance * (1 - variance_of_difference / (variances + c2))).flatten(start_dim=1).mean(dim=1)
+    task = config.get("task")
+    target = str(task.get("_target_", "")) if isinstance(task, Mapping) else ""
+    module = target.rpartition(".")[0].removeprefix("src.tasks.")
+    return (*TASK_METRICS.get(module, ()), *CALLBACK_METRICS)
 
 
-def _windowed_means(images: Tensor) -> Tensor:
-    """The mean of each voxel's window, for images (5, B, C, *spatial).
-
-    One axis after the other, each a product with a matrix: for volumes of 32^3, 30 times as fast as the convolution
-    with the window of 11^3 voxels by which torchmetrics takes them.
-    """
-    offsets = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, dtype=images.dtype, device=images.device)
-    window = torch.softmax(-(offsets**2) / (2 * SSIM_SIGMA**2), dim=0)
-    for axis in range(3, images.ndim):
-        # Row i of the matrix is what a one at position i adds to the mean of each window.
-        ones = torch.eye(images.shape[axis], dtype=images.dtype, device=images.device)
-        reflected = F.pad(ones, (SSIM_RADIUS, SSIM_RADIUS), mode="reflect")
-        matrix = reflected.unfold(1, len(window), 1) @ window
-        images = (images.movedim(axis, -1) @ matrix).movedim(-1, axis)
-    return images
+def decimal(value: float, digits: int, *, sign: bool = False) -> str:
+    """Return a number with so many digits behind the point; a very small one in scientific notation."""
+    if value and abs(value) < 0.5 * 10**-digits:
+        return f"{value:.1e}"
+    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
 
 
-def quality(output: Tensor, target: Tensor, data_range: float) -> Tensor:
-    """Return PSNR and SSIM of each volume as columns, shape (B, 2), in single precision whatever the autocast."""
-    with torch.autocast(output.device.type, enabled=False):
-        output, target = output.float(), target.float()
-        return torch.stack([psnr(output, target, data_range), ssim(output, target, data_range)], dim=1)
+def to_plain(metrics: Iterable[Metric]) -> list[dict[str, Any]]:
+    """Return descriptions as summary.json carries them."""
+    return [asdict(metric) for metric in metrics]
 
 
-def relative_errors(found: Tensor, expected: Tensor) -> Tensor:
-    """Return ``‖found − expected‖ / ‖expected‖`` of each sample in the ℓ2 norm, shape (B,), in double precision."""
-    difference = (found.double() - expected.double()).flatten(start_dim=1).norm(dim=1)
-    return difference / expected.double().flatten(start_dim=1).norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+def from_plain(content: Any) -> tuple[Metric, ...]:
+    """Return the descriptions that a summary.json of anyone carries; what describes nothing is left out."""
+    items = [item for item in content if isinstance(item, dict)] if isinstance(content, list) else []
+    return tuple(_metric(item) for item in items if isinstance(item.get("name"), str))
+
+
+def _metric(item: dict[str, Any]) -> Metric:
+    texts = {key: item[key] for key in ("name", "label", "unit") if isinstance(item.get(key), str)}
+    better = item["better"] if item.get("better") in ("max", "min") else None
+    digits = item.get("digits")
+    known_digits = digits if type(digits) is int and 0 <= digits <= 12 else Metric.digits
+    return Metric(**texts, better=better, digits=known_digits, per_region=item.get("per_region") is True)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from src.invertible import PolicyName
-from src.tasks.base import Batch, Report, Task
-from src.tasks.metrics import MIN_SSIM_SIZE, quality
+from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
+from src.tasks.image_quality import MIN_SSIM_SIZE, quality
+from src.tasks.metrics import TASK_METRICS
 
 
 class Reconstruction(Task):
-    """Minimises the squared l2 loss ||net(input) - target||^2 / n, and judges by PSNR and SSIM beside the plain input.
+    """Minimises the squared l2 loss ||net(input) - target||^2 / n, and judges by PSNR and SSIM beside the input's.
 
-    Batches are dicts: "input" and "target" of shape (B, C, *spatial), "index" of shape (B,), the volume in its set.
+    Batches are dicts: "input" and "target" of shape (B, C, *spatial), "index" of shape (B,).
 
     Args:
         net: the network, (B, C, *spatial) to the same shape.
@@ -27,16 +25,16 @@ class Reconstruction(Task):
         data_range: range of the true intensities, for PSNR and SSIM.
 
     Raises:
-        ValueError: if ``data_range`` is not positive or ``backprop`` is unknown.
+        ValueError: if ``data_range`` is not positive.
     """
 
-    headline = "psnr"
+    metrics = TASK_METRICS["reconstruction"]
 
     def __init__(
         self,
         net: nn.Module,
-        optimizer: Callable[..., Optimizer],
-        scheduler: Callable[..., LRScheduler] | None = None,
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler | None = None,
         data_range: float = 1.0,
         backprop: PolicyName = "reversible",
     ) -> None:
@@ -44,11 +42,11 @@ class Reconstruction(Task):
         if not data_range > 0:
             raise ValueError(f"expected a positive data_range, got {data_range}")
         self.data_range = data_range
-        # Quality of the plain inputs by stage and index: they do not change, so once per set is enough.
+        # Quality of the inputs by stage and index. They never change, so once per set is enough.
         self._input_quality: dict[tuple[str, int], Tensor] = {}
 
     def check_data(self, datamodule: Any) -> None:
-        """Run one empty volume of the data's size through the network, before anything is generated or written.
+        """Run one empty volume of the data's size through the network.
 
         Args:
             datamodule: has ``sample_shape`` (C, *spatial) and ``data_range``.
@@ -71,12 +69,8 @@ class Reconstruction(Task):
         """Return the loss."""
         return {"loss": F.mse_loss(self(batch["input"]), batch["target"])}
 
-    def columns(self, stage: str) -> Sequence[str]:
-        """Return loss, PSNR and SSIM, and the two of the input."""
-        return ("loss", "psnr", "ssim", "psnr_fbp", "ssim_fbp")
-
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
-        """Return the columns, and the network's output."""
+        """Return loss, PSNR and SSIM, the latter two of the input as well; and the network's output."""
         output = self(batch["input"])
         losses = (output.float() - batch["target"]).square().flatten(start_dim=1).mean(dim=1)
         psnr, ssim = quality(output, batch["target"], self.data_range).unbind(dim=1)
@@ -85,17 +79,15 @@ class Reconstruction(Task):
         return values, {"output": output}
 
     def report(self, metrics: dict[str, float | None]) -> Report | None:
-        """Return FBP against the network."""
+        """Return PSNR and SSIM of the FBP and of the network, and the gain."""
         if "test/psnr" not in metrics:
             return None
-        rows = [("PSNR (dB)", "psnr", 2), ("SSIM", "ssim", 4)]
-        return Report(
-            ["", "FBP", "network", "gain"],
-            [
-                [label, *_compare(metrics[f"test/{key}_fbp"], metrics[f"test/{key}"], digits)]
-                for label, key, digits in rows
-            ],
-        )
+        rows = []
+        for metric in self.metrics[:2]:
+            before, after = metrics[f"test/{metric.name}_fbp"], metrics[f"test/{metric.name}"]
+            gain = None if before is None or after is None else after - before
+            rows.append([metric.heading, metric.text(before), metric.text(after), metric.text(gain, sign=True)])
+        return Report(["", "FBP", "network", "gain"], rows)
 
     def _judge_input(self, batch: Batch, stage: str) -> Tensor:
         keys = [(stage, index) for index in batch["index"].tolist()]
@@ -103,9 +95,3 @@ class Reconstruction(Task):
             rows = quality(batch["input"], batch["target"], self.data_range)
             self._input_quality.update(zip(keys, rows, strict=True))
         return torch.stack([self._input_quality[key] for key in keys])
-
-
-def _compare(before: float | None, after: float | None, digits: int) -> list[str]:
-    if before is None or after is None:
-        return ["-" if value is None else f"{value:.{digits}f}" for value in (before, after)] + ["-"]
-    return [f"{before:.{digits}f}", f"{after:.{digits}f}", f"{after - before:+.{digits}f}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,27 +12,31 @@ from torch import Tensor
 class SampleTable:
     """Collects rows by sample index; a mean over it counts each sample once.
 
-    A distributed sampler repeats samples to give every process the same number, and batches may differ in size;
-    averaging per-batch means would weigh these samples twice.
+    A distributed sampler repeats samples so that every process has the same number, and batches may differ in size. A
+    mean of the batches' means would count some samples more than others.
+
+    Attributes:
+        columns: names of the numbers, those of the first batch.
     """
 
-    def __init__(self, columns: Sequence[str]) -> None:
-        self.columns = tuple(columns)
+    def __init__(self) -> None:
+        self.columns: tuple[str, ...] = ()
         self._parts: list[Tensor] = []
         self._rows: Tensor | None = None
 
     def add(self, index: Tensor, values: dict[str, Tensor]) -> None:
         """Add a batch: ``index`` (B,), and a value (B,) for every column."""
+        self.columns = self.columns or tuple(values)
         assert values.keys() == set(self.columns)
         # Double precision holds every index exactly.
         columns = [index.double(), *(values[name].detach().double() for name in self.columns)]
         self._parts.append(torch.stack(columns, dim=1))
 
     def gather(self, all_gather: Callable[[Tensor], Any]) -> None:
-        """Bring the rows of all processes together, each sample once, ordered by index.
+        """Collect the rows of all processes, each sample once, ordered by index.
 
         Args:
-            all_gather: Lightning's: returns the rows of the processes stacked, or the rows themselves for one process.
+            all_gather: Lightning's, which stacks the rows of the processes; of one process it returns the rows.
         """
         rows = all_gather(torch.cat(self._parts)).reshape(-1, len(self.columns) + 1)  # (samples, 1 + columns)
         order = torch.argsort(rows[:, 0], stable=True)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from src.invertible import PolicyName
-from src.tasks.base import Batch, Report, Task
+from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
+from src.tasks.metrics import TASK_METRICS, Metric
 from src.tasks.segmentation_heads import HEADS, Head, Regions, region_masks
 from src.tasks.segmentation_metrics import dice, hausdorff95, sensitivity
 
@@ -22,34 +22,35 @@ BLENDINGS = ("constant", "gaussian")
 class Segmentation(Task):
     """Minimises Dice loss plus cross entropy, and judges by Dice and sensitivity per region.
 
-    Batches are dicts: "image" of shape (B, C, *spatial), "label" of shape (B, *spatial), "index" of shape (B,). The
-    training sees crops of one size. Volumes to judge and to predict may have any size: the network is slid over them
-    in windows of the training's size, their logits are blended, and a volume smaller than a window is padded by zeros.
+    Batches are dicts: "image" of shape (B, C, *spatial), "label" of shape (B, *spatial), "index" of shape (B,).
+    Training uses crops of one size. Volumes that are judged or predicted may have any size: the network slides over
+    them in windows of the training's size, and the logits of overlapping windows are blended. A volume that is smaller
+    than a window is padded with zeros.
 
-    Scores are those of the label map, as the challenge takes them, whatever the loss; empty regions count as
-    `src.tasks.segmentation_metrics` says.
+    Scores are those of the label map, as in the challenge, whatever the loss. `src.tasks.segmentation_metrics` says how
+    empty regions count.
 
     Args:
         net: the network, (B, C, *spatial) to (B, outputs, *spatial).
         optimizer, scheduler, backprop: see `Task`.
         loss: ``dice_ce`` (one output per class, see `SoftmaxClasses`) or ``sigmoid_regions`` (one output per region,
             see `SigmoidRegions`).
-        overlap: share of a window that the next one covers too, from 0 to below 1.
+        overlap: fraction of a window that the next one covers as well, in [0, 1).
         blending: weights of a window's voxels, ``gaussian`` (the centre counts most) or ``constant``.
-        sw_batch_size: windows that go through the network together.
-        hausdorff95: whether the 95 % Hausdorff distance is measured too; seconds per case.
+        sw_batch_size: number of windows in one batch.
+        hausdorff95: whether the 95 % Hausdorff distance is measured too, which takes seconds per case.
 
     Raises:
-        ValueError: for options outside these.
+        ValueError: for an option out of its range.
     """
 
-    headline = "dice"
+    metrics = TASK_METRICS["segmentation"]
 
     def __init__(
         self,
         net: nn.Module,
-        optimizer: Callable[..., Optimizer],
-        scheduler: Callable[..., LRScheduler] | None = None,
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler | None = None,
         loss: str = "dice_ce",
         overlap: float = 0.25,
         blending: str = "gaussian",
@@ -71,20 +72,20 @@ class Segmentation(Task):
         self.blending = blending
         self.sw_batch_size = sw_batch_size
         self.hausdorff95 = hausdorff95
-        # What the data are: known after `check_data`, which comes before anything else.
+        # Properties of the data, which `check_data` sets before anything else is called.
         self.regions: Regions = {}
         self._window: tuple[int, ...] = ()
         self._head: Head | None = None
 
     def check_data(self, datamodule: Any) -> None:
-        """Run one empty crop of the data's size through the network, and learn the classes and regions.
+        """Run one empty crop of the data's size through the network, and take over the data's classes and regions.
 
         Args:
             datamodule: has ``sample_shape`` (C, *spatial) of a crop, ``num_classes`` and ``regions``, the classes of
                 each.
 
         Raises:
-            ValueError: if the network does not take such crops, or has another number of outputs.
+            ValueError: if the network does not take such crops, or has the wrong number of outputs.
         """
         if not hasattr(datamodule, "regions"):
             raise ValueError(f"expected a datamodule of segmented volumes, got {type(datamodule).__name__}")
@@ -99,10 +100,11 @@ class Segmentation(Task):
                 f"{head.meaning}, got {outputs[0]}"
             )
         self.regions, self._window, self._head = dict(datamodule.regions), shape[1:], head
+        self.metrics = tuple(self._measured())
 
     @property
     def head(self) -> Head:
-        """What the outputs stand for."""
+        """The meaning of the outputs."""
         assert self._head is not None, "check_data() comes first"
         return self._head
 
@@ -123,13 +125,8 @@ class Segmentation(Task):
         assert isinstance(logits, Tensor)
         return logits
 
-    def columns(self, stage: str) -> Sequence[str]:
-        """Return loss, mean Dice, and Dice, sensitivity and perhaps the Hausdorff distance of each region."""
-        per_region = ("dice", "sensitivity", *(("hausdorff95",) if self.hausdorff95 else ()))
-        return ("loss", "dice", *(f"{name}_{region.lower()}" for name in per_region for region in self.regions))
-
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
-        """Return the columns, and the predicted classes."""
+        """Return loss, mean Dice and the scores of each region; and the predicted classes."""
         logits, label = self.logits(batch["image"]), batch["label"]
         prediction = self.head.label_map(logits)
         masks = region_masks(prediction, self.regions), region_masks(label, self.regions)
@@ -148,21 +145,30 @@ class Segmentation(Task):
         return self.head.label_map(self.logits(batch["image"]))
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics, and give the rows of the table their cases' names."""
+        """Log the metrics, and add the names of the cases to the table."""
         super().on_test_epoch_end()
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         self.test_table = [{"case": datamodule.case_name("test", row["index"]), **row} for row in self.test_table]
 
     def report(self, metrics: dict[str, float | None]) -> Report | None:
-        """Return Dice and sensitivity of each region, averaged over the cases, and their means."""
+        """Return the scores of each region, averaged over the cases, and their means over the regions."""
         if metrics.get("test/dice") is None:
             return None
-        titles = {"dice": "Dice", "sensitivity": "sensitivity", "hausdorff95": "Hausdorff 95 % (voxels)"}
-        names = [name for name in titles if any(key.startswith(f"test/{name}_") for key in metrics)]
-        cells = {r: [metrics.get(f"test/{name}_{r.lower()}") for name in names] for r in self.regions}
+        scores = [m for m in type(self).metrics if any(k.startswith(f"test/{m.name}_") for k in metrics)]
+        cells = {r: [metrics.get(f"test/{m.name}_{r.lower()}") for m in scores] for r in self.regions}
         cells["mean"] = [_mean(column) for column in zip(*cells.values(), strict=True)]
-        rows = [[region, *("-" if v is None else f"{v:.3f}" for v in values)] for region, values in cells.items()]
-        return Report(["", *(titles[name] for name in names)], rows)
+        rows = [[r, *(m.text(v) for m, v in zip(scores, values, strict=True))] for r, values in cells.items()]
+        return Report(["", *(metric.heading for metric in scores)], rows)
+
+    def _measured(self) -> Iterator[Metric]:
+        """Yield the loss, the mean Dice, and each score of each region."""
+        for metric in type(self).metrics:
+            if metric.name == "dice" or not metric.per_region:
+                yield metric
+            if metric.per_region and (self.hausdorff95 or metric.name != "hausdorff95"):
+                for region in self.regions:
+                    name, label = f"{metric.name}_{region.lower()}", f"{metric.label} {region}"
+                    yield dataclasses.replace(metric, name=name, label=label, per_region=False)
 
     def _loss(self, logits: Tensor, label: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):

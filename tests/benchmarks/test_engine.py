@@ -141,7 +141,7 @@ def test_the_command_writes_text_json_and_picture(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--networks", "unet"], "to hold stored and reversible"),
+        (["--networks", "unet"], "to include stored and reversible"),
         (["--vary", "colour", "3"], "expected --vary"),
         (["--vary", "size"], "expected --vary"),
         (["--vary", "size", "x"], "expected --vary"),

@@ -21,7 +21,7 @@ from torch import Tensor
 from src.callbacks.invertibility import Invertibility, relative_inversion_error
 from src.callbacks.peak_memory import PeakMemory
 from src.callbacks.pictures.curves import Curves, draw_curves
-from src.callbacks.pictures.image_log import ImageLog, central_slices, triptych
+from src.callbacks.pictures.reconstructions import ReconstructionPictures, central_slices, triptych
 from src.callbacks.progress import LineProgress, progress_bar
 from src.callbacks.step_time import StepTime
 from src.invertible import AdditiveCoupling, InvertibleModule
@@ -70,16 +70,18 @@ def test_central_slices_are_those_through_the_middle() -> None:
     volume = torch.arange(4 * 6 * 8).view(4, 6, 8)
     slices = central_slices(volume)
     for found, expected in zip(slices, [volume[2], volume[:, 3], volume[:, :, 4]], strict=True):
-        assert np.array_equal(found, expected.numpy())
-    assert np.array_equal(central_slices(volume[0])[0], volume[0].numpy())
+        assert torch.equal(found, expected.float())
+    assert torch.equal(central_slices(volume[0])[0], volume[0].float())
 
 
 def test_a_triptych_shows_all_columns_in_one_grey_window() -> None:
     low, high = torch.zeros(8, 8, 8), torch.full((8, 8, 8), 3.0)
-    figure = triptych({"FBP": low, "network": low + 1.5, "truth": high}, data_range=3.0)
+    volumes = {"FBP": low, "network": low + 1.5, "truth": high}
+    figure = triptych({title: central_slices(volume) for title, volume in volumes.items()}, data_range=3.0)
+    assert [axes.get_title() for axes in figure.axes[:4]] == [*volumes, ""]
     images = [axes.get_images()[0] for axes in figure.axes]
     assert len(images) == 9
-    assert {image.get_clim() for image in images} == {(0.0, 3.0)}
+    assert {image.get_clim() for image in images} == {(0.0, 1.0)}
     greys = [float(image.cmap(image.norm(image.get_array()))[0, 0, 0]) for image in images[:3]]
     assert greys == pytest.approx([0.0, 0.5, 1.0], abs=0.01)
 
@@ -87,12 +89,17 @@ def test_a_triptych_shows_all_columns_in_one_grey_window() -> None:
 def shown(folder: Path, **trainer_state: Any) -> list[str]:
     trainer: Any = SimpleNamespace(
         **{"is_global_zero": True, "loggers": [], "global_step": 7, "sanity_checking": False, "max_epochs": 9}
+        | {"datamodule": None}
         | trainer_state
     )
     volumes = torch.rand(3, 1, 12, 12, 12)
     outputs = {"input": volumes, "output": volumes, "target": volumes, "index": torch.tensor([1, 2, 0])}
-    callback = ImageLog(str(folder), num_volumes=2, every_n_epochs=4)
-    callback.on_validation_batch_end(trainer, SimpleNamespace(data_range=1.0), outputs, None, 0)
+    callback, task = (
+        ReconstructionPictures(str(folder), num_volumes=2, every_n_epochs=4),
+        SimpleNamespace(data_range=1.0),
+    )
+    callback.on_validation_batch_end(trainer, task, outputs, None, 0)
+    callback.on_validation_epoch_end(trainer, task)
     return sorted(path.name for path in folder.glob("*.png"))
 
 
@@ -108,7 +115,7 @@ def test_pictures_of_the_first_volumes_in_chosen_epochs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("settings", [{"num_volumes": 0}, {"every_n_epochs": 0}])
 def test_pictures_need_positive_counts(settings: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="positive"):
-        ImageLog(str(tmp_path), **settings)
+        ReconstructionPictures(str(tmp_path), **settings)
 
 
 def test_curves_go_on_after_a_resume_and_draw_what_there_is(tmp_path: Path) -> None:

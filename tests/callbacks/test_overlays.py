@@ -46,7 +46,7 @@ def test_the_slice_is_the_one_with_most_tumour() -> None:
 def test_a_row_per_case_and_a_column_per_modality_and_label_map() -> None:
     callback = Overlays("unused", **SETTINGS)
     cases = shown(0, 1)
-    slices = [callback._slice(f"case{i}", {key: value[i] for key, value in cases.items()}) for i in (0, 1)]
+    slices = [callback.kept(f"case{i}", {key: value[i] for key, value in cases.items()}) for i in (0, 1)]
     position = fullest_slice(cases["label"][0])
     assert (slices[0].modalities["FLAIR"] == cases["image"][0, 3, :, :, position].numpy()).all()
     assert (slices[0].labels["truth"] == cases["label"][0, :, :, position].numpy()).all()
@@ -103,7 +103,7 @@ def test_tests_and_predictions_are_drawn_the_latter_without_truth(tmp_path: Path
     cases = shown(0)
     scans = {"image": cases["image"], "index": cases["index"]}
     callback.on_predict_batch_end(trainer(), None, cases["prediction"], scans, 0)
-    assert list(callback._slices[0].labels) == ["prediction"]
+    assert list(callback._kept[0].labels) == ["prediction"]
     callback.on_predict_epoch_end(trainer(), None)
     assert pictures(tmp_path) == ["predict-overlays.png", "test-overlays.png"]
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from src.callbacks.pictures.base import image_grid
 from src.callbacks.pictures.confusion import ConfusionMatrix, draw_confusion
 from src.callbacks.pictures.downsampling import DownsamplingPictures, channel_mixing, figure1, figure2
-from src.callbacks.pictures.first_images import FirstImages
-from src.callbacks.pictures.flows import FlowPictures
+from src.callbacks.pictures.drawing import image_grid
+from src.callbacks.pictures.evaluation import EvaluationPictures
+from src.callbacks.pictures.flows import FlowPictures, reconstructions
 from src.callbacks.pictures.inversions import InversionPictures
-from src.callbacks.pictures.latent_path import interpolate
+from src.callbacks.pictures.latent_path import interpolations
 from src.invertible import Downsampling
 from src.models.density import DensityModel
 from src.models.glow import Glow
@@ -30,6 +30,7 @@ class NoContext:
 
 def trainer(**state: Any) -> Any:
     usual = {"is_global_zero": True, "loggers": [], "global_step": 3, "current_epoch": 0, "sanity_checking": False}
+    usual |= {"max_epochs": 9}
     return SimpleNamespace(**{**usual, "precision_plugin": NoContext(), "datamodule": None, **state})
 
 
@@ -52,19 +53,29 @@ def test_a_grid_has_one_range_for_all_and_rows_of_any_length() -> None:
         image_grid({"a": torch.ones(1, 2, 4, 4)})
 
 
-def test_the_first_images_come_in_order_and_once() -> None:
-    kept = FirstImages(3)
-    kept.add({"image": torch.tensor([[2.0], [9.0]]), "index": torch.tensor([2, 9])})
-    kept.add({"image": torch.tensor([[0.0], [1.0]]), "index": torch.tensor([0, 1])})
-    found = kept.take()
-    assert found is not None and found.flatten().tolist() == [0, 1, 2]
-    assert kept.take() is None
+def test_the_first_samples_come_in_order_and_once(tmp_path: Path) -> None:
+    seen: list[dict[int, float]] = []
+
+    class Seeing(EvaluationPictures):
+        def figures(self, trainer: Any, task: Any, samples: Any) -> dict[str, Any]:
+            seen.append({index: float(image) for index, image in samples.items()})
+            return {}
+
+    callback = Seeing(str(tmp_path), count=3)
+    batches = [([2.0], [9.0]), [2, 9]], [([0.0], [1.0]), [0, 1]]
+    for values, indices in batches:
+        batch = {"image": torch.tensor(values), "index": torch.tensor(indices)}
+        callback.on_test_batch_end(trainer(), None, batch, None, 0)
+    for _ in range(2):
+        callback.on_test_epoch_end(trainer(), None)
+    assert seen == [{0: 0.0, 1: 1.0, 2: 2.0}, {}] and list(seen[0]) == [0, 1, 2]
 
 
 def test_the_path_is_straight_between_the_codes() -> None:
-    start, end = torch.tensor([[1.0]]), torch.tensor([[100.0]])
-    path = interpolate(torch.log10, lambda z: 10**z, start, end, 3)
-    torch.testing.assert_close(path.flatten(), torch.tensor([1.0, 10.0, 100.0]))
+    images = torch.tensor([[1.0], [100.0], [7.0]])
+    paths = interpolations(torch.log10, lambda z: 10**z, images, 3)
+    assert list(paths) == ["0 → 1"]
+    torch.testing.assert_close(paths["0 → 1"].flatten(), torch.tensor([1.0, 10.0, 100.0]))
 
 
 def test_a_flow_is_drawn_in_chosen_epochs_and_after_a_test(tmp_path: Path) -> None:
@@ -94,12 +105,13 @@ def test_samples_repeat_and_leave_the_random_stream_alone(tmp_path: Path) -> Non
     assert torch.equal(first["T = 0"][0], first["T = 0"][1])
 
 
-def test_reconstructions_and_ends_of_interpolations_are_the_images(tmp_path: Path) -> None:
-    callback = FlowPictures(str(tmp_path), num_images=4)
+@torch.no_grad()
+def test_reconstructions_and_ends_of_interpolations_are_the_images() -> None:
     shown = images(4)["image"]
-    rows = callback.reconstructions(model(), shown)
+    density = model()
+    rows = reconstructions(density, shown)
     torch.testing.assert_close(rows["f⁻¹(f(x))"], shown + 0.5, rtol=1e-3, atol=0.1)
-    path = callback.interpolations(model(), shown)["0 → 1"]
+    path = interpolations(density.encode, density.decode, shown, 4)["0 → 1"]
     torch.testing.assert_close(path[[0, -1]], shown[:2] + 0.5, rtol=1e-3, atol=0.1)
 
 

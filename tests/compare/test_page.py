@@ -25,6 +25,7 @@ from src.compare.pictures import MAX_EPOCHS, MAX_SIDE, choose_epochs, data_uri
 from src.compare.runs import RunRecord
 from src.compare.sources import Sources, find_sources
 from src.runs.folder import RunFolder
+from src.tasks.metrics import Metric, to_plain
 from src.utils.errors import ConfigError
 from tests.compare.folders import summary, write_picture, write_run
 
@@ -61,20 +62,37 @@ def test_quality_and_cost_stand_in_front_in_their_units() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "monitor", "better"),
+    ("task", "name", "unit", "better"),
     [
-        ("test/bits_per_dim", None, "min"),
-        ("test/dice_wt", None, "max"),
-        ("test/hausdorff95_et", None, "min"),
-        ("test/logdet_ms", None, "min"),
-        ("test/novel", {"metric": "val/novel", "mode": "max"}, "max"),
-        ("test/logdet", None, None),
+        ("density.Density", "test/bits_per_dim", "bits/dim", "min"),
+        ("density.Density", "test/logdet", "bits/dim", None),
+        ("segmentation.Segmentation", "test/dice_wt", None, "max"),
+        ("segmentation.Segmentation", "test/hausdorff95_et", "voxels", "min"),
+        ("segmentation.Segmentation", "test/psnr", None, None),
     ],
 )
-def test_the_better_side_is_known_or_the_monitor_says_it(name: str, monitor: Any, better: str | None) -> None:
-    config = {"monitor": monitor or {"metric": "step", "mode": "max"}}
+def test_the_task_of_a_run_describes_its_metrics(task: str, name: str, unit: str | None, better: str | None) -> None:
+    config = {"task": {"_target_": f"src.tasks.{task}"}}
     columns = columns_of([run_with(config, metrics={name: 1.0})])
-    assert [(c.better, c.role) for c in columns if c.key == name] == [(better, "quality")]
+    assert [(c.unit, c.better, c.role) for c in columns if c.key == name] == [(unit, better, "quality")]
+
+
+def test_the_metrics_of_anyones_task_are_described_by_its_summary_and_its_monitor() -> None:
+    config = {"task": {"_target_": "mine.Task"}, "monitor": {"metric": "val/novel", "mode": "max"}}
+    descriptions = to_plain([Metric("fid", "FID", "points", "min", 1)])
+    metrics = {"test/fid": 3.0, "test/novel": 1.0, "test/odd": 0.0}
+    run = run_with(config, metrics=metrics, metric_descriptions=descriptions)
+    assert [(c.key, c.unit, c.better, c.role) for c in columns_of([run]) if c.key.startswith("test/")] == [
+        ("test/novel", None, "max", "quality"),
+        ("test/fid", "points", "min", "quality"),
+        ("test/odd", None, None, "metric"),
+    ]
+
+
+def test_times_and_memory_have_their_units() -> None:
+    columns = {c.key: c for c in columns_of([run_with(metrics={"time/step_s": 1.0, "memory/peak_gib": 2.0})])}
+    found = [(columns[n].unit, columns[n].better) for n in ("time/step_s", "memory/peak_gib")]
+    assert found == [("s", "min"), ("GiB", "min")]
 
 
 def test_only_the_keys_that_differ_are_listed() -> None:

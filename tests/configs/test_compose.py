@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from src.compare.differences import flatten
 from src.config.checks import check_config
 from src.config.composition import CONFIG_DIR, compose_config
 from src.config.targets import check_targets
+from src.utils.nested import flat
 
 
 def choices(group: str) -> list[str]:
@@ -86,12 +86,12 @@ def values_of_file(path: Path) -> dict[str, Any]:
     assert isinstance(content, dict)
     bases = [name for name in content.pop("defaults", []) if isinstance(name, str) and name != "_self_"]
     paths = [CONFIG_DIR / f"{name[1:]}.yaml" if name[0] == "/" else path.with_name(f"{name}.yaml") for name in bases]
-    return {key: value for base in paths for key, value in values_of_file(base).items()} | flatten(content)
+    return {key: value for base in paths for key, value in values_of_file(base).items()} | flat(content)
 
 
 def check_every_value_counts(name: str, config: DictConfig) -> None:
     values = values_of_file(CONFIG_DIR / "experiment" / f"{name}.yaml")
-    found = flatten(OmegaConf.to_container(config))  # type: ignore[arg-type]
+    found = flat(OmegaConf.to_container(config))  # type: ignore[arg-type]
     assert values and {key: found[key] for key in values if key in found} == values
 
 

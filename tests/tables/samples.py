@@ -10,8 +10,8 @@ source: "A and B (2020), Table 1"
 setting: "20 images of 256²"
 head: [levels, width]
 columns:
-  - {name: old PSNR, metric: test/psnr, goal: max, digits: 2, unit: dB, match: {model: old}}
-  - {name: new PSNR, metric: test/psnr, goal: max, digits: 2, unit: dB, match: {model: new}}
+  - {name: old PSNR, metric: test/psnr, better: max, digits: 2, unit: dB, match: {model: old}}
+  - {name: new PSNR, metric: test/psnr, better: max, digits: 2, unit: dB, match: {model: new}}
   - {name: gain, difference: new PSNR, digits: 1}
 rows:
   - {label: [4, narrow], match: {network.width: 8}, values: [10.0, 12.0, null], quote: "4 narrow 10.0 12.0"}

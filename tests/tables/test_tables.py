@@ -17,11 +17,11 @@ from src.sweeps.runner import Runner
 from src.tables.figure import draw
 from src.tables.latex import escaped, to_latex
 from src.tables.markdown import to_markdown
-from src.tables.numbers import number
 from src.tables.published import Published, read_published
 from src.tables.render import render
 from src.tables.results import describe, fits, load, result_of, store
 from src.tables.table import Table, make_table
+from src.tasks.metrics import decimal
 from src.utils.errors import ConfigError
 from src.utils.reading import FileError
 from tests.sweeps.programs import cells_of, sweep_of, write_program
@@ -71,7 +71,7 @@ def test_who_is_first_in_a_row(table: Table) -> None:
 
 def test_lower_can_be_better(tmp_path: Path) -> None:
     path = tmp_path / "published.yaml"
-    path.write_text(PUBLISHED.replace("goal: max", "goal: min"))
+    path.write_text(PUBLISHED.replace("better: max", "better: min"))
     table = make_table(read_published(path), RESULTS, "small")
     assert table.entries[0][0].ranks == (1, 1)
     assert [table.best_in_row(i, "test/psnr", ours=True) for i in range(3)] == [0, 1, None]
@@ -134,7 +134,7 @@ def test_the_figure_has_a_dot_per_number(table: Table) -> None:
         ({"source": None}, "expected source in"),
         ({"columns": [{"name": "a"}]}, "expected metric or difference for column 'a'"),
         ({"columns": [{"name": "a", "difference": "b"}]}, "expected difference to name a column"),
-        ({"columns": [{"name": "a", "metric": "b", "goal": "up"}]}, "expected goal to be max or min"),
+        ({"columns": [{"name": "a", "metric": "b", "better": "up"}]}, "expected better to be max or min"),
         (
             {"columns": [{"name": "a", "metric": "b", "digit": 3}]},
             r"expected a key of columns\[0\].*did you mean 'digits'",
@@ -143,6 +143,7 @@ def test_the_figure_has_a_dot_per_number(table: Table) -> None:
         ({"rows": [{"label": ["a", "b"], "values": [1, 2, 3], "minus": "c"}]}, "expected minus to be the label"),
         ({"rows": [3]}, r"expected keys and values for rows\[0\]"),
         ({"here": {"depth": "x"}}, "expected each key of here"),
+        ({"task": "painting"}, "expected task to be one of reconstruction, .* got 'painting'"),
     ],
 )
 def test_what_is_no_table_is_refused(change: dict, message: str, tmp_path: Path) -> None:
@@ -151,6 +152,18 @@ def test_what_is_no_table_is_refused(change: dict, message: str, tmp_path: Path)
     path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
     with pytest.raises(ConfigError, match=message):
         read_published(path)
+
+
+def test_a_column_takes_what_its_metric_says_and_may_say_otherwise(tmp_path: Path) -> None:
+    columns = [{"name": "a", "metric": "test/psnr"}, {"name": "b", "metric": "test/ssim", "digits": 1, "better": None}]
+    content = {
+        **yaml.safe_load(PUBLISHED),
+        "task": "reconstruction",
+        "columns": [*columns, {"name": "c", "metric": "x"}],
+    }
+    (tmp_path / "published.yaml").write_text(yaml.safe_dump(content))
+    found = [(c.better, c.digits, c.unit) for c in read_published(tmp_path / "published.yaml").columns]
+    assert found == [("max", 2, "dB"), (None, 1, ""), (None, 2, "")]
 
 
 def test_no_file_is_refused(tmp_path: Path) -> None:
@@ -248,7 +261,7 @@ def test_a_table_is_written(published: Published, tmp_path: Path) -> None:
     ],
 )
 def test_numbers(value: float, digits: int, sign: bool, text: str) -> None:
-    assert number(value, digits, sign=sign) == text
+    assert decimal(value, digits, sign=sign) == text
 
 
 def test_a_column_without_published_numbers_is_one_column(tmp_path: Path) -> None:

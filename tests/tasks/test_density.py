@@ -73,5 +73,5 @@ def test_another_network_is_refused() -> None:
 def test_the_report_shows_both_sets_and_nothing_without_a_test() -> None:
     metrics: dict[str, float | None] = {f"{s}/{n}": 1.5 for s in ("val", "test") for n in ("bits_per_dim", *PARTS)}
     report = task().report(metrics)
-    assert report is not None and report.rows[0] == ["bits_per_dim", "1.5000", "1.5000"]
+    assert report is not None and report.rows[0] == ["negative log-likelihood (bits/dim)", "1.5000", "1.5000"]
     assert task().report({"val/bits_per_dim": 1.0}) is None

@@ -1,93 +1,95 @@
-"""PSNR and SSIM against scikit-image."""
+"""Descriptions of metrics: what is measured is described, and what is described is measured."""
 
 from __future__ import annotations
 
-import numpy as np
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
-import torch
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from src.tasks.metrics import psnr, quality, ssim
+import train
+from src.config.composition import compose_config
+from src.runs.monitor import check_monitor
+from src.tasks.metrics import (
+    CALLBACK_METRICS,
+    TASK_METRICS,
+    Metric,
+    described,
+    from_plain,
+    metrics_of_config,
+    to_plain,
+)
+from tests.fakes import tiny_overrides
+
+KNOWN = [*TASK_METRICS["reconstruction"], *CALLBACK_METRICS]
 
 
-def volumes(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    target = torch.rand(shape, generator=generator)
-    noise = torch.randn(shape, generator=generator) * torch.tensor([0.05, 0.3, 1.0]).view(3, *[1] * (len(shape) - 1))
-    return target + noise, target
+def test_a_metric_is_found_by_each_of_its_names() -> None:
+    segmentation = TASK_METRICS["segmentation"]
+    for name in ("dice", "val/dice", "test/dice_wt"):
+        assert described(name, segmentation) is segmentation[0]
+    assert described("dices", segmentation) is described("val/psnr_fbp", segmentation) is None
+    errors = [*TASK_METRICS["classification"], *CALLBACK_METRICS]
+    assert described("test/reconstruction_error", errors) is errors[2]
+    assert described("train/reconstruction_error", errors) is CALLBACK_METRICS[1]
 
 
-@pytest.mark.parametrize("shape", [(3, 1, 14, 16, 18), (3, 2, 20, 24)])
-@pytest.mark.parametrize("data_range", [1.0, 2.5])
-def test_psnr_is_that_of_scikit_image(shape: tuple[int, ...], data_range: float) -> None:
-    output, target = (v.double() for v in volumes(*shape))
-    expected = [
-        peak_signal_noise_ratio(t.numpy(), o.numpy(), data_range=data_range)
-        for o, t in zip(output, target, strict=True)
+def test_a_value_is_printed_with_its_digits() -> None:
+    psnr = Metric("psnr", "PSNR", "dB", "max", 2)
+    assert psnr.heading == "PSNR (dB)" and Metric("ssim").heading == "ssim"
+    assert [psnr.text(20.5), psnr.text(6.5, sign=True), psnr.text(None), psnr.text(1e-9)] == [
+        *("20.50", "+6.50", "-", "1.0e-09"),
     ]
-    # torchmetrics divides by the single-precision logarithm of ten.
-    np.testing.assert_allclose(psnr(output, target, data_range), expected, rtol=1e-7)
 
 
-def scikit_images_ssim(output: torch.Tensor, target: torch.Tensor, data_range: float) -> list[float]:
-    # scikit-image averages over the windows inside: on reflected images, these are the windows of all voxels.
-    pairs = [
-        [np.pad(volume.double().numpy(), 5, mode="reflect") for volume in pair]
-        for pair in zip(target[:, 0], output[:, 0], strict=True)
-    ]
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": data_range}
-    return [structural_similarity(t, o, **options) for t, o in pairs]
+def test_descriptions_survive_the_summary_and_what_describes_nothing_is_left_out() -> None:
+    own = [Metric("fid", "FID", "", "min", 1), Metric("dice", per_region=True)]
+    assert from_plain(json.loads(json.dumps(to_plain(own)))) == tuple(own)
+    hostile = [None, {}, {"name": 3}, {"name": "a", "unit": [1], "better": "up", "digits": 10**9, "per_region": "x"}]
+    assert from_plain(hostile) == (Metric("a"),) and from_plain({"name": "a"}) == from_plain(None) == ()
 
 
-@pytest.mark.parametrize("shape", [(3, 1, 14, 16, 18), (3, 1, 20, 24)])
-@pytest.mark.parametrize("data_range", [1.0, 2.5])
-def test_ssim_is_that_of_scikit_image(shape: tuple[int, ...], data_range: float) -> None:
-    output, target = (v.double() for v in volumes(*shape))
-    expected = scikit_images_ssim(output, target, data_range)
-    np.testing.assert_allclose(ssim(output, target, data_range), expected, atol=1e-7)
+def test_the_tables_are_read_without_torch() -> None:
+    code = "import sys, src.tasks.metrics; assert not {'torch', 'hydra'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
 
 
-@pytest.mark.parametrize("shape", [(3, 1, 14, 16, 18), (3, 1, 20, 24)])
-@pytest.mark.parametrize("bias", [0.0, 0.1, 1e4])
-@pytest.mark.parametrize("offset", [-1e4, -1024.0, 30.0, 1e4])
-def test_ssim_in_single_precision_keeps_its_digits_at_large_offsets(
-    shape: tuple[int, ...], bias: float, offset: float
-) -> None:
-    output, target = volumes(*shape)
-    output, target = output + offset + bias, target + offset
-    # scikit-image in double precision, with the same rounded intensities
-    np.testing.assert_allclose(ssim(output, target, 1.0), scikit_images_ssim(output, target, 1.0), atol=1e-5)
+def test_the_metrics_of_a_task_are_known_by_its_configuration() -> None:
+    for task in TASK_METRICS:
+        config: dict[str, Any] = {"task": {"_target_": f"src.tasks.{task}.Whatever"}}
+        assert metrics_of_config(config) == (*TASK_METRICS[task], *CALLBACK_METRICS)
+    for other in ({"task": {"_target_": "mine.Task"}}, {"task": {}}, {"task": "mine"}, {}):
+        assert metrics_of_config(other) == CALLBACK_METRICS
 
 
-@pytest.mark.parametrize("offset", [0.0, 1e4, -1e6])
-def test_ssim_is_one_only_where_images_agree_and_never_above(offset: float) -> None:
-    output, target = (volume + offset for volume in volumes(3, 1, 12, 12, 12))
-    assert torch.equal(ssim(target, target, 1.0), torch.ones(3))
-    assert (ssim(output, target, 1.0) < 1).all()
-    constant = torch.full_like(target, offset)
-    assert torch.equal(ssim(constant, constant, 1.0), torch.ones(3))
+@pytest.mark.parametrize(
+    "monitor",
+    [("val/psnr", "max"), ("val/psnr_fbp", "min"), ("train/loss", "min"), ("step", "max"), ("time/step_s", "min")],
+)
+def test_a_metric_that_is_measured_can_be_monitored(monitor: tuple[str, str]) -> None:
+    check_monitor(dict(zip(("metric", "mode"), monitor, strict=True)), KNOWN)
 
 
-def test_a_batch_is_not_pooled() -> None:
-    output, target = volumes(3, 1, 12, 12, 12)
-    alone = torch.cat([quality(o[None], t[None], 1.0) for o, t in zip(output, target, strict=True)])
-    torch.testing.assert_close(quality(output, target, 1.0), alone, rtol=1e-6, atol=1e-6)
+@pytest.mark.parametrize(
+    ("metric", "mode", "message"),
+    [
+        ("val/psnr", "min", r"expected monitor\.mode=max for monitor\.metric=val/psnr, got 'min'"),
+        ("step", "min", r"expected monitor\.mode=max for monitor\.metric=step"),
+        ("val/psnr_fbp", "most", r"expected monitor\.mode=max or min for monitor\.metric=val/psnr_fbp, got 'most'"),
+        ("val/pnsr", "max", r"expected monitor\.metric to be step or .*, got 'val/pnsr'; did you mean 'val/psnr'"),
+        ("test/psnr", "max", r"got 'test/psnr'; did you mean"),
+        ("psnr", "max", r"got 'psnr'"),
+    ],
+)
+def test_a_monitor_that_cannot_work_is_refused(metric: str, mode: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_monitor({"metric": metric, "mode": mode}, KNOWN)
 
 
-def test_a_perfect_output() -> None:
-    _, target = volumes(3, 1, 12, 12, 12)
-    assert torch.isposinf(psnr(target, target, 1.0)).all()
-    torch.testing.assert_close(ssim(target, target, 1.0), torch.ones(3))
-
-
-def test_autocast_does_not_coarsen_the_numbers() -> None:
-    output, target = volumes(3, 1, 12, 12, 12)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        under_autocast = quality(output, target, 1.0)
-    assert torch.equal(under_autocast, quality(output, target, 1.0))
-
-
-def test_a_volume_smaller_than_the_window_is_refused() -> None:
-    small = torch.zeros(1, 1, 10, 16, 16)
-    with pytest.raises(ValueError, match="at least 11 voxels a side"):
-        ssim(small, small, 1.0)
+def test_a_wrong_monitor_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected monitor\.mode=max for monitor\.metric=val/psnr, got 'min'"):
+        train.train(compose_config(tiny_overrides(tmp_path / "run", "monitor.mode=min")))
+    assert not (tmp_path / "run").exists()

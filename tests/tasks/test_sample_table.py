@@ -8,7 +8,7 @@ from src.tasks.sample_table import SampleTable
 
 
 def test_each_sample_counts_once_whatever_the_batches_and_processes() -> None:
-    first, second = SampleTable(["a", "b"]), SampleTable(["a", "b"])
+    first, second = SampleTable(), SampleTable()
     first.add(torch.tensor([2, 0]), {"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([30.0, 10.0])})
     # The second process has sample 1, and sample 0 again, as a distributed sampler repeats it.
     second.add(torch.tensor([1]), {"a": torch.tensor([2.0]), "b": torch.tensor([20.0])})

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from src.callbacks.pictures.base import publish
+from src.callbacks.pictures.drawing import publish
 
 
 class ConfusionMatrix(pl.Callback):

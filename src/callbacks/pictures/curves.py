@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from matplotlib.figure import Figure
 from pytorch_lightning.trainer.states import TrainerFn
 
-from src.callbacks.pictures.base import save_figure
+from src.callbacks.pictures.drawing import save_figure
 from src.runs.folder import RunFolder
 from src.runs.history import STATE_KEY, History, curves_state, read_curves_state
 

@@ -1,4 +1,4 @@
-"""The pictures of the iUNet paper's section 2: what invertible down- and upsamplings do to a photograph."""
+"""The pictures of section 2 of the iUNet paper: invertible down- and upsamplings of a photograph."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from matplotlib.figure import Figure
 from skimage import data
 from torch import Tensor
 
-from src.callbacks.pictures.base import publish
+from src.callbacks.pictures.drawing import image_grid, publish
 from src.datamodules.photographs import photograph
 from src.invertible import Downsampling, OrthogonalMixing
 from src.runs.folder import picture_name
+from src.utils.random_stream import own_stream
 
-# The pictures' titles say what is drawn; a photograph is (1, 1, H, W).
+# Images by their titles; a photograph is (1, 1, H, W).
 Panels = dict[str, Tensor]
 
 
 class DownsamplingPictures(pl.Callback):
-    """Writes, after a test: ``figure1.png`` (pixel shuffle against Haar), ``figure2.png`` (artifacts of the inverse
-    pixel shuffle), ``figure4.png`` (a random and the learned downsampling), ``channel_mixing.png`` (a colour image
-    before and after an orthogonal mixing of its channels).
+    """Writes pictures after a test: ``figure1.png`` (pixel shuffle against Haar), ``figure2.png`` (artifacts of the
+    inverse pixel shuffle), ``figure4.png`` (a random and the learned downsampling), ``channel_mixing.png`` (a colour
+    image before and after an orthogonal mixing of its channels).
 
     Args:
         dirpath: folder of the pictures.
@@ -61,16 +62,16 @@ class DownsamplingPictures(pl.Callback):
 
 
 def figure1(image: Tensor) -> Panels:
-    """The image, its pixel shuffle and its Haar transform."""
-    transforms = {"pixel shuffle": _with_init("pixel_shuffle"), "Haar": _with_init("haar")}
-    return {"image": image} | {title: tiled(transform(image)) for title, transform in transforms.items()}
+    """Return the image, its pixel shuffle and its Haar transform."""
+    shuffle, haar = _with_init("pixel_shuffle"), _with_init("haar")
+    return {"image": image, "pixel shuffle": tiled(shuffle(image)), "Haar": tiled(haar(image))}
 
 
 def figure2(image: Tensor) -> Panels:
-    """Four monochromatic channels, and what the inverse pixel shuffle and the inverse Haar transform make of them.
+    """Return four monochromatic channels, and their inverse pixel shuffle and inverse Haar transform.
 
-    The channels are those of a network that has not tuned its features to its upsampling: an image and three darker
-    copies of it.
+    The channels are an image and three darker copies of it, as in a network whose features are not adapted to its
+    upsampling.
     """
     coarse = tiled(_with_init("haar")(image))[..., : image.shape[2] // 2, : image.shape[3] // 2]
     channels = torch.cat([coarse * gain for gain in (1.0, 0.75, 0.5, 0.25)], dim=1)
@@ -85,18 +86,16 @@ def figure2(image: Tensor) -> Panels:
 
 
 def figure4(image: Tensor, at_start: Downsampling, learned: Downsampling) -> Panels:
-    """The image, a random learnable downsampling, and the one trained to be sparse."""
+    """Return the image, its random learnable downsampling, and the one trained to be sparse."""
     return {"image": image, "random start": tiled(at_start(image)), "trained to be sparse": tiled(learned(image))}
 
 
 @torch.no_grad()
 def channel_mixing() -> Panels:
-    """A colour photograph, a random orthogonal mixing of its channels, and what the inverse makes of that."""
+    """Return a colour photograph, a random orthogonal mixing of its channels, and the inverse of that."""
     image = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None].float() / 255
-    state = torch.random.get_rng_state()
-    torch.manual_seed(0)
-    mixing = OrthogonalMixing(3, init="random")
-    torch.random.set_rng_state(state)
+    with own_stream(0, image.device):
+        mixing = OrthogonalMixing(3, init="random")
     mixed = mixing(image)
     recovered = mixing.inverse(mixed)
     error = float((recovered - image).square().mean())
@@ -104,10 +103,10 @@ def channel_mixing() -> Panels:
 
 
 def tiled(channels: Tensor, scale: bool = True) -> Tensor:
-    """Four channels (1, 4, H, W) as one image (1, 1, 2H, 2W).
+    """Return four channels (1, 4, H, W) as one image (1, 1, 2H, 2W).
 
-    With ``scale``, absolute values are shown, those of detail channels (less than a quarter of the largest energy)
-    four times enlarged, and a channel that exceeds 1 divided by its maximum.
+    With ``scale``, absolute values are shown. Those of detail channels, whose energy is less than a quarter of the
+    largest one, are multiplied by four, and a channel that exceeds 1 is divided by its maximum.
     """
     if scale:
         energy = channels.square().mean(dim=(0, 2, 3))
@@ -125,13 +124,7 @@ def _detail(image: Tensor) -> Tensor:
 
 def draw(panels: Panels) -> Figure:
     """Draw titled images side by side, in the range [0, 1]."""
-    figure = Figure(figsize=(3.2 * len(panels), 3.5), layout="constrained")
-    for axes, (title, image) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        pixels = image[0].clamp(0, 1).permute(1, 2, 0).squeeze(2).numpy()
-        axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set_title(title, fontsize=10)
-        axes.set_axis_off()
-    return figure
+    return image_grid({"": [image[0] for image in panels.values()]}, titles=list(panels), cell_inches=3.2)
 
 
 def _with_init(init: str) -> Downsampling:

@@ -7,21 +7,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+Map = Callable[[Tensor], Tensor]
 
-def interpolate(
-    encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor], start: Tensor, end: Tensor, num_steps: int
-) -> Tensor:
-    """Return ``x_t = Φ⁻¹((1 − t) Φ(x₀) + t Φ(x₁))`` for ``num_steps`` equidistant t from 0 to 1.
+
+def interpolations(encode: Map, decode: Map, images: Tensor, num_steps: int) -> dict[str, Tensor]:
+    """Return ``x_t = Φ⁻¹((1 − t) Φ(x₀) + t Φ(x₁))`` for the pairs of images 0 and 1, 2 and 3, ….
 
     Args:
         encode, decode: Φ and Φ⁻¹, on batches.
-        start: x₀ of shape (B, C, *spatial).
-        end: x₁, same shape.
-        num_steps: at least 2; the first and last are x₀ and x₁ as the inverse gives them back.
+        images: (B, C, *spatial); the last one of an odd number is left out.
+        num_steps: number of equidistant t from 0 to 1, at least 2. The first and last x_t are x₀ and x₁ as the inverse
+            recovers them.
 
     Returns:
-        shape (B, num_steps, C, *spatial).
+        (num_steps, C, *spatial) by title, such as "0 → 1".
     """
-    first, last = encode(start), encode(end)
+    num_pairs = len(images) // 2
+    first, last = encode(images[: 2 * num_pairs : 2]), encode(images[1::2])
     path = [decode(torch.lerp(first, last, t)) for t in torch.linspace(0, 1, num_steps).tolist()]
-    return torch.stack(path, dim=1)
+    return {f"{2 * i} → {2 * i + 1}": row for i, row in enumerate(torch.stack(path, dim=1))}

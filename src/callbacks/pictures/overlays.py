@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +13,12 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.callbacks.pictures.base import publish, shows_epoch
-from src.runs.folder import picture_name
+from src.callbacks.pictures.evaluation import EvaluationPictures
 
-# Okabe and Ito's: told apart by colour-blind readers too.
+# By Okabe and Ito: colour-blind readers can tell them apart.
 COLORS = ("#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
 FILL_OPACITY = 0.35
+LABEL_MAPS = {"truth": "label", "prediction": "prediction"}
 
 
 class Slice(NamedTuple):
@@ -39,9 +38,9 @@ def fullest_slice(label: Tensor) -> int:
 def draw_overlays(cases: Sequence[Slice], classes: Sequence[str]) -> Figure:
     """Draw one row per case: its modalities, and the first of them under each label map.
 
-    Greys go from the 1st to the 99th percentile of what is not zero; zeros, the background, are black. The first array
-    axis points to the right and the second one down, which is the radiological view of volumes whose axes point left,
-    posterior, superior, as BraTS's.
+    Greys go from the 1st to the 99th percentile of the values that are not zero. Zeros, the background, are black. The
+    first array axis points to the right and the second one down. For volumes whose axes point left, posterior and
+    superior, as in BraTS, this is the radiological view.
 
     Args:
         cases: all with the same titles.
@@ -55,7 +54,7 @@ def draw_overlays(cases: Sequence[Slice], classes: Sequence[str]) -> Figure:
         for cell, title in zip(row, titles, strict=True):
             image = case.modalities.get(title, background)
             low, high = _window(image)
-            # Outside of the brain images are 0, which a z-score makes the brain's mean: there is nothing, show black.
+            # Outside of the brain images are 0, which after a z-score is the mean of the brain. It is shown black.
             cell.imshow(np.where(image == 0, low, image).T, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
             if title in case.labels:
                 _paint(cell, case.labels[title].T, len(classes))
@@ -89,99 +88,50 @@ def _paint(cell: Any, label: NDArray, num_classes: int) -> None:
             continue
         color = np.array(to_rgba(_color(value)))
         cell.imshow(mask[..., None] * color * (1, 1, 1, FILL_OPACITY), interpolation="nearest")
-        # A border of zeros closes outlines at the edge of the image.
+        # A border of zeros closes the outlines at the edges of the image.
         edges = np.arange(-1, label.shape[1] + 1), np.arange(-1, label.shape[0] + 1)
         cell.contour(*edges, np.pad(mask, 1).astype(float), levels=[0.5], colors=[_color(value)], linewidths=0.8)
 
 
-class Overlays(pl.Callback):
-    """Writes overlays of the first cases as PNG and hands them to loggers that take images.
+class Overlays(EvaluationPictures):
+    """Writes a picture ``overlays`` of the first cases.
 
-    Of each case, the axial slice with most of the true tumour; where there is no truth, most of the predicted one.
-    Files are ``val-overlays-epoch-<epoch>.png``, ``test-overlays.png`` and ``predict-overlays.png``. In a distributed
-    run the first process shows those of the first cases that it has.
+    It shows the axial slice of each case with most of the true tumour; without a truth, with most of the predicted one.
 
     Args:
-        dirpath: folder of the pictures.
-        num_cases: how many cases, counted from index 0 of each set.
-        every_n_epochs: validation epochs between pictures; the last epoch always has them.
+        dirpath, every_n_epochs: see `EvaluationPictures`.
         modalities: title of each modality to show and its channel; the label maps are drawn over the first one.
+        num_cases: number of cases, from index 0 of each set.
 
     Raises:
-        ValueError: for counts that are not positive, or no modality.
+        ValueError: without a modality.
     """
 
+    stages = ("val", "test", "predict")
+
     def __init__(
-        self,
-        dirpath: str,
-        modalities: Mapping[str, int],
-        num_cases: int = 3,
-        every_n_epochs: int = 5,
+        self, dirpath: str, modalities: Mapping[str, int], num_cases: int = 3, every_n_epochs: int = 5
     ) -> None:
-        if num_cases < 1 or every_n_epochs < 1:
-            raise ValueError(f"expected positive num_cases and every_n_epochs, got {num_cases} and {every_n_epochs}")
+        super().__init__(dirpath, num_cases, every_n_epochs)
         if not modalities:
             raise ValueError("expected at least one modality to show, got none")
-        self.dirpath = Path(dirpath)
         self.modalities = dict(modalities)
-        self.num_cases = num_cases
-        self.every_n_epochs = every_n_epochs
-        self._slices: dict[int, Slice] = {}
 
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Keep a slice of the first cases."""
-        if shows_epoch(trainer, self.every_n_epochs):
-            self._keep(trainer, "val", outputs)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Draw."""
-        self._draw(trainer, "val", trainer.current_epoch)
-
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Keep a slice of the first cases."""
-        self._keep(trainer, "test", outputs)
-
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Draw."""
-        self._draw(trainer, "test")
-
-    def on_predict_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Keep a slice of the first cases."""
-        self._keep(trainer, "predict", {**batch, "prediction": outputs})
-
-    def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Draw."""
-        self._draw(trainer, "predict")
-
-    def _keep(self, trainer: pl.Trainer, stage: str, shown: dict[str, Tensor]) -> None:
-        if not trainer.is_global_zero:
-            return
-        for position, index in enumerate(shown["index"].tolist()):
-            if index < self.num_cases:
-                name = trainer.datamodule.case_name(stage, index)  # type: ignore[attr-defined]
-                self._slices[index] = self._slice(name, {key: value[position] for key, value in shown.items()})
-
-    def _slice(self, name: str, case: dict[str, Tensor]) -> Slice:
-        maps = {title: case[key] for title, key in (("truth", "label"), ("prediction", "prediction")) if key in case}
+    def kept(self, name: str, sample: dict[str, Tensor]) -> Slice:
+        """Return the slice of a case that is shown."""
+        maps = {title: sample[key] for title, key in LABEL_MAPS.items() if key in sample}
         position = fullest_slice(next(iter(maps.values())))
-        lines = [name, f"slice {position}"] + ([f"mean Dice {case['dice']:.3f}"] if "dice" in case else [])
+        lines = [name, f"slice {position}"] + ([f"mean Dice {sample['dice']:.3f}"] if "dice" in sample else [])
 
         def cut(volume: Tensor) -> NDArray:
             return volume[..., position].detach().float().cpu().numpy()
 
-        modalities = {title: cut(case["image"][channel]) for title, channel in self.modalities.items()}
+        modalities = {title: cut(sample["image"][channel]) for title, channel in self.modalities.items()}
         return Slice("\n".join(lines), modalities, {title: cut(label) for title, label in maps.items()})
 
-    def _draw(self, trainer: pl.Trainer, stage: str, epoch: int | None = None) -> None:
-        slices, self._slices = self._slices, {}
-        if slices:
-            name = f"{stage}-overlays"
-            classes = trainer.datamodule.class_names[1:]  # type: ignore[attr-defined]
-            figure = draw_overlays([slices[index] for index in sorted(slices)], classes)
-            publish(trainer, figure, self.dirpath / picture_name(name, epoch), f"images/{name}")
+    def figures(self, trainer: pl.Trainer, task: Any, samples: Mapping[int, Slice]) -> dict[str, Figure]:
+        """Return one picture of all cases."""
+        if not samples:
+            return {}
+        classes = trainer.datamodule.class_names[1:]  # type: ignore[attr-defined]
+        return {"overlays": draw_overlays(list(samples.values()), classes)}

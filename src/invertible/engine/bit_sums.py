@@ -1,4 +1,4 @@
-"""A cheap mark of tensors' values: unlike a version counter, no write can slip past it."""
+"""A cheap checksum of tensors' values. Unlike a version counter, it notices every kind of write."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def bit_sums(tensors: Iterable[Tensor]) -> Tensor | None:
     """The sum of each tensor's bits, read as integers: (n,) of int64, the same on every thread count; None for none.
 
-    Torch's fused optimizers and writes through ``.data`` leave `Tensor._version` as it is; values do not lie. A change
-    that only exchanges 64-bit words, or adds to one what it takes from another, keeps the sum.
+    Torch's fused optimizers and writes through ``.data`` do not change `Tensor._version`. The sum misses only changes
+    that swap 64-bit words, or add to one what they take from another.
     """
     sums = [_as_integers(tensor.detach()).sum() for tensor in tensors]
     return torch.stack([value.to(sums[0].device) for value in sums]) if sums else None

@@ -32,8 +32,8 @@ with extra("memcnn"):
 class MemcnnCall:
     """One call of a root: evaluates each leaf through memcnn, which frees its input until backward rebuilds it.
 
-    memcnn may free what another leaf of the same call has made. It may not free what a caller holds: the input, and
-    what it got from calls before.
+    memcnn may free the output of another leaf of the same call. It must not free what a caller holds: the input, and
+    results of earlier calls.
     """
 
     def __init__(self) -> None:
@@ -94,11 +94,11 @@ class _Repeatable(nn.Module):
         conditions = tensors[self._num_inputs :]
         if not self._has_run:
             outputs = self._first(tensors)
-            # `.data`: memcnn detaches in place what it gets, and torch refuses that for views, reshaped tensors say.
+            # `.data`: memcnn detaches in place what it gets, and torch refuses that for views, such as reshapes.
             return tuple(part.data for part in (*outputs, *(c.clone() for c in conditions)))
         result = tree_leaves(self._again(self._call, *self._arguments(tensors)))
-        # memcnn differentiates every output with respect to everything: what is constant, a log-determinant say, needs
-        # a path to the input, and an unused parameter a path to the output.
+        # memcnn differentiates every output with respect to everything. So a constant output, such as some
+        # log-determinants, needs a path to the input, and an unused parameter a path to the output.
         path = 0 * tensors[0].flatten(1)[:, 0]
         parts = [part if part.requires_grad else part + path for part in result]
         for parameter in self._without_path_to(parts):
@@ -156,7 +156,7 @@ class _Repeatable(nn.Module):
 
 
 def _has_hooks(leaf: InvertibleModule) -> bool:
-    """Whether somebody looks at what the leaf, or a part of it, reads and makes, and may keep it."""
+    """Whether hooks see, and may keep, what the leaf or a part of it reads and returns."""
     return any(module._forward_hooks or module._forward_pre_hooks for module in all_modules(leaf))
 
 

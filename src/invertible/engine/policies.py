@@ -65,7 +65,7 @@ def _memcnn(root: InvertibleModule, call: Call, x: State, condition: Condition) 
 class _Recomputation:
     """The context in which `torch.utils.checkpoint` evaluates a leaf again: as it was in the forward pass.
 
-    A class, not a generator: torch enters it again when a retained graph is used twice.
+    A class, since torch enters it again when a retained graph is used twice, and a generator can be entered once.
     """
 
     def __init__(self, leaf: InvertibleModule, device: torch.device) -> None:
@@ -123,7 +123,7 @@ POLICIES = {
 def invertible_roots(net: nn.Module) -> dict[str, InvertibleModule]:
     """The largest invertible parts of a network, by name.
 
-    A tree with a padding network among its parts is none: its parts are.
+    A tree that contains a padding network is not among them, but its parts are.
     """
     roots: dict[str, InvertibleModule] = {}
 

@@ -44,7 +44,7 @@ class RngState:
 
 
 class Buffers:
-    """The buffers of modules with their present values, but for those of modules that say ``buffers_are_constants``."""
+    """The buffers of modules with their present values, except in modules that set ``buffers_are_constants``."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         tables = (m._buffers for m in modules if m._buffers and not getattr(m, "buffers_are_constants", False))
@@ -54,7 +54,7 @@ class Buffers:
         return bool(self._copies)
 
     def replace_where(self, condition: Tensor) -> None:
-        """Take the present values instead, if the condition holds; without waiting for a GPU to know it."""
+        """Take the present values instead if the condition holds, without waiting for a GPU to compute it."""
         for table, copies in self._copies:
             for name, before in copies.items():
                 now = table.get(name)
@@ -80,7 +80,7 @@ def _cloned(table: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
 
 
 class LeafStart:
-    """From where the evaluation of a leaf starts: the random generators, and the buffers that it may move.
+    """The state from which the evaluation of a leaf starts: the random generators, and the buffers that it may change.
 
     Args:
         modules: the leaf and all inside it.
@@ -98,8 +98,8 @@ class LeafStart:
     def settle(self) -> LeafStart | None:
         """Called after the evaluation: what a replay needs, or None if the leaf draws nothing and has no such buffers.
 
-        A leaf that set parameters from its first batch, as activation normalisation does, is not to do so again: its
-        replays start from the buffers that it left, which say that it is done.
+        A leaf that set parameters from its first batch, as activation normalisation does, must not do so again: its
+        replays start from the buffers that it left behind, which say that this is done.
         """
         assert self._rng is not None
         if self._rng == RngState(self._rng.device):

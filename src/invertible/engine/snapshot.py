@@ -1,4 +1,4 @@
-"""What a network was made of when its forward pass ran, put back while backward evaluates it again."""
+"""Tensors and modes of a network during its forward pass, restored while backward evaluates it again."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Snapshot:
         self.mark()
 
     def mark(self) -> None:
-        """Take the present values for those that must not change, also where a first batch has put them elsewhere."""
+        """Record the present values as those that must not change, even if a first batch has moved them in memory."""
         for stand_in, tensor in self.originals.items():
             if stand_in.data_ptr() != tensor.data_ptr():
                 stand_in.data = tensor.data
@@ -80,7 +80,7 @@ class Snapshot:
                 _fill(table.present, before)
 
     def refuse_overwritten(self) -> None:
-        """Raise what can be told without reading values.
+        """Refuse changes that can be detected without reading values.
 
         Raises:
             RuntimeError: if a part was exchanged, or a tensor's version counter says that it was overwritten.
@@ -94,7 +94,7 @@ class Snapshot:
         self._refuse([now != before for now, before in zip(versions, self._versions, strict=True)])
 
     def refuse_changes(self) -> None:
-        """Raise if values have changed, which waits for a GPU: call it when the work there is queued.
+        """Refuse changed values. It waits for the GPU, so call it once the work there is queued.
 
         Torch's fused optimizers and writes through ``.data`` leave the version counters as they are.
 

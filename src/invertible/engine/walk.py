@@ -131,15 +131,11 @@ class BackwardWalk:
             x = map_tensors(Tensor.clone, kept)
             position.state, position.grad = forward_again(leaf, part, x, position.grad)
 
-    def add(self, tensor: Tensor, grad: Tensor) -> None:
-        """Add to the gradient of a parameter or condition, which may belong to several leaves."""
-        _add(self.gradients, self.originals.get(tensor, tensor), grad)
-
     def collect(self, tensors: Iterable[Tensor], grads: Iterable[Tensor | None]) -> None:
-        """Add what `torch.autograd.grad` found for these tensors."""
+        """Add to the gradients of parameters and conditions, which may belong to several leaves."""
         for tensor, grad in zip(tensors, grads, strict=True):
             if grad is not None:
-                self.add(tensor, grad)
+                _add(self.gradients, self.originals.get(tensor, tensor), grad)
 
     def add_value_grad(self, module: SharedValue, grad: Tensor) -> None:
         """Add to the gradient of a module's value, from which `finish` computes that of its parameters."""

@@ -28,7 +28,7 @@ from ..module import (
 
 @dataclass
 class LeafError:
-    """What walking back through one leaf costs in accuracy: relative ℓ2 errors of the rebuilt input's worst sample.
+    """The accuracy lost by walking back through one leaf: relative ℓ2 errors of the rebuilt input's worst sample.
 
     Attributes:
         leaf: the leaf; possibly the `Inverse` of a part of the tree.
@@ -44,7 +44,7 @@ class LeafError:
 def relative_error(found: State, expected: State) -> float:
     """``max_b ‖found_b − expected_b‖ / ‖expected_b‖`` in double precision, the norms over all tensors of a state.
 
-    Of each sample b by itself: an error in one must not hide beside the numbers of the others.
+    Each sample b counts by itself, so that the numbers of the others cannot hide its error.
     """
     pairs = [(a.double(), b.double()) for a, b in zip(tensors_of(found), tensors_of(expected), strict=True)]
     if not len(pairs[0][0]):
@@ -70,8 +70,8 @@ def reconstruction_errors(
         tree: the tree.
         x: its input.
         condition: its condition.
-        exact_past: go on from the exact state after a leaf past this error, as if its input were kept, so that each
-            leaf past it is a fault of its own; None goes on from what was rebuilt.
+        exact_past: after a leaf with a larger error, continue from the exact state, as if its input were kept. Every
+            leaf past this error is then at fault itself. None always continues from the rebuilt state.
 
     Returns:
         One entry per leaf in the order of the forward pass.
@@ -114,7 +114,7 @@ def reconstruction_errors(
 
 
 class LeafNames:
-    """The names of a network's leaves; those that the engine inverts on its way have a ``⁻¹`` behind theirs."""
+    """The names of a network's leaves, followed by ``⁻¹`` for those that the engine inverts."""
 
     def __init__(self, net: nn.Module) -> None:
         self._names = {id(module): name or type(module).__name__ for name, module in net.named_modules()}

@@ -27,7 +27,7 @@ def saved_by_block(net: nn.Module, arguments: tuple[Any, ...], names: LeafNames)
         # A computed input, as behind another layer: memcnn takes no leaf of the graph.
         y = net(map_tensors(lambda part: part * 1.0, leaves), *arguments[1:])
         gc.collect()
-        # memcnn keeps tensors beside autograd, which the hooks do not see; Python does.
+        # memcnn keeps tensors outside autograd, which hooks do not see, but the garbage collector does.
         for storage in _live_storages().values():
             if StorageWeakRef(storage) not in before:
                 attribution.save(storage)
@@ -42,12 +42,12 @@ def _live_storages() -> dict[StorageWeakRef, torch.UntypedStorage]:
 
 
 def _memory(tensor: Tensor) -> StorageWeakRef:
-    """Which memory a tensor lies in: unlike its address, never that of a tensor which came after it was freed."""
+    """The memory of a tensor. Unlike an address, it is not shared with a tensor made after this one was freed."""
     return StorageWeakRef(tensor.untyped_storage())
 
 
 class _Attribution:
-    """Says which block saved storages belong to: the one that runs, else the one that reads them, else their maker."""
+    """Attributes saved storages to the block that runs, else to the one that reads them, else to their maker."""
 
     def __init__(self, net: nn.Module, names: LeafNames) -> None:
         self._own = {_memory(t) for t in (*net.parameters(), *net.buffers())}

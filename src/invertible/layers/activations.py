@@ -93,7 +93,7 @@ def _value(x: Tensor, root: Tensor, numerator: Tensor, slope: float) -> Tensor:
 
 
 class _SneakyFunction(torch.autograd.Function):
-    """One autograd node that saves x, for what as elementwise parts takes four times as long and saves them all."""
+    """One autograd node that saves x. As elementwise operations, it takes four times as long and saves them all."""
 
     generate_vmap_rule = True  # for torch.func
 

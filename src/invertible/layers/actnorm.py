@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..arguments import check_channels, per_channel
 from ..module import InvertibleModule
 
-# A channel with less deviation than this is taken for constant: it is centred and not scaled.
+# A channel with a smaller deviation is treated as constant: it is centred and not scaled.
 MIN_DEVIATION = 1e-6
 
 
@@ -21,8 +21,8 @@ class ActNorm(InvertibleModule):
 
     The first batch in training mode sets s and b such that the output has mean 0 and variance 1 per channel; if the
     layer's inverse is what runs first, the inverse's output. Batches in evaluation mode do not count. With
-    torch.distributed, the statistics are those of all processes' batches together, so that all start alike; every
-    process must then take part in that first batch. A checkpoint keeps s, b, and that they were set.
+    torch.distributed, the statistics are taken over the batches of all processes, so that all start with the same
+    values; every process must take part in that first batch. A checkpoint stores s, b, and whether they were set.
 
     State (B, C, *spatial); ``log|det dy/dx| = Σ s`` times the number of voxels.
 
@@ -41,7 +41,7 @@ class ActNorm(InvertibleModule):
         self.log_scale = nn.Parameter(torch.zeros(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
         self.register_buffer("initialized", torch.tensor(False))
-        # What was last read from the buffer: asking a GPU at each step would make the CPU wait for it.
+        # The buffer's last known value: reading it at each step would make the CPU wait for the GPU.
         self._is_ready = False
 
     def forward(self, x: Tensor) -> Tensor:

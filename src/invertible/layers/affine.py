@@ -20,11 +20,8 @@ class AffineCoupling(Coupling):
     Log-scale and shift are taken in the precision of the state, whatever autocast makes of the subnets.
 
     Args:
-        channels: number of channels C of the state (B, C, *spatial), or (B, C).
         subnet: constructor of the subnets, called as ``subnet(dims_in, dims_out)``; they keep the spatial size.
-        split: number of channels of x₁, or their fraction; half of them (rounded up) by default.
-        flip: change the first group instead of the second.
-        condition_channels: channels of a condition, which the subnets see too; see `coupling.with_condition`.
+        channels, split, flip, condition_channels: see `Coupling`.
         clamp: c.
         clamp_activation: f: ``atan``, ``tanh``, ``sigmoid``, ``none`` (``f(u) = u``: no bound), or a function.
         volume_preserving: subtract from s its mean over channels and voxels, so that ``Σ s = 0`` (GIN; Sorrenson et
@@ -32,8 +29,8 @@ class AffineCoupling(Coupling):
         subnet_scale: factor on the subnets' outputs, so that a small one starts the layer near the identity.
 
     Raises:
-        ValueError: for unknown options; if either group would be empty; for a state or a condition of another shape; if
-            a subnet does not return the shape of the group that is changed.
+        ValueError: for unknown options, a state or a condition of another shape, or a subnet that does not return the
+            shape of the group that is changed.
     """
 
     def __init__(

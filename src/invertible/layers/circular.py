@@ -20,7 +20,7 @@ def convolve_circularly(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
 
 
 def _sides(kernel_size: Sequence[int]) -> list[tuple[int, int]]:
-    """What a kernel reaches beyond an image, before and after, per dimension."""
+    """How far a kernel extends beyond an image, before and after, per dimension."""
     return [((k - 1) // 2, k // 2) for k in kernel_size]
 
 
@@ -29,7 +29,7 @@ def _pad(x: Tensor, sides: Sequence[tuple[int, int]]) -> Tensor:
 
 
 class _CircularPadding(torch.autograd.Function):
-    """Padding of an image by what a kernel reaches beyond it; torch's own takes ten times as long in backward."""
+    """Circular padding by the extent of a kernel; torch's own takes ten times as long in backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, sides: Sequence[tuple[int, int]]) -> Tensor:
@@ -42,7 +42,7 @@ class _CircularPadding(torch.autograd.Function):
             size = grad.shape[dim] - before - after
             first, last = grad.narrow(dim, 0, before), grad.narrow(dim, before + size, after)
             inner = grad.narrow(dim, before, size)
-            # The gradient is not ours to change: what is cropped first is a copy.
+            # The gradient belongs to autograd: the first crop is a copy.
             grad = inner.clone() if dim == 2 else inner
             grad.narrow(dim, size - before, before).add_(first)
             grad.narrow(dim, 0, after).add_(last)

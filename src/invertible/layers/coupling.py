@@ -20,7 +20,7 @@ SubnetConstructor = Callable[[int, int], nn.Module]
 
 
 class Coupling(InvertibleModule):
-    """What couplings have in common: two groups of channels, one read and one changed, and what the subnets see.
+    """Base of all couplings: a group of channels that is read, one that is changed, and the input of the subnets.
 
     Args:
         channels: number of channels C of the state (B, C, *spatial), or (B, C).
@@ -77,15 +77,13 @@ class AdditiveCoupling(Coupling, VolumePreserving):
     ``flip`` change every channel in turn. The condition c is optional; see `with_condition`.
 
     Args:
-        channels: number of channels C of the state.
-        subnet: constructor of F, called as ``subnet(dims_in, dims_out)``; F keeps the spatial size.
-        split: number of channels of x₁, or their fraction; half of them (rounded up) by default.
-        flip: change the first group instead of the second.
-        condition_channels: channels of the condition c, which add to ``dims_in``.
+        subnet: constructor of F, called as ``subnet(dims_in, dims_out)``; F keeps the spatial size. The channels of a
+            condition add to ``dims_in``.
+        channels, split, flip, condition_channels: see `Coupling`.
 
     Raises:
-        ValueError: if either group would be empty; for a state or a condition of another shape; if F does not return
-            the shape of the group that it changes.
+        ValueError: for a state or a condition of another shape, or an F that does not return the shape of the group
+            that it changes.
     """
 
     def __init__(
@@ -213,7 +211,7 @@ def checked_output(output: Tensor, read: Tensor, channels: int) -> Tensor:
     """The output of a coupling's subnet, of shape (B, channels, *spatial) where the group read is (B, C₁, *spatial).
 
     Raises:
-        ValueError: for another shape; broadcast, it would make the log-determinant wrong without a word.
+        ValueError: for another shape, which broadcasting would turn into a wrong log-determinant without an error.
     """
     expected = (read.shape[0], channels, *read.shape[2:])
     if output.shape != expected:

@@ -121,7 +121,7 @@ def spectrum(weight: Tensor, spatial: Sequence[int]) -> Tensor:
     for dim, (size, num_frequencies) in reversed(list(enumerate(zip(spatial, halved, strict=True)))):
         phases = _phases(size, num_frequencies, result.shape[dim]).to(complex_dtype).to(weight.device)
         taps = result.movedim(dim, 0)
-        # The first dimension comes last, with by far the largest product: it is in its place, nothing is copied.
+        # The first dimension comes last, with by far the largest product. It is already in place, so nothing is copied.
         result = (phases @ taps.flatten(1)).unflatten(1, taps.shape[1:]).movedim(0, dim)
     return result
 
@@ -146,8 +146,8 @@ def logabsdet(matrices: Tensor, size: int) -> Tensor:
 class _LogAbsDet(torch.autograd.Function):
     """``∇Ŵ = Ŵ⁻ᴴ``, from the LU factors of the forward pass.
 
-    Those are of the transposed matrices, which have the same determinant and the memory layout of LAPACK, and their
-    inverses are asked for from the right: so nothing of this size is copied.
+    The factors are those of the transposed matrices, which have the same determinant and LAPACK's memory layout, and
+    the inverses are solved for from the right. So nothing of this size is copied.
     """
 
     @staticmethod
@@ -184,7 +184,7 @@ def _multiplicity(half: Tensor, size: int) -> Tensor:
 def to_frequencies(x: Tensor) -> Tensor:
     """A state (B, C, *spatial) as one matrix per frequency, (F₁, …, F_d, C, B)."""
     dims = list(range(2, x.ndim))
-    # In memory as in shape: on CPU a product of small matrices is up to 5 times as fast then, an inverse FFT 1.5 times.
+    # Contiguous: on CPU, products of small matrices are then up to 5 times as fast, an inverse FFT 1.5 times.
     coefficients = torch.fft.rfftn(x, dim=dims) if x.shape[0] else _empty_coefficients(x)
     return coefficients.permute(*dims, 1, 0).contiguous()
 

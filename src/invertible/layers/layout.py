@@ -10,6 +10,6 @@ def laid_out_as(x: Tensor, y: Tensor) -> Tensor:
     if x.ndim < 3 or x.stride(1) != 1:
         return y
     rows = y.movedim(1, -1)
-    # By way of a flat tensor, which is a view where y is laid out so already: its strides are then what torch expects
-    # of this layout in dimensions of size 1 too, without which it would take the channels as first.
+    # Through a flat tensor, which is a view if y has this layout already: in dimensions of size 1 too, the strides are
+    # then those that torch expects of the layout. With others it would consider the channels to be first.
     return rows.reshape(-1).view(rows.shape).movedim(-1, 1)

@@ -38,8 +38,8 @@ class LipSwish(nn.Module):
 
 
 _SWEEP = 16  # vectors of one sweep of Lanczos' method
-_SETTLED = 12  # of these: if the others no longer enlarge σ, it is found
-_DENSE = 64  # inputs of so few numbers need no iteration
+_SETTLED = 12  # if the vectors after these no longer enlarge σ, the search ends
+_DENSE = 64  # a layer with at most so many inputs is decomposed
 _NOVELTY = 0.3  # length of the random vector that is added to the last singular vector
 
 
@@ -59,7 +59,7 @@ class _Settled:
         return _Settled(vector, self.values.to(weight), self.owner)
 
     def may_return(self, weight: Tensor) -> bool:
-        """Whether backward may need it although ``weight`` has other values: those are of another tensor that lives."""
+        """Whether backward may still need it: its values belong to another tensor than ``weight``, which is alive."""
         owner = None if self.owner is None else self.owner()
         return owner is not None and owner is not weight
 
@@ -74,24 +74,25 @@ class SpectralNormalised(nn.Module):
     padding and stride at the size of the input at hand, not that of the reshaped kernel, which may be smaller or larger
     (Gouk et al., 2018; Behrmann et al., 2019). It is ``|A v|`` for the singular vector ``v``, differentiable in W.
 
-    ``v`` comes from Lanczos' method on ``AᵀA``, started from the one found for the previous weight with a random vector
-    added, since the old one alone is blind to another that outgrew it. Each sweep takes 16 products with ``AᵀA`` and
-    goes on from the best vector of the last, until the last four no longer enlarge σ; a layer with at most 64 inputs is
-    decomposed instead. In evaluation mode it starts from that random vector alone, and depends on the weight only.
+    ``v`` comes from Lanczos' method on ``AᵀA``, started from the vector of the previous weight plus a random vector,
+    since the old vector alone may miss a direction that has outgrown it. Each sweep takes 16 products with ``AᵀA`` and
+    starts from the best vector of the last sweep, until the last four products no longer enlarge σ. A layer with at
+    most 64 inputs is decomposed instead. In evaluation mode it starts from the random vector, so that σ depends on the
+    weight only.
 
-    ``v`` moves when the values of the weight have changed, so once per optimiser step, and only then: calls with the
-    same weight, as in the inverse and in recomputation during backward, see the same vector. The values are compared,
-    since torch's fused optimizers and writes through ``.data`` leave no other trace. Where weights were exchanged
-    (`torch.func.functional_call`), each has its vector as long as it lives.
+    ``v`` is updated only when the values of the weight have changed, so once per optimiser step: calls with the same
+    weight, as in the inverse and in recomputation during backward, see the same vector. The values are compared, since
+    torch's fused optimizers and writes through ``.data`` leave no other trace. Where weights are exchanged
+    (`torch.func.functional_call`), each keeps its vector as long as it lives.
 
-    Per input size it keeps one vector of the size of an input, and a copy of the weight; a sweep takes for a moment the
-    memory of 16 inputs and outputs of one sample. The state dict has the vectors as extra state.
+    For each input size it keeps one vector of the size of an input and a copy of the weight. A sweep temporarily needs
+    the memory of 16 inputs and outputs of one sample. The state dict holds the vectors as extra state.
 
     Args:
         layer: ``torch.nn.Linear`` or a convolution.
         coefficient: the bound ``c``.
         tolerance: relative growth of σ over the last quarter of a sweep at which the iteration ends.
-        max_iterations: it ends after about so many products, in any case.
+        max_iterations: about the largest number of products.
 
     Raises:
         ValueError: for another kind of layer, or a coefficient that is not positive; in use, for weights that are not
@@ -176,7 +177,7 @@ class SpectralNormalised(nn.Module):
         return [settled.like(self.layer.weight) for settled in self._settled.get(input_shape, ())]
 
     def _last_vector(self, input_shape: tuple[int, ...]) -> Tensor:
-        """That of the last forward pass: while a program is recorded, the weight has no values to search with."""
+        """The vector of the last forward pass: during an export, the weight has no values to search with."""
         if input_shape not in self._settled:
             raise RuntimeError(f"expected a forward pass on inputs of shape {input_shape} before the export, got none")
         return self._settled[input_shape][0].vector
@@ -259,12 +260,8 @@ def _is_pointwise(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
 
 
 def unwatched() -> saved_tensors_hooks:
-    """A context for graphs that are used up inside: nobody's hooks see what they save."""
-    return saved_tensors_hooks(_same, _same)
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
+    """A context for graphs that are built and used inside: hooks on saved tensors do not see them."""
+    return saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
 
 
 def _linear_map(layer: LinearLayer, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -274,7 +271,7 @@ def _linear_map(layer: LinearLayer, weight: Tensor, x: Tensor, bias: Tensor | No
 
 
 def _random_vector(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """The same one of norm 1 each time, and without a draw from the global generators."""
+    """A fixed vector of norm 1, drawn without the global generators."""
     generator = torch.Generator(like.device).manual_seed(0)
     return _unit(torch.randn(1, *shape, generator=generator, dtype=like.dtype, device=like.device))
 
@@ -295,7 +292,7 @@ def bound_lipschitz(net: nn.Module, coefficient: float) -> nn.Module:
 
     It may be a layer, an activation with slopes in [−1, 1], any module that states a ``lipschitz_constant``, or a
     `torch.nn.Sequential` of such: then the product of the parts' constants bounds that of the whole, see
-    `lipschitz_constant`. Parts that write their result into their input are set not to.
+    `lipschitz_constant`. In-place activations are made out-of-place.
 
     Raises:
         ValueError: for a part whose Lipschitz constant is not known.

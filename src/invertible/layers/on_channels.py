@@ -26,7 +26,7 @@ class OnChannels(Composite):
         if x.shape[1] <= self.num_kept:
             raise ValueError(f"expected more than the {self.num_kept} kept channels, got {x.shape[1]}")
         rest = step(self.inner, x[:, self.num_kept :])
-        # One channel alone has no layout, and torch would put the channels first.
+        # A single channel has no layout of its own: torch would put the channels first.
         return laid_out_as(x, torch.cat((x[:, : self.num_kept], rest), dim=1))
 
     def run_back(self, position: Position, step: BackStep) -> None:

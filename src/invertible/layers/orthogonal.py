@@ -138,20 +138,14 @@ def multiply(matrices: Tensor, columns: Tensor) -> Tensor:
 @backward_rule(OrthogonalMap)
 def orthogonal_map(leaf: LeafBackward, layer: OrthogonalMap, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """``x = Aᵀ y``, ``∇x = Aᵀ ∇y``, ``∇A = ∇y xᵀ = (∇y yᵀ) A``: no second forward pass."""
-    y_columns, grad_columns = layer.output_columns(y), layer.output_columns(grad)
-    matrices = layer.matrices()
-    outer = multiply(grad_columns, y_columns.mT).sum(0)
-    leaf.differentiate_value(layer.matrices, multiply(outer, matrices))
-    x_columns, grad_x_columns = (multiply(matrices.mT, columns) for columns in (y_columns, grad_columns))
-    return layer.input_of(x_columns, y), layer.input_of(grad_x_columns, y)
+    y_columns, grad_columns, matrices = layer.output_columns(y), layer.output_columns(grad), layer.matrices()
+    leaf.differentiate_value(layer.matrices, multiply(multiply(grad_columns, y_columns.mT).sum(0), matrices))
+    return layer.input_of(multiply(matrices.mT, y_columns), y), layer.input_of(multiply(matrices.mT, grad_columns), y)
 
 
 @backward_rule(OrthogonalMap, inverse=True)
 def inverse_orthogonal_map(leaf: LeafBackward, layer: OrthogonalMap, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """The same for ``y = Aᵀ x``: ``x = A y``, ``∇x = A ∇y``, ``∇A = x ∇yᵀ = A (y ∇yᵀ)``."""
-    y_columns, grad_columns = layer.to_columns(y), layer.to_columns(grad)
-    matrices = layer.matrices()
-    outer = multiply(y_columns, grad_columns.mT).sum(0)
-    leaf.differentiate_value(layer.matrices, multiply(matrices, outer))
-    x_columns, grad_x_columns = (multiply(matrices, columns) for columns in (y_columns, grad_columns))
-    return layer.output_of(x_columns, y), layer.output_of(grad_x_columns, y)
+    y_columns, grad_columns, matrices = layer.to_columns(y), layer.to_columns(grad), layer.matrices()
+    leaf.differentiate_value(layer.matrices, multiply(matrices, multiply(y_columns, grad_columns.mT).sum(0)))
+    return layer.output_of(multiply(matrices, y_columns), y), layer.output_of(multiply(matrices, grad_columns), y)

@@ -1,4 +1,4 @@
-"""Fixed invertible downsamplings: pooling that keeps what it would throw away, as further channels.
+"""Fixed invertible downsamplings: pooling that keeps what it would discard as additional channels.
 
 They stand for max pooling in Table 1 of the i-ConvNet poster (Finzi et al., 2019), which names them without defining
 them; the definitions are those of the authors' code (flow_ssl/invertible/downsample.py of

@@ -1,4 +1,4 @@
-"""Splitting, joining and reshaping states: the bijections that only say anew which number lies where."""
+"""Splitting, joining and reshaping states: bijections that only rearrange numbers."""
 
 from __future__ import annotations
 

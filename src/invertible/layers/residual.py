@@ -31,7 +31,7 @@ _PATIENCE = 3  # iterations without progress that end a fixed-point iteration
 
 @dataclass(frozen=True)
 class Convergence:
-    """How a fixed-point iteration ended, for the sample of the batch that came off worst."""
+    """How a fixed-point iteration ended, for the worst sample of the batch."""
 
     iterations: int
     change: float  # max|x_{k+1} − x_k| of the last iteration, relative to max|x_{k+1}| or the start's maximum
@@ -48,13 +48,12 @@ def fixed_point(
     """Iterate ``x ← step(x)`` from ``start`` (B, …) until each sample changes by at most ``tolerance``, relative to its
     own maximum.
 
-    Where the sample's ``start`` is larger, relative to that: x is then a difference of larger numbers, with their
-    rounding errors.
+    Where the sample's ``start`` has a larger maximum, the change is relative to that: x is then a difference of larger
+    numbers and has their rounding errors.
 
-    A contraction brings successive iterates closer to each other, in the Euclidean norm, each time. Where it does not
-    any more, rounding errors rule and further iterations are in vain: the sample stays as it is, converged if its
-    change is at most ``rounding``. One that is no longer finite stays as well, and the others go on. ``step`` has to
-    map each sample by itself.
+    A contraction reduces the Euclidean distance of successive iterates each time. Once it no longer does, rounding
+    errors dominate: the sample is left as it is, and has converged if its change is at most ``rounding``. A sample that
+    is no longer finite is left as well, while the others go on. ``step`` must map each sample independently.
 
     Warns:
         FixedPointWarning: if it ends without all samples having converged.
@@ -81,7 +80,7 @@ def fixed_point(
             f"the fixed-point iteration did not converge for {failed} of {len(change)} samples: after "
             f"{report.iterations} iterations the relative change is {report.change:.1e}, expected at most "
             f"{report.accepted:.1e}. A smaller coefficient contracts faster; a larger tolerance or max_iterations may "
-            "do.",
+            "help.",
             FixedPointWarning,
             stacklevel=2,
         )
@@ -116,7 +115,7 @@ class ResidualBlock(InvertibleModule):
         logdet: ``exact``, ``truncated``, ``roulette``, or an estimator of `logdet.py`.
         eval_logdet: the same for evaluation mode; None for that of training.
         tolerance: relative change at which the inversion ends; twice the rounding error by default.
-        max_iterations: the inversion gives up after so many, with a `FixedPointWarning`.
+        max_iterations: after so many the inversion ends with a `FixedPointWarning`.
 
     Raises:
         ValueError: for options outside these, a g that may not be a contraction or changes the shape of the state, or
@@ -180,7 +179,7 @@ class ResidualBlock(InvertibleModule):
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         create_graph = torch.is_grad_enabled()
-        # The Jacobian takes a graph even where the caller wants none.
+        # The Jacobian needs a graph even if the caller wants none.
         with torch.inference_mode(False), torch.enable_grad(), nullcontext() if create_graph else unwatched():
             start = x if create_graph and x.requires_grad else _leaf(x)
             g = self.residual(start)
@@ -206,7 +205,7 @@ class ResidualBlock(InvertibleModule):
 
 
 def _leaf(x: Tensor) -> Tensor:
-    """The same values where a graph can start: inference mode's tensors take part in none."""
+    """The same values as a leaf of a graph; tensors of inference mode cannot be part of one."""
     return (x.clone() if x.is_inference() else x.detach()).requires_grad_()
 
 
