@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from src.ct.simulation import ScanSpec
-from src.datamodules.augment import random_cube_symmetry
+from src.datamodules.foam_volumes import random_cube_symmetry
 from src.datamodules.loaders import TrainingLoader
 from src.loggers.tensorboard_logger import TensorBoardRun
 

@@ -77,11 +77,7 @@ def make_missing(
 
 
 def require_writable(folder: Path) -> None:
-    """Make the folder if it does not exist yet.
-
-    Raises:
-        UnwritableFolderError: naming the folder, if it cannot be written.
-    """
+    """Make the folder if it does not exist yet; raise UnwritableFolderError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -136,14 +132,8 @@ def run_parallel(function: Callable[[Item], object], items: Sequence[Item], num_
     An exception in a worker is raised here. After any exception, an interruption included, the workers are
     ended and the items that have not begun are dropped.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         bar = progress.add_task(description, total=len(items))
         done = _run_in_processes(function, items, num_workers) if num_workers else map(function, items)
         for _ in done:

@@ -29,11 +29,9 @@ class DataFileError(ValueError):
 
 
 class DataFiles(ABC):
-    """The files of one data set, in the folder where torchvision has them.
+    """The files of one data set below ``data_dir``, where torchvision has them.
 
-    Args:
-        data_dir: the folder of all data sets.
-        verify_checksums: compare the files with their md5 sums; otherwise a file that can be parsed is whole.
+    With ``verify_checksums`` a file is whole if it has its md5 sum, otherwise if it can be parsed.
     """
 
     title: str
@@ -63,11 +61,7 @@ class DataFiles(ABC):
 
     @abstractmethod
     def read_split(self, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Return images (N, C, H, W) and labels (N,) of the split ``train`` or ``test``.
-
-        Raises:
-            DataFileError: if a file is missing or damaged.
-        """
+        """Return images (N, C, H, W) and labels (N,) of ``train`` or ``test``; raise DataFileError for bad files."""
 
     def locate(self, name: str) -> Path:
         """Return the path of a file."""
@@ -81,11 +75,7 @@ class DataFiles(ABC):
             raise self.error(f"{self.locate(name)}: {reason(error)}") from error
 
     def prepare(self, download: bool) -> None:
-        """Check the files, and download those that are missing or damaged.
-
-        Raises:
-            DataFileError: if files are missing or damaged, and ``download`` is false or fails.
-        """
+        """Check the files, and download bad ones; raise DataFileError if ``download`` is false or fails."""
         if not download:
             if unusable := self._find_unusable():
                 raise self._error(unusable)
@@ -96,17 +86,10 @@ class DataFiles(ABC):
             raise self._error(self._find_unusable(), str(error)) from error
 
     def error(self, problem: str, failure: str = "") -> DataFileError:
-        """Return an error that says what is wrong with which file, and how to get the files.
-
-        Args:
-            problem: the files, each with what is wrong with it.
-            failure: why they could not be downloaded, if that was tried.
-        """
-        remedy = (
-            f"They could not be downloaded: {failure}. Copy" if failure else "Set datamodule.download=true, or copy"
-        )
+        """Return an error that names the bad files, why a download failed if it did, and how to get the files."""
+        tried = f"They could not be downloaded: {failure}. Copy" if failure else "Set datamodule.download=true, or copy"
         return DataFileError(
-            f"expected the files of {self.title}, got {problem}. {remedy} them to {self.folder} (they come from "
+            f"expected the files of {self.title}, got {problem}. {tried} them to {self.folder} (they come from "
             f"{self.source()}), or set datamodule.data_dir=<folder that has {self.subfolder}>"
         )
 

@@ -66,6 +66,7 @@ class FoamCTDataModule(SplitDataModule):
         self.spec = SimulationSpec(foam or FoamSpec(), scan or ScanSpec())
         self.seed = seed
         self.size = self.spec.scan.size
+        self.sample_shape = (1, self.size, self.size, self.size)
         self.num_volumes = dict(zip(SPLITS, (num_train, num_val, num_test), strict=True))
         self.augment = augment
         self.generation_workers = available_cpus() if generation_workers is None else generation_workers
@@ -74,17 +75,8 @@ class FoamCTDataModule(SplitDataModule):
         label = f"size{self.size}-views{self.spec.scan.num_views}"
         self.cache_folder = Path(data_dir) / folder_name(label, self._parameters)
 
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """Shape (1, N, N, N) of an input and of its target."""
-        return (1, self.size, self.size, self.size)
-
     def prepare_data(self) -> None:
-        """Simulate the volumes that are missing or damaged.
-
-        Raises:
-            ValueError: volumes are missing, and the cache folder cannot be written.
-        """
+        """Simulate bad volumes: missing or damaged ones; raise ValueError if the cache folder cannot be written."""
         activity = f"makes the volumes of {self.cache_folder}"
         make_missing(self.cache_folder, activity, self._find_unusable, self._simulate, self._parameters)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.ct.simulation import SimulationSpec, simulate
-from src.datamodules.augment import random_cube_symmetry
 from src.utils.files import atomic_write
 from src.utils.reading import FileError, reading
 from src.utils.seal import check_archive, seal
@@ -70,12 +72,24 @@ def read_volumes(path: Path) -> dict[str, NDArray[Any]]:
         return {name: file[name] for name in ("fbp", "truth")}
 
 
+def random_cube_symmetry(volumes: Tensor) -> Tensor:
+    """Apply one of the cube's 48 symmetries, drawn uniformly, to all volumes (C, N, N, N) alike.
+
+    A permutation of the axes and a flip of each of them give all 90° rotations and all flips. The draw is from torch's
+    global generator; see `src.datamodules.loaders.Seeded`.
+    """
+    permutation = torch.randperm(3).tolist()
+    flips = torch.randint(2, (3,)).tolist()
+    permuted = volumes.permute(0, *(1 + axis for axis in permutation))
+    return permuted.flip([1 + axis for axis in range(3) if flips[axis]])
+
+
+@dataclass(eq=False)
 class FoamVolumes(Dataset[dict[str, Any]]):
     """Pairs of reconstruction ("input") and truth ("target"), each float32 (1, N, N, N), read file by file."""
 
-    def __init__(self, paths: list[Path], augment: bool) -> None:
-        self.paths = paths
-        self.augment = augment
+    paths: Sequence[Path]
+    augment: bool
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -36,14 +37,14 @@ def random_flip(images: Tensor) -> Tensor:
     return torch.where(mirrored, images.flip(-1), images)
 
 
-def augmented(images: Tensor, max_shift: int, flips: bool) -> Tensor:
-    """Return images (B, C, H, W), each shifted and, if asked for, mirrored at random."""
-    shifted = random_crop(images, max_shift)
-    return random_flip(shifted) if flips else shifted
-
-
-def converted(images: Tensor, values: str, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return grey values, uint8 (B, C, H, W), as float32 `values`; see `ImageDataModule`."""
+def network_input(
+    images: Tensor, values: str, mean: Sequence[float], std: Sequence[float], max_shift: int = 0, flips: bool = False
+) -> Tensor:
+    """Return grey values, uint8 (B, C, H, W), shifted and flipped at random, as float32 `values`."""
+    if max_shift:
+        images = random_crop(images, max_shift)
+    if flips:
+        images = random_flip(images)
     if values == "integers":
         return images.float()
     unit = images.float() / 255
@@ -52,27 +53,16 @@ def converted(images: Tensor, values: str, mean: Sequence[float], std: Sequence[
     return (unit - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
 
 
+@dataclass(eq=False)
 class LabelledImages(Dataset[Batch]):
-    """Images in memory with their labels.
+    """Images in memory, uint8 (N, C, H, W), with their labels, int64 (N,).
 
-    Args:
-        images: uint8 (N, C, H, W).
-        labels: int64 (N,).
-        convert: from grey values, uint8 (B, C, H, W), to the network's input.
-        augment: changes the grey values of a batch before that.
+    ``convert`` makes the network's input, float32 (B, C, H, W), of the grey values of a batch.
     """
 
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        convert: Callable[[Tensor], Tensor],
-        augment: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        self.images = images
-        self.labels = labels
-        self.convert = convert
-        self.augment = augment
+    images: Tensor
+    labels: Tensor
+    convert: Callable[[Tensor], Tensor]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,10 +73,7 @@ class LabelledImages(Dataset[Batch]):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Return a whole batch; torch's DataLoader looks for this name."""
         index = torch.tensor(indices)
-        images = self.images[index]
-        if self.augment is not None:
-            images = self.augment(images)
-        return {"image": self.convert(images), "label": self.labels[index], "index": index}
+        return {"image": self.convert(self.images[index]), "label": self.labels[index], "index": index}
 
 
 class ImageDataModule(SplitDataModule):
@@ -145,54 +132,37 @@ class ImageDataModule(SplitDataModule):
         self.values = values
         self.augment = augment
         self.download = download
+        self.num_classes = len(self.class_names)
         self.files = self.files_class(data_dir, verify_checksums)
         if verify_checksums:  # only then the sizes are known
             for file, size in self.file_sizes.items():
                 self._parts(file, size)
-        self._sets: dict[str, LabelledImages] = {}
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.class_names)
 
     def prepare_data(self) -> None:
-        """Check the files, and download what is missing or damaged.
-
-        Raises:
-            DataFileError: files are missing or damaged, and ``download`` is false or fails.
-        """
+        """Check the files, and download what is missing or damaged; raise DataFileError if that is not possible."""
         self.files.prepare(self.download)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the images of a stage into memory.
-
-        Raises:
-            DataFileError: a file is missing or damaged.
-            ValueError: there are fewer images than asked for.
-        """
+        """Read the images of a stage into memory; raise ValueError for damaged files and for too few images."""
         for file, stages in {"train": (None, "fit", "validate"), "test": (None, "test")}.items():
-            if stage in stages and file not in self._sets:
+            if stage in stages and file not in self.sets:
                 self._load(file)
 
     def _load(self, file: str) -> None:
         images, labels = map(torch.from_numpy, self.files.read_split(file))
         # No bound methods: worker processes get a copy of the data set, and should not get one of the trainer.
-        convert = partial(converted, values=self.values, mean=self.MEAN, std=self.STD)
-        augment = partial(augmented, max_shift=self.max_shift, flips=self.flips) if self.augment else None
+        convert = partial(network_input, values=self.values, mean=self.MEAN, std=self.STD)
+        augment = partial(convert, max_shift=self.max_shift, flips=self.flips) if self.augment else convert
         for split, part in self._parts(file, len(labels)).items():
             # Clones, so that the unused rest of the file leaves the memory.
-            self._sets[split] = LabelledImages(
-                images[part].clone(), labels[part].clone(), convert, augment if split == "train" else None
-            )
+            parts = images[part].clone(), labels[part].clone()
+            self.sets[split] = LabelledImages(*parts, augment if split == "train" else convert)
 
     def _parts(self, file: str, available: int) -> dict[str, slice]:
         """Return where the splits lie in a file of ``available`` images."""
         if file == "test":
             if self.num_test is not None and self.num_test > available:
-                raise ValueError(
-                    f"expected num_test of at most {available}, the images in the test file, got {self.num_test}"
-                )
+                raise ValueError(f"expected num_test of at most {available}, the size of the file, got {self.num_test}")
             return {"test": slice(self.num_test)}
         num_train = available - (self.num_val or 0) if self.num_train is None else self.num_train
         num_val = available - num_train if self.num_val is None else self.num_val
@@ -202,10 +172,6 @@ class ImageDataModule(SplitDataModule):
                 f"training file, got num_train={self.num_train} and num_val={self.num_val}"
             )
         return {"train": slice(num_train), "val": slice(available - num_val, available)}
-
-    def dataset(self, split: str) -> LabelledImages:
-        """Return the images of a split."""
-        return self._sets[split]
 
     def settings(self, split: str) -> dict[str, Any]:
         """Return the arguments of a split's DataLoader, whose batches the data set has collated."""

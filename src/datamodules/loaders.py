@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,10 @@ from src.utils.random_stream import own_stream
 class EpochSampler(DistributedSampler):
     """Draws the samples of an epoch: pairs of an index and a seed for the sample's own random numbers.
 
-    Order and seeds are functions of the run's seed and the epoch. Of R processes, number r takes every R-th pair,
-    starting with the r-th, so that R processes with batches of b see what one process sees with batches of R·b.
-    (Lightning leaves a loader with a DistributedSampler as it is; with one process it is a plain sampler.)
-
-    Args:
-        dataset: what is drawn from.
-        seed: of the run.
-        num_replicas, rank: R and r.
-
-    Attributes:
-        start: how many pairs of this process the next iteration skips.
+    Order and seeds are functions of the run's seed and the epoch. Of ``num_replicas`` R processes, ``rank`` r takes
+    every R-th pair, starting with the r-th, so that R processes with batches of b see what one process sees with
+    batches of R·b. The next iteration skips ``start`` pairs of this process. (Lightning leaves a loader with a
+    DistributedSampler as it is; with one process it is a plain sampler.)
     """
 
     def __init__(self, dataset: Dataset, seed: int, num_replicas: int = 1, rank: int = 0) -> None:
@@ -49,15 +43,14 @@ class EpochSampler(DistributedSampler):
         yield from zip(mine.tolist(), seeds[mine].tolist(), strict=True)
 
 
+@dataclass(eq=False)
 class Seeded(Dataset):
     """A data set whose items draw from streams of their own: torch's generator is seeded for each item.
 
-    Args:
-        dataset: takes an index, or whole batches of them by ``__getitems__``; a batch then has one stream.
+    A batch that ``dataset`` returns as a whole, by ``__getitems__``, has one stream.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
+    dataset: Dataset
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -121,9 +114,6 @@ def own_generator() -> torch.Generator:
 class SplitDataModule(pl.LightningDataModule):
     """A training, a validation and a test set, whose loaders share their settings.
 
-    Args:
-        batch_size, num_workers, pin_memory: of the data loaders.
-
     Raises:
         ValueError: an argument is out of its range.
     """
@@ -135,10 +125,11 @@ class SplitDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.pin_memory = pin_memory
+        self.sets: dict[str, Dataset[Any]] = {}
 
     def dataset(self, split: str) -> Dataset[Any]:
-        """Return the samples of "train", "val" or "test"."""
-        raise NotImplementedError
+        """Return the samples of "train", "val" or "test", which a subclass puts into ``sets`` or makes here."""
+        return self.sets[split]
 
     def settings(self, split: str) -> dict[str, Any]:
         """Return the arguments of a split's DataLoader."""

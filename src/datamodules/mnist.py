@@ -48,7 +48,7 @@ class MNISTFiles(DataFiles):
     def fetch(self, names: Sequence[str], folder: Path) -> Path:
         """Download the compressed files, each from the first mirror that has it."""
         for name in names:
-            download([f"{mirror}{name}" for mirror in MNIST.mirrors], folder, name, self.checksums()[name])
+            download([f"{mirror}{name}" for mirror in MNIST.mirrors], folder, name, dict(MNIST.resources)[name])
         return folder
 
     def locate(self, name: str) -> Path:
@@ -90,12 +90,9 @@ class MNISTDataModule(ImageDataModule):
 
 
 def read_idx(path: Path, item_shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return the array (N, *item_shape) of an IDX file of unsigned bytes, which may be compressed by gzip.
+    """Return the array (N, *item_shape) of an IDX file of unsigned bytes, plain or gzip; raise ValueError if damaged.
 
-    The format: the bytes 0, 0, type, number of dimensions; each dimension in four bytes, the highest first; the data.
-
-    Raises:
-        ValueError: if the file is something else, or not complete.
+    The format: the bytes 0, 0, type, number of dimensions; each dimension as four bytes, big-endian; the data.
     """
     with reading(path, "a complete gzip file"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         content = file.read()

@@ -16,14 +16,10 @@ TEST_PHOTOGRAPH = "camera"
 
 
 class Patches(Dataset):
-    """``count`` square patches at random places of photographs, the same at each call.
-
-    Items are dicts of "image", float32 (1, N, N) with values in [0, 1], and "index".
-    """
+    """Square patches at random places of photographs: "image", float32 (1, N, N) with values in [0, 1], and "index"."""
 
     def __init__(self, photographs: list[Tensor], size: int, count: int, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        places = torch.rand(count, 3, generator=generator).tolist()
+        places = torch.rand(count, 3, generator=torch.Generator().manual_seed(seed)).tolist()
         self.patches = [_patch(photographs, size, place) for place in places]
 
     def __len__(self) -> int:
@@ -42,14 +38,7 @@ def _patch(photographs: list[Tensor], size: int, place: list[float]) -> Tensor:
 class PhotographsDataModule(SplitDataModule):
     """Grey patches of six photographs to train and validate with, and of a seventh to test with.
 
-    Args:
-        size: N, pixels per side.
-        num_train, num_val, num_test: numbers of patches.
-        batch_size: of the data loaders.
-        seed: of the places.
-
-    Raises:
-        ValueError: for numbers below 1, or a size above 256.
+    Patches have ``size`` × ``size`` pixels; ``seed`` draws their places. ValueError for a size above 256.
     """
 
     def __init__(
@@ -73,14 +62,10 @@ class PhotographsDataModule(SplitDataModule):
         """Cut the patches out: training and validation share their photographs."""
         training = [photograph(name) for name in TRAINING_PHOTOGRAPHS]
         sources = {"train": training, "val": training, "test": [photograph(TEST_PHOTOGRAPH)]}
-        self._sets = {
+        self.sets = {
             name: Patches(sources[name], self.size, count, self.seed + offset)
             for offset, (name, count) in enumerate(self.counts.items())
         }
-
-    def dataset(self, split: str) -> Patches:
-        """Return the patches of a split."""
-        return self._sets[split]
 
 
 def photograph(name: str) -> Tensor:

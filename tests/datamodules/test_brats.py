@@ -234,10 +234,10 @@ def spoil(root):
 def test_all_problems_are_listed_together_before_training(own_root):
     bad = spoil(own_root)
     for _ in range(2):  # the second time from the records
-        with pytest.raises(ValueError, match="expected whole cases of BraTS 2018") as caught:
+        with pytest.raises(ValueError, match="expected complete, valid cases of BraTS 2018") as caught:
             make(own_root).prepare_data()
         lines = str(caught.value).splitlines()
-        assert "got 4 that are not. datamodule.skip_bad_cases=true goes on" in lines[0]
+        assert "got 4 that are incomplete or invalid. datamodule.skip_bad_cases=true skips" in lines[0]
         assert [line.split(":")[0].strip() for line in lines[1:]] == bad
         for line, file, message in zip(
             lines[1:],
@@ -256,7 +256,7 @@ def test_bad_cases_can_be_skipped_without_moving_the_others(own_root):
         datamodule.prepare_data()
         datamodule.setup()
     [message] = [str(w.message) for w in caught if "bad cases" in str(w.message)]  # once
-    assert message.startswith(f"Going on without 4 bad cases of {own_root}:")
+    assert message.startswith(f"Skipping 4 bad cases of {own_root}:")
     assert all(f"\n  {name}: " in message for name in bad)
     for split, members in before.items():
         assert names(datamodule, split) == [name for name in members if name not in bad]
@@ -296,10 +296,10 @@ def test_cases_with_lying_headers_are_skipped(own_root):
     ):
         path = folder / f"{folder.name}_t2.nii.gz"
         with_header(**fields)(path, nib.load(path).get_fdata().astype(np.int16))
-    with pytest.raises(ValueError, match="got 2 that are not") as caught:
+    with pytest.raises(ValueError, match="got 2 that are incomplete or invalid") as caught:
         prepared(own_root)
     assert all(f"{folder.name}_t2.nii.gz: expected a whole NIfTI file" in str(caught.value) for folder in scans)
-    with pytest.warns(UserWarning, match="Going on without 2 bad cases"):
+    with pytest.warns(UserWarning, match="Skipping 2 bad cases"):
         cases = prepared(own_root, skip_bad_cases=True).cases
     assert not {folder.name for folder in scans} & {case.case.name for part in cases.values() for case in part}
 
@@ -521,9 +521,9 @@ def test_prediction_of_another_folder(own_root, tmp_path):
     assert len(datamodule.cases["predict"]) == 2
     path = next(other.rglob("*_t1.nii.gz"))
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match=f"cases of BraTS 2018 in {other}, got 1 that are not"):
+    with pytest.raises(ValueError, match=f"cases of BraTS 2018 in {other}, got 1 that are incomplete or invalid"):
         prepared(own_root, "predict", predict_dir=str(other))
-    with pytest.warns(UserWarning, match="without 1 bad cases"):
+    with pytest.warns(UserWarning, match="Skipping 1 bad cases"):
         assert len(prepared(own_root, "predict", predict_dir=str(other), skip_bad_cases=True).cases["predict"]) == 1
 
 

@@ -23,6 +23,8 @@ from src.utils.seal import SEAL_LENGTH, check_seal, has_seal, seal
 
 # Changes whenever the same scans would give other arrays.
 PREPROCESSING_VERSION = 1
+# Endings of a case's files.
+RECORD, IMAGE, CLASSES = "json", "image.npy", "classes.npy"
 
 
 class CachedCase(NamedTuple):
@@ -40,11 +42,11 @@ class CachedCase(NamedTuple):
 
     def image(self) -> NDArray[np.float32]:
         """Return the modalities, (4, X, Y, Z), mapped from the disk; raise FileError if the file is damaged."""
-        return _mapped(_image_path(self.stem))
+        return _mapped(_file(self.stem, IMAGE))
 
     def classes(self) -> NDArray[np.uint8]:
         """Return the canonical classes, (X, Y, Z), mapped from the disk; raise FileError if the file is damaged."""
-        return _mapped(_classes_path(self.stem))
+        return _mapped(_file(self.stem, CLASSES))
 
 
 class BratsCache:
@@ -54,11 +56,6 @@ class BratsCache:
     times of the source files: when these change, the case is made again. A bad case has a record of its problems and
     no arrays. Each file ends with its digest: the record is compared with it at the start, an array when a process
     first reads it. Files without a digest, from an earlier version, are made again.
-
-    Args:
-        cache_dir: where the folder of this cache goes.
-        data_dir: the scans.
-        release: of the scans.
     """
 
     def __init__(self, cache_dir: Path, data_dir: Path, release: Release) -> None:
@@ -73,17 +70,9 @@ class BratsCache:
         self.folder = cache_dir / folder_name(f"{data_dir.resolve().name}-{release.name}", parameters)
 
     def prepare(self, cases: Sequence[Case], num_workers: int) -> tuple[list[CachedCase], list[Problem]]:
-        """Preprocess the cases that are missing, outdated or damaged.
+        """Preprocess missing, outdated and damaged cases; return usable cases, and the problems of the others.
 
-        Args:
-            cases: which.
-            num_workers: processes; 0 to work in this process.
-
-        Returns:
-            The cases that can be used, and the problems of the others.
-
-        Raises:
-            ValueError: cases are missing, and the folder cannot be written.
+        ``num_workers`` processes do that, or with 0 this one. ValueError if the folder cannot be written.
         """
         preprocess = functools.partial(_preprocess, release=self.release.name, folder=self.folder)
         make_missing(
@@ -115,13 +104,9 @@ class BratsCache:
             return False
 
     def load(self, case: Case) -> CachedCase | list[Problem] | None:
-        """Return a case or its problems; None for a case that has to be made.
-
-        Raises:
-            FileError: if a file is damaged; an array's values are not read.
-        """
+        """Return a case or its problems, None if it has to be made; raise FileError for a damaged file."""
         stem = _stem(self.folder, case)
-        path = _record_path(stem)
+        path = _file(stem, RECORD)
         if not path.exists():
             return None
         with reading(path, "the record of a preprocessed case"):
@@ -145,7 +130,7 @@ def _preprocess(case: Case, release: str, folder: Path) -> None:
         record |= {"shape": result.images.shape[1:], "box": _write_arrays(stem, result)}
     else:
         record["problems"] = [[problem.file, problem.message] for problem in result]
-    with atomic_write(_record_path(stem)) as file:
+    with atomic_write(_file(stem, RECORD)) as file:
         file.write(json.dumps(record).encode())
         seal(file)
 
@@ -161,9 +146,9 @@ def _write_arrays(stem: Path, volumes: CaseVolumes) -> list[tuple[int, int]]:
     normalise = NormalizeIntensity(nonzero=True)
     for brain in brains:  # one by one, to save memory
         brain[...] = normalise(brain)
-    arrays: dict[Path, NDArray[Any]] = {_image_path(stem): brains}
+    arrays: dict[Path, NDArray[Any]] = {_file(stem, IMAGE): brains}
     if volumes.classes is not None:
-        arrays[_classes_path(stem)] = volumes.classes[part]
+        arrays[_file(stem, CLASSES)] = volumes.classes[part]
     for path, array in arrays.items():
         with atomic_write(path) as file:
             np.save(file, array)
@@ -173,7 +158,7 @@ def _write_arrays(stem: Path, volumes: CaseVolumes) -> list[tuple[int, int]]:
 
 def _check_arrays(stem: Path, spatial: tuple[int, ...], labelled: bool) -> None:
     """Raise FileError for an array that is missing, cut off or of another shape; its values are not read."""
-    shapes = {_image_path(stem): (len(MODALITIES), *spatial)} | ({_classes_path(stem): spatial} if labelled else {})
+    shapes = {_file(stem, IMAGE): (len(MODALITIES), *spatial)} | ({_file(stem, CLASSES): spatial} if labelled else {})
     for path, expected in shapes.items():
         with reading(path, f"an array {expected} with its digest"):
             shape = np.load(path, mmap_mode="r").shape
@@ -205,13 +190,5 @@ def _stem(folder: Path, case: Case) -> Path:
     return folder / (case.name if case.truth is not None else f"{case.name}.unlabelled")
 
 
-def _record_path(stem: Path) -> Path:
-    return Path(f"{stem}.json")
-
-
-def _image_path(stem: Path) -> Path:
-    return Path(f"{stem}.image.npy")
-
-
-def _classes_path(stem: Path) -> Path:
-    return Path(f"{stem}.classes.npy")
+def _file(stem: Path, ending: str) -> Path:
+    return stem.with_name(f"{stem.name}.{ending}")

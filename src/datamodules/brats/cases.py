@@ -52,7 +52,7 @@ def find_cases(folder: Path, release: Release) -> tuple[list[Case], list[Problem
             f"registration, got {folder}, which {'is no folder' if folder.exists() else 'does not exist'}. "
             "datamodule=brats_demo makes a synthetic set"
         )
-    found = [_read_folder(path, names, release) for path, names in _case_folders(folder, release)]
+    found = [_find_files(path, names, release) for path, names in _case_folders(folder, release)]
     if not found:
         raise ValueError(
             f"expected a folder of BraTS {release.name} with files such as {release.layout}, got {folder} with "
@@ -60,18 +60,13 @@ def find_cases(folder: Path, release: Release) -> tuple[list[Case], list[Problem
         )
     counts = Counter(name for name, _, _ in found)
     cases, problems = [], []
-    for name, case, defects in sorted(found, key=lambda item: item[0]):
+    for name, files, defects in sorted(found, key=lambda item: item[0]):
         if counts[name] > 1:
-            defects = [*defects, Problem(name, name, f"expected one folder of this name, got {counts[name]}")]
+            defects.append(Problem(name, name, f"expected one folder of this name, got {counts[name]}"))
         problems += defects
-        if case is not None and not defects:
-            cases.append(case)
+        if not defects:
+            cases.append(Case(name, tuple(files[modality] for modality in MODALITIES), files.get(TRUTH)))
     return cases, list(dict.fromkeys(problems))
-
-
-def problem_list(problems: Sequence[Problem]) -> str:
-    """Return one line per problem."""
-    return "\n".join(f"  {problem.case}: {problem.file}: {problem.message}" for problem in problems)
 
 
 def _case_folders(folder: Path, release: Release) -> Iterator[tuple[Path, list[str]]]:
@@ -82,9 +77,11 @@ def _case_folders(folder: Path, release: Release) -> Iterator[tuple[Path, list[s
             yield Path(path), names
 
 
-def _read_folder(folder: Path, names: Sequence[str], release: Release) -> tuple[str, Case | None, list[Problem]]:
-    case, problems = folder.resolve().name if folder.name in ("", "..") else folder.name, []
+def _find_files(folder: Path, names: Sequence[str], release: Release) -> tuple[str, dict[str, Path], list[Problem]]:
+    """Return the name of a folder's case, its files by their role, and what is wrong with them."""
+    case = folder.resolve().name if folder.name in ("", "..") else folder.name
     files: dict[str, Path] = {}
+    problems = []
     for role in ROLES:
         stem = release.stem(case, role)
         stems = dict.fromkeys((stem, release.renamed.get(stem, stem)))
@@ -99,9 +96,7 @@ def _read_folder(folder: Path, names: Sequence[str], release: Release) -> tuple[
             scans = sorted(name for name in names if name.endswith(ENDINGS))
             message = f"expected this file of modality {role}, got only {', '.join(scans)}"
             problems.append(Problem(case, f"{stem}.nii[.gz]", message))
-    if problems:
-        return case, None, problems
-    return case, Case(case, tuple(files[m] for m in MODALITIES), files.get(TRUTH)), []
+    return case, files, problems
 
 
 def _describe(folder: Path) -> str:

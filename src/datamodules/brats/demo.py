@@ -18,6 +18,8 @@ from src.utils.errors import check_range
 
 # Changes whenever the same parameters would give other scans.
 DEMO_VERSION = 1
+# Whose layout and labels the set has.
+RELEASE = "2018"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,28 +53,18 @@ class BratsDemo:
         check_range(0, noise=self.noise, bias=self.bias, seed=self.seed)
         object.__setattr__(self, "shape", tuple(self.shape))
 
-    @property
-    def release(self) -> str:
-        """The release whose layout and labels the set has."""
-        return "2018"
-
     def folder(self, data_dir: Path) -> Path:
         """Return the set's folder below ``data_dir``, another one whenever a parameter differs."""
         return data_dir / folder_name(f"cases{self.num_cases}-{'x'.join(map(str, self.shape))}", self._parameters())
 
     def write(self, folder: Path, num_workers: int) -> None:
-        """Write the cases that are missing.
-
-        Raises:
-            ValueError: cases are missing, and the folder cannot be written.
-        """
+        """Write the cases that are missing; raise ValueError if the folder cannot be written."""
+        write_case = functools.partial(self._write_case, folder)
         make_missing(
             folder,
             f"makes the scans of {folder}",
             lambda: {i: None for i in range(self.num_cases) if not self._case_folder(folder, i).is_dir()},
-            lambda missing: run_parallel(
-                functools.partial(self._write_case, folder), missing, num_workers, "Making synthetic scans"
-            ),
+            lambda missing: run_parallel(write_case, missing, num_workers, "Making synthetic scans"),
             self._parameters(),
         )
 
@@ -97,7 +89,7 @@ class BratsDemo:
 
 
 def _write_files(folder: Path, case: str, phantom: Phantom) -> None:
-    release = RELEASES["2018"]
+    release = RELEASES[RELEASE]
     # The affine of BraTS's own files, with 239 for the last of 240 voxels.
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     affine[1, 3] = phantom.classes.shape[1] - 1

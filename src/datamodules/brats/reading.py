@@ -43,11 +43,7 @@ class CaseVolumes(NamedTuple):
 
 
 def read_volume(path: Path) -> Volume:
-    """Read a NIfTI file to its end, so that gzip's checksum is verified.
-
-    Raises:
-        FileError: if it is damaged or not a volume.
-    """
+    """Read a NIfTI file to its end, which verifies gzip's checksum; raise FileError if it is no whole volume."""
     with reading(path, "a whole NIfTI file"):
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read()

@@ -25,25 +25,15 @@ REGIONS: Mapping[str, tuple[int, ...]] = MappingProxyType({"ET": (ET,), "WT": (N
 
 @dataclass(frozen=True)
 class Release:
-    """One year's data set.
+    """One year's data set. A modality's file is ``<case><separator><suffix>.nii[.gz]``, the truth's has "seg"."""
 
-    Args:
-        name: the year.
-        separator, suffixes: a modality's file is ``<case><separator><suffix>.nii[.gz]``, the truth's has "seg".
-        example: a case's name.
-        label_values: the value in the truth's file of each class in memory.
-        regions: what is scored, as unions of classes.
-        renamed: the actual names of files that are named differently from the rest, by their regular names, both
-            without ending.
-    """
-
-    name: str
+    name: str  # the year
     separator: str
     suffixes: Mapping[str, str]
-    example: str
-    label_values: Mapping[int, int]
-    regions: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: REGIONS)
-    renamed: Mapping[str, str] = field(default_factory=dict)
+    example: str  # a case's name
+    label_values: Mapping[int, int]  # the value in the truth's file of each class in memory
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: REGIONS)  # what is scored
+    renamed: Mapping[str, str] = field(default_factory=dict)  # irregular names by the regular ones, without ending
 
     def stem(self, case: str, role: str) -> str:
         """Return the name, without ending, of a case's file of one of ROLES."""
@@ -69,6 +59,7 @@ class Release:
         return f"{self.example}/{self.stem(self.example, MODALITIES[0])}.nii[.gz]"
 
 
+RENAMED_2020 = {"BraTS20_Training_355_seg": "W39_1998.09.19_Segm"}
 UNDERSCORED = {name: name for name in MODALITIES}
 HYPHENATED = dict(zip(MODALITIES, ("t1n", "t1c", "t2w", "t2f"), strict=True))
 # Menze et al. (2015), Bakas et al. (2018): 1 necrosis and non-enhancing core, 2 edema, 4 enhancing tumour; no 3.
@@ -82,24 +73,10 @@ RELEASES = {
         Release("2017", "_", UNDERSCORED, "Brats17_TCIA_105_1", WITHOUT_THREE),
         Release("2018", "_", UNDERSCORED, "Brats18_TCIA01_131_1", WITHOUT_THREE),
         Release("2019", "_", UNDERSCORED, "BraTS19_TCIA01_131_1", WITHOUT_THREE),
-        Release(
-            "2020",
-            "_",
-            UNDERSCORED,
-            "BraTS20_Training_001",
-            WITHOUT_THREE,
-            renamed={"BraTS20_Training_355_seg": "W39_1998.09.19_Segm"},
-        ),
+        Release("2020", "_", UNDERSCORED, "BraTS20_Training_001", WITHOUT_THREE, renamed=RENAMED_2020),
         Release("2021", "_", UNDERSCORED, "BraTS2021_00000", WITHOUT_THREE),
         Release("2023", "-", HYPHENATED, "BraTS-GLI-00000-000", CONSECUTIVE),
-        Release(
-            "2024",
-            "-",
-            HYPHENATED,
-            "BraTS-GLI-00005-100",
-            {**CONSECUTIVE, RC: 4},
-            regions=MappingProxyType({**REGIONS, "RC": (RC,)}),
-        ),
+        Release("2024", "-", HYPHENATED, "BraTS-GLI-00005-100", {**CONSECUTIVE, RC: 4}, {**REGIONS, "RC": (RC,)}),
     )
 }
 

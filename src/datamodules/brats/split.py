@@ -18,11 +18,7 @@ Split = dict[str, list[str]]
 
 
 def find_split(path: Path, names: Sequence[str], val_fraction: float, test_fraction: float, seed: int) -> Split:
-    """Return the split of a JSON file, which is drawn and written first if it does not exist.
-
-    Raises:
-        ValueError: as `draw_split` and `read_split` do, or if the folder cannot be written.
-    """
+    """Return the split of a JSON file, which is drawn and written first if it does not exist."""
     if not path.exists():
         require_writable(path.parent)
         write_text(path, json.dumps(draw_split(names, val_fraction, test_fraction, seed), indent=2))
@@ -30,11 +26,7 @@ def find_split(path: Path, names: Sequence[str], val_fraction: float, test_fract
 
 
 def draw_split(names: Sequence[str], val_fraction: float, test_fraction: float, seed: int) -> Split:
-    """Return a random partition of the cases; with a ``test_fraction`` of 0, "test" has the cases of "val".
-
-    Raises:
-        ValueError: if no case would be left for training.
-    """
+    """Return a random partition of the cases; with a ``test_fraction`` of 0, "test" has the cases of "val"."""
     num_val = max(1, round(val_fraction * len(names)))
     num_test = max(1, round(test_fraction * len(names))) if test_fraction > 0 else 0
     if num_val + num_test >= len(names):
