@@ -46,22 +46,23 @@ def make_missing(
     make: Callable[[list[Item]], object],
     parameters: Mapping[str, Any] | None = None,
 ) -> None:
-    """Make the files of a folder that are missing or damaged; one process at a time, the others wait and find them.
+    """Make the files of a folder that are missing or damaged; one process at a time, while the others wait.
 
-    A complete folder is only read. ``make`` must let each file appear whole, as `atomic_write` and `whole_folder` do,
-    so that whatever an interruption leaves is complete.
+    A complete folder is only read.
 
     Args:
         folder: of the files.
-        activity: what a process does that the others wait for.
-        find_unusable: returns the items that have to be made: None for one that is missing or outdated, and for a
-            damaged one the damage, with the file's name.
-        make: gets these items.
+        activity: "makes ...", for the message of the processes that wait.
+        find_unusable: returns the items to make, each with the file's name and its damage, or None if it is missing.
+        make: makes items, each file atomically, as `atomic_write` and `whole_folder` do.
         parameters: of the files, for ``parameters.json`` beside them.
 
     Raises:
         UnwritableFolderError: items have to be made, and the folder cannot be written.
     """
+    # Imported late: worker processes import this file, make single files only, and start sooner without Lightning.
+    from pytorch_lightning.utilities import rank_zero_warn
+
     if not find_unusable():
         return
     require_writable(folder)
@@ -71,7 +72,7 @@ def make_missing(
             write_text(folder / "parameters.json", json.dumps(parameters, indent=2))
         unusable = find_unusable()
         for damage in filter(None, unusable.values()):
-            _warn(f"Replacing a damaged file: {damage}")
+            rank_zero_warn(f"Replacing a damaged file: {damage}")
         if unusable:
             make(list(unusable))
 
@@ -117,13 +118,6 @@ def _remove_leftovers(folder: Path) -> None:
             shutil.rmtree(leftover)
         else:
             leftover.unlink(missing_ok=True)
-
-
-def _warn(message: str) -> None:
-    # Imported late: worker processes import this file, never warn, and start sooner without Lightning.
-    from pytorch_lightning.utilities import rank_zero_warn
-
-    rank_zero_warn(message)
 
 
 def run_parallel(function: Callable[[Item], object], items: Sequence[Item], num_workers: int, description: str) -> None:

@@ -76,14 +76,16 @@ class DataFiles(ABC):
 
     def prepare(self, download: bool) -> None:
         """Check the files, and download bad ones; raise DataFileError if ``download`` is false or fails."""
-        if not download:
-            if unusable := self._find_unusable():
-                raise self._error(unusable)
+        unusable = self._find_unusable()
+        if not unusable:
             return
+        problem = "; ".join(damage or f"{self.locate(name)}: {MISSING}" for name, damage in unusable.items())
+        if not download:
+            raise self.error(problem)
         try:
             make_missing(self.folder, f"downloads {self.title} to {self.folder}", self._find_unusable, self._download)
         except (OSError, UnwritableFolderError) as error:
-            raise self._error(self._find_unusable(), str(error)) from error
+            raise self.error(problem, str(error)) from error
 
     def error(self, problem: str, failure: str = "") -> DataFileError:
         """Return an error that names the bad files, why a download failed if it did, and how to get the files."""
@@ -92,10 +94,6 @@ class DataFiles(ABC):
             f"expected the files of {self.title}, got {problem}. {tried} them to {self.folder} (they come from "
             f"{self.source()}), or set datamodule.data_dir=<folder that has {self.subfolder}>"
         )
-
-    def _error(self, unusable: dict[str, str | None], failure: str = "") -> DataFileError:
-        listing = [damage or f"{self.locate(name)}: {MISSING}" for name, damage in unusable.items()]
-        return self.error("; ".join(listing), failure)
 
     def _find_unusable(self) -> dict[str, str | None]:
         """Return the files that are missing (None) or damaged (the path and the damage)."""

@@ -76,7 +76,7 @@ class FoamCTDataModule(SplitDataModule):
         self.cache_folder = Path(data_dir) / folder_name(label, self._parameters)
 
     def prepare_data(self) -> None:
-        """Simulate bad volumes: missing or damaged ones; raise ValueError if the cache folder cannot be written."""
+        """Simulate the volumes that are missing or damaged; raise ValueError if their folder cannot be written."""
         activity = f"makes the volumes of {self.cache_folder}"
         make_missing(self.cache_folder, activity, self._find_unusable, self._simulate, self._parameters)
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from src.datamodules.brats.cache import BratsCache, CachedCase
 from src.datamodules.brats.cases import Problem, find_cases
 from src.datamodules.brats.crops import Augmentation, BratsCrops, BratsVolumes, Sample
-from src.datamodules.brats.demo import RELEASE, BratsDemo
+from src.datamodules.brats.demo import DEMO_RELEASE, BratsDemo
 from src.datamodules.brats.predictions import write_prediction
 from src.datamodules.brats.releases import CLASS_NAMES, MODALITIES, find_release
 from src.datamodules.brats.split import SPLITS, find_split
@@ -94,8 +94,8 @@ class BratsDataModule(SplitDataModule):
         check_range(0, 0.5, val_fraction=val_fraction, test_fraction=test_fraction)
         check_range(0, intensity_scale=intensity_scale, intensity_shift=intensity_shift, noise_std=noise_std)
         check_range(0, seed=seed, preprocessing_workers=preprocessing_workers)
-        if demo is not None and self.release.name != RELEASE:
-            raise ValueError(f"expected release {RELEASE}, the layout of the demo, got {release}")
+        if demo is not None and self.release.name != DEMO_RELEASE:
+            raise ValueError(f"expected release {DEMO_RELEASE}, the layout of the demo, got {release}")
         self.label_values = dict(self.release.label_values)
         self.regions = dict(self.release.regions)
         self.num_classes = len(self.label_values)

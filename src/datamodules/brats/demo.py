@@ -18,8 +18,8 @@ from src.utils.errors import check_range
 
 # Changes whenever the same parameters would give other scans.
 DEMO_VERSION = 1
-# Whose layout and labels the set has.
-RELEASE = "2018"
+# The release whose layout and labels the set has.
+DEMO_RELEASE = "2018"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class BratsDemo:
 
 
 def _write_files(folder: Path, case: str, phantom: Phantom) -> None:
-    release = RELEASES[RELEASE]
+    release = RELEASES[DEMO_RELEASE]
     # The affine of BraTS's own files, with 239 for the last of 240 voxels.
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     affine[1, 3] = phantom.classes.shape[1] - 1

@@ -26,7 +26,11 @@ def find_split(path: Path, names: Sequence[str], val_fraction: float, test_fract
 
 
 def draw_split(names: Sequence[str], val_fraction: float, test_fraction: float, seed: int) -> Split:
-    """Return a random partition of the cases; with a ``test_fraction`` of 0, "test" has the cases of "val"."""
+    """Return a random partition of the cases; with a ``test_fraction`` of 0, "test" has the cases of "val".
+
+    Raises:
+        ValueError: if no case would be left for training.
+    """
     num_val = max(1, round(val_fraction * len(names)))
     num_test = max(1, round(test_fraction * len(names))) if test_fraction > 0 else 0
     if num_val + num_test >= len(names):
