@@ -1,4 +1,4 @@
-"""What tests of interrupted runs share: a tiny run, ways to stop it, and what must be equal in the end."""
+"""Shared by tests of interrupted runs: a tiny run, ways to stop it, and what must be equal in the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from src.runs.summary import read_summary
 from tests.fakes import tiny_overrides
 
 ROOT = Path(train.__file__).parent
-# Two epochs of three steps; noise in gradients and augmentation tells whether random numbers went on.
+# Two epochs of three steps; noise in gradients and augmentation shows whether the random numbers continued.
 RUN = [
     "datamodule.num_train=6",
     "datamodule.augment=true",
@@ -39,9 +39,9 @@ VARIANTS = {
     "averages in double precision": ["trainer.precision=64-true", "callbacks=ema", "callbacks.ema.decay=0.5"],
     "best first": ["monitor.metric=val/psnr_fbp"],
 }
-# How long something took, and the memory of a process, are no numbers of the training.
+# Durations and the memory of a process are not results of the training.
 MEASURED = {"time/step_s", "memory/peak_gib"}
-# Of summary.json; the configuration names the folder, the run to go on from, and the callback that stops.
+# Keys of summary.json that may differ: the configuration names the folder, the resumed run and the stopping callback.
 OWN = {"total_time_s", "step_time_s", "peak_memory_bytes", "run_dir", "checkpoint", "config", "metrics", "git_commit"}
 
 
@@ -67,7 +67,7 @@ def checkpoint(folder: Path, name: str = "last") -> dict[str, Any]:
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    # One dict for each step and kind of row; of a measured number, that it is there.
+    # One dict per step and kind of row; for measured numbers, only whether they are present.
     return [
         {"step": step, **{name: name in MEASURED or repr(value) for name, value in row.items()}}
         for step, row in read_rows(RunFolder(folder).metrics)
@@ -75,7 +75,7 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """Tensors as bytes, so that whole containers can be compared."""
+    """Return tensors as bytes, so that whole containers can be compared."""
     if isinstance(value, torch.Tensor):
         return value.numpy().tobytes()
     if isinstance(value, dict):
@@ -84,7 +84,7 @@ def plain(value: Any) -> Any:
 
 
 def assert_equal(found: Any, expected: Any) -> None:
-    """Weights, optimizer, scheduler, progress, random state, rows, curves and summary, bit for bit."""
+    """Assert that weights, optimizer, scheduler, progress, random state, rows, curves and summary are equal."""
     first, second = checkpoint(found), checkpoint(expected)
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "random_state", "global_step"):
         assert plain(first[key]) == plain(second[key]), key
@@ -97,7 +97,7 @@ def assert_equal(found: Any, expected: Any) -> None:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """What must be the same in two runs that did the same; of what is measured, that it is there."""
+    """Return what must be equal in two runs that did the same; for measured numbers, only whether they are present."""
     content = read_summary(RunFolder(folder).summary)
     metrics = {name: name in MEASURED or value for name, value in content["metrics"].items()}
     assert {"time/step_s", "memory/peak_gib", "train/loss", "val/psnr", "test/psnr"} <= metrics.keys()
@@ -105,7 +105,7 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 class WholeRuns(dict):
-    """The uninterrupted run of each variant, made when asked for, below a folder."""
+    """The uninterrupted run of each variant, made on demand in a folder."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class WholeRuns(dict):
 
 
 def readable(folder: Path) -> None:
-    """Every file of a run folder can be read to its end."""
+    """Assert that every file of a run folder can be read completely."""
     for path in folder.rglob("*"):
         if path.suffix == ".ckpt":
             torch.load(path, weights_only=True)
@@ -132,7 +132,7 @@ def readable(folder: Path) -> None:
 
 def start(*arguments: str) -> subprocess.Popen:
     command = [sys.executable, "train.py", *arguments]
-    # Without WANDB_SERVICE: W&B's process of this one would keep the run of a killed one open.
+    # Without WANDB_SERVICE, because W&B's service of this process would keep the run of a killed one open.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=ROOT, env={**environment, "WANDB_MODE": "offline"}, text=True, **pipes)

@@ -1,4 +1,4 @@
-"""What a run leaves for W&B and TensorBoard, read back by their own readers."""
+"""What a run writes for W&B and TensorBoard, read back with their own readers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def start(folder: Path, *more: str, **environment: str) -> subprocess.Popen:
 
 
 def inspect(path: Path, *options: str) -> list[Any]:
-    """What W&B's own reader finds in an offline run's file."""
+    """Return what W&B's own reader finds in the file of an offline run."""
     command = [str(WANDB), "leet", "inspect", "--json", *options, str(path)]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [json.loads(text)] if options else [json.loads(line) for line in text.splitlines()]
@@ -54,7 +54,7 @@ def offline_runs(folder: Path) -> list[Path]:
 
 
 def wandb_history(folder: Path) -> dict[int, dict[str, Any]]:
-    """Each step's values, from all files of a run; the steps of a file only rise."""
+    """Return the values of each step from all files of a run; steps must increase within a file."""
     steps: dict[int, dict[str, Any]] = {}
     for path in offline_runs(folder):
         records = [record["history"] for record in inspect(path) if record["type"] == "history"]
@@ -76,7 +76,7 @@ def csv_history(folder: Path) -> dict[int, dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two runs at the same time, cells of one table."""
+    """Two parallel runs, which are cells of one table."""
     folders = {model: tmp_path_factory.mktemp("pair") / model for model in MODELS}
     more = ["logger=many", "callbacks.images.every_n_epochs=1"]
     processes = [start(folders[m], *more, f"model={m}", WANDB_RUN_GROUP="iunet_table1") for m in MODELS]
@@ -150,7 +150,7 @@ def test_a_resumed_run_is_one_run_with_one_history(pair: dict[str, Path], tmp_pa
     folder = tmp_path / "iunet"
     stop = f"+callbacks.stop={{_target_:tests.fakes.SignalAfter,signum:{int(signal.SIGTERM)},step:3}}"
     more = ["logger=many", "callbacks.images.every_n_epochs=1"]
-    # As W&B's agent starts it; whoever resumes it need not know the id.
+    # Start it like W&B's agent; resuming it does not require the id.
     first = start(folder, *more, stop, WANDB_RUN_ID="cell7")
     assert first.communicate(timeout=500) and first.returncode == 143
     second = start(folder, "resume", "callbacks.stop.step=-1")

@@ -1,4 +1,4 @@
-"""Several processes are one run: one folder, one W&B run, the numbers of one process on the whole batch."""
+"""Several processes form one run: one folder, one W&B run, and the numbers of one process on the whole batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
 LIGHTNING = [sys.executable, "train.py"]
 LAUNCHERS = [pytest.param(LIGHTNING, id="lightning"), pytest.param(TORCHRUN, id="torchrun", marks=pytest.mark.slow)]
-# How long something took, the memory of a process, and the error on one process's part of a batch.
+# Durations, the memory of a process, and the error on one process's part of a batch.
 OWN = {"time/step_s", "memory/peak_gib", "val/invertibility_error"}
 
 
@@ -46,7 +46,7 @@ def start(
     try:
         output, errors = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # with the processes that it has started
+        os.killpg(process.pid, signal.SIGKILL)  # including the processes it has started
         raise
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
@@ -110,7 +110,7 @@ def test_two_processes_classify_as_one(tmp_path: Path) -> None:
 def test_one_folder_and_one_wandb_run_also_under_a_sweep_agent(command: list[str], tmp_path: Path) -> None:
     more = [*TWO, "datamodule.batch_size=1", "trainer.max_epochs=1", "logger=[wandb,csv]"]
     arguments = [o for o in tiny_overrides("", *more) if not o.startswith("run_dir=") and o != "logger=csv"]
-    # As W&B's agent starts it, and with the folder left to the run.
+    # Start it like W&B's agent, and let the run choose its folder.
     agent = {"WANDB_MODE": "offline", "WANDB_RUN_ID": "sweepcell", "WANDB_SWEEP_ID": "table"}
     absolute = [str(ROOT / part) if part == "train.py" else part for part in command]
     result = start(absolute, arguments, cwd=tmp_path, **agent)
@@ -122,7 +122,7 @@ def test_one_folder_and_one_wandb_run_also_under_a_sweep_agent(command: list[str
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_ends_both_after_the_same_step_and_the_run_goes_on(whole: Path, tmp_path: Path) -> None:
+def test_a_signal_to_one_process_ends_both_after_the_same_step_and_the_run_resumes(whole: Path, tmp_path: Path) -> None:
     stop = f"{{_target_:tests.fakes.SignalAfter,signum:{int(signal.SIGTERM)},step:1,rank:1}}"
     arguments = reconstruction(tmp_path / "run", *TWO, "datamodule.batch_size=1", f"+callbacks.stop={stop}")
     result = start(TORCHRUN, arguments)

@@ -87,7 +87,7 @@ def test_checkpoints_hold_tensors_and_plain_containers_only(finished: Path) -> N
         assert checkpoint["config"]["datamodule"]["size"] == 16
 
 
-def test_same_seed_same_result_and_another_seed_another(finished: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_result_and_another_seed_another(finished: Path, tmp_path: Path) -> None:
     run(tmp_path / "again")
     run(tmp_path / "other", "seed=1")
     first, again, other = weights(finished), weights(tmp_path / "again"), weights(tmp_path / "other")
@@ -175,7 +175,7 @@ def test_nan_loss_names_step_and_remedies_and_leaves_no_checkpoint(tmp_path: Pat
         (["resume=/nowhere"], "expected a checkpoint or a run folder"),
     ],
 )
-def test_typos_answer_at_once_in_one_line(arguments: list[str], message: str) -> None:
+def test_typos_get_a_one_line_answer_at_once(arguments: list[str], message: str) -> None:
     result = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
     assert message in result.stderr
@@ -195,7 +195,7 @@ def test_typos_answer_at_once_in_one_line(arguments: list[str], message: str) ->
         ("model.in_channels=2", "in_channels|channels"),
     ],
 )
-def test_what_cannot_work_fails_before_anything_is_written(override: str, message: str, tmp_path: Path) -> None:
+def test_impossible_configurations_fail_before_anything_is_written(override: str, message: str, tmp_path: Path) -> None:
     from src.utils.errors import is_user_error, root_message
 
     folder = tmp_path / "run"

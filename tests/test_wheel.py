@@ -92,16 +92,6 @@ def test_every_range_is_bounded_and_holds_the_version_that_was_tried(name: str) 
             assert tried[requirement.name] in requirement.specifier
 
 
-def test_every_export_is_there() -> None:
-    import src.ct
-    import src.invertible
-    import src.models
-
-    for package in (src.ct, src.invertible, src.models):
-        assert len(package.__all__) == len(set(package.__all__))
-        assert not [name for name in package.__all__ if not hasattr(package, name)]
-
-
 USE = '''
 import importlib.abc, pathlib, sys
 

@@ -35,10 +35,10 @@ def check_filter(filter_name: str) -> None:
 
 
 def filter_views(sinogram: Tensor, pixel_size: float, filter_name: str = "ramp") -> Tensor:
-    """Filter every detector row with the band-limited ramp h times a window; `none` returns the rows as they are.
+    """Filter every detector row with the band-limited ramp h times a window; `none` returns the rows unchanged.
 
     h(0) = 1/4, h(j) = −1/(π j)² for odd j, 0 for even j, in units of 1/pixel_size². The kernel is sampled in
-    space: sampling |f| instead would set the DC term to zero and shift all values of the reconstruction.
+    space, since sampling |f| would set the DC term to zero and shift all values of the reconstruction.
 
     Args:
         sinogram: (..., s).
@@ -103,12 +103,11 @@ def filtered_backprojection(sinogram: Tensor, geometry: ParallelBeam, size: int,
 
     Args:
         sinogram: line integrals (views, t, s), in half-widths of the cube times attenuation.
-        geometry: of the scan.
         size: N, voxels per side of the reconstruction.
         filter_name: one of FILTERS.
 
     Returns:
-        (N, N, N) as (z, y, x), on the device and of the type of the sinogram; in the unit of attenuation.
+        Attenuation (N, N, N) as (z, y, x), with the device and type of the sinogram.
 
     Raises:
         ValueError: unknown filter, a size less than 1, or a sinogram that does not fit the geometry.
@@ -120,8 +119,8 @@ def filtered_backprojection(sinogram: Tensor, geometry: ParallelBeam, size: int,
         raise ValueError(f"expected a reconstruction size of at least 1, got {size}")
     planes = grid_centres(size)
     views = filter_views(sinogram, geometry.pixel_size, filter_name)
-    # A point and its mirror image −p share the coordinates (s, t) up to their sign: half of the grid, with every view
-    # and the view turned by half a turn, gives both halves of the volume.
+    # The detector coordinates (s, t) of p and −p differ in sign only. So half of the grid, with each view and the view
+    # turned by 180°, gives both halves of the volume.
     pairs = torch.stack([views, views.flip(1, 2)], dim=1)
     half, turned = backproject(pairs, geometry, planes[: (size + 1) // 2], planes, planes)
     return torch.cat([half, turned.flip(0, 1, 2)[size % 2 :]])

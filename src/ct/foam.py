@@ -34,7 +34,7 @@ class FoamPhantom:
         return float(4 / 3 * (self.radii**3).sum() / (2 * self.radius**2 * self.half_height))
 
     def to_arrays(self) -> dict[str, Array]:
-        """Return the phantom as named arrays, for a file; `from_arrays` reverses it."""
+        """Return the phantom as named arrays, for a file."""
         return {
             "cylinder": np.array([self.radius, self.half_height]),
             "centres": self.centres,
@@ -43,7 +43,7 @@ class FoamPhantom:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> FoamPhantom:
-        """Return the phantom that `to_arrays` described; `arrays` is any mapping, such as an open .npz file."""
+        """Return the phantom of `to_arrays`, from a mapping such as an open .npz file."""
         radius, half_height = arrays["cylinder"].tolist()
         return cls(radius, half_height, arrays["centres"], arrays["radii"])
 
@@ -63,11 +63,11 @@ class FoamPhantom:
 
 @dataclass(frozen=True)
 class FoamSpec:
-    """What foam phantoms are drawn from; every range is (lowest, highest), drawn uniformly.
+    """The distribution of foam phantoms; a value is drawn uniformly from each range (lowest, highest).
 
     Raises:
-        ValueError: a range is inverted or not positive, the cylinder does not fit into the cube, or the bounds of
-            the balls' radii leave nothing between them.
+        ValueError: a range is inverted or not positive, the cylinder does not fit into the cube, or min_radius is not
+            below max_radius.
     """
 
     num_balls: tuple[int, int] = (80, 160)
@@ -82,12 +82,8 @@ class FoamSpec:
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"expected {name} as a range 0 < low <= high, got [{low}, {high}]")
-        for name in ("radius", "half_height"):
-            if getattr(self, name)[1] > 1:
-                raise ValueError(
-                    f"expected the cylinder's {name} to be at most 1, so that it fits into the cube [-1, 1]^3, "
-                    f"got {getattr(self, name)[1]}"
-                )
+            if name != "num_balls" and high > 1:
+                raise ValueError(f"expected the cylinder's {name} to be at most 1, to fit into [-1, 1]^3, got {high}")
         if not 0 <= self.min_radius < self.max_radius:
             raise ValueError(
                 f"expected 0 <= min_radius < max_radius, got min_radius={self.min_radius}, max_radius={self.max_radius}"
@@ -99,7 +95,7 @@ class FoamSpec:
 def draw_foam(spec: FoamSpec, rng: np.random.Generator) -> FoamPhantom:
     """Draw a cylinder and fill it with balls, largest first.
 
-    It holds fewer balls than drawn from `spec.num_balls` if no room for one above `spec.min_radius` is left.
+    The phantom has fewer balls than drawn if there is no room left for one with a radius above `spec.min_radius`.
     """
     radius = rng.uniform(*spec.radius)
     half_height = rng.uniform(*spec.half_height)

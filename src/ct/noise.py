@@ -24,13 +24,12 @@ def check_attenuation(attenuation: float) -> None:
 def add_poisson_noise(
     line_integrals: Array, photon_count: float | None, attenuation: float, rng: np.random.Generator
 ) -> Array:
-    """Return line integrals as estimated from photon counts, p̂ = −log(max(n, 1)/I₀)/μ, n ~ Poisson(I₀ exp(−μ p)).
+    """Return line integrals estimated from photon counts, p̂ = −log(max(n, 1)/I₀)/μ, n ~ Poisson(I₀ exp(−μ p)).
 
     Args:
         line_integrals: p, of any shape, in lengths (half-widths of the cube) through material of attenuation 1.
         photon_count: I₀, the expected photons per pixel of the unattenuated beam; None or infinity adds no noise.
         attenuation: μ, the absorption per unit length of the material: exp(−μ) of the beam passes one half-width.
-        rng: source of the noise.
 
     Raises:
         ValueError: `photon_count` or `attenuation` is not positive.

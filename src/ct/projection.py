@@ -11,7 +11,7 @@ from torch import Tensor
 from .foam import FoamPhantom
 from .geometry import DETECTOR_HALF_WIDTH, Array, ParallelBeam, grid_centres
 
-# Rays that are evaluated together: on a CPU their numbers stay in the cache, a GPU wants many at a time.
+# Rays evaluated together: few enough for the cache of a CPU, many enough to fill a GPU.
 RAYS_PER_BLOCK = {"cpu": 2**16, "cuda": 2**23}
 # Rays at a smaller angle to the axis of the cylinder count as parallel to its wall.
 MIN_ANGLE_RAD = 1e-8
@@ -22,7 +22,7 @@ def project(
 ) -> Array:
     """Return the phantom's line integrals, each pixel the mean over oversampling × oversampling sub-pixel centres.
 
-    The balls lie in the cylinder and do not overlap. `device` is where it is computed.
+    The balls must lie in the cylinder and not overlap. The computation runs on `device`.
 
     Returns:
         (views, t, s), float64, in half-widths of the cube times the attenuation 1.
@@ -95,7 +95,7 @@ def _subtract_balls(
         phases = (torch.arange(oversampling).to(sums) + 0.5) / oversampling
         edges = pixels * pixel_size - (coordinate + DETECTOR_HALF_WIDTH)[..., None]
         offsets = edges + pixel_size * phases.view(-1, *[1] * edges.ndim)
-        # The box may end beyond the detector, where the ball does not reach: its chords there are zero.
+        # A box may end beyond the detector. The ball does not reach there, so these chords are zero.
         return pixels.long().clamp_(max=size - 1), offsets.square_()
 
     directions = torch.from_numpy(geometry.detector_directions).to(sums)

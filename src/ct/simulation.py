@@ -1,4 +1,4 @@
-"""A whole simulated scan: phantom, axis, projections, noise, reconstruction, and the true volume."""
+"""A simulated scan: phantom, axis, projections, noise, reconstruction, and the true volume."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class ScanSpec:
         photon_count: I₀, photons per pixel of the unattenuated beam; None for no noise.
         attenuation: μ, so that exp(−μ) of the beam passes one half-width of the cube in material.
         axis_noise_deg: standard deviation of the angle between the rotation axis and the cube's diagonal.
-        fbp_filter: one of src.ct.fbp.FILTERS.
-        detector_size: pixels per side; None gives pixels as wide as the voxels of the reconstruction.
-        detector_oversampling: a pixel's value is the mean of this many rays squared.
-        fbp_oversampling: the reconstruction is computed at this multiple of N, then downsized.
-        truth_oversampling: the phantom is sampled at this multiple of N, then downsized.
+        fbp_filter: one of `fbp.FILTERS`.
+        detector_size: pixels per side; None makes pixels as wide as the voxels of the reconstruction.
+        detector_oversampling: k, a pixel's value is the mean of k² rays.
+        fbp_oversampling: the reconstruction is computed at this multiple of N, then downsampled.
+        truth_oversampling: the phantom is sampled at this multiple of N, then downsampled.
 
     Raises:
         ValueError: a value is out of its range, or the filter is unknown.
@@ -73,7 +73,7 @@ class ScanSpec:
 
 @dataclass(frozen=True)
 class SimulationSpec:
-    """All that shapes a simulated volume, but its seed."""
+    """Everything that determines a simulated volume, except its seed."""
 
     foam: FoamSpec = field(default_factory=FoamSpec)
     scan: ScanSpec = field(default_factory=ScanSpec)
@@ -93,8 +93,8 @@ def simulate(
 ) -> Simulation:
     """Draw a foam phantom, scan it and reconstruct it, as section 4.1 of Etmann, Ke, Schönlieb (2020) describes.
 
-    The same `spec` and `seed` give the same result, up to rounding. `device` is where the volumes and the projections
-    are computed; balls and noise are drawn on the CPU, so that they are the same for every device.
+    The same `spec` and `seed` give the same result, up to rounding. Volumes and projections are computed on `device`.
+    Balls and noise are drawn on the CPU, so that they do not depend on the device.
 
     Source: C. Etmann, R. Ke, C.-B. Schönlieb: iUNets: fully invertible U-Nets with learnable up- and downsampling,
     arXiv:2005.05220.

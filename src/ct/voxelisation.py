@@ -13,7 +13,7 @@ from .geometry import grid_centres
 
 Volume = NDArray[np.float32]
 
-# Lines through balls that are counted together: on a CPU their numbers stay in the cache, a GPU wants many at a time.
+# Lines through balls counted together: few enough for the cache of a CPU, many enough to fill a GPU.
 LINES_PER_BATCH = {"cpu": 2**15, "cuda": 2**22}
 
 
@@ -33,9 +33,8 @@ def downsample(volume: Tensor, factor: int) -> Tensor:
 def voxelise(phantom: FoamPhantom, size: int, oversampling: int = 4, device: str | torch.device = "cpu") -> Volume:
     """Return the phantom on the grid of the cube [−1, 1]³, each voxel the mean of oversampling³ point samples.
 
-    The balls lie in the cylinder and do not overlap, so that samples of air can be counted ball by ball. A line of
-    samples along x is in a ball from one sample to another: nothing is computed for those between. `device` is where
-    the counting is done.
+    The balls must lie in the cylinder and not overlap, so that samples of air can be counted ball by ball. Only the
+    first and last sample of a line along x in a ball are computed, not those between. The counting runs on `device`.
 
     Returns:
         (size, size, size) as (z, y, x), values in [0, 1].
@@ -66,10 +65,11 @@ def _count_cylinder(phantom: FoamPhantom, samples: Tensor, oversampling: int) ->
 
 
 def _count_air(steps: Tensor, centres: Tensor, radii: Tensor, width: int, samples: Tensor, oversampling: int) -> None:
-    """Add what the balls change in the voxels' numbers of samples in air, as differences along x.
+    """Add each voxel's number of samples in these balls, as differences along x.
 
-    With k = oversampling, of a line's samples from the i-th on k − i mod k are in voxel ⌊i/k⌋ and k in each after it:
-    differences of k − i mod k and i mod k. In a ball are those from its first one on, less those after its last one.
+    With k = oversampling, k − i mod k of the samples i, i + 1, … of a line are in voxel ⌊i/k⌋ and k in each later
+    voxel: differences of k − i mod k and i mod k. A ball holds the samples from its first one, less those after its
+    last one.
 
     Args:
         steps: (size, size, size + 2), changed in place.

@@ -34,12 +34,6 @@ def same_padding(kernel_size: int) -> int:
     return kernel_size // 2
 
 
-def check_channels(x: Tensor, channels: int) -> None:
-    """A state (B, C, *spatial) has that many channels."""
-    if x.shape[1] != channels:
-        raise ValueError(f"expected images with {channels} channels, got {x.shape[1]}")
-
-
 def check_halvings(x: Tensor, num_levels: int) -> None:
     """The spatial size of a state (B, C, *spatial) can be halved on each level."""
     divisor = 2**num_levels

@@ -20,9 +20,7 @@ def strides_per_level(
     Raises:
         ValueError: for other forms.
     """
-    if isinstance(strides, int):
-        return [per_dimension(strides, spatial_dims, "strides")] * num_downsamplings
-    if all(isinstance(s, int) for s in strides) and len(strides) == spatial_dims:
+    if isinstance(strides, int) or (len(strides) == spatial_dims and all(isinstance(s, int) for s in strides)):
         return [per_dimension(strides, spatial_dims, "strides")] * num_downsamplings  # type: ignore[arg-type]
     if len(strides) != num_downsamplings:
         raise ValueError(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..invertible.arguments import check_channels
 from .blocks import ProjectionConv, start_at_zero
-from .checks import check_channels
 
 
 class Lifted(nn.Module):

@@ -61,7 +61,7 @@ class Halves(nn.Conv3d):
         (unet(3), "dice_ce", "4 output channels for task.loss=dice_ce, one per class, background included, got 3"),
         (unet(4), "sigmoid_regions", r"3 output channels .* one per region \(ET, WT, TC\), got 4"),
         (Halves(), "dice_ce", r"keeps the spatial size \(8, 8, 8\), got \(4, 4, 4\)"),
-        (UNet(3, 4, 4, 2, 3), "dice_ce", "expected images with 3 channels, got 4"),
+        (UNet(3, 4, 4, 2, 3), "dice_ce", "expected 3 channels, got 4"),
         (UNet(4, 4, 4, 5, 3), "dice_ce", "divisible"),
     ],
 )
