@@ -1,7 +1,7 @@
 """Rebuild a paper's table: ``python reproduce.py iunet_table1 scale=small --jobs 2``.
 
 Runs what is missing of ``experiments/<key>/sweep.yaml`` and writes the table beside the published one into
-``experiments/<key>/results/<scale>/``. Stop it at any time: the same command goes on.
+``experiments/<key>/results/<scale>/``. Stop it at any time: the same command continues.
 
     key=value           values of the sweep's parameters (scale=medium seed=0,1); arguments for every run (trainer=gpu)
     --jobs 1            runs at a time; the cores are shared out among them
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from src.sweeps.runner import Entry
 
 SHOWN_LOG_LINES, SHOWN_TRIALS = 12, 10
-# The sweep file that makes the table; others are searches and studies.
+# The sweep file of the table; other files are searches and studies.
 TABLE_SWEEP = "sweep"
 
 
@@ -49,7 +49,7 @@ class Options:
 
 
 def reproduce(arguments: list[str]) -> int:
-    """Do what the command line asks; return the exit code.
+    """Run the command line and return the exit code.
 
     Raises:
         ConfigError: for a table, sweep or override that does not exist.
@@ -58,7 +58,7 @@ def reproduce(arguments: list[str]) -> int:
     key, *overrides = others or [""]
     plan = make_plan(EXPERIMENTS, key, overrides, options.sweep)
     if not Path(plan.sweep.program).is_file():
-        raise ConfigError(f"expected to run where {plan.sweep.program} is, got {Path.cwd()}")
+        raise ConfigError(f"expected a working directory with {plan.sweep.program}, got {Path.cwd()}")
     if plan.sweep.method != "grid":
         return _search(plan, options)
     return _grid(plan, options)
@@ -81,7 +81,7 @@ def _grid(plan: Plan, options: Options) -> int:
         if not options.render:
             entries = _run(iter(cells), len(cells), options, lambda entry: _keep(entry, table))
     finally:
-        # After Ctrl-C as well: what is not run yet says so.
+        # After Ctrl-C as well: the table marks the missing runs.
         if table is not None:
             store(cells, table)
             outdated = render(published, table, plan, cells)
@@ -144,7 +144,7 @@ def _print_commands(cells: list[Cell]) -> int:
 
 
 def _report(entries: list[Entry]) -> int:
-    """Print what failed and where to read more; return the exit code."""
+    """Print the failed runs with the ends of their logs, and return the exit code."""
     from src.sweeps.process import last_lines
     from src.sweeps.runner import State
 
@@ -163,9 +163,7 @@ def _help() -> str:
 
 def main() -> None:
     """Run the command line."""
-    run_command_line(
-        _help, lambda arguments: sys.exit(reproduce(arguments)), advice="; the same command goes on from there"
-    )
+    run_command_line(_help, lambda arguments: sys.exit(reproduce(arguments)), advice="; the same command continues")
 
 
 if __name__ == "__main__":

@@ -10,16 +10,17 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 
 class EMA(EMAWeightAveraging):
-    """Keeps ``w̄ ← d w̄ + (1 − d) w`` after each step; the average is what is validated, tested and kept.
+    """Averages the weights, ``w̄ ← d w̄ + (1 − d) w`` after each step; validation, test and checkpoints use the average.
 
-    Lightning's, but for two things. A checkpoint's "state_dict" is the average, and the weights in training stand
-    beside it for a resumed run: Lightning loads these for a test as well, which would test what was not validated. And
-    it exchanges the two for a validation: a run that is interrupted there would save the one as the other.
+    This is Lightning's callback with two changes. First, Lightning loads the weights in training for a test, and so
+    would test what was not validated. Here "state_dict" of a checkpoint is the average in a test, and the weights in
+    training are loaded by resumed runs only. Second, Lightning exchanges the two for a validation, and a run that is
+    interrupted there would save the one as the other.
 
     Args:
         decay: d.
         update_every_n_steps: steps between two updates.
-        update_starting_at_step: the first step that is averaged; until then the average is the start.
+        update_starting_at_step: the first step that is averaged. Before, the average is the initial weights.
 
     Raises:
         ValueError: unless 0 <= decay < 1 and update_every_n_steps is positive.
@@ -39,19 +40,17 @@ class EMA(EMAWeightAveraging):
         self._exchanged = False
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the average into the network."""
         super().on_validation_epoch_start(trainer, pl_module)
         self._exchanged = True
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the weights in training back."""
         super().on_validation_epoch_end(trainer, pl_module)
         self._exchanged = False
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Save average and weights, each as what it is."""
+        """Save average and weights under their own names, also in the middle of a validation."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if self._exchanged:
             weights, average = checkpoint["state_dict"], checkpoint["current_model_state"]
@@ -60,6 +59,6 @@ class EMA(EMAWeightAveraging):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Load average and weights where training goes on; a test has the average already."""
+        """Load average and weights to continue training; a test has the average already."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)

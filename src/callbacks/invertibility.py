@@ -25,8 +25,8 @@ def relative_inversion_error(module: InvertibleModule, x: State, condition: Cond
 class Invertibility(pl.Callback):
     """Logs ``val/invertibility_error``: the worst relative error of the invertible parts on the first validation batch.
 
-    An invertible part is one that lies in no larger one; its input is caught where the network calls it. Networks
-    without one log nothing.
+    An invertible part is a largest one, inside no other; its input is that of its first call. Networks without an
+    invertible part log nothing.
 
     Attributes:
         last_error: the latest value, or None.

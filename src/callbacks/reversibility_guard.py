@@ -21,14 +21,14 @@ class ReversibilityGuard(pl.Callback):
     """Watches how exactly ``backprop=reversible`` rebuilds the states of the network while it trains.
 
     Every so many steps it walks back through the invertible parts on the current batch, block by block (a block is a
-    leaf of the tree), and compares each rebuilt state with the true one. Past the threshold, it warns with the name of
-    the block, once each, and with ``switch`` it lets that block keep its input from then on: one more state in memory,
-    and the blocks before it start from the exact state again. Switched blocks are saved in the checkpoint.
+    leaf of the tree), and compares each rebuilt state with the true one. It warns once about each block whose error is
+    past the threshold. With ``switch`` that block keeps its input from then on, which takes one more state in memory:
+    the blocks before it start from the exact state again. Switched blocks are saved in the checkpoint.
 
-    It logs ``train/reconstruction_error``, the worst one, at the steps that it measures. A measurement costs about a
-    forward and two inverse passes without gradients, and host memory for the states between all blocks. Other policies
-    than ``reversible`` need no guard and get none. Each process of a distributed run watches its own batches: blocks
-    may be switched in some of them only, which changes their memory but no gradient.
+    It logs the worst error as ``train/reconstruction_error`` at the steps that it measures. A measurement costs about a
+    forward and two inverse passes without gradients, and host memory for the states between all blocks. It ignores
+    policies other than ``reversible``. Each process of a distributed run watches its own batches, so a block may be
+    switched in some of them only, which changes their memory but no gradient.
 
     Args:
         threshold: relative ℓ2 error of a rebuilt state.
@@ -36,8 +36,8 @@ class ReversibilityGuard(pl.Callback):
         switch: whether to switch blocks, or only to warn.
 
     Attributes:
-        errors: name of each block and error of its rebuilt input at the latest measurement, as it arises from the
-            nearest block behind that is past the threshold, which would be stored.
+        errors: by block, the error of its rebuilt input at the latest measurement. The walk continues from the exact
+            state after each block past the threshold, as if its input were stored.
         switched: names of the blocks that keep their input.
 
     Raises:
@@ -119,7 +119,8 @@ class ReversibilityGuard(pl.Callback):
             advice = "its input is stored from now on"
         rank_zero_warn(
             f"block {name}: its input is rebuilt with a relative error of {error.rebuilt:.1e} ({error.own:.1e} by the "
-            f"block alone), past the threshold {self.threshold:.1e}, and gradients before it are as inexact; {advice}"
+            f"block alone), past the threshold {self.threshold:.1e}, and gradients of earlier blocks are as inexact; "
+            f"{advice}"
         )
 
     def _switch(self, leaf: InvertibleModule, net: nn.Module) -> None:

@@ -1,1 +1,1 @@
-"""Runs side by side: read what they left behind, and write one page."""
+"""Compare runs: read their files and write one page."""

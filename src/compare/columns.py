@@ -17,8 +17,8 @@ class Column(NamedTuple):
 
     Attributes:
         key: its name in filters.
-        label: in the header, without the unit.
-        unit: of its numbers; None without one.
+        label: the header, without the unit.
+        unit: the unit of its numbers; None without one.
         better: ``max``, ``min``, or None where neither is better or it is not known.
         role: ``text``, ``seed``, ``cost``, ``quality`` (always shown) or ``metric`` (shown on demand).
     """
@@ -41,7 +41,7 @@ COSTS = [
 
 
 def columns_of(runs: Sequence[RunRecord]) -> list[Column]:
-    """Return the columns that the runs can fill: what they are, their quality, their cost, then all other metrics."""
+    """Return the columns for which the runs have values: identity, quality, cost, then all other metrics."""
     known = list(dict.fromkeys(metric for run in runs for metric in _metrics(run)))
     names = {name for run in runs for name in run.summary["metrics"]}
     columns = {name: _column(name, known) for name in names}
@@ -58,7 +58,7 @@ def columns_of(runs: Sequence[RunRecord]) -> list[Column]:
 
 
 def values_of(run: RunRecord) -> dict[str, Any]:
-    """Return the run's value for each column; a number that is not finite, as one that is not known, is None."""
+    """Return the run's value for each column; unknown and non-finite numbers are None."""
     summary = run.summary
     texts = {key: summary.get(key) for key in ("model", "experiment", "scale", "backprop", "seed")}
     numbers = {

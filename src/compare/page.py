@@ -94,10 +94,10 @@ def _run_data(name: str, run: RunRecord, images: str, notes: list[str]) -> dict[
 
 
 def thin(points: Sequence[tuple[int, float]], limit: int) -> dict[str, Any]:
-    """Return at most ``limit`` points as lists: ``step``, ``value`` and, where points were put together, their range.
+    """Return at most ``limit`` points as lists: ``step``, ``value`` and, if points were merged, their range.
 
     Neighbours are averaged in groups of ``group`` points; ``low`` and ``high`` hold the smallest and largest value
-    of each group, so that no spike is lost. A value that is not finite is None, and so is a group of nothing else.
+    of each group, so that no spike is lost. Non-finite values, and groups without a finite value, are None.
     """
     group = math.ceil(len(points) / limit)
     if group <= 1:
@@ -114,7 +114,7 @@ def thin(points: Sequence[tuple[int, float]], limit: int) -> dict[str, Any]:
 
 
 def _rounded(value: float) -> float | None:
-    # Six digits are more than a screen shows, and half the bytes.
+    # Six digits are more than a screen shows, and take half the bytes.
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 

@@ -14,7 +14,6 @@ from src.compare.runs import RunRecord
 from src.runs.folder import Series
 from src.utils.reading import reading
 
-CHOICES = ("none", "test", "all")
 # A triptych of volumes takes about 20 kB, so 20 runs with 2 series of 12 epochs take 10 MB.
 MAX_EPOCHS = 12
 MAX_SIDE = 1200

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -24,10 +24,10 @@ def check_combinations(config: DictConfig) -> None:
         ConfigError: naming the key to change and what it was expected to be.
     """
     trainer = config.trainer
-    for key in ("max_epochs", "max_steps"):
+    for key, least in (("max_epochs", 0), ("max_steps", -1)):
         value = trainer.get(key)
-        if isinstance(value, int) and value < (0 if key == "max_epochs" else -1):
-            raise ConfigError(f"expected trainer.{key} of at least {0 if key == 'max_epochs' else -1}, got {value}")
+        if isinstance(value, int) and value < least:
+            raise ConfigError(f"expected trainer.{key} of at least {least}, got {value}")
     if trainer.get("overfit_batches"):
         raise ConfigError("expected trainer.limit_train_batches to train on part of the data, got overfit_batches")
     _check_machine(trainer)
@@ -98,25 +98,14 @@ def _check_sharding(config: DictConfig) -> None:
 
 
 def _check_levels(config: DictConfig) -> None:
-    for key in LEVELS:
-        levels = OmegaConf.select(config, key)
-        if not isinstance(levels, int) or not _halves(config):
-            continue
-        for size in _sizes(config):
-            most = size.bit_length()  # a side of 32 to 63 voxels can be halved five times: six levels
-            if levels > most:
-                raise ConfigError(
-                    f"expected at most {most} levels for a side of {size}, from {size} down to 1, got {key}={levels}"
-                )
-
-
-def _halves(config: DictConfig) -> bool:
     strides = OmegaConf.select(config, "model.body.strides")
-    return strides is None or strides == 2
-
-
-def _sizes(config: DictConfig) -> Iterator[int]:
     size = config.datamodule.get("size") or OmegaConf.select(config, "image.size")
-    for side in size if isinstance(size, ListConfig) else [size]:
-        if isinstance(side, int) and side > 0:
-            yield side
+    for key, side in itertools.product(LEVELS, size if isinstance(size, ListConfig) else [size]):
+        levels = OmegaConf.select(config, key)
+        if not (isinstance(levels, int) and isinstance(side, int) and side > 0 and strides in (None, 2)):
+            continue
+        most = side.bit_length()  # a side of 32 to 63 voxels can be halved five times: six levels
+        if levels > most:
+            raise ConfigError(
+                f"expected at most {most} levels for a side of {side}, from {side} down to 1, got {key}={levels}"
+            )

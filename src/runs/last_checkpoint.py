@@ -1,4 +1,4 @@
-"""The checkpoint that a run can go on from, whatever happens to it."""
+"""The checkpoint from which a run resumes, however it was interrupted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from src.runs.folder import RunFolder
 
 
 def between_updates(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether no gradients of earlier batches wait for an update after this batch; no checkpoint would keep them."""
+    """Whether no accumulated gradients wait for an update after this batch; a checkpoint does not contain them."""
     return trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
 
 
@@ -27,15 +27,15 @@ def _validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
 class LastCheckpoint(Checkpoint):
     """Writes ``checkpoints/last.ckpt`` at the end of every epoch, and within long epochs at an interval.
 
-    A process that is killed at any moment loses what it did since. (Lightning's ModelCheckpoint also writes after the
-    last batch of an epoch, and Lightning goes on from there without that epoch's validation.)
+    A process killed at any moment loses only what it did afterwards. (Lightning's ModelCheckpoint also writes after
+    the last batch of an epoch, and resumes from there without that epoch's validation.)
 
-    Whatever Lightning logs of the step or epoch is logged before: a run that is killed in between lacks no row.
+    The rows of the step or epoch are logged first, so that none is missing if the process is killed in between.
 
     Args:
         run_dir: the run folder.
-        every_n_minutes: interval within an epoch in minutes; None: none.
-        every_n_steps: interval within an epoch in optimizer steps; None: none.
+        every_n_minutes: interval within an epoch in minutes; None for no such interval.
+        every_n_steps: interval within an epoch in optimizer steps; None for no such interval.
 
     Raises:
         ValueError: if an interval is not positive.
@@ -59,7 +59,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write, if it is time and no validation comes first."""
+        """Write if it is due and no validation comes first."""
         if (
             between_updates(trainer, batch_idx)
             and not _validation_follows(trainer, batch_idx)
@@ -76,7 +76,7 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Let no checkpoint that is not finite replace one that is, here or in another file.
+        """Prevent that a checkpoint with NaN or infinity replaces a finite one, in this or another file.
 
         Raises:
             NonFiniteStateError: naming a tensor.
@@ -88,7 +88,7 @@ class LastCheckpoint(Checkpoint):
             return True
         if self.every_n_minutes is None:
             return False
-        # The processes write together, and their clocks differ.
+        # All processes write together, but their clocks differ.
         return trainer.strategy.broadcast(time.monotonic() - self._written >= 60 * self.every_n_minutes)
 
     def _write(self, trainer: pl.Trainer) -> None:

@@ -1,4 +1,4 @@
-"""What a number in summary.json was measured with: code, hardware, versions."""
+"""The code, hardware and package versions behind a measured number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaco
 
 
 def provenance(folder: Path) -> dict[str, Any]:
-    """Return all of it, for what the code in ``folder`` has measured."""
+    """Return them for the checkout in ``folder``."""
     return {"git_commit": git_commit(folder), "hardware": hardware(), "versions": versions()}
 
 
@@ -24,7 +24,7 @@ def git_commit(folder: Path) -> str | None:
         commit = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
-        # No git, no repository (a downloaded archive), or no commit yet: a run needs none of them.
+        # No git, no repository (a downloaded archive), or no commit yet: a run does not need them.
         return None
     return f"{commit}-dirty" if changed else commit
 
@@ -35,7 +35,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that shape a result."""
+    """Return the versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Random numbers that go on where an interrupted run stopped."""
+"""Random numbers that continue where an interrupted run stopped."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ KEY = "random_state"
 
 
 class RandomState(pl.Callback):
-    """Keeps the states of torch's, numpy's and Python's generators in the checkpoint, those of every process.
+    """Keeps the states of torch's, numpy's and Python's generators in the checkpoint, for every process.
 
-    A run that goes on then draws what the uninterrupted run draws, and ends with the same weights. The order and the
-    augmentation of the training data need no state: they are functions of the seed and the epoch.
+    A resumed run then draws the same numbers as an uninterrupted one, and ends with the same weights. The order and
+    the augmentation of the training data need no state: they are functions of the seed and the epoch.
     """
 
     def __init__(self) -> None:
@@ -35,13 +35,13 @@ class RandomState(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the states until the network is set up, which may draw numbers too."""
+        """Keep the states until the network is set up, because that may draw numbers too."""
         self._loaded = checkpoint.get(KEY)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the states of the checkpoint that training goes on from.
+        """Set the states of the checkpoint from which training resumes.
 
-        A process that the interrupted run did not have goes on from its own seed.
+        A process that the interrupted run did not have starts from its own seed.
         """
         if self._loaded is not None and trainer.global_rank < len(self._loaded):
             set_generator_states(self._loaded[trainer.global_rank])
@@ -62,7 +62,7 @@ def generator_states() -> dict[str, Any]:
 
 
 def set_generator_states(states: dict[str, Any]) -> None:
-    """Set what `generator_states` returned, as far as this machine has it."""
+    """Set the states that `generator_states` returned, of CUDA only where there is a GPU."""
     torch.set_rng_state(states["torch"].cpu())
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002

@@ -1,6 +1,6 @@
-"""What ``${a.b}`` in a saved configuration refers to, and no more: a stranger's configuration shall call nothing.
+"""Resolve references ``${a.b}`` in a saved configuration and nothing else, since it may come from a stranger.
 
-OmegaConf would also run resolvers, such as ``${oc.env:SECRET}``, which stay here as they are written.
+OmegaConf would also run resolvers such as ``${oc.env:SECRET}``; here they stay as they are written.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# The innermost one of those in each other; what calls a resolver has a colon.
+# The innermost of nested references; a call of a resolver has a colon.
 REFERENCE = re.compile(r"(?<!\\)\$\{([^${}:]*)\}")
-# Values and characters in all. References to references may double with every line.
+# Values and characters in total: references to references can double with every line.
 MAX_SIZE = 200_000
 
 Path = tuple[Any, ...]
@@ -20,7 +20,7 @@ def resolve_references(config: dict[str, Any]) -> dict[str, Any]:
     """Return plain containers with each reference replaced by what it refers to, relative ones included.
 
     Raises:
-        ValueError: for a reference to nothing or to itself, and for what grows too large.
+        ValueError: for a reference to nothing or to itself, and for a result that grows too large.
     """
     return _Resolver(config).resolved((), config)
 

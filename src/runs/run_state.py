@@ -76,10 +76,11 @@ class RunState(pl.Callback):
         checkpoint, however bad, would replace the best one. A file that was not moved with the folder is used where it
         is.
         """
+        states = checkpoint.get("callbacks", {})
         if trainer.state.fn == TrainerFn.FITTING:
             self._earlier_metrics = checkpoint.get("metrics", {})
-            self.earlier_s = checkpoint.get("total_time_s", 0.0)
-        states = checkpoint.get("callbacks", {})
+            # In a checkpoint of format 0 a callback of its own kept the time.
+            self.earlier_s = checkpoint.get("total_time_s", states.get("TotalTime", {}).get("seconds", 0.0))
         for callback in trainer.checkpoint_callbacks:
             key = callback.state_key
             if isinstance(callback, ModelCheckpoint) and callback.dirpath and key in states:

@@ -1,4 +1,4 @@
-"""A cell of a sweep: its arguments, its files, how far it has come."""
+"""A cell of a sweep: its arguments, its files, its progress."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ class Cell:
     """One run of a sweep.
 
     Attributes:
-        sweep: which it belongs to.
         parameters: the values of the sweep's parameters.
         overrides: further arguments.
         name: the values that vary, readable.
         identity: everything that can change the result, see `src.sweeps.identity`.
-        parent: folder of the run folder.
+        parent: the folder that contains the run folder.
     """
 
     sweep: Sweep
@@ -38,7 +37,7 @@ class Cell:
 
     @property
     def digest(self) -> str:
-        """Of the identity."""
+        """The digest of the identity."""
         return digest(self.identity)
 
     @property
@@ -53,7 +52,7 @@ class Cell:
 
     @property
     def log(self) -> Path:
-        """What the run printed, over all attempts."""
+        """The output of the run, over all attempts."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
@@ -62,7 +61,7 @@ class Cell:
         return self.folder.with_name(f"{self.folder.name}.lock")
 
     def is_finished(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether the run is complete."""
         return self.run.summary.is_file()
 
     def can_be_resumed(self) -> bool:
@@ -70,7 +69,7 @@ class Cell:
         return self.run.checkpoint().is_file()
 
     def summary(self) -> dict[str, Any]:
-        """Return what the finished run came to.
+        """Return the summary of the finished run.
 
         Raises:
             FileError: for a damaged file.
@@ -82,7 +81,7 @@ class Cell:
         return command_line(self.sweep, self.parameters, [*self.overrides, f"run_dir={self.folder}"])
 
     def resume_command(self) -> list[str]:
-        """Return the command line that goes on with an interrupted run, which knows its own configuration."""
+        """Return the command line that resumes an interrupted run, whose configuration is in its checkpoint."""
         kept = [override for override in self.overrides if is_execution_key(override.partition("=")[0])]
         return command_line(self.sweep, {"resume": str(self.folder)}, kept)
 

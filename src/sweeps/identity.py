@@ -1,4 +1,4 @@
-"""What makes two runs the same: the configuration, without what cannot change a result."""
+"""When two runs are the same: their configurations agree in everything that can change a result."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-# Where files lie, what is printed and logged, what an experiment says of itself, how fast the data come. Not the number
-# of loading workers: each worker draws its own random numbers.
+# Paths, output and logging, descriptions, and the speed of data loading. Not the number of loading workers: each worker
+# draws its own random numbers.
 EXECUTION_KEYS = (
     *("about", "run_dir", "resume", "debug", "logger"),
     *("datamodule.data_dir", "datamodule.pin_memory", "datamodule.download", "datamodule.generation_workers"),
@@ -19,7 +19,7 @@ WATCHING_CALLBACKS = (
     *("last", "interrupt", "random_state", "progress", "learning_rate", "peak_memory", "step_time", "invertibility"),
     *("test_table", "curves", "images", "confusion", "total_time", "hung_run"),
 )
-# Only what other values refer to: those hold what it comes to.
+# Other values refer to this section, and contain its values once they are resolved.
 REFERRED_TO = "network"
 
 # From the arguments of a cell to its identity, plain containers.

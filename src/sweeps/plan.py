@@ -1,4 +1,4 @@
-"""From a table's key and a command line to the cells that have to run."""
+"""The cells that a table and a command line ask for."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ OUTPUTS = Path("outputs") / "reproduce"
 
 @dataclass(frozen=True)
 class Plan:
-    """What the command line asks for.
+    """The meaning of a command line of reproduce.py.
 
     Attributes:
         key: the folder of the table under ``experiments/``.
         sweep: with the values of the command line.
-        overrides: the arguments that every cell gets besides.
+        overrides: further arguments of every cell.
         scale: the value of ``scale``.
-        changes: whatever makes these results others than the sweep file's own at this scale.
+        changes: the arguments by which the results differ from those of the sweep file at this scale.
     """
 
     key: str
@@ -56,7 +56,7 @@ class Plan:
 
     @property
     def command(self) -> str:
-        """The command line that makes the whole table, wherever the data are."""
+        """The command line that makes the whole table."""
         scale = [f"scale={self.scale}"] if "scale" in self.sweep.parameters else []
         return shlex.join(["python", "reproduce.py", self.key, *scale, *self.changes])
 
@@ -87,7 +87,7 @@ def table_keys(experiments: Path) -> list[str]:
 
 
 def make_plan(experiments: Path, key: str, arguments: Sequence[str], name: str = "sweep") -> Plan:
-    """Return what ``python reproduce.py <key> <arguments>`` means.
+    """Return the plan of ``python reproduce.py <key> <arguments>``.
 
     Args:
         experiments: where the folders of the tables are.
@@ -114,9 +114,9 @@ def make_plan(experiments: Path, key: str, arguments: Sequence[str], name: str =
 
 
 def adopt(cells: Iterable[Cell], folders: Iterable[Path]) -> list[Cell]:
-    """Take over finished runs that another program started, such as W&B's agent or a SLURM job; return their cells.
+    """Copy the summaries of finished runs that W&B's agent, a SLURM job or anything else started; return their cells.
 
-    A run is a cell's if its configuration is the cell's, wherever it wrote its files.
+    A run belongs to a cell if its configuration is the cell's, wherever it wrote its files.
 
     Raises:
         ConfigError: for a folder that does not exist.

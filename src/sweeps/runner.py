@@ -1,4 +1,4 @@
-"""Running cells side by side."""
+"""Run cells in parallel."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from src.sweeps.cell import Cell
 from src.sweeps.process import CellProcess, start
 
-# How often a cell that another process runs is looked at again.
+# Seconds until a cell that another process runs is checked again.
 RETRY_S = 2.0
 
 
 class State(enum.Enum):
-    """What became of a cell."""
+    """The state of a cell."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -27,17 +27,9 @@ class State(enum.Enum):
     STOPPED = "stopped"
 
 
-@dataclass
+@dataclass(eq=False)
 class Entry:
-    """A cell and how it stands.
-
-    Attributes:
-        cell: which.
-        state: how it stands.
-        seconds: how long it has run, or ran, in this session.
-        resumed: whether it went on from a checkpoint.
-        exit_code: of its process, once that ended.
-    """
+    """A cell and its state; its running time and exit code in this session, and whether it was resumed."""
 
     cell: Cell
     state: State = State.WAITING
@@ -50,17 +42,14 @@ class Runner:
     """Runs cells, ``jobs`` at a time.
 
     Args:
-        cells: in their order; the next one is asked for when there is a free place.
-        jobs: how many run at once.
-        environment: of their processes.
-        fail_fast: stop all others when one fails.
+        cells: the next one is drawn when fewer than ``jobs`` run.
+        jobs: number of cells that run at a time.
+        environment: the environment of their processes.
+        fail_fast: whether a failure stops all others.
         on_change: called with an entry when its state changes.
         on_tick: called with all entries in between.
-        poll_s: seconds between two looks at the processes.
+        poll_s: seconds between two checks of the processes.
         grace_s: seconds that a cell has to save its checkpoint before it is killed.
-
-    Attributes:
-        entries: of the cells so far, in their order.
     """
 
     def __init__(
@@ -84,8 +73,9 @@ class Runner:
         self._on_tick = on_tick
         self._poll_s = poll_s
         self._grace_s = grace_s
-        self._running: dict[int, CellProcess] = {}
-        self._elsewhere: dict[int, float] = {}
+        self._running: dict[Entry, CellProcess] = {}
+        # When the cells that other processes run were last checked.
+        self._elsewhere: dict[Entry, float] = {}
 
     def run(self) -> list[Entry]:
         """Run all cells; return their entries.
@@ -96,7 +86,7 @@ class Runner:
         try:
             exhausted = False
             while True:
-                self._look_at_processes()
+                self._check_processes()
                 if self._fail_fast and any(entry.state is State.FAILED for entry in self.entries):
                     break
                 self._retry()
@@ -115,21 +105,20 @@ class Runner:
         if cell is None:
             return False
         self.entries.append(Entry(cell))
-        self._start(len(self.entries) - 1)
+        self._start(self.entries[-1])
         return True
 
-    def _start(self, index: int) -> None:
-        entry = self.entries[index]
-        self._elsewhere.pop(index, None)
+    def _start(self, entry: Entry) -> None:
+        self._elsewhere.pop(entry, None)
         if entry.cell.is_finished():
             self._set(entry, State.SKIPPED)
             return
         process = start(entry.cell, self._environment)
         if process is None:
-            self._elsewhere[index] = time.monotonic()
+            self._elsewhere[entry] = time.monotonic()
             self._set(entry, State.ELSEWHERE)
             return
-        self._running[index] = process
+        self._running[entry] = process
         entry.resumed = process.resumed
         self._set(entry, State.RUNNING)
 
@@ -139,17 +128,16 @@ class Runner:
             self._on_change(entry)
 
     def _retry(self) -> None:
-        """Look again at the cells that other processes ran: they may be finished, or free after a crash."""
-        for index, looked in list(self._elsewhere.items()):
+        """Check the cells that other processes run again: they may be finished, or free after a crash."""
+        for entry, looked in list(self._elsewhere.items()):
             if len(self._running) < self._jobs and time.monotonic() - looked > RETRY_S:
-                self._start(index)
+                self._start(entry)
 
-    def _look_at_processes(self) -> None:
-        for index, process in list(self._running.items()):
-            entry = self.entries[index]
+    def _check_processes(self) -> None:
+        for entry, process in list(self._running.items()):
             entry.seconds, entry.exit_code = process.seconds(), process.exit_code()
             if entry.exit_code is not None:
-                del self._running[index]
+                del self._running[entry]
                 finished = entry.exit_code == 0 and entry.cell.is_finished()
                 self._set(entry, State.FINISHED if finished else State.FAILED)
 
@@ -162,10 +150,9 @@ class Runner:
             for process in self._running.values():
                 process.wait(max(0.0, deadline - time.monotonic()))
         finally:
-            for index, process in self._running.items():
+            for entry, process in self._running.items():
                 process.stop(signal.SIGKILL)
                 process.wait(1.0)
-                entry = self.entries[index]
                 entry.seconds, entry.exit_code = process.seconds(), process.exit_code()
                 self._set(entry, State.FINISHED if entry.cell.is_finished() else State.STOPPED)
             self._running.clear()

@@ -1,4 +1,4 @@
-"""Random and Bayesian search through Optuna, with the trials in a file."""
+"""Random and Bayesian search by Optuna, with the trials in a file."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 
 class Search:
-    """A search whose trials survive an interruption: those under way are gone on with, the finished ones are known.
+    """A search that can be interrupted: running trials are resumed, finished ones are known.
 
     ``method: random`` draws at random, ``method: bayes`` by the tree-structured Parzen estimator.
 
     Args:
         sweep: with ``method`` random or bayes and a metric.
-        count: number of trials in all, those of earlier sessions included; None: the sweep's ``run_cap``.
+        count: total number of trials, earlier sessions included; None for the sweep's ``run_cap``.
         overrides: further arguments of every trial.
-        identify: from arguments to a digest.
-        folder: of the trials, and of ``search.journal``.
+        identify: returns the identity of a run from its arguments.
+        folder: the folder of the trials and of ``search.journal``.
 
     Raises:
-        ConfigError: for a sweep without metric, number of trials or a distribution that can be drawn.
+        ConfigError: for a sweep without a metric or number of trials, or with a distribution that cannot be drawn.
     """
 
     def __init__(self, sweep: Sweep, count: int | None, overrides: list[str], identify: Identify, folder: Path) -> None:
@@ -68,20 +68,20 @@ class Search:
         )
         if study.direction.name.lower() != self.metric.goal:
             raise ConfigError(f"expected a search to {study.direction.name.lower()} as in {self._folder}, got another")
-        # A sampler with the same seed would draw in every session what the first one drew.
+        # With a fixed seed, every session would draw the same values as the first one.
         seed = len(study.trials)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.sampler = (
                 optuna.samplers.RandomSampler(seed=seed)
                 if self._sweep.method == "random"
-                # constant_liar: trials that run side by side keep away from each other.
+                # constant_liar: parallel trials avoid each other.
                 else optuna.samplers.TPESampler(seed=seed, constant_liar=True)
             )
         return study
 
     def cells(self) -> Iterator[Cell]:
-        """Yield the trials that have no result yet, those of an interrupted session first, then new ones."""
+        """Yield the trials without a result: first those of an interrupted session, then new ones."""
         from optuna.trial import TrialState
 
         for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
@@ -94,7 +94,7 @@ class Search:
             yield self._cell(asked.number, asked.params)
 
     def _is_whole(self, trial: FrozenTrial) -> bool:
-        """Whether a trial has today's parameters; one that a kill cut off while it was written, has not run."""
+        """Whether a trial has all parameters; a trial that was being written when its process was killed lacks some."""
         return trial.params.keys() == self._space.distributions.keys()
 
     def _fail(self, numbers: Iterable[int]) -> None:
@@ -109,12 +109,13 @@ class Search:
         return cell
 
     def tell(self, entry: Entry) -> None:
-        """Give Optuna the result of a cell that has ended; an interrupted one stays open for the next session.
+        """Tell Optuna the result of a finished cell; an interrupted one stays open for the next session.
 
-        A trial whose metric is not finite, which summary.json writes as null, has failed.
+        A trial whose metric is not finite (null in summary.json) counts as failed.
 
         Raises:
-            ConfigError: for a run that did not log the metric, or whose summary is damaged.
+            ConfigError: for a run that did not log the metric.
+        FileError: for a damaged summary.
         """
         numbers = self._numbers[entry.cell.folder.name]
         if entry.state in (State.FINISHED, State.SKIPPED):

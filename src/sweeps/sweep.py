@@ -14,7 +14,7 @@ from src.utils.errors import ConfigError, did_you_mean
 from src.utils.reading import read_yaml, reading
 
 METHODS = ("grid", "random", "bayes")
-# What a sweep file may say: the keys that reproduce.py follows, and those that only concern W&B's pages.
+# The keys of a sweep file: those that reproduce.py follows, and those that only W&B's pages use.
 KEYS = (
     *("program", "method", "metric", "parameters", "command", "run_cap"),
     *("name", "description", "project", "entity", "apiVersion", "kind"),
@@ -25,7 +25,7 @@ DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 
 @dataclass(frozen=True)
 class Metric:
-    """What a search optimises: a metric of summary.json, and ``minimize`` or ``maximize``."""
+    """The metric of summary.json that a search optimises, and ``minimize`` or ``maximize``."""
 
     name: str
     goal: Literal["minimize", "maximize"] = "minimize"
@@ -40,7 +40,7 @@ class Sweep:
         method: ``grid``, ``random`` or ``bayes``.
         parameters: W&B's specification (``value``, ``values``, ``min`` and ``max``, ``distribution``) by argument name.
         command: W&B's template of the command line.
-        metric: what a search optimises; None for a grid without one.
+        metric: the metric that a search optimises; None for a grid without one.
         run_cap: the number of trials of a search; None if the file does not say.
         varied: the parameters with more than one value in the file; they name a cell.
     """
@@ -59,7 +59,7 @@ def read_sweep(path: Path) -> Sweep:
 
     Raises:
         FileError: for a file that is missing or damaged.
-        ConfigError: for one that is no sweep, or that asks for what only W&B's server does.
+        ConfigError: for a file that is no sweep, or that needs W&B's server.
     """
     with reading(path, "a sweep file"):
         return _sweep(read_yaml(path, "a sweep file"), str(path))

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Column:
-    """One column of numbers; its metric's description gives what it does not state of better, digits and unit.
+    """One column of numbers; the metric's description supplies ``better``, ``digits`` and ``unit`` if absent.
 
     Attributes:
         name: the heading.
@@ -72,7 +72,7 @@ class Published:
         head: names of the columns that label a row.
         columns: the columns of numbers.
         rows: the rows of numbers.
-        task: whose metrics the columns have, such as ``reconstruction``; None if the program is not train.py.
+        task: the task that describes the metrics, such as ``reconstruction``; None if the program is not train.py.
         here: by column of the head, the key of our configuration whose value may differ from the label.
         differs: other differences from the paper, by scale; those of ``all`` apply to every scale.
     """
@@ -127,7 +127,7 @@ def _metrics(task: Any, path: Path) -> tuple[Metric, ...]:
 
 
 def _description(column: dict[str, Any], metrics: tuple[Metric, ...]) -> dict[str, Any]:
-    """Return what is known of a column by its metric."""
+    """Return what the metric's description says about a column."""
     metric = described(str(column["metric"]), metrics) if "metric" in column else None
     return {"better": metric.better, "digits": metric.digits, "unit": metric.unit} if metric else {}
 

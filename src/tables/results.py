@@ -27,7 +27,7 @@ LEFT_OUT_OF_CONFIG = ("logger", "run_dir", "resume")
 
 
 def result_of(cell: Cell) -> dict[str, Any]:
-    """Return the result of a finished cell: its summary without places, with its command, digest and date."""
+    """Return the result of a finished cell: its summary without paths, with its command, digest and date."""
     summary = cell.summary()
     config = {key: value for key, value in summary.get("config", {}).items() if key not in LEFT_OUT_OF_CONFIG}
     if "callbacks" in config:
@@ -65,7 +65,7 @@ def load(folder: Path, cells: Iterable[Cell] = ()) -> tuple[list[dict[str, Any]]
 
 
 def _is_of(result: dict[str, Any], cell: Cell) -> bool:
-    """Whether a cell would run today with the configuration of a result."""
+    """Whether a cell would now run with the configuration of a result."""
     if not isinstance(cell.identity, dict):  # the cell of a program without a configuration of ours
         return result["digest"] == cell.digest
     stored = identity_of_config(result["config"])
@@ -83,7 +83,7 @@ def _read_result(path: Path) -> dict[str, Any]:
 
 
 def describe(model: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return what a table can ask of a run: every value of its configuration, dotted, and the name of its network."""
+    """Return everything ``match`` can ask of a run: its configuration by dotted key, and ``model``."""
     return {**dict(dotted(config)), "model": model}
 
 

@@ -125,8 +125,8 @@ def decimal(value: float, digits: int, *, sign: bool = False) -> str:
 
 
 def to_plain(metrics: Iterable[Metric]) -> list[dict[str, Any]]:
-    """Return descriptions as summary.json carries them."""
-    return [asdict(metric) for metric in metrics]
+    """Return descriptions as summary.json carries them; the names of its metrics tell the stages."""
+    return [{key: value for key, value in asdict(metric).items() if key != "stages"} for metric in metrics]
 
 
 def from_plain(content: Any) -> tuple[Metric, ...]:

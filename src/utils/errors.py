@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 class ConfigError(ValueError):
-    """The configuration asks for something that does not exist."""
+    """The configuration or the command line asks for something that does not exist."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
@@ -30,20 +30,17 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     return f"; valid: {', '.join(names)}" if len(names) <= 20 else ""
 
 
-# ArithmeticError is what a loss that is not finite raises, OSError a missing file or a folder that is not writable.
+# A loss that is not finite raises ArithmeticError; a missing file or a folder without write permission, OSError.
 USER_ERRORS = (ValueError, ArithmeticError, OSError)
 
 
 def full_traceback_wanted(arguments: list[str]) -> bool:
-    """Whether HYDRA_FULL_ERROR or ``debug=true`` on the command line asks for the whole traceback."""
+    """Return whether HYDRA_FULL_ERROR or ``debug=true`` on the command line asks for the whole traceback."""
     return os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=true" in [a.lower() for a in arguments]
 
 
 def root_message(error: BaseException) -> str:
-    """What the error says; an error that only wraps another one (as Hydra's do) shows the innermost message.
-
-    The wrapper's text repeats its cause's repr, so only the cause is shown, with the config key where Hydra names it.
-    """
+    """Return an error's message, or that of the error that Hydra wraps in it, with the config key that Hydra names."""
     from hydra.errors import InstantiationException
 
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
@@ -53,7 +50,7 @@ def root_message(error: BaseException) -> str:
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Whether the error, or the one that Hydra wrapped while it built an object, is one that a user can cause."""
+    """Return whether a user can cause the error, or the one that Hydra wraps when it cannot build an object."""
     from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -61,7 +58,7 @@ def is_user_error(error: BaseException) -> bool:
         return is_user_error(error.__cause__)
     kinds: tuple[type[BaseException], ...] = (*USER_ERRORS, HydraException, OmegaConfBaseException)
     if "lightning_fabric" in sys.modules:
-        # Importing Lightning to judge a typo would take seconds.
+        # Importing Lightning to report a typo would take seconds.
         from lightning_fabric.utilities.exceptions import MisconfigurationException
 
         kinds += (MisconfigurationException,)
@@ -78,13 +75,13 @@ def say(message: str) -> None:
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Have a line stand below the error's message, as Python 3.11's own method does."""
+    """Add a line to be shown below the error's message, as `BaseException.add_note` of Python 3.11 does."""
     error.__notes__ = [*getattr(error, "__notes__", []), note]
 
 
 @contextmanager
 def user_errors(show_traceback: bool) -> Iterator[None]:
-    """Turn a user's error into one message on stderr and exit code 2; anything else keeps its traceback."""
+    """Turn a user's error into one message on stderr and exit code 2; other errors keep their traceback."""
     try:
         yield
     except Exception as error:

@@ -18,6 +18,7 @@ import train
 from src.callbacks.ema import EMA
 from src.config.composition import compose_config
 from src.invertible import SpectralNormalised
+from src.runs.folder import RunFolder
 from tests.fakes import tiny_overrides
 from tests.image_files import write_mnist
 from tests.test_image_networks import FLOWS, one_step
@@ -41,7 +42,7 @@ def overrides(folder: Path, *more: str) -> list[str]:
 
 
 def checkpoint(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return torch.load(RunFolder(folder).checkpoint(), weights_only=True)
 
 
 @pytest.fixture(scope="module")

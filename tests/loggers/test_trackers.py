@@ -16,6 +16,8 @@ import train
 from src.config.composition import compose_config
 from src.loggers.shielded import shielded
 from src.loggers.wandb_logger import wandb_logger
+from src.runs.folder import RunFolder
+from src.runs.summary import read_summary
 from tests.fakes import BrokenTracker, tiny_overrides
 
 ROOT = Path(train.__file__).parent
@@ -24,7 +26,7 @@ NAMES = ("a:b", "a;b,c#d?e'f", "lr=0.01 été", "n" * 129, "n" * 200, " spaces "
 
 
 def result(folder: Path) -> dict[str, Any]:
-    metrics = json.loads((folder / "summary.json").read_text())["metrics"]
+    metrics = read_summary(RunFolder(folder).summary)["metrics"]
     return {name: value for name, value in metrics.items() if not name.startswith(("time/", "memory/"))}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from src.sweeps.progress import Estimate, LineProgress, LiveProgress, duration, progress
+from src.sweeps.progress import SweepLines, SweepTable, duration, progress
 from src.sweeps.runner import Entry, State
 from tests.sweeps.programs import cells_of, sweep_of
 
@@ -31,17 +31,23 @@ def console(terminal: bool) -> tuple[Console, io.StringIO]:
 
 
 def test_the_time_left_is_that_of_the_cells_left(entries: list[Entry]) -> None:
+    def told(total: int, jobs: int, entries: list[Entry]) -> SweepLines:
+        shown = SweepLines(total, jobs, console(terminal=False)[0])
+        for entry in entries:
+            shown.changed(entry)
+        return shown
+
     # Two have not started, one has 60 of 100 seconds left, two run at a time.
-    assert Estimate(6, 2).seconds_left(entries) == pytest.approx((200 + 60) / 2)
-    assert Estimate(6, 2).text(entries) == "2 of 6 done, 1 failed, about 2.2 min left"
-    assert Estimate(2, 1).seconds_left(entries[1:]) is None
-    assert Estimate(1, 1).text(entries[:1]) == "1 of 1 done"
+    assert told(6, 2, entries).seconds_left() == pytest.approx((200 + 60) / 2)
+    assert told(6, 2, entries).text() == "2 of 6 done, 1 failed, about 2.2 min left"
+    assert told(2, 1, entries[1:]).seconds_left() is None
+    assert told(1, 1, entries[:1]).text() == "1 of 1 done"
 
 
 def test_lines_for_a_log(entries: list[Entry]) -> None:
     target, text = console(terminal=False)
     with progress(6, 2, target) as shown:
-        assert isinstance(shown, LineProgress)
+        assert type(shown) is SweepLines
         for entry in entries:
             shown.changed(entry)
         shown.tick(entries)
@@ -55,7 +61,7 @@ def test_lines_for_a_log(entries: list[Entry]) -> None:
 
 def test_a_long_run_says_what_its_log_says(entries: list[Entry]) -> None:
     target, text = console(terminal=False)
-    with LineProgress(Estimate(6, 2), target, interval_s=0.0) as shown:
+    with SweepLines(6, 2, target, interval_s=0.0) as shown:
         shown.tick(entries)
     assert text.getvalue() == "x-2: step 2\n"
 
@@ -63,7 +69,7 @@ def test_a_long_run_says_what_its_log_says(entries: list[Entry]) -> None:
 def test_a_table_for_a_terminal(entries: list[Entry]) -> None:
     target, text = console(terminal=True)
     with progress(6, 2, target) as shown:
-        assert isinstance(shown, LiveProgress)
+        assert isinstance(shown, SweepTable)
         for entry in entries:
             shown.changed(entry)
     rows = [line.split() for line in text.getvalue().splitlines()]

@@ -16,6 +16,7 @@ import pytest
 from src.sweeps.cell import Cell
 from src.sweeps.process import cell_environment, last_lines, start
 from src.sweeps.runner import Entry, Runner, State
+from src.utils.files import write_text
 from tests.sweeps.programs import cells_of, starts, sweep_of, write_program
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,7 @@ import sys
 from pathlib import Path
 from src.sweeps.process import cell_environment
 from src.sweeps.runner import Runner
+from src.utils.files import write_text
 from tests.sweeps.programs import cells_of, sweep_of
 program, parent = sys.argv[1], Path(sys.argv[2])
 cells = cells_of(sweep_of(program, x=[1, 2, 3], steps=[int(sys.argv[3])]), parent)
@@ -119,8 +121,7 @@ def test_an_interrupted_cell_goes_on_and_one_without_a_checkpoint_starts_anew(tm
     for cell in (stopped, fresh):
         cell.folder.mkdir(parents=True)
         (cell.folder / "rest").touch()
-    (stopped.folder / "checkpoints").mkdir()
-    (stopped.folder / "checkpoints" / "last.ckpt").write_text('{"done": 2, "steps": 3}')
+    write_text(stopped.run.checkpoint(), '{"done": 2, "steps": 3}')
     entries = run([stopped, fresh])
     assert states(entries) == [State.FINISHED] * 2
     assert [entry.resumed for entry in entries] == [True, False]

@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""The confusion matrix of a classifier as a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from src.callbacks.pictures.drawing import publish
 
 
 class ConfusionMatrix(pl.Callback):
-    """Draws the task's ``confusion`` after a test, into ``confusion.png`` and the loggers that take images.
+    """Draws the task's ``confusion`` after a test into ``confusion.png``, and shows it in loggers that take images.
 
     Args:
         dirpath: folder of the picture.
@@ -23,14 +23,13 @@ class ConfusionMatrix(pl.Callback):
         self.path = Path(dirpath) / "confusion.png"
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Draw."""
         if trainer.is_global_zero:
             names = getattr(trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
             publish(trainer, draw_confusion(pl_module.confusion, names), self.path, "confusion")
 
 
 def draw_confusion(counts: Tensor, names: list[str] | None = None) -> Figure:
-    """Draw counts (true class, predicted class), shaded by the share of the true class."""
+    """Draw counts (true class, predicted class), shaded by their fraction of the true class."""
     num_classes = len(counts)
     names = [str(name) for name in (names or range(num_classes))]
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)

@@ -43,13 +43,12 @@ class DownsamplingPictures(pl.Callback):
         self.at_start = state_dict["at_start"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Keep the matrix before training; a resumed run has it from its checkpoint."""
+        """Keep the matrix before training; a resumed run has it in its checkpoint."""
         if self.at_start is None:
             self.at_start = pl_module.net.matrices().detach().cpu().clone()
 
     @torch.no_grad()
     def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Draw."""
         if not trainer.is_global_zero:
             return
         image = photograph(self.name)[None, None]

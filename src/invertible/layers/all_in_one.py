@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from ..arguments import chosen, per_channel
 from ..module import InvertibleModule, Sequential
-from .affine import GlowCoupling
-from .clamp import Clamp
+from .affine import Clamp, GlowCoupling
 from .coupling import SubnetConstructor
 from .linear import Permutation
 from .mixing import OrthogonalMixing
