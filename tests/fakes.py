@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from src.datamodules.augment import random_cube_symmetry
-from src.datamodules.training_loader import TrainingLoader
+from src.ct.simulation import ScanSpec
+from src.datamodules.foam_volumes import random_cube_symmetry
+from src.datamodules.loaders import TrainingLoader
 from src.loggers.tensorboard_logger import TensorBoardRun
 
 
@@ -64,7 +65,7 @@ class TinyVolumes(SplitLoaders):
 
     def __init__(
         self,
-        size: int,
+        scan: ScanSpec,
         num_train: int,
         num_val: int,
         num_test: int,
@@ -74,8 +75,8 @@ class TinyVolumes(SplitLoaders):
         **unused: Any,
     ) -> None:
         super().__init__()
-        self.size = size
-        self.sample_shape = (1, size, size, size)
+        self.size = scan.size
+        self.sample_shape = (1, self.size, self.size, self.size)
         self.counts = {"train": num_train, "val": num_val, "test": num_test}
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -145,7 +146,7 @@ def tiny_overrides(run_dir: object, *more: str) -> list[str]:
     """Return the command-line arguments of a run on :class:`TinyVolumes` that takes seconds."""
     return [
         "datamodule._target_=tests.fakes.TinyVolumes",
-        "datamodule.size=16",
+        "datamodule.scan.size=16",
         "datamodule.num_train=4",
         "datamodule.num_val=3",
         "datamodule.num_test=3",

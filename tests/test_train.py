@@ -84,7 +84,7 @@ def test_the_table_averages_to_the_summary(finished: Path) -> None:
 def test_checkpoints_hold_tensors_and_plain_containers_only(finished: Path) -> None:
     for name in ("best", "last"):
         checkpoint = torch.load(RunFolder(finished).checkpoint(name), weights_only=True)
-        assert checkpoint["config"]["datamodule"]["size"] == 16
+        assert checkpoint["config"]["datamodule"]["scan"]["size"] == 16
 
 
 def test_the_same_seed_gives_the_same_result_and_another_seed_another(finished: Path, tmp_path: Path) -> None:
@@ -185,8 +185,8 @@ def test_typos_get_a_one_line_answer_at_once(arguments: list[str], message: str)
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("datamodule.size=15", "divisible"),
-        ("datamodule.size=8", "at least 11"),
+        ("datamodule.scan.size=15", "divisible"),
+        ("datamodule.scan.size=8", "at least 11"),
         ("backprop=reversable", "expected task.backprop to be one of"),
         ("+task.lr=3", "expected an argument of src.tasks.reconstruction.Reconstruction, got task.lr"),
         ("+nettwork.x=3", "did you mean 'network'?"),
@@ -229,9 +229,9 @@ def test_help_needs_no_torch() -> None:
 
 
 def test_the_whole_pipeline_on_simulated_scans(tmp_path: Path) -> None:
-    arguments = ["datamodule.size=16", "datamodule.num_train=2", "datamodule.num_val=1", "datamodule.num_test=1"]
+    arguments = ["datamodule.scan.size=16", "datamodule.num_train=2", "datamodule.num_val=1", "datamodule.num_test=1"]
     arguments += [
-        "datamodule.num_balls=5",
+        "datamodule.foam.num_balls=5",
         "datamodule.generation_workers=0",
         f"datamodule.data_dir={tmp_path / 'data'}",
     ]

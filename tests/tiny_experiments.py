@@ -23,8 +23,8 @@ BRATS = [
 ]
 SIZES = {
     "ct_postproc": [
-        *("datamodule.size=16", "datamodule.num_train=4", "datamodule.num_val=2", "datamodule.num_test=2"),
-        *("datamodule.num_balls=5", "datamodule.generation_workers=0", "datamodule.batch_size=1"),
+        *("datamodule.scan.size=16", "datamodule.num_train=4", "datamodule.num_val=2", "datamodule.num_test=2"),
+        *("datamodule.foam.num_balls=5", "datamodule.generation_workers=0", "datamodule.batch_size=1"),
         *("network.blowup=4", "network.num_levels=2", "network.num_couplings=1"),
     ],
     "brats": BRATS,

@@ -99,7 +99,8 @@ def _check_sharding(config: DictConfig) -> None:
 
 def _check_levels(config: DictConfig) -> None:
     strides = OmegaConf.select(config, "model.body.strides")
-    size = config.datamodule.get("size") or OmegaConf.select(config, "image.size")
+    places = ("datamodule.size", "datamodule.scan.size", "image.size")
+    size = next(filter(None, (OmegaConf.select(config, place) for place in places)), None)
     for key, side in itertools.product(LEVELS, size if isinstance(size, ListConfig) else [size]):
         levels = OmegaConf.select(config, key)
         if not (isinstance(levels, int) and isinstance(side, int) and side > 0 and strides in (None, 2)):

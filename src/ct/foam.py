@@ -7,7 +7,7 @@ K.J. Batenburg, J. Synchrotron Rad. 29 (2022) 254.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,12 @@ class FoamPhantom:
 
 @dataclass(frozen=True)
 class FoamSpec:
-    """The distribution of foam phantoms; a value is drawn uniformly from each range (lowest, highest).
+    """The distribution of foam phantoms. A range is (lowest, highest), drawn from uniformly, or one number.
+
+    Attributes:
+        num_balls, radius, half_height: ranges of the number of balls and of the cylinder's size.
+        max_radius, min_radius: bounds of the balls' radii; a full cylinder holds fewer balls than asked for.
+        num_trial_points: points that placement starts from; see src.ct.placement.
 
     Raises:
         ValueError: a range is inverted or not positive, the cylinder does not fit into the cube, or min_radius is not
@@ -78,8 +83,12 @@ class FoamSpec:
     num_trial_points: int = 100_000
 
     def __post_init__(self) -> None:
-        for name in ("num_balls", "radius", "half_height"):
-            low, high = getattr(self, name)
+        # The same values in other types are the same phantoms, and have the same name in a cache.
+        for name in ("max_radius", "min_radius"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        for name, kind in (("num_balls", int), ("radius", float), ("half_height", float)):
+            low, high = _as_range(name, getattr(self, name))
+            object.__setattr__(self, name, (kind(low), kind(high)))
             if not 0 < low <= high:
                 raise ValueError(f"expected {name} as a range 0 < low <= high, got [{low}, {high}]")
             if name != "num_balls" and high > 1:
@@ -92,6 +101,13 @@ class FoamSpec:
             )
         if self.num_trial_points < 1:
             raise ValueError(f"expected num_trial_points of at least 1, got {self.num_trial_points}")
+
+
+def _as_range(name: str, value: float | Sequence[float]) -> Sequence[float]:
+    low_high = value if isinstance(value, Sequence) else (value, value)
+    if len(low_high) != 2:
+        raise ValueError(f"expected {name} as one number or a pair [low, high], got {value}")
+    return low_high
 
 
 def draw_foam(spec: FoamSpec, rng: np.random.Generator) -> FoamPhantom:

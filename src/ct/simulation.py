@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ class ScanSpec:
     Attributes:
         size: N, voxels per side of the volumes that come out.
         num_views: projections, equispaced over half a turn.
-        photon_count: I₀, photons per pixel of the unattenuated beam; None for no noise.
+        photon_count: I₀, photons per pixel of the unattenuated beam; None or infinity for no noise.
         attenuation: μ, so that exp(−μ) of the beam passes one half-width of the cube in material.
         axis_noise_deg: standard deviation of the angle between the rotation axis and the cube's diagonal.
         fbp_filter: one of `fbp.FILTERS`.
@@ -54,6 +55,12 @@ class ScanSpec:
     truth_oversampling: int = 4
 
     def __post_init__(self) -> None:
+        # The same values in other types are the same scan, and have the same name in a cache.
+        for name in ("attenuation", "axis_noise_deg"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if self.photon_count is not None:
+            photon_count = None if self.photon_count == math.inf else float(self.photon_count)
+            object.__setattr__(self, "photon_count", photon_count)
         for name in ("size", "num_views", "detector_oversampling", "fbp_oversampling", "truth_oversampling"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")

@@ -60,7 +60,7 @@ class Reconstruction(Task):
             raise ValueError(f"expected task.data_range {datamodule.data_range} of the data, got {self.data_range}")
         shape = tuple(datamodule.sample_shape)
         if min(shape[1:]) < MIN_SSIM_SIZE:
-            raise ValueError(f"expected a datamodule.size of at least {MIN_SSIM_SIZE} for SSIM, got {min(shape[1:])}")
+            raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels a side for SSIM, got {min(shape[1:])}")
         output = self.probe(self.net, shape)
         if tuple(output.shape[1:]) != shape:
             raise ValueError(f"expected a network that maps {shape} to the same shape, got {tuple(output.shape[1:])}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,14 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     if nearest:
         return f"; did you mean {nearest[0]!r}?"
     return f"; valid: {', '.join(names)}" if len(names) <= 20 else ""
+
+
+def check_range(low: float, high: float = math.inf, **values: float | None) -> None:
+    """Raise ValueError, naming it, for a value that does not lie from ``low`` to ``high``; None is no value."""
+    for name, value in values.items():
+        if value is not None and not low <= value <= high:
+            bounds = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            raise ValueError(f"expected {name} {bounds}, got {value}")
 
 
 # A loss that is not finite raises ArithmeticError; a missing file or a folder without write permission, OSError.

@@ -63,7 +63,7 @@ def test_sharded_parameters_and_memcnn(monkeypatch: pytest.MonkeyPatch) -> None:
         [],
         DDP,
         ["network.num_levels=6"],
-        ["network.num_levels=5", "datamodule.size=31", "model.body.padding_mode=constant"],
+        ["network.num_levels=5", "datamodule.scan.size=31", "model.body.padding_mode=constant"],
         ["trainer=gpu", "trainer.devices=2", "trainer.precision=16-mixed"],
         ["trainer=fsdp", "backprop=checkpoint"],
         ["trainer=fsdp", "backprop=reversible"],

@@ -117,7 +117,9 @@ def test_the_defaults_are_what_they_say_and_the_command_line_wins() -> None:
 
 def test_the_papers_scale_is_the_papers() -> None:
     config = compose_config(["experiment=ct_postproc", "scale=paper"])
-    assert config.datamodule.size == 256 and config.datamodule.num_train == 180 and config.datamodule.num_test == 20
+    assert (
+        config.datamodule.scan.size == 256 and config.datamodule.num_train == 180 and config.datamodule.num_test == 20
+    )
     assert config.datamodule.batch_size == 1
     assert config.network.num_levels == 8 and config.network.blowup == 16 and config.network.num_couplings == 4
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.datamodules.cached_files import require_writable
 from src.utils.files import write_text
 from src.utils.reading import read_json, reading
 
@@ -16,12 +17,16 @@ SPLITS = ("train", "val", "test")
 Split = dict[str, list[str]]
 
 
-def draw_split(names: Sequence[str], val_fraction: float, test_fraction: float, seed: int) -> Split:
-    """Return a random partition of the cases; with a ``test_fraction`` of 0, "test" has the cases of "val".
+def find_split(path: Path, names: Sequence[str], val_fraction: float, test_fraction: float, seed: int) -> Split:
+    """Return the split of a JSON file, which is drawn and written first if it does not exist."""
+    if not path.exists():
+        require_writable(path.parent)
+        write_text(path, json.dumps(draw_split(names, val_fraction, test_fraction, seed), indent=2))
+    return read_split(path, names)
 
-    Raises:
-        ValueError: if no case would be left for training.
-    """
+
+def draw_split(names: Sequence[str], val_fraction: float, test_fraction: float, seed: int) -> Split:
+    """Return a random partition of the cases; with a ``test_fraction`` of 0, "test" has the cases of "val"."""
     num_val = max(1, round(val_fraction * len(names)))
     num_test = max(1, round(test_fraction * len(names))) if test_fraction > 0 else 0
     if num_val + num_test >= len(names):
@@ -35,21 +40,12 @@ def draw_split(names: Sequence[str], val_fraction: float, test_fraction: float, 
     return {"train": sorted(order[num_val + num_test :]), "val": held_out, "test": test}
 
 
-def write_split(path: Path, split: Split) -> None:
-    """Write a split as JSON: one list of cases each for "train", "val" and "test"."""
-    write_text(path, json.dumps(split, indent=2))
-
-
 def read_split(path: Path, names: Sequence[str]) -> Split:
-    """Read a split, whoever wrote it.
-
-    Args:
-        path: of the file.
-        names: of the labelled cases.
+    """Read a split, possibly the user's own; ``names`` are the labelled cases.
 
     Raises:
-        ValueError: if it is no split, has no cases for some part, has cases that are not among the names, or trains
-            with cases that it validates or tests with.
+        ValueError: if the file is no split, lacks cases for some part, has cases that are not among the names, or
+            trains with cases that it validates or tests with.
     """
     expected = f"a JSON file with lists of cases {', '.join(SPLITS)}"
     with reading(path, expected):

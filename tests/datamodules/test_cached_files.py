@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from src.datamodules.cache import require_writable, run_parallel
+from src.datamodules.cached_files import require_writable, run_parallel
 from src.utils.files import atomic_write
 from src.utils.processes import available_cpus
 
@@ -81,10 +81,8 @@ def test_available_cpus():
 
 @pytest.mark.slow
 def test_workers_that_still_start_say_nothing_about_ctrl_c():
-    code = (
-        "import time; from src.datamodules.cache import run_parallel; from src.utils.signals import exit_on_signals\n"
-    )
-    code += "if __name__ == '__main__':\n    print(flush=True)\n"
+    code = "import time; from src.datamodules.cached_files import run_parallel\n"
+    code += "from src.utils.signals import exit_on_signals\nif __name__ == '__main__':\n    print(flush=True)\n"
     code += "    with exit_on_signals(): run_parallel(time.sleep, [60, 60], 2, 'sleeping')"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True, text=True, **pipes)
