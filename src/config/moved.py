@@ -1,4 +1,4 @@
-"""Saved configurations of earlier versions: classes that have moved since, and callbacks that no longer exist."""
+"""Saved configurations of earlier versions: classes and arguments that have moved, callbacks that no longer exist."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from src.config.trusted import targets_of_configs
 
 # Callbacks of which every run has the function now.
 GONE = ("src.callbacks.total_time.TotalTime",)
+# Groups of arguments that once were the datamodule's own.
+FOAM_GROUPS = {"foam": "src.ct.foam.FoamSpec", "scan": "src.ct.simulation.ScanSpec"}
 
 
 def modernised(node: Any) -> Any:
@@ -25,7 +27,17 @@ def modernised(node: Any) -> Any:
     if target.startswith("src.") and signature_of(target) is None:
         named = [other for other in targets_of_configs() if other.rpartition(".")[2] == target.rpartition(".")[2]]
         kept["_target_"] = named[0] if len(named) == 1 else target
-    return kept
+    return _grouped(kept) if target.endswith(".FoamCTDataModule") else kept
+
+
+def _grouped(datamodule: dict[str, Any]) -> dict[str, Any]:
+    for group, target in FOAM_GROUPS.items():
+        signature = signature_of(target)
+        assert signature is not None
+        taken = {key: datamodule.pop(key) for key in signature.parameters if key in datamodule}
+        if taken:
+            datamodule[group] = {"_target_": target, **taken}
+    return datamodule
 
 
 def _target(node: Any) -> str:

@@ -15,12 +15,15 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from src.config.checks import checked
+from src.config.composition import compose_config
 from src.ct.fbp import FILTERS
 from src.ct.foam import FoamSpec
 from src.ct.simulation import ScanSpec
 from src.datamodules.cached_files import exclusive
 from src.datamodules.foam_ct import FoamCTDataModule
 from src.datamodules.foam_volumes import FoamVolumes, find_damage, read_volumes
+from src.utils.errors import ConfigError
 from tests.damage import bit_flips
 
 SMALL = {"num_train": 3, "num_val": 1, "num_test": 2, "generation_workers": 0}
@@ -164,6 +167,23 @@ def test_equal_settings_written_differently_share_a_folder(tmp_path):
     assert make(tmp_path, as_config).cache_folder == folder
     noise_free = make(tmp_path, scan={"photon_count": None}).cache_folder
     assert make(tmp_path, scan={"photon_count": float("inf")}).cache_folder == noise_free
+
+
+def test_caches_of_earlier_versions_are_found():
+    assert FoamCTDataModule().cache_folder.name == "size32-views12-e6c38bb159e0"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("datamodule.foam.num_bals=3", "got 'datamodule.foam.num_bals'; did you mean 'datamodule.foam.num_balls'"),
+        ("+datamodule.scan.num_viewz=3", "argument of src.ct.simulation.ScanSpec, got .*; did you mean 'num_views'"),
+        ("datamodule.scan.num_views=many", "expected datamodule.scan.num_views to be int, got 'many'"),
+    ],
+)
+def test_mistakes_in_the_groups_are_named(override, message):
+    with pytest.raises(ConfigError, match=message):
+        checked(compose_config(["run_dir=x", override]))
 
 
 @pytest.mark.parametrize("filter_name", FILTERS)
