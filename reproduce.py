@@ -9,8 +9,8 @@ Runs what is missing of ``experiments/<key>/sweep.yaml`` and writes the table be
     --sweep search      another sweep file of the folder
     --count 20          number of trials of a random or Bayesian search
     --runs <folder> ... folders whose finished runs count as well
-    --dry-run           print each run's state and command, and run nothing
-    --render            write the table from the results that exist
+    --dry-run           print each run's state and command, and run nothing (grids only)
+    --render            write the table, or the ranking of a search, from the results that exist
 """
 
 from __future__ import annotations
@@ -59,12 +59,11 @@ def reproduce(arguments: list[str]) -> int:
     plan = make_plan(EXPERIMENTS, key, overrides, options.sweep)
     if not Path(plan.sweep.program).is_file():
         raise ConfigError(f"expected a working directory with {plan.sweep.program}, got {Path.cwd()}")
-    if plan.sweep.method != "grid":
-        return _search(plan, options)
-    return _grid(plan, options)
+    return _grid(plan, options) if plan.sweep.method == "grid" else _search(plan, options)
 
 
 def _grid(plan: Plan, options: Options) -> int:
+    from src.sweeps.runner import State
     from src.tables.published import read_published
     from src.tables.render import render
     from src.tables.results import store
@@ -77,9 +76,14 @@ def _grid(plan: Plan, options: Options) -> int:
         return _print_commands(cells)
     table = EXPERIMENTS / plan.key / "results" / plan.variant if options.sweep == TABLE_SWEEP else None
     entries: list[Entry] = []
+
+    def keep(entry: Entry) -> None:
+        if table is not None and entry.state is State.FINISHED:
+            store([entry.cell], table)
+
     try:
         if not options.render:
-            entries = _run(iter(cells), len(cells), options, lambda entry: _keep(entry, table))
+            entries = _run(iter(cells), len(cells), options, keep)
     finally:
         # After Ctrl-C as well: the table marks the missing runs.
         if table is not None:
@@ -91,20 +95,14 @@ def _grid(plan: Plan, options: Options) -> int:
     return _report(entries)
 
 
-def _keep(entry: Entry, table: Path | None) -> None:
-    from src.sweeps.runner import State
-    from src.tables.results import store
-
-    if table is not None and entry.state is State.FINISHED:
-        store([entry.cell], table)
-
-
 def _search(plan: Plan, options: Options) -> int:
     from src.sweeps.search import Search
 
+    if options.dry_run:
+        raise ConfigError("expected a grid for --dry-run, got a search, whose trials depend on earlier results")
     folder = plan.parent() / "_".join([options.sweep, *plan.variant.split("_")[1:]])
     search = Search(plan.sweep, options.count, list(plan.overrides), plan.identify, folder)
-    entries = _run(search.cells(), search.count, options, search.tell)
+    entries = [] if options.render else _run(search.cells(), search.count, options, search.tell)
     path = search.write_ranking()
     for value, parameters in search.ranking()[:SHOWN_TRIALS]:
         print(f"{search.metric.name} {value:.6g}: {' '.join(f'{k}={parameters[k]}' for k in plan.sweep.varied)}")
@@ -123,15 +121,10 @@ def _run(cells: Iterator[Cell], total: int, options: Options, on_change: Callabl
             on_change(entry)
             shown.changed(entry)
 
-        runner = Runner(
-            cells,
-            options.jobs,
-            cell_environment(options.jobs),
-            fail_fast=options.fail_fast,
-            on_change=changed,
-            on_tick=shown.tick,
-        )
-        return runner.run()
+        environment = cell_environment(options.jobs)
+        return Runner(
+            cells, options.jobs, environment, fail_fast=options.fail_fast, on_change=changed, on_tick=shown.tick
+        ).run()
 
 
 def _print_commands(cells: list[Cell]) -> int:

@@ -166,6 +166,7 @@ def test_many_overrides_make_a_valid_file_name(folder: Path, monkeypatch: pytest
         (["tabel"], "expected a table, got 'tabel'; did you mean 'table'"),
         (["table", "--jobs", "0"], "expected jobs to be a positive integer, got '0'"),
         (["table", "x"], "expected key=value, got 'x'"),
+        (["table", "--sweep", "search", "--dry-run"], "expected a grid for --dry-run, got a search"),
         (["table", "--runs", "nowhere"], "expected a folder of runs, got 'nowhere'"),
         (["table", "--sweep", "search", "--count", "0"], "expected count to be a positive integer, got '0'"),
     ],

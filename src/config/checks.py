@@ -20,7 +20,7 @@ OPTIONAL_KEYS = {"about", "network", "image", "logger", "callbacks"}
 
 
 def checked(config: DictConfig) -> DictConfig:
-    """Return the configuration if it passes every check that needs no torch.
+    """Return the configuration if it passes all checks that come before anything is built.
 
     Raises:
         ConfigError: naming the key, and what was expected.

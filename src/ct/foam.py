@@ -92,7 +92,9 @@ class FoamSpec:
             if not 0 < low <= high:
                 raise ValueError(f"expected {name} as a range 0 < low <= high, got [{low}, {high}]")
             if name != "num_balls" and high > 1:
-                raise ValueError(f"expected the cylinder's {name} to be at most 1, to fit into [-1, 1]^3, got {high}")
+                raise ValueError(
+                    f"expected {name} to be at most 1, so that the cylinder fits into the cube [-1, 1]^3, got {high}"
+                )
         if not 0 <= self.min_radius < self.max_radius:
             raise ValueError(
                 f"expected 0 <= min_radius < max_radius, got min_radius={self.min_radius}, max_radius={self.max_radius}"

@@ -21,7 +21,7 @@ _HAS_WIDE_VECTORS = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 @functools.cache
 def _onednn() -> Callable[..., Tensor] | None:
     """oneDNN's convolution, a private operator of torch; None if torch lacks it or it takes other arguments."""
-    voxel = torch.zeros(1, 1, 1, 1, 1)
+    voxel = torch.zeros(1, 1, 1, 1, 1, dtype=torch.float32, device="cpu")
     try:
         torch.ops.aten.mkldnn_convolution(voxel, voxel, None, _ZEROS, _ONES, _ONES, 1)
     except (AttributeError, TypeError, RuntimeError):

@@ -20,10 +20,11 @@ from src.runs.formats import FORMAT, FORMAT_KEY
 class RunState(pl.Callback):
     """Keeps configuration, latest metrics and wall time in each checkpoint; writes config.yaml and tells the loggers.
 
-    File and checkpoint keep the references inside the configuration, so that an override of ``seed`` or ``network``
-    still reaches what refers to it; the loggers get values. Lightning itself starts without metrics: a run that is
-    resumed for its test alone would know nothing of its training. Its Timer counts the training only, and takes the
-    time of every checkpoint that is loaded, also for a test.
+    A checkpoint keeps the references inside the configuration, so that an override of ``seed`` or ``network`` still
+    reaches what refers to it; the file and the loggers get values.
+
+    Lightning itself starts without metrics: a run resumed for its test alone would know nothing of its training. Its
+    Timer counts the training without the data generation, and takes over the time of a checkpoint loaded for a test.
 
     Args:
         config: the whole configuration, with ``run_dir`` set.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -58,12 +59,12 @@ def _is_finished(run: RunFolder) -> bool:
 def _has_values(run: RunFolder, overrides: list[str]) -> bool:
     if not run.config.exists():
         return False
-    saved = OmegaConf.create(modernised(OmegaConf.to_container(load_config(run.config))))
+    saved: Any = modernised(OmegaConf.to_container(load_config(run.config), resolve=True))
     named = dict(override.split("=", 1) for override in overrides if override.startswith(("experiment=", "scale=")))
-    if any(OmegaConf.select(saved, key) != value for key, value in named.items()):
+    if any(saved.get(key) != value for key, value in named.items()):
         return False
     others = [override for override in overrides if override.partition("=")[0] not in named]
     try:
-        return with_overrides(OmegaConf.to_container(saved), others) == saved  # type: ignore[arg-type]
+        return OmegaConf.to_container(with_overrides(saved, others), resolve=True) == saved
     except ConfigError:  # a run of an experiment that has no such key
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -52,10 +52,11 @@ class Task(pl.LightningModule):
         test_table: one dict per sample of the test set, after a test.
 
     Raises:
-        ValueError: if ``backprop`` is unknown.
+        ValueError: if ``backprop`` is unknown, or the network is not of the task's ``net_type``.
     """
 
     metrics: tuple[Metric, ...] = ()
+    net_type: ClassVar[type[nn.Module]] = nn.Module
 
     def __init__(
         self,
@@ -65,6 +66,10 @@ class Task(pl.LightningModule):
         backprop: PolicyName = "reversible",
     ) -> None:
         super().__init__()
+        if not isinstance(net, self.net_type):
+            raise ValueError(
+                f"expected a {self.net_type.__name__} for task={type(self).__name__.lower()}, got {type(net).__name__}"
+            )
         set_backprop(net, backprop)
         self.net = net
         self.optimizer = optimizer

@@ -57,8 +57,9 @@ def own_processes(trainer: pl.Trainer) -> Iterator[None]:
         yield
         failed = False
     finally:
-        started = _take_processes(trainer)
-        if started:
+        if started := started_processes(trainer):
+            # Lightning watches its list and kills this process when one of them fails, before it can report the error.
+            trainer.strategy.launcher.procs.clear()  # type: ignore[union-attr]
             _part(started, failed)
         for name, value in before.items():
             os.environ.pop(name, None)
@@ -69,14 +70,6 @@ def own_processes(trainer: pl.Trainer) -> Iterator[None]:
 def started_processes(trainer: pl.Trainer) -> list[subprocess.Popen]:
     """Return the processes that ``trainer`` has started on this machine."""
     return list(getattr(trainer.strategy.launcher, "procs", ()))
-
-
-def _take_processes(trainer: pl.Trainer) -> list[subprocess.Popen]:
-    started = started_processes(trainer)
-    if started:
-        # Lightning watches this list and kills this process when one of them fails, before it can report the error.
-        trainer.strategy.launcher.procs.clear()  # type: ignore[union-attr]
-    return started
 
 
 def _part(processes: list[subprocess.Popen], failed: bool) -> None:
@@ -91,14 +84,10 @@ def _part(processes: list[subprocess.Popen], failed: bool) -> None:
     if in_group and not leaves_last:
         torch.distributed.destroy_process_group()
     for process in processes:
-        _end(process)
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
     if leaves_last:
         torch.distributed.destroy_process_group()
-
-
-def _end(process: subprocess.Popen) -> None:
-    try:
-        process.wait(PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
