@@ -47,6 +47,8 @@ def _run(content: bytes) -> Any:
             memo[len(memo) if argument is None else argument] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
+        elif name in _LITERALS:
+            stack.append(argument)
         elif name in _VALUES:
             stack.append(_VALUES[name](argument))
         elif name in _ACTIONS:
@@ -134,15 +136,13 @@ def _of_type(value: Any, kind: type) -> Any:
     return value
 
 
-def _itself(argument: Any) -> Any:
-    return argument
-
-
-# What an instruction makes of its argument.
+# Instructions whose argument is a value.
+_LITERALS = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+}
+# What other instructions make of their argument.
 _VALUES: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"), _itself),
-    **dict.fromkeys(("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"), _itself),
-    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"), _itself),
     **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), lambda text: text.encode("latin1")),
     "NONE": lambda _: None,
     "NEWTRUE": lambda _: True,
@@ -157,7 +157,7 @@ _FROM_MARK = ("TUPLE", "LIST", "DICT", "APPENDS", "SETITEMS")  # they find one l
 _ACTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
     **{f"TUPLE{count}": (count, lambda *items: items) for count in (1, 2, 3)},
     "TUPLE": (1, tuple),
-    "LIST": (1, _itself),
+    "LIST": (1, list),
     "DICT": (1, lambda items: _set_items({}, items)),
     "APPEND": (2, lambda target, item: _extend(target, [item])),
     "APPENDS": (2, _extend),

@@ -42,7 +42,7 @@ def test_layouts(release, ending, tmp_path):
         assert len(first.images) == len(MODALITIES) and first.images[1] == expected
         assert [case.truth is None for case in cases].count(True) == 1
         assert all(path.is_file() for case in cases for path in case.files)
-        assert first.without_truth().files == first.images
+        assert first._replace(truth=None).files == first.images
 
 
 @pytest.mark.parametrize("name", [2018, "2018"])

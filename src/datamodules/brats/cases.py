@@ -22,12 +22,8 @@ class Case(NamedTuple):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All of them."""
+        """The images and, if there is one, the truth."""
         return self.images if self.truth is None else (*self.images, self.truth)
-
-    def without_truth(self) -> Case:
-        """The same scan, to predict."""
-        return self._replace(truth=None)
 
 
 class Problem(NamedTuple):
@@ -54,8 +50,9 @@ def find_cases(folder: Path, release: Release) -> tuple[list[Case], list[Problem
         )
     found = [_find_files(path, names, release) for path, names in _case_folders(folder, release)]
     if not found:
+        example = f"{release.example}/{release.stem(release.example, MODALITIES[0])}.nii[.gz]"
         raise ValueError(
-            f"expected a folder of BraTS {release.name} with files such as {release.layout}, got {folder} with "
+            f"expected a folder of BraTS {release.name} with files such as {example}, got {folder} with "
             f"{_describe(folder)}"
         )
     counts = Counter(name for name, _, _ in found)

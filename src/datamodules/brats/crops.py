@@ -1,4 +1,4 @@
-"""Preprocessed cases as samples: random crops to train with, whole brains to judge and to predict."""
+"""Preprocessed cases as samples: random crops for training, whole brains for evaluation and prediction."""
 
 from __future__ import annotations
 

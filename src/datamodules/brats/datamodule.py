@@ -185,7 +185,7 @@ class BratsDataModule(SplitDataModule):
         found, problems = find_cases(self.predict_dir, self.release)
         cache = self._cache(self.predict_dir)
         # The arrays that training has made are used again; otherwise the truth, which may be bad, is not read.
-        cases = [case if cache.has(case) else case.without_truth() for case in found]
+        cases = [case if cache.has(case) else case._replace(truth=None) for case in found]
         usable, more = cache.prepare(cases, self.preprocessing_workers)
         self._report([*problems, *more], self.predict_dir)
         return usable

@@ -53,11 +53,6 @@ class Release:
             labels[classes == name] = value
         return labels
 
-    @property
-    def layout(self) -> str:
-        """An example of a file's path."""
-        return f"{self.example}/{self.stem(self.example, MODALITIES[0])}.nii[.gz]"
-
 
 RENAMED_2020 = {"BraTS20_Training_355_seg": "W39_1998.09.19_Segm"}
 UNDERSCORED = {name: name for name in MODALITIES}
