@@ -1,7 +1,5 @@
 """SIGTERM and Ctrl-C end a process even if it hangs."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import select

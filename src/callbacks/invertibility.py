@@ -1,7 +1,5 @@
 """How well the invertible parts of a network are inverted, measured on real data while it learns."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

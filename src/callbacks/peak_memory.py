@@ -1,7 +1,5 @@
 """The largest memory that a run needed."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

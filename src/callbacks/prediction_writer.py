@@ -1,7 +1,5 @@
 """Predicted label maps as files, one per case."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Progress for a person at a terminal, and for the reader of a log."""
 
-from __future__ import annotations
-
 import math
 import sys
 import time

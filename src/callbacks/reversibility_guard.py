@@ -1,7 +1,5 @@
 """A guard against gradients from badly rebuilt states."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The time of a training step."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """The table of the test set, one row per sample."""
 
-from __future__ import annotations
-
 import csv
 import io
 from typing import Any

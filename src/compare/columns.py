@@ -1,7 +1,5 @@
 """The columns of the table of runs: their labels, units, and whether more or less is better."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

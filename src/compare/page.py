@@ -1,7 +1,5 @@
 """The page: data, style and script in one file that loads nothing from the network."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

@@ -1,7 +1,5 @@
 """Pictures as data URIs, limited in number and size."""
 
-from __future__ import annotations
-
 import base64
 import io
 import math

@@ -1,7 +1,5 @@
 """Read the summary, configuration, curves and pictures of a run in a form that the page can show."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Find the runs named on a command line."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checks of a whole configuration."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Values that are valid alone but impossible together; they are refused before anything heavy is imported."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """Composing the configuration, and explaining in one line why a command line does not compose."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The texts of ``python train.py --help`` and ``python train.py experiment=?``, from the configurations themselves."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf

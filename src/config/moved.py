@@ -1,7 +1,5 @@
 """Saved configurations of earlier versions: classes and arguments that have moved, callbacks that no longer exist."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from src.config.signatures import signature_of

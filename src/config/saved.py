@@ -1,7 +1,5 @@
 """The configuration of an earlier run, with changes from the command line."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Checks of a configuration against the constructors that it calls, before anything is built."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Classes that a saved configuration may name: building them runs code, and the file may come from a stranger."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import os

@@ -3,8 +3,6 @@
 Source: A.C. Kak, M. Slaney: Principles of Computerized Tomographic Imaging (1988), chapter 3.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -5,8 +5,6 @@ the view: at angle φ the detector's horizontal coordinate is s = p·e(φ), e(φ
 coordinate is t = p·axis, and rays run along d(φ) = −sin φ u + cos φ v. Projections are arrays (view, t, s).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

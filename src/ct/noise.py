@@ -1,7 +1,5 @@
 """Poisson noise of a photon-counting detector."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

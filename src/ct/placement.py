@@ -7,8 +7,6 @@ the points are stored by cell, so that a new ball updates only the cells that it
 from the chosen point to a locally best place.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Exact line integrals of a foam phantom: the chord of the cylinder minus the chords of its balls."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A simulated scan: phantom, axis, projections, noise, reconstruction, and the true volume."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import NamedTuple

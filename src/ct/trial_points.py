@@ -1,7 +1,5 @@
 """Random points in a cylinder with their distances to the nearest ball or wall, kept up to date ball by ball."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .geometry import Array

@@ -1,7 +1,5 @@
 """Antialiased voxelisation of foam phantoms and resizing of volumes."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

@@ -5,8 +5,6 @@ all memory or never end. Here `pickletools` takes the file apart, and each instr
 container or an array.
 """
 
-from __future__ import annotations
-
 import pickletools
 import reprlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Files that are made once and then only read: their folder's name, the lock, repairs, and parallel work."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import multiprocessing

@@ -1,7 +1,5 @@
 """CIFAR-10: 32×32 colour images of ten kinds of things, 50,000 to train and 10,000 to test."""
 
-from __future__ import annotations
-
 import math
 import reprlib
 from collections.abc import Sequence

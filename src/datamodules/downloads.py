@@ -1,7 +1,5 @@
 """The files of a public data set: checked, and downloaded where they are missing or damaged."""
 
-from __future__ import annotations
-
 import os
 import socket
 import tempfile

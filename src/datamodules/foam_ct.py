@@ -1,7 +1,5 @@
 """Sparse-view CT of foam phantoms: reconstructions with their true volumes, simulated once and cached."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Simulated scans as files, one per volume."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Labelled images held in memory, a whole batch taken at once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Data loaders: their settings, and training batches in an order that no interruption or number of workers changes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

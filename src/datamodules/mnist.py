@@ -1,7 +1,5 @@
 """MNIST: 28×28 grey images of handwritten digits, 60,000 to train and 10,000 to test."""
 
-from __future__ import annotations
-
 import gzip
 import math
 import struct

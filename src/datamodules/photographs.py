@@ -1,7 +1,5 @@
 """Patches of the photographs that scikit-image brings along: natural images without a download."""
 
-from __future__ import annotations
-
 import torch
 from skimage import data
 from skimage.color import rgb2gray

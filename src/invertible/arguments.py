@@ -1,7 +1,5 @@
 """Checks of options and shapes that many layers share."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """Trackers whose failures are warnings: the results of a run are in its own files, so no tracker may end it."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable

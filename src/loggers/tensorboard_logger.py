@@ -1,7 +1,5 @@
 """TensorBoard with the final numbers of the run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

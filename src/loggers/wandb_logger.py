@@ -1,7 +1,5 @@
 """Weights & Biases with or without an account."""
 
-from __future__ import annotations
-
 import netrc
 import os
 import re

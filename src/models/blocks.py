@@ -1,7 +1,5 @@
 """Convolution blocks: the coupling functions of the iUNet and the levels of the U-Net."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

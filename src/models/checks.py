@@ -1,7 +1,5 @@
 """Checks of options and inputs that the networks share. Each raises ValueError."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The convolutional classifier that the i-ConvNet starts from, and its changes on the way to invertibility."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The 3D convolution, with oneDNN's fast kernels on a CPU."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The convolutional networks inside the couplings of Glow and RealNVP. Both start as the zero function."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Probabilities of integer images under a normalizing flow, with all constants."""
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """Noise that turns integers into real numbers, and its density."""
 
-from __future__ import annotations
-
 import functools
 from collections import OrderedDict
 

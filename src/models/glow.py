@@ -1,7 +1,5 @@
 """Glow: a flow of activation normalisation, 1×1 convolutions and couplings (Kingma and Dhariwal, 2018)."""
 
-from __future__ import annotations
-
 import functools
 from collections import OrderedDict
 from collections.abc import Callable

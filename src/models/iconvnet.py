@@ -1,7 +1,5 @@
 """i-ConvNet: convolutions, activations and downsampling that invert; a classifier and a flow (Finzi et al., 2019)."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 

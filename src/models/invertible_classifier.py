@@ -1,7 +1,5 @@
 """Classifiers whose features can be turned back into the image."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from ..invertible import InvertibleModule

@@ -1,7 +1,5 @@
 """i-ResNet: invertible residual networks, as classifiers and as flows (Behrmann et al., 2019; Chen et al., 2019)."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any

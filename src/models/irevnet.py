@@ -1,7 +1,5 @@
 """i-RevNet: a deep classifier that loses no information before its last layer (Jacobsen, Smeulders, Oyallon, 2018)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import nn

@@ -1,7 +1,5 @@
 """The iUNet as a normalizing flow, which its paper leaves to future work (Etmann, Ke & Schönlieb, 2020)."""
 
-from __future__ import annotations
-
 import functools
 from collections import OrderedDict
 from typing import Any

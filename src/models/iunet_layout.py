@@ -1,7 +1,5 @@
 """The arithmetic of an iUNet's levels: strides, channels and couplings, and a drawing of them as text."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Sequence

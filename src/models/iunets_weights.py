@@ -1,7 +1,5 @@
 """Networks trained with cetmann/iunets, the reference implementation of the iUNet paper, as `IUNet`."""
 
-from __future__ import annotations
-
 import functools
 import math
 import re

@@ -1,7 +1,5 @@
 """The two small networks of the i-RevNet lab: a convolutional classifier and its invertible counterpart."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from ..invertible import AdditiveCoupling, Checkerboard, Sequential

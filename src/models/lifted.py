@@ -1,7 +1,5 @@
 """Linear convolutions around an invertible network, which cannot change the number of channels itself."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

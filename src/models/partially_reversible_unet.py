@@ -1,7 +1,5 @@
 """A U-Net with reversible levels and irreversible down- and upsampling (Brügger, Baumgartner, Konukoglu, 2019)."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence

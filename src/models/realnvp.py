@@ -1,7 +1,5 @@
 """RealNVP: affine couplings between the fields of a checkerboard and between channels (Dinh et al., 2017)."""
 
-from __future__ import annotations
-
 import functools
 from collections import OrderedDict
 from collections.abc import Iterator

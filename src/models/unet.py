@@ -1,7 +1,5 @@
 """The classic U-Net, in one to three dimensions."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """From a configuration to the objects of a run."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

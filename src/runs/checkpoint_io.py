@@ -1,7 +1,5 @@
 """Checkpoint files that are complete or absent, and are checked for damage before they are loaded."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

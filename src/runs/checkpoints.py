@@ -1,7 +1,5 @@
 """Find, read and check checkpoints."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """config.yaml: the configuration of a run, with every reference replaced by its value."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ the step as done, so a run that is killed before the row is logged would never l
 the row a second time, and the loggers drop the repetition (`src.loggers.run_logger.LatestRow`).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytorch_lightning as pl

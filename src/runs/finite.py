@@ -1,7 +1,5 @@
 """States of a training that are worth going on from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The run folder: the name of every file in it, and where a new one is made."""
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

@@ -1,7 +1,5 @@
 """What every file of a run must satisfy before its content is used; a stranger may have written it."""
 
-from __future__ import annotations
-
 import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

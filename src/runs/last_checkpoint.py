@@ -1,7 +1,5 @@
 """The checkpoint from which a run resumes, however it was interrupted."""
 
-from __future__ import annotations
-
 import math
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """The code, hardware and package versions behind a measured number."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version

@@ -1,7 +1,5 @@
 """Silence for the messages of libraries that say nothing about this run."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 

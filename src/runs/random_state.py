@@ -1,7 +1,5 @@
 """Random numbers that continue where an interrupted run stopped."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

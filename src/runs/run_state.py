@@ -1,7 +1,5 @@
 """Everything that a run keeps across the processes that continue it, apart from the training itself."""
 
-from __future__ import annotations
-
 import os
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """Finding the run that ``resume=auto`` means."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 from typing import Any

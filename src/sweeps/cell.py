@@ -1,7 +1,5 @@
 """A cell of a sweep: its arguments, its files, its progress."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

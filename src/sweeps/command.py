@@ -1,7 +1,5 @@
 """The command line of a cell, from W&B's template of it (docs.wandb.ai, "Sweep configuration options", ``command``)."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The cells of a grid, in the order of W&B's server."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

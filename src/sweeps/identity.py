@@ -1,7 +1,5 @@
 """When two runs are the same: their configurations agree in everything that can change a result."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable

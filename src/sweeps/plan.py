@@ -1,7 +1,5 @@
 """The cells that a table and a command line ask for."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """The process of a cell: at most one at a time, and none survives the program that started it."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """Run cells in parallel."""
 
-from __future__ import annotations
-
 import enum
 import signal
 import time

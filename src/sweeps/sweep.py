@@ -1,7 +1,5 @@
 """A W&B sweep file, read without W&B's server."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path

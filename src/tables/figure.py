@@ -1,7 +1,5 @@
 """Draw a table beside the published one as pairs of dots."""
 
-from __future__ import annotations
-
 import textwrap
 from typing import Any
 

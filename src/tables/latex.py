@@ -1,7 +1,5 @@
 """Write a table with the published numbers beside ours as LaTeX (package booktabs)."""
 
-from __future__ import annotations
-
 from src.tables.numbers import heading, measured_text, published_text
 from src.tables.table import Table
 

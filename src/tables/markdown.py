@@ -1,7 +1,5 @@
 """Write a table with the published numbers beside ours as Markdown."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Format the numbers of a table."""
 
-from __future__ import annotations
-
 from src.tables.published import Column
 from src.tables.table import Entry
 from src.tasks.metrics import decimal

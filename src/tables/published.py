@@ -1,7 +1,5 @@
 """Read ``published.yaml``: the numbers of a paper's table, their source, and which of our runs match each number."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Write a table as Markdown, LaTeX and a figure beside the results."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The committed result of a run: its metrics and where they come from."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from datetime import datetime, timezone

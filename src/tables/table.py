@@ -1,7 +1,5 @@
 """Compare a published table with our runs: means, deviations, differences and ranks."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What all tasks share: the training step, a table of the samples of a validation or test set, the optimizer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 

@@ -1,7 +1,5 @@
 """Which class an image belongs to."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """How many bits an image takes: exact likelihoods with normalizing flows."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Image quality per volume, independent of the batch size and the number of processes."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

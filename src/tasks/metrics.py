@@ -4,8 +4,6 @@ The tasks, their reports, the check of ``monitor``, the page of compare.py and t
 descriptions. This module imports no torch, so that compare.py starts fast.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Learned post-processing: a network that maps a rough reconstruction to the truth."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

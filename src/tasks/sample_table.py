@@ -1,7 +1,5 @@
 """One row of numbers per sample of a validation or test set, gathered over all processes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Learning-rate schedules over the steps of a run."""
 
-from __future__ import annotations
-
 import math
 
 from torch.optim import Optimizer

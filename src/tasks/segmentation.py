@@ -1,7 +1,5 @@
 """Which class each voxel belongs to: tumours in multimodal MRI."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any

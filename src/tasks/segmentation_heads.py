@@ -1,7 +1,5 @@
 """The meaning of the output channels of a segmentation network: its loss and its label map."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import combinations

@@ -6,8 +6,6 @@ the best scores: Dice 1, sensitivity 1, Hausdorff distance 0. Any predicted voxe
 sensitivity 0, Hausdorff distance 373.13 mm. So does a missing prediction of a region that exists.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Learning a transform that makes images sparse."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Command lines: a program's own options, and the paths or overrides beside them."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """What a program tells the person who runs it: notes on stderr, and one message instead of a traceback."""
 
-from __future__ import annotations
-
 import difflib
 import math
 import os

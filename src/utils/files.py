@@ -1,7 +1,5 @@
 """Files that are written completely or not at all, and names that a file system accepts."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

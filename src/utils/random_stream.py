@@ -1,7 +1,5 @@
 """Random numbers that do not disturb those of the training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

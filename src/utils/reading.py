@@ -1,7 +1,5 @@
 """Reading files that may be damaged or hostile: every failure is one error that names the file."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Numbers reduced over all processes before anything reads them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 

@@ -3,8 +3,6 @@
 Other readers of zip archives (checkpoints, ``.npz``) and arrays (``.npy``) ignore the digest.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import zipfile

@@ -1,7 +1,5 @@
 """The signals that ask a program to end, and their handlers. Imports nothing that takes time."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

@@ -1,7 +1,5 @@
 """The confusion matrix of a classifier as a picture."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The curves of a run as one picture, independent of its loggers."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any

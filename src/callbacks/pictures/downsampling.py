@@ -1,7 +1,5 @@
 """The pictures of section 2 of the iUNet paper: invertible down- and upsamplings of a photograph."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Drawing images side by side, and handing figures to files and loggers."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path

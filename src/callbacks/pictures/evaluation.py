@@ -1,7 +1,5 @@
 """Pictures of the first samples of a validation, a test or a prediction."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partialmethod
 from pathlib import Path

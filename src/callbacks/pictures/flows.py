@@ -1,7 +1,5 @@
 """What a normalizing flow draws and how it sees images: samples, reconstructions, interpolations."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How an invertible classifier sees images: what its first layers do, and straight lines between features."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Pictures of segmentations: what the scanner saw, the true classes and the predicted ones."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Pictures of reconstructions: input, output and truth side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Preprocessed cases as files that a crop can be read from: checked, cropped to the brain, z-scored."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The cases of a BraTS folder, and what is wrong with them."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence

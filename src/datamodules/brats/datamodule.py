@@ -1,7 +1,5 @@
 """BraTS: brain tumours in MR scans of four modalities, in the layouts of its releases."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

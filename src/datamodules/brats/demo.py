@@ -1,7 +1,5 @@
 """A small synthetic set in the layout of BraTS 2018, for machines that have none of the real data."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import gzip

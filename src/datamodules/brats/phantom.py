@@ -6,8 +6,6 @@ in T1 and FLAIR and bright in T2; white matter is brighter than grey in T1 and d
 FLAIR; tissue with a broken blood-brain barrier is bright in T1 with contrast agent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

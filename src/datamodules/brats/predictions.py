@@ -1,7 +1,5 @@
 """Segmentations as NIfTI files in the place and the labels of the scan."""
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
 

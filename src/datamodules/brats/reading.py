@@ -1,7 +1,5 @@
 """Reading one case, and checking that its volumes fit together."""
 
-from __future__ import annotations
-
 import gzip
 import math
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What differs between the releases of BraTS: file names, label values, regions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """Which cases are for training, validation and test: drawn once and kept in a file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -10,8 +10,6 @@ Parameters, their names, the loss and the gradients are the same under each.
 `torch.export` and `torch.onnx.export` record plain operations under each: a program has no backward pass of ours.
 """
 
-from __future__ import annotations
-
 from contextlib import ExitStack, nullcontext
 from typing import Any, Literal
 

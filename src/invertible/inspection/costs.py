@@ -4,8 +4,6 @@ A block is a leaf of the network's invertible trees. `report` turns the result i
 network, run ``python inspect_net.py model=iunet size=32``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Affine coupling layers: one group of channels is scaled and shifted by functions of the other."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

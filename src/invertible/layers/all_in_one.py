@@ -1,7 +1,5 @@
 """Affine coupling, global scaling and permutation in one block."""
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from collections.abc import Callable

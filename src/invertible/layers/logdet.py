@@ -1,7 +1,5 @@
 """Estimators of ``log det(I + ∂g/∂x)`` for a contraction g: exact, truncated, and unbiased."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """Invertible residual blocks: the identity plus a contraction."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable

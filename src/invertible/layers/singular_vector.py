@@ -1,7 +1,5 @@
 """The first singular vector of a linear map A, which is given as a function of batches of inputs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
