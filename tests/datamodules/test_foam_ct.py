@@ -374,7 +374,7 @@ def test_ctrl_c_ends_the_workers_and_leaves_only_whole_files(tmp_path):
         ({"foam": {"num_balls": [9, 3]}}, r"got \[9, 3\]"),
         ({"foam": {"num_balls": [1, 2, 3]}}, "num_balls as one number or a pair"),
         ({"foam": {"radius": [0.9, 0.3]}}, "radius as a range"),
-        ({"foam": {"radius": 1.5}}, r"to fit into \[-1, 1\]\^3, got 1.5"),
+        ({"foam": {"radius": 1.5}}, r"fits into the cube \[-1, 1\]\^3, got 1.5"),
         ({"foam": {"half_height": [0.5, 1.1]}}, "half_height to be at most 1"),
         ({"foam": {"min_radius": 0.5}}, "min_radius < max_radius"),
         ({"scan": {"num_views": 0}}, "num_views of at least 1, got 0"),
