@@ -47,22 +47,14 @@ class Invertibility(pl.Callback):
         return {"invertibility_error": self.last_error}
 
     def on_validation_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, *rest: Any
     ) -> None:
         """Watch the invertible parts during the first batch."""
         if batch_idx == 0:
             self._watch = FirstCalls(pl_module)
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Invert what the parts made of their inputs."""
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        """Invert the outputs of the parts."""
         calls = self._stop_watching()
         if not calls:
             return

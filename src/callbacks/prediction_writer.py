@@ -49,16 +49,16 @@ class PredictionWriter(pl.Callback):
         for index, label in zip(batch["index"].tolist(), outputs, strict=True):
             datamodule.save_prediction(index, label, self.folder)
             name = datamodule.case_name("predict", index)
-            assert is_written(self.folder, name), f"a continued prediction looks for {name}{SUFFIXES[0]}"
+            assert is_written(self.folder, name), f"a resumed prediction looks for {name}{SUFFIXES[0]}"
             self.num_written += 1
 
     def _check_origin(self) -> None:
-        found = read_json(self.note, "where label maps come from") if self.note.is_file() else {}
+        found = read_json(self.note, "the origin of label maps") if self.note.is_file() else {}
         different = [f"{key} {found.get(key)!r}" for key, value in self.origin.items() if found.get(key) != value]
         if different:
             raise ValueError(
                 f"expected output={self.folder} to be empty or to have label maps with "
-                f"{', '.join(f'{key} {value!r}' for key, value in self.origin.items())}, got some with "
+                f"{', '.join(f'{key} {value!r}' for key, value in self.origin.items())}, got label maps with "
                 f"{', '.join(different)}; overwrite=true replaces them"
             )
 

@@ -1,6 +1,5 @@
 """Drawing images side by side, and handing figures to files and loggers."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,11 +53,9 @@ def _as_picture(image: Tensor, white: float) -> NDArray:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    """Write a figure as PNG, completely or not at all."""
     with atomic_write(path) as file:
-        file.write(buffer.getvalue())
+        figure.savefig(file, format="png", dpi=120)
 
 
 def publish(trainer: pl.Trainer, figure: Figure, path: Path, key: str) -> None:
