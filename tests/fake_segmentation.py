@@ -141,7 +141,7 @@ def segmentation_overrides(run_dir: object, *more: str) -> list[str]:
     return [
         "task=segmentation",
         "datamodule._target_=tests.fake_segmentation.TinyCases",
-        "datamodule.size=16",
+        "+datamodule.size=16",
         "datamodule.num_train=4",
         "datamodule.num_val=2",
         "datamodule.num_test=3",

@@ -180,3 +180,5 @@ def test_the_installed_library_trains_outside_the_checkout(tmp_path: Path) -> No
     version = wheel.name.split("-")[1]
     program = USE.format(blocked=sorted(blocked), version=version)
     subprocess.run([python, "-c", program], check=True, cwd=tmp_path)
+    example = (ROOT / "README.md").read_text().partition("<!-- library example -->\n```python\n")[2].partition("```")[0]
+    subprocess.run([python, "-c", f"{example}\nassert images.shape == (4, 1, 28, 28)"], check=True, cwd=tmp_path)
