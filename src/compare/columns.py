@@ -81,7 +81,8 @@ def _metrics(run: RunRecord) -> list[Metric]:
 
 def _column(name: str, known: Sequence[Metric]) -> Column:
     metric = described(name, known) or Metric(name)
-    return Column(name, name, metric.unit or None, metric.better, "metric")
+    # The page shows the numbers themselves, a fraction without its %.
+    return Column(name, name, (metric.unit if metric.factor == 1 else "") or None, metric.better, "metric")
 
 
 def _qualities(columns: Mapping[str, Column], monitored: set[str], known: Sequence[Metric]) -> list[str]:
