@@ -23,7 +23,7 @@ SECOND_CTRL_C_S = 5.0
 
 
 class EndHungRun(pl.Callback):
-    """Ends a process of a distributed run that was asked to end by a signal and makes no progress any more.
+    """Ends a process of a distributed run that a signal asked to end and that no longer makes progress.
 
     A process that waits for another one in a collective operation runs none of Python's signal handlers. If the other
     one never comes, no signal that can be caught would end it. So a thread watches for signals. If no batch is done

@@ -69,13 +69,7 @@ def is_written(folder: Path, case: str) -> bool:
 
 
 def only_missing(loader: DataLoader, case_name: Callable[[str, int], str], folder: Path) -> DataLoader:
-    """Return the loader without the cases whose label maps are in the folder; these are not read.
-
-    Args:
-        loader: item i of its data set is case i.
-        case_name: the datamodule's.
-        folder: of the label maps.
-    """
+    """Return the loader, whose item i is case i, without the cases whose label maps are in the folder."""
     cases: Any = loader.dataset
     missing = [index for index in range(len(cases)) if not is_written(folder, case_name("predict", index))]
     return DataLoader(

@@ -8,8 +8,8 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
-from src.invertible import POLICIES, InvertibleModule, keep_input
-from src.invertible.inspection import FirstCalls, LeafError, LeafNames, TreeCall, reconstruction_errors
+from src.invertible import POLICIES, keep_input
+from src.invertible.inspection import FirstCalls, LeafError, LeafNames, reconstruction_errors
 from src.utils.reduced import reduced
 
 METRIC = "train/reconstruction_error"
@@ -77,7 +77,7 @@ class ReversibilityGuard(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
         """Walk back through what was called."""
-        calls = self._stop_watching()
+        calls = self._watch.close() if self._watch else []
         if not calls:
             return
         names = LeafNames(pl_module)
@@ -95,12 +95,8 @@ class ReversibilityGuard(pl.Callback):
             logger.log_metrics({METRIC: float(worst)}, step=self._step)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave nothing behind."""
-        self._stop_watching()
-
-    def _stop_watching(self) -> list[TreeCall]:
-        watch, self._watch = self._watch, None
-        return watch.close() if watch else []
+        if self._watch:
+            self._watch.close()
 
     def _judge(self, name: str, error: LeafError, net: nn.Module) -> None:
         self.errors[name] = float(np.maximum(error.rebuilt, self.errors.get(name, 0.0)))  # NaN, if one is
@@ -109,17 +105,14 @@ class ReversibilityGuard(pl.Callback):
         self._warned.add(name)
         advice = "set switch=true, or backprop=stored"
         if self.switch:
-            self._switch(error.leaf, net)
+            # The leaf may be an inverse made on the way: the network's own part is inside.
+            names = {part: name for name, part in net.named_modules()}
+            own = next(part for part in error.leaf.modules() if part in names)
+            keep_input(own)
+            self.switched.append(names[own])
             advice = "its input is stored from now on"
         rank_zero_warn(
             f"block {name} rebuilds its input with a relative error of {error.rebuilt:.1e} ({error.own:.1e} without "
             f"the errors of later blocks), above the threshold {self.threshold:.1e}; gradients of earlier blocks are "
             f"equally inexact; {advice}"
         )
-
-    def _switch(self, leaf: InvertibleModule, net: nn.Module) -> None:
-        # The leaf may be an inverse made on the way: the network's own part is inside.
-        names = {part: name for name, part in net.named_modules()}
-        own = next(part for part in leaf.modules() if part in names)
-        keep_input(own)
-        self.switched.append(names[own])

@@ -24,7 +24,7 @@ class DownsamplingPictures(pl.Callback):
     image before and after an orthogonal mixing of its channels).
 
     Args:
-        dirpath: folder of the pictures.
+        dirpath: of the pictures.
         name: the photograph, one of scikit-image's.
     """
 

@@ -19,15 +19,10 @@ def image_grid(
     titles: Sequence[str] = (),
     cell_inches: float = 0.8,
 ) -> Figure:
-    """Draw a row of images per entry, each image (1, H, W) in grey or (3, H, W) in colour.
+    """Draw rows of images by the text on their left, each image (1, H, W) in grey or (3, H, W) in colour.
 
-    All share the range [0, white]: equal greys are equal values, and what lies outside is black or white.
-
-    Args:
-        rows: images by the text on their left.
-        white: the value that is drawn white.
-        titles: of the columns; none by default.
-        cell_inches: side of an image.
+    All share the range [0, white]: equal greys are equal values, and values outside are drawn black or white.
+    ``titles`` are those of the columns, and ``cell_inches`` is the side of an image.
     """
     num_columns = max(len(images) for images in rows.values())
     width, height = cell_inches * num_columns + (1.2 if any(rows) else 0), cell_inches * len(rows) + 0.1
