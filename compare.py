@@ -1,11 +1,11 @@
 """Compare runs on one page: ``python compare.py <run folder> ... [key=value ...]``.
 
 Writes a single HTML file that needs no network: a table of the runs, the differences of their configurations, curves,
-pictures, and memory and time against quality. Beside run folders it takes folders of runs (``outputs/ct_postproc``),
-the results of a paper table (``experiments/irevnet_lab``) and single summaries.
+pictures, and memory and time against quality. Paths may be run folders, folders of runs (``outputs/ct_postproc``), the
+results of a paper table (``experiments/irevnet_lab``) and single summaries.
 
     output=outputs/compare.html   the file to write
-    images=all                    all | test (without those of the epochs) | none
+    images=all                    all | test (only those made after training) | none
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Options:
 
 
 def compare(paths: list[str], output: str, images: str) -> Path:
-    """Write the page of the runs that ``paths`` name, say what is on it, and return where it is.
+    """Write the page of the runs in ``paths``, print what is on it, and return its path.
 
     Raises:
         ValueError: for a path without a run, or a damaged file.
@@ -68,7 +68,7 @@ def read_arguments(arguments: list[str]) -> tuple[list[str], Options]:
 
 
 def _picture_bytes(page: str) -> int:
-    """Bytes of the data URIs; each ends at the quotation mark of its JSON string."""
+    """Return the bytes of the data URIs; each ends at the quotation mark of its JSON string."""
     return sum(part.index('"') for part in page.split("data:image/")[1:])
 
 

@@ -1,8 +1,8 @@
 """Test a checkpoint: ``python eval.py ckpt=<run folder or checkpoint> [key=value ...]``.
 
-The configuration is the one of the run that wrote the checkpoint; further arguments change it, for example
-``trainer=gpu``, ``datamodule.num_test=50`` or ``run_dir=<folder for the results>``. A run folder means its best
-checkpoint. A run of classes beside this project's own needs ``trust=<their package>``: to build them is to run code.
+The configuration comes from the checkpoint. Further arguments change it, for example ``trainer=gpu``,
+``datamodule.num_test=50`` or ``run_dir=<folder for the results>``. A run folder stands for its best checkpoint. Classes
+from outside this project need ``trust=<their package>``, because building them runs their code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from src.utils.command_line import parse, run_command_line
 
 
 def evaluate(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
-    """Test ``checkpoint`` under ``config``, write test_table.csv and summary.json, and return what the latter holds.
+    """Test ``checkpoint`` under ``config``, write test_table.csv and summary.json, and return the summary.
 
     Raises:
         ValueError: for a configuration or checkpoint that cannot work.

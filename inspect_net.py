@@ -1,9 +1,9 @@
-"""What each block of a network costs: ``python inspect_net.py model=iunet size=32 [out=<folder>] [key=value ...]``.
+"""The cost of each block of a network: ``python inspect_net.py model=iunet size=32 [out=<folder>] [key=value ...]``.
 
 Prints a table with a row per block: parameters, saved bytes under every memory policy, times, reconstruction errors.
 
     size=32      voxels per side of the random input
-    shape=…      its whole shape without the batch instead: shape=1,64,64
+    shape=…      the shape of the input without the batch, in place of size: shape=1,64,64
     batch=1      samples in the input
     repeats=3    of each timing
     out=…        a folder for the table as inspection.txt and a picture, inspection.png
@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> str:
 
 
 def _shape(model: Mapping[str, Any], side: int) -> list[int]:
-    """Shape of an input of the configured model, from what its configuration says of channels and dimensions."""
+    """Return the shape of an input without the batch, from the channels and dimensions in the model's configuration."""
     spatial_dims, channels = _find(model, "spatial_dims"), _find(model, "in_channels")
     if channels is None and _find(model, "channels") is not None:
         channels = _find(model, "channels")[0]
@@ -76,7 +76,7 @@ def _shape(model: Mapping[str, Any], side: int) -> list[int]:
 
 
 def _find(node: Any, key: str) -> Any:
-    """The value of a key, in the node itself or the nearest one inside."""
+    """Return the value of a key in the node itself or the first node inside that has it."""
     if not isinstance(node, Mapping):
         return None
     if key in node:

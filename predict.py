@@ -1,11 +1,10 @@
 """Predict label maps: ``python predict.py ckpt=<run folder or checkpoint> output=<folder> [key=value ...]``.
 
-Writes one NIfTI file per case of the datamodule's prediction set, in the place and orientation of its scan. The
-configuration is the one of the run that wrote the checkpoint; further arguments change it, for example
-``datamodule.predict_dir=<folder of cases>``, ``trainer=gpu`` or ``task.overlap=0.5``. A run folder means its best
-checkpoint. A run of classes beside this project's own needs ``trust=<their package>``: to build them is to run code.
-Cases that the folder has already are left alone, so that an interrupted prediction goes on where it stopped;
-``overwrite=true`` predicts them again.
+Writes one NIfTI file per case of the datamodule's prediction set, with the affine of its scan. The configuration comes
+from the checkpoint. Further arguments change it, for example ``datamodule.predict_dir=<folder of cases>``,
+``trainer=gpu`` or ``task.overlap=0.5``. A run folder stands for its best checkpoint. Classes from outside this project
+need ``trust=<their package>``, because building them runs their code. Cases with a label map in the folder are skipped,
+so an interrupted prediction continues where it stopped; ``overwrite=true`` predicts them again.
 """
 
 from __future__ import annotations
@@ -44,11 +43,11 @@ def predict(config: DictConfig, checkpoint: Path, overwrite: bool = False) -> in
     from src.utils.processes import own_processes
 
     if not hasattr(run.datamodule, "save_prediction"):
-        raise ValueError(f"expected a run on data that label maps belong to, got {type(run.datamodule).__name__}")
+        raise ValueError(f"predict.py needs a segmentation datamodule, got {type(run.datamodule).__name__}")
     writer = PredictionWriter(Path(config.run_dir), _origin(config, checkpoint), overwrite)
     run.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
     if not overwrite:
-        _leave_out_what_is_there(run, writer.folder)
+        _skip_finished_cases(run, writer.folder)
     with own_processes(run.trainer):
         run.trainer.predict(
             run.task, run.datamodule, ckpt_path=str(checkpoint), weights_only=True, return_predictions=False
@@ -58,14 +57,14 @@ def predict(config: DictConfig, checkpoint: Path, overwrite: bool = False) -> in
 
 
 def _origin(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
-    """What decides about a label map, besides its scan."""
+    """Return everything that a label map depends on, besides its scan."""
     from src.runs.checkpoints import read_checkpoint
 
     origin = {"checkpoint": str(checkpoint.resolve()), "steps": read_checkpoint(checkpoint)["global_step"]}
     return origin | {key: value for key, value in config.task.items() if key in ("overlap", "blending")}
 
 
-def _leave_out_what_is_there(run: Run, folder: Path) -> None:
+def _skip_finished_cases(run: Run, folder: Path) -> None:
     from src.callbacks.prediction_writer import only_missing
 
     datamodule: Any = run.datamodule
@@ -76,15 +75,15 @@ def _leave_out_what_is_there(run: Run, folder: Path) -> None:
         rest: Any = only_missing(cases, datamodule.case_name, folder)
         total, left = len(cases.dataset), len(rest.dataset)
         if left < total and run.trainer.is_global_zero:
-            print(f"{total - left} of {total} cases are in {folder} already (overwrite=true replaces them)")
+            print(f"{total - left} of {total} cases are already in {folder} (overwrite=true replaces them)")
         return rest
 
-    # Hides the method: Lightning asks the datamodule once the data are prepared.
+    # An attribute that hides the method: Lightning calls it after the data are prepared.
     datamodule.predict_dataloader = missing
 
 
 def load(arguments: list[str]) -> tuple[DictConfig, Path, bool]:
-    """Return the configuration, the checkpoint and whether to overwrite, as the command line asks for.
+    """Return the configuration, the checkpoint and whether to overwrite, from the command line.
 
     Raises:
         ConfigError: for arguments that do not fit, naming the nearest key.

@@ -1,7 +1,7 @@
 """Rebuild a paper's table: ``python reproduce.py iunet_table1 scale=small --jobs 2``.
 
 Runs what is missing of ``experiments/<key>/sweep.yaml`` and writes the table beside the published one into
-``experiments/<key>/results/<scale>/``. Stop it at any time: the same command goes on.
+``experiments/<key>/results/<scale>/``. Stop it at any time: the same command continues.
 
     key=value           values of the sweep's parameters (scale=medium seed=0,1); arguments for every run (trainer=gpu)
     --jobs 1            runs at a time; the cores are shared out among them
@@ -9,8 +9,8 @@ Runs what is missing of ``experiments/<key>/sweep.yaml`` and writes the table be
     --sweep search      another sweep file of the folder
     --count 20          number of trials of a random or Bayesian search
     --runs <folder> ... folders whose finished runs count as well
-    --dry-run           print each run's state and command, and run nothing
-    --render            write the table from the results that exist
+    --dry-run           print each run's state and command, and run nothing (grids only)
+    --render            write the table, or the ranking of a search, from the results that exist
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from src.utils.errors import ConfigError
 if TYPE_CHECKING:
     from src.sweeps.cell import Cell
     from src.sweeps.plan import Plan
-    from src.sweeps.runner import Entry
+    from src.sweeps.runner import Attempt
 
 SHOWN_LOG_LINES, SHOWN_TRIALS = 12, 10
-# The sweep file that makes the table; others are searches and studies.
+# The sweep file of the table; other files are searches and studies.
 TABLE_SWEEP = "sweep"
 
 
@@ -49,7 +49,7 @@ class Options:
 
 
 def reproduce(arguments: list[str]) -> int:
-    """Do what the command line asks; return the exit code.
+    """Run the command line and return the exit code.
 
     Raises:
         ConfigError: for a table, sweep or override that does not exist.
@@ -58,13 +58,12 @@ def reproduce(arguments: list[str]) -> int:
     key, *overrides = others or [""]
     plan = make_plan(EXPERIMENTS, key, overrides, options.sweep)
     if not Path(plan.sweep.program).is_file():
-        raise ConfigError(f"expected to run where {plan.sweep.program} is, got {Path.cwd()}")
-    if plan.sweep.method != "grid":
-        return _search(plan, options)
-    return _grid(plan, options)
+        raise ConfigError(f"expected a working directory with {plan.sweep.program}, got {Path.cwd()}")
+    return _grid(plan, options) if plan.sweep.method == "grid" else _search(plan, options)
 
 
 def _grid(plan: Plan, options: Options) -> int:
+    from src.sweeps.runner import State
     from src.tables.published import read_published
     from src.tables.render import render
     from src.tables.results import store
@@ -76,62 +75,56 @@ def _grid(plan: Plan, options: Options) -> int:
     if options.dry_run:
         return _print_commands(cells)
     table = EXPERIMENTS / plan.key / "results" / plan.variant if options.sweep == TABLE_SWEEP else None
-    entries: list[Entry] = []
+    attempts: list[Attempt] = []
+
+    def keep(attempt: Attempt) -> None:
+        if table is not None and attempt.state is State.FINISHED:
+            store([attempt.cell], table)
+
     try:
         if not options.render:
-            entries = _run(iter(cells), len(cells), options, lambda entry: _keep(entry, table))
+            attempts = _run(iter(cells), len(cells), options, keep)
     finally:
-        # After Ctrl-C as well: what is not run yet says so.
+        # After Ctrl-C as well: the table marks the missing runs.
         if table is not None:
             store(cells, table)
             outdated = render(published, table, plan, cells)
             print(f"table: {table.relative_to(Path.cwd())}/table.md")
             if outdated:
                 print(f"without {', '.join(outdated)}: measured under another configuration than today's")
-    return _report(entries)
-
-
-def _keep(entry: Entry, table: Path | None) -> None:
-    from src.sweeps.runner import State
-    from src.tables.results import store
-
-    if table is not None and entry.state is State.FINISHED:
-        store([entry.cell], table)
+    return _report(attempts)
 
 
 def _search(plan: Plan, options: Options) -> int:
     from src.sweeps.search import Search
 
+    if options.dry_run:
+        raise ConfigError("expected a grid for --dry-run, got a search, whose trials depend on earlier results")
     folder = plan.parent() / "_".join([options.sweep, *plan.variant.split("_")[1:]])
     search = Search(plan.sweep, options.count, list(plan.overrides), plan.identify, folder)
-    entries = _run(search.cells(), search.count, options, search.tell)
+    attempts = [] if options.render else _run(search.cells(), search.count, options, search.tell)
     path = search.write_ranking()
     for value, parameters in search.ranking()[:SHOWN_TRIALS]:
         print(f"{search.metric.name} {value:.6g}: {' '.join(f'{k}={parameters[k]}' for k in plan.sweep.varied)}")
     print(f"all trials: {path}")
-    return _report(entries)
+    return _report(attempts)
 
 
-def _run(cells: Iterator[Cell], total: int, options: Options, on_change: Callable[[Entry], None]) -> list[Entry]:
+def _run(cells: Iterator[Cell], total: int, options: Options, on_change: Callable[[Attempt], None]) -> list[Attempt]:
     from src.sweeps.process import cell_environment
     from src.sweeps.progress import progress
     from src.sweeps.runner import Runner
 
     with progress(total, options.jobs) as shown:
 
-        def changed(entry: Entry) -> None:
-            on_change(entry)
-            shown.changed(entry)
+        def changed(attempt: Attempt) -> None:
+            on_change(attempt)
+            shown.changed(attempt)
 
-        runner = Runner(
-            cells,
-            options.jobs,
-            cell_environment(options.jobs),
-            fail_fast=options.fail_fast,
-            on_change=changed,
-            on_tick=shown.tick,
-        )
-        return runner.run()
+        environment = cell_environment(options.jobs)
+        return Runner(
+            cells, options.jobs, environment, fail_fast=options.fail_fast, on_change=changed, on_tick=shown.tick
+        ).run()
 
 
 def _print_commands(cells: list[Cell]) -> int:
@@ -143,17 +136,20 @@ def _print_commands(cells: list[Cell]) -> int:
     return 0
 
 
-def _report(entries: list[Entry]) -> int:
-    """Print what failed and where to read more; return the exit code."""
+def _report(attempts: list[Attempt]) -> int:
+    """Print the failed runs with the ends of their logs, and return the exit code."""
     from src.sweeps.process import last_lines
     from src.sweeps.runner import State
 
-    failed = [entry for entry in entries if entry.state is State.FAILED]
-    for entry in failed:
-        print(f"\n{entry.cell.name} failed with exit code {entry.exit_code}; {entry.cell.log} ends:", file=sys.stderr)
-        print("\n".join(last_lines(entry.cell.log, SHOWN_LOG_LINES)), file=sys.stderr)
+    failed = [attempt for attempt in attempts if attempt.state is State.FAILED]
+    for attempt in failed:
+        print(
+            f"\n{attempt.cell.name} failed with exit code {attempt.exit_code}; {attempt.cell.log} ends:",
+            file=sys.stderr,
+        )
+        print("\n".join(last_lines(attempt.cell.log, SHOWN_LOG_LINES)), file=sys.stderr)
     if failed:
-        print(f"\n{len(failed)} of {len(entries)} runs failed; the same command tries them again", file=sys.stderr)
+        print(f"\n{len(failed)} of {len(attempts)} runs failed; the same command tries them again", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -163,9 +159,7 @@ def _help() -> str:
 
 def main() -> None:
     """Run the command line."""
-    run_command_line(
-        _help, lambda arguments: sys.exit(reproduce(arguments)), advice="; the same command goes on from there"
-    )
+    run_command_line(_help, lambda arguments: sys.exit(reproduce(arguments)), advice="; the same command continues")
 
 
 if __name__ == "__main__":

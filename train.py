@@ -1,9 +1,9 @@
-"""Train and test what the configuration describes: ``python train.py experiment=ct_postproc model=unet seed=1``.
+"""Train and test a network: ``python train.py experiment=ct_postproc model=unet seed=1``.
 
 ``python train.py --help`` lists the choices, ``experiment=?`` the experiments with their time and memory.
-``python train.py resume=<run folder>`` goes on with an earlier run, with its configuration and whatever else the
-command line changes; ``resume=auto`` with the newest unfinished run that the other arguments describe. A run of
-classes beside this project's own needs ``trust=<their package>``: to build them is to run code.
+``python train.py resume=<run folder>`` continues a run with its configuration; other arguments change it.
+``resume=auto`` continues the newest unfinished run that the other arguments describe. Classes from outside this project
+need ``trust=<their package>``, because building them runs their code.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
     from src.runs.build import Run
 
-# Everything else is imported where it is used: --help and a typo answer at once, and so does a Ctrl-C.
+# Everything else is imported where it is used, so that --help, a typo and Ctrl-C are answered immediately.
 
 
 @dataclass(frozen=True)
 class ResumeOptions:
-    """Options of a run that goes on; the text above explains them."""
+    """Options of a resumed run; the text above explains them."""
 
     resume: Annotated[str, "<run folder or checkpoint>"]
     trust: list[str] = field(default_factory=list)
 
 
 def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
-    """Train, test, write summary.json and return what it holds.
+    """Train, test, write summary.json and return its content.
 
     Args:
         config: the composed configuration; ``run_dir`` is filled in.
-        checkpoint: where to go on from; None starts anew.
+        checkpoint: of the run to continue; None starts a new run.
 
     Raises:
         ValueError: for a configuration or checkpoint that cannot work, before data are generated.
@@ -103,7 +103,7 @@ def _resume(arguments: list[str]) -> None:
     source = options.resume
     if source == "auto":
         source = str(newest_unfinished(overrides))
-        print(f"resume=auto: going on with {source}", flush=True)
+        print(f"resume=auto: continuing {source}", flush=True)
     path = find_checkpoint(source)
     # Lightning starts the other processes with this command line: they must not look for the newest run again.
     sys.argv[1:] = [f"resume={path}", *(f"trust={module}" for module in options.trust), *overrides]
@@ -115,7 +115,7 @@ def _resume(arguments: list[str]) -> None:
 
 def _train_new(show_traceback: bool) -> None:
     if not show_traceback:
-        # Hydra would print its errors itself; they come through to be explained.
+        # Otherwise Hydra prints its errors itself, and they cannot be explained.
         os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -123,9 +123,9 @@ def _train_new(show_traceback: bool) -> None:
     @hydra.main(version_base="1.3", config_path="configs", config_name="train")
     def job(config: DictConfig) -> None:
         if not show_traceback:
-            os.environ.pop("HYDRA_FULL_ERROR", None)  # a second job of a multirun finds it gone
-        # Lightning starts the other processes of a distributed run with this command line: let it be this job's own,
-        # also in a multirun, and let Lightning not look for the config folder that Hydra is told not to write.
+            os.environ.pop("HYDRA_FULL_ERROR", None)  # already gone in the second job of a multirun
+        # Lightning starts the other processes of a distributed run with this command line. It must be this job's own,
+        # also in a multirun, and Lightning must not look for the config folder, which Hydra does not write here.
         sys.argv[1:] = list(HydraConfig.get().overrides.task)
         HydraConfig.instance().cfg = None
         with user_errors(show_traceback):

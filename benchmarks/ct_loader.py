@@ -21,19 +21,7 @@ from src.invertible import set_backprop
 def datamodule(folder: Path, setting: Setting, num_train: int, **options: Any) -> FoamCTDataModule:
     """The datamodule of a setting, with one validation and one test volume."""
     spec = setting.spec()
-    return FoamCTDataModule(
-        str(folder),
-        size=setting.size,
-        num_train=num_train,
-        num_val=1,
-        num_test=1,
-        num_balls=setting.balls,
-        max_radius=spec.foam.max_radius,
-        min_radius=spec.foam.min_radius,
-        num_views=setting.views,
-        photon_count=spec.scan.photon_count,
-        **options,
-    )
+    return FoamCTDataModule(str(folder), spec.foam, spec.scan, num_train=num_train, num_val=1, num_test=1, **options)
 
 
 def generation_seconds(folder: Path, setting: Setting, num_volumes: int, processes: int) -> dict[str, float]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
-from torch._subclasses.fake_tensor import FakeTensorMode
+# Private, and imported here only: torch has no public name for it.
+from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
 
 from src.invertible import RngState, Snapshot
 

@@ -19,10 +19,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.engine import ROOT, Case, measure
-from benchmarks.fake_values import fake_values
+from benchmarks.fake_values import FakeTensorMode, fake_values
 from benchmarks.live_bytes import LiveBytes
 from benchmarks.peers import Definition, ours
 from src.models.lifted import Lifted

@@ -16,9 +16,8 @@ import torch
 from hydra.utils import instantiate
 from rich.progress import track
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.fake_values import fake_values
+from benchmarks.fake_values import FakeTensorMode, fake_values
 from benchmarks.live_bytes import LiveBytes
 from src.config.composition import compose_config
 from src.invertible import POLICIES, set_backprop

@@ -28,7 +28,7 @@ def write_nifti(path, voxels, affine=AFFINE):
 
 
 def make_volumes(rng, shape=SHAPE, dtype=np.int16, values=(0, 1, 2, 4)):
-    """Four modalities that are not 0 in a box only, and labels in a part of it."""
+    """Return four modalities that are non-zero in a box, and labels in a part of that box."""
     images = np.zeros((4, *shape), dtype)
     box = (slice(2, -3), slice(1, -2), slice(3, -1))
     inner = images[(slice(None), *box)]
@@ -42,7 +42,7 @@ def make_volumes(rng, shape=SHAPE, dtype=np.int16, values=(0, 1, 2, 4)):
 
 
 def case_folder(root, release, index):
-    """Where the case lies in the release's layout."""
+    """Return the path of the case in the release's layout."""
     folder = Path(root)
     if release in ("2017", "2018", "2019"):
         folder = folder / ("LGG" if index % 3 == 2 else "HGG")

@@ -1,8 +1,8 @@
-"""What one process of several asks of the others, recorded without the others: a process group with no peers.
+"""Record the collective operations of one process without its peers, with a process group that has none.
 
-A run with two processes ends only if both issue the same collective operations in the same order. `record` plays one of
-them in this process: what it would receive is what it sends, and each operation is written down with its place in the
-code. The records of two processes that differ are a hang.
+A run with two processes ends only if both issue the same collective operations in the same order. `record` runs one of
+them in this process: it receives what it sends, and each operation is recorded with its place in the code. If the
+records of the two processes differ, the run would hang.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ BACKEND = "recording"
 
 
 class Operation(NamedTuple):
-    """A collective operation: its name, and how many numbers it takes; None where processes may differ."""
+    """A collective operation: its name and how many numbers it takes; None if processes may differ."""
 
     name: str
     size: int | None
 
 
 class Record(NamedTuple):
-    """The operations of a process, and for each the functions of this project and Lightning's hooks that led to it."""
+    """The operations of a process, each with the functions of this project and Lightning's hooks that called it."""
 
     operations: list[Operation]
     places: list[str]
 
 
 class LonelyGroup(dist.ProcessGroup):
-    """A process of a group without the others: each of them seems to send what this one sends."""
+    """A process group of one process, in which each peer appears to send what this process sends."""
 
     def __init__(self, rank: int, size: int, record: Record) -> None:
         super().__init__(rank, size)
@@ -75,14 +75,14 @@ class LonelyGroup(dist.ProcessGroup):
         self.note("monitored_barrier", ())
 
     def note(self, name: str, tensors: Sequence[Tensor]) -> None:
-        # Pickled objects, in bytes, may differ in length.
+        # Pickled objects may differ in length.
         sizes = [None if tensor.dtype == torch.uint8 else tensor.numel() for tensor in tensors]
         self.record.operations.append(Operation(name, None if None in sizes else sum(sizes)))  # type: ignore[arg-type]
         self.record.places.append(_place())
 
 
 def record(rank: int, run: Callable[[], object]) -> Record:
-    """Call ``run`` as process ``rank`` of two, and return which collective operations it issues."""
+    """Call ``run`` as process ``rank`` of two and return the collective operations that it issues."""
     found = Record([], [])
     group = LonelyGroup(rank, WORLD_SIZE, found)
 
@@ -94,11 +94,11 @@ def record(rank: int, run: Callable[[], object]) -> Record:
     environment = {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD_SIZE), "NODE_RANK": "0"}
     with (
         mock.patch.dict(os.environ, environment),
-        # Lightning writes the rank there for the whole process.
+        # Lightning stores the rank there for the whole process.
         mock.patch.object(rank_zero_only, "rank", rank),
-        # Of the objects, not this process's bytes, but their length comes from the sender.
+        # The sender determines the length of the pickled objects.
         mock.patch.object(dist, "broadcast_object_list", broadcast_objects),
-        # Lightning waits for the preparation of the data in a group of its own.
+        # Lightning waits for prepare_data in a separate group.
         mock.patch.object(_InfiniteBarrier, "__enter__", _enter),
         mock.patch.dict(_GROUPS, {rank: group}),
     ):
@@ -111,7 +111,7 @@ def record(rank: int, run: Callable[[], object]) -> Record:
 
 
 def assert_same(first: Record, second: Record) -> None:
-    """Fail at the first operation that only one of the processes issues, naming where each of them is."""
+    """Fail at the first operation that only one process issues, and say where each process is."""
     assert first.operations, "expected collective operations, got none"
     for position in range(max(len(first.operations), len(second.operations))):
         found = [_step(process, position) for process in (first, second)]
@@ -140,7 +140,7 @@ def _enter(barrier: _InfiniteBarrier) -> _InfiniteBarrier:
 
 
 def _done(result: Any) -> Any:
-    # Private in torch, and what its own process groups in Python return.
+    # A private class of torch, which its own process groups in Python return.
     from torch._C._distributed_c10d import _create_work_from_future
 
     future: torch.futures.Future = torch.futures.Future()

@@ -1,4 +1,4 @@
-"""Damaging files at random."""
+"""Damage files at random."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def bit_flips(path: Path, count: int, seed: int = 0) -> Iterator[int]:
-    """Yield each of ``count`` random bits of a file while it is flipped; the file is whole again afterwards."""
+    """Flip ``count`` random bits of a file one at a time; yield each while flipped, and restore the file."""
     content = path.read_bytes()
     for bit in np.random.default_rng(seed).choice(8 * len(content), count, replace=False).tolist():
         damaged = bytearray(content)

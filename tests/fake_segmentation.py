@@ -1,4 +1,4 @@
-"""Small segmented volumes, with real NIfTI files where a prediction is read and written."""
+"""Small segmented volumes; predictions read and write real NIfTI files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ Item = dict[str, Tensor]
 
 
 def nested_case(seed: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """An image (4, *shape) and its label: boxes ET in TC in WT, each brighter in some channels; every 5th has no ET."""
+    """Return an image (4, *shape) and its label map: nested boxes ET, TC, WT, each brighter in some channels.
+
+    Every fifth case has no ET.
+    """
     generator = torch.Generator().manual_seed(seed)
     label = torch.zeros(shape, dtype=torch.long)
     low = [int(torch.randint(1, max(n // 4, 1) + 1, (), generator=generator)) for n in shape]
@@ -32,7 +35,7 @@ def nested_case(seed: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 class Cases(Dataset):
-    """Item i is the same in every process; crops of a size to train on, whole volumes of several sizes else."""
+    """Crops of one size for training, else whole volumes of several sizes; item i is the same in every process."""
 
     def __init__(self, size: int, count: int, seed: int, whole: bool) -> None:
         self.size, self.count, self.seed, self.whole = size, count, seed, whole
@@ -41,7 +44,7 @@ class Cases(Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> Item:
-        # Larger than a window, smaller, and neither a multiple of it.
+        # Larger and smaller than a window, and no multiple of it.
         shape = (self.size + 5 * index, self.size, self.size - 3) if self.whole else (self.size,) * 3
         image, label = nested_case(100 * self.seed + index, shape)
         return {"image": image, "label": label, "index": torch.tensor(index)}
@@ -62,7 +65,7 @@ class Scans(Dataset):
 
 
 def write_scan(folder: Path, name: str, seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Write a scan as `Scans` reads it, and return its true label."""
+    """Write a scan in the format of `Scans` and return its true label map."""
     image, label = nested_case(seed, shape)
     folder.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(image.permute(1, 2, 3, 0).numpy(), AFFINE), folder / f"{name}.nii.gz")
@@ -70,7 +73,7 @@ def write_scan(folder: Path, name: str, seed: int, shape: tuple[int, ...]) -> Te
 
 
 class TinyCases(SplitLoaders):
-    """The interface of the BraTS data on :func:`nested_case`."""
+    """The interface of the BraTS datamodule, with data from :func:`nested_case`."""
 
     num_classes = 4
     class_names = ("background", "NCR", "ED", "ET")
@@ -121,7 +124,7 @@ class TinyCases(SplitLoaders):
 
 
 class Linear(nn.Module):
-    """Per voxel, the class that :func:`nested_case` made the channels of: perfect but for the noise."""
+    """Per voxel, the class from which :func:`nested_case` made the channels; perfect up to the noise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,11 +137,11 @@ class Linear(nn.Module):
 
 
 def segmentation_overrides(run_dir: object, *more: str) -> list[str]:
-    """Command-line arguments of a run of seconds on :class:`TinyCases`."""
+    """Return the command-line arguments of a run on :class:`TinyCases` that takes seconds."""
     return [
         "task=segmentation",
         "datamodule._target_=tests.fake_segmentation.TinyCases",
-        "datamodule.size=16",
+        "+datamodule.size=16",
         "datamodule.num_train=4",
         "datamodule.num_val=2",
         "datamodule.num_test=3",

@@ -1,4 +1,4 @@
-"""A datamodule without a simulation, for tests of what surrounds it."""
+"""A datamodule without a simulation, for tests of everything around it, and callbacks that disturb a run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from src.datamodules.augment import random_cube_symmetry
-from src.datamodules.training_loader import TrainingLoader
+from src.ct.simulation import ScanSpec
+from src.datamodules.foam_volumes import random_cube_symmetry
+from src.datamodules.loaders import TrainingLoader
 from src.loggers.tensorboard_logger import TensorBoardRun
 
 
 class BoxVolumes(Dataset):
-    """Random boxes as truth, and the same with noise as input; item i of a set is the same in every process."""
+    """Random boxes as targets, with noise as inputs; item i of a set is the same in every process."""
 
     def __init__(self, size: int, count: int, seed: int, augment: bool = False) -> None:
         self.size, self.count, self.seed, self.augment = size, count, seed, augment
@@ -42,7 +43,7 @@ class BoxVolumes(Dataset):
 
 
 class SplitLoaders(pl.LightningDataModule):
-    """Three splits that a subclass makes the loaders of, each from a seed of its own."""
+    """Three splits with their own seeds; a subclass makes their loaders."""
 
     def _loader(self, name: str, seed: int) -> DataLoader:
         raise NotImplementedError
@@ -58,13 +59,13 @@ class SplitLoaders(pl.LightningDataModule):
 
 
 class TinyVolumes(SplitLoaders):
-    """Takes FoamCTDataModule's arguments, so that a configuration only has to name another class."""
+    """Takes the arguments of FoamCTDataModule, so that a configuration only has to name another class."""
 
     data_range = 1.0
 
     def __init__(
         self,
-        size: int,
+        scan: ScanSpec,
         num_train: int,
         num_val: int,
         num_test: int,
@@ -74,8 +75,8 @@ class TinyVolumes(SplitLoaders):
         **unused: Any,
     ) -> None:
         super().__init__()
-        self.size = size
-        self.sample_shape = (1, size, size, size)
+        self.size = scan.size
+        self.sample_shape = (1, self.size, self.size, self.size)
         self.counts = {"train": num_train, "val": num_val, "test": num_test}
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -89,7 +90,7 @@ class TinyVolumes(SplitLoaders):
 
 
 class SignalAfter(pl.Callback):
-    """Sends this process a signal when a training step has been done, as a user or a scheduler does."""
+    """Sends this process a signal after a training step, like a user or a scheduler."""
 
     def __init__(self, signum: int, step: int, rank: int = 0) -> None:
         self.signum, self.step, self.rank = signum, step, rank
@@ -100,10 +101,10 @@ class SignalAfter(pl.Callback):
 
 
 class SignalInTest(SignalAfter):
-    """Sends the signal when as many batches of a test have been judged."""
+    """Sends the signal after a batch of the test instead."""
 
     def on_train_batch_end(self, *unused: Any) -> None:
-        """Leave the training alone."""
+        """Do not disturb the training."""
 
     def on_test_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx + 1 == self.step and trainer.global_rank == self.rank:
@@ -111,7 +112,7 @@ class SignalInTest(SignalAfter):
 
 
 class NoisyGradients(pl.Callback):
-    """Adds noise of every generator to the gradients: a run that draws other numbers ends with other weights."""
+    """Adds noise from every generator to the gradients, so that other random numbers give other final weights."""
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         noise = torch.rand(()) + np.random.rand() + random.random()  # noqa: NPY002
@@ -142,10 +143,10 @@ class ToNaN(nn.Module):
 
 
 def tiny_overrides(run_dir: object, *more: str) -> list[str]:
-    """Command-line arguments of a run of seconds on :class:`TinyVolumes`."""
+    """Return the command-line arguments of a run on :class:`TinyVolumes` that takes seconds."""
     return [
         "datamodule._target_=tests.fakes.TinyVolumes",
-        "datamodule.size=16",
+        "datamodule.scan.size=16",
         "datamodule.num_train=4",
         "datamodule.num_val=3",
         "datamodule.num_test=3",
@@ -162,7 +163,7 @@ def tiny_overrides(run_dir: object, *more: str) -> list[str]:
 
 
 class Hang(pl.Callback):
-    """Lets one process wait after a training step for what the other one never sends, which then waits as well."""
+    """After a training step, makes one process wait for an operation that the other never issues, so that both hang."""
 
     def __init__(self, step: int, rank: int = 1) -> None:
         self.step, self.rank = step, rank
@@ -174,7 +175,7 @@ class Hang(pl.Callback):
 
 
 class BrokenTracker(TensorBoardRun):
-    """A tracker that can be opened, or cannot, and fails in everything else; it keeps what it was asked for."""
+    """A tracker that cannot be opened, or opens and then fails in every call; it records the calls."""
 
     asked: ClassVar[list[str]] = []
 
@@ -201,7 +202,7 @@ class BrokenTracker(TensorBoardRun):
 
 
 class RemoveTemporaryFiles(pl.Callback):
-    """Clears the temporary folder when the training has begun, as systems do at night."""
+    """Clears the temporary folder after the training has started, as some systems do at night."""
 
     def on_train_start(self, *unused: Any) -> None:
         shutil.rmtree(os.environ["TMPDIR"])

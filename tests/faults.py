@@ -14,17 +14,18 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
+from src.runs.folder import RunFolder
 from src.utils.files import atomic_write
 
 ERRORS = {"KeyboardInterrupt": KeyboardInterrupt, "OSError": OSError}
 
 
 class Fault(pl.Callback):
-    """Raises an error in a hook, when so many optimizer steps have been counted.
+    """Raises an error in a hook after a number of optimizer steps.
 
     Args:
-        where: a hook; in a validation or test, at the second batch. "optimizer": right after the update of the weights.
-        step: how many; -1: never.
+        where: a hook (of a validation or test: at its second batch), or "optimizer": right after the weights' update.
+        step: the number of optimizer steps; -1: never.
         error: a key of `ERRORS`.
     """
 
@@ -72,7 +73,7 @@ class SignalInTest(pl.Callback):
 
 
 class SignalWhileSaving(pl.Callback):
-    """Sends this process SIGTERM while it saves because of a signal."""
+    """Sends this process SIGTERM while it saves a checkpoint because of a signal."""
 
     def on_save_checkpoint(self, trainer: pl.Trainer, *unused: Any) -> None:
         if trainer.interrupted:
@@ -80,13 +81,13 @@ class SignalWhileSaving(pl.Callback):
 
 
 class KillAfterCheckpoint(Checkpoint):
-    """Kills this process after a step, or after its epoch, when last.ckpt has been written: it is called after that."""
+    """Kills this process after a step, or after its epoch, as soon as last.ckpt has been written."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
     def _kill_if_due(self, trainer: pl.Trainer) -> None:
-        path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        path = RunFolder(trainer.default_root_dir).checkpoint()
         if trainer.global_step == self.step and torch.load(path, weights_only=True)["global_step"] == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -100,7 +101,7 @@ class KillAfterCheckpoint(Checkpoint):
 
 @contextmanager
 def full_disk_for_best(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """`atomic_write` on a disk that is full when best.ckpt is written."""
+    """Act as `atomic_write` on a disk that becomes full while best.ckpt is written."""
     with atomic_write(path) as file:
         if Path(path).name == "best.ckpt":
             write, room = file.write, [2000]

@@ -1,4 +1,4 @@
-"""``train.py`` in processes of their own that begin at once: they are forked from one that has imported everything."""
+"""Run ``train.py`` in processes that start at once, because they are forked from one that has imported everything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import train
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# Imported once; the first run of the others would take ten seconds to import them.
+# Import once here; otherwise each process would take ten seconds to import them.
 CALLBACKS = ("pictures.curves", "pictures.reconstructions", "progress", "test_table")
 CONTEXT.set_forkserver_preload(
     [
@@ -24,7 +24,7 @@ CONTEXT.set_forkserver_preload(
 
 
 def start(arguments: list[str], log: Path) -> BaseProcess:
-    """Start ``python train.py <arguments>``; what it prints is appended to ``log``."""
+    """Start ``python train.py <arguments>`` and append its output to ``log``."""
     process = CONTEXT.Process(target=_run, args=(arguments, str(log)))
     process.start()
     return process

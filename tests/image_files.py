@@ -1,4 +1,4 @@
-"""Tiny image sets in the real file formats, with classes that a small network tells apart."""
+"""Tiny image sets in the real file formats, with classes that a small network can tell apart."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CIFAR10_NAMES = (
 
 
 def class_images(count: int, shape: tuple[int, int, int], seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Images (count, C, H, W) of 4×4 blocks that depend on the class, with noise, and their labels, equally many each.
+    """Return noisy images (count, C, H, W) of 4×4 blocks that depend on the class, and their labels, balanced.
 
     A class looks the same under every seed; order and noise differ.
     """
@@ -52,12 +52,12 @@ def class_images(count: int, shape: tuple[int, int, int], seed: int) -> tuple[ND
 
 
 def idx_bytes(array: NDArray[np.uint8]) -> bytes:
-    """The array in the IDX format: 0, 0, 8 (unsigned byte), the number of dimensions, each of them big-endian, data."""
+    """Return the array in the IDX format: 0, 0, 8 (unsigned byte), number of dimensions, big-endian sizes, data."""
     return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
 def write_mnist(folder: Path | str, num_train: int = 60, num_test: int = 20) -> Path:
-    """Write the four files of an MNIST of random blocks to `folder`/MNIST/raw, and return `folder`."""
+    """Write the four files of an MNIST of random blocks to `folder`/MNIST/raw and return `folder`."""
     raw = Path(folder) / "MNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     for seed, (split, count) in enumerate({"train": num_train, "t10k": num_test}.items()):
@@ -68,11 +68,11 @@ def write_mnist(folder: Path | str, num_train: int = 60, num_test: int = 20) -> 
     return Path(folder)
 
 
-PYTHON_PICKLER: Any = pickle._Pickler  # the one that can be extended; type checkers do not know it
+PYTHON_PICKLER: Any = pickle._Pickler  # the pickler that can be extended; type checkers do not know it
 
 
 class _Python2Pickler(PYTHON_PICKLER):
-    """Writes bytes and text as the strings of Python 2, and numpy under its name of that time, as CIFAR-10 has them."""
+    """Writes bytes and text as strings of Python 2, and numpy under its old module name, as in CIFAR-10's files."""
 
     dispatch: ClassVar[dict[type, Callable]] = dict(PYTHON_PICKLER.dispatch)
 
@@ -95,14 +95,14 @@ class _Python2Pickler(PYTHON_PICKLER):
 
 
 def python2_pickle(value: Any) -> bytes:
-    """The value pickled by protocol 2, with the strings of Python 2."""
+    """Return the value pickled with protocol 2 and strings of Python 2."""
     buffer = BytesIO()
     _Python2Pickler(buffer, protocol=2).dump(value)
     return buffer.getvalue()
 
 
 def cifar_batch(count: int, seed: int, batch_label: bytes) -> dict[bytes, Any]:
-    """The dict of one CIFAR-10 batch file."""
+    """Return the dict of one CIFAR-10 batch file."""
     images, labels = class_images(count, (3, 32, 32), seed)
     return {
         b"batch_label": batch_label,
@@ -113,7 +113,7 @@ def cifar_batch(count: int, seed: int, batch_label: bytes) -> dict[bytes, Any]:
 
 
 def write_cifar10(folder: Path | str, num_per_batch: int = 10, num_test: int = 20) -> Path:
-    """Write five training batches, a test batch and the names of the classes, and return `folder`.
+    """Write five training batches, a test batch and the class names, and return `folder`.
 
     They go to `folder`/cifar-10-batches-py.
     """
@@ -134,12 +134,12 @@ def write_cifar10(folder: Path | str, num_per_batch: int = 10, num_test: int = 2
 
 
 def md5(path: Path) -> str:
-    """The md5 sum of a file."""
+    """Return the md5 sum of a file."""
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def publish_mnist(monkeypatch: pytest.MonkeyPatch, folder: Path, *urls: str) -> None:
-    """Make torchvision take the MNIST of `write_mnist` in `folder` for the genuine one, with mirrors at `urls`."""
+    """Make torchvision accept the MNIST of `write_mnist` in `folder` as the real one, with mirrors at `urls`."""
     raw = folder / "MNIST" / "raw"
     extracted = {path.stem: gzip.decompress(path.read_bytes()) for path in raw.glob("*.gz")}
     sums = {name: hashlib.md5(content, usedforsecurity=False).hexdigest() for name, content in extracted.items()}
@@ -149,7 +149,7 @@ def publish_mnist(monkeypatch: pytest.MonkeyPatch, folder: Path, *urls: str) -> 
 
 
 def publish_cifar10(monkeypatch: pytest.MonkeyPatch, folder: Path, *urls: str) -> None:
-    """Make torchvision take the CIFAR-10 of `write_cifar10` in `folder` for the genuine one, its archive at `urls[0]`.
+    """Make torchvision accept the CIFAR-10 of `write_cifar10` in `folder` as the real one, its archive at `urls[0]`.
 
     The archive is written to `folder`.
     """
@@ -174,7 +174,7 @@ class _QuietHandler(SimpleHTTPRequestHandler):
         super().__init__(*args, **kwargs)
 
     def do_GET(self) -> None:
-        if self.headers["Method"] == "HEAD":  # how torchvision asks for redirections before it downloads
+        if self.headers["Method"] == "HEAD":  # torchvision asks for redirections in this way before it downloads
             self.do_HEAD()
         else:
             self.requested.append(self.path)
@@ -186,7 +186,7 @@ class _QuietHandler(SimpleHTTPRequestHandler):
 
 @contextmanager
 def serve(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve a folder from this machine; yield the address, and the paths that have been downloaded."""
+    """Serve a folder from this machine; yield the address and the list of downloaded paths."""
     monkeypatch.setenv("no_proxy", "*")
     requested: list[str] = []
     handler = partial(_QuietHandler, directory=str(folder), requested=requested)
@@ -199,7 +199,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[tuple[str, 
 
 
 def mean_and_std(grey: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of uint8 grey values over 255, exact up to one rounding."""
+    """Return mean and standard deviation of uint8 grey values divided by 255, exact up to one rounding."""
     counts = torch.bincount(grey.flatten(), minlength=256).double()
     levels = torch.arange(256) / 255.0
     mean = (counts * levels).sum() / counts.sum()

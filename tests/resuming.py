@@ -1,8 +1,7 @@
-"""What tests of interrupted runs share: a tiny run, ways to stop it, and what must be equal in the end."""
+"""Shared by tests of interrupted runs: a tiny run, ways to stop it, and what must be equal in the end."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -18,10 +17,13 @@ from omegaconf import OmegaConf
 
 import train
 from src.config.composition import compose_config
+from src.runs.folder import RunFolder
+from src.runs.history import STATE_KEY, read_rows
+from src.runs.summary import read_summary
 from tests.fakes import tiny_overrides
 
 ROOT = Path(train.__file__).parent
-# Two epochs of three steps; noise in gradients and augmentation tells whether random numbers went on.
+# Two epochs of three steps; noise in gradients and augmentation shows whether the random numbers continued.
 RUN = [
     "datamodule.num_train=6",
     "datamodule.augment=true",
@@ -37,9 +39,9 @@ VARIANTS = {
     "averages in double precision": ["trainer.precision=64-true", "callbacks=ema", "callbacks.ema.decay=0.5"],
     "best first": ["monitor.metric=val/psnr_fbp"],
 }
-# How long something took, and the memory of a process, are no numbers of the training.
+# Durations and the memory of a process are not results of the training.
 MEASURED = {"time/step_s", "memory/peak_gib"}
-# Of summary.json; the configuration names the folder, the run to go on from, and the callback that stops.
+# Keys of summary.json that may differ: the configuration names the folder, the resumed run and the stopping callback.
 OWN = {"total_time_s", "step_time_s", "peak_memory_bytes", "run_dir", "checkpoint", "config", "metrics", "git_commit"}
 
 
@@ -61,18 +63,19 @@ def stop_at(step: int, signum: signal.Signals) -> str:
 
 
 def checkpoint(folder: Path, name: str = "last") -> dict[str, Any]:
-    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    return torch.load(RunFolder(folder).checkpoint(name), weights_only=True)
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    with (folder / "csv" / "version_0" / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    # One dict for each step and kind of row; of a measured number, that it is there.
-    return [{name: name in MEASURED or cell for name, cell in row.items() if cell} for row in rows]
+    # One dict per step and kind of row; for measured numbers, only whether they are present.
+    return [
+        {"step": step, **{name: name in MEASURED or repr(value) for name, value in row.items()}}
+        for step, row in read_rows(RunFolder(folder).metrics)
+    ]
 
 
 def plain(value: Any) -> Any:
-    """Tensors as bytes, so that whole containers can be compared."""
+    """Return tensors as bytes, so that whole containers can be compared."""
     if isinstance(value, torch.Tensor):
         return value.numpy().tobytes()
     if isinstance(value, dict):
@@ -81,28 +84,28 @@ def plain(value: Any) -> Any:
 
 
 def assert_equal(found: Any, expected: Any) -> None:
-    """Weights, optimizer, scheduler, progress, random state, rows, curves and summary, bit for bit."""
+    """Assert that weights, optimizer, scheduler, progress, random state, rows, curves and summary are equal."""
     first, second = checkpoint(found), checkpoint(expected)
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "random_state", "global_step"):
         assert plain(first[key]) == plain(second[key]), key
-    curves = [next(v for k, v in c["callbacks"].items() if k.startswith("Curves")) for c in (first, second)]
+    curves = [c["callbacks"][STATE_KEY] for c in (first, second)]
     assert curves[0] == curves[1]
     assert history(found) == history(expected)
     assert summary(found) == summary(expected)
     assert plain(checkpoint(found, "best")["state_dict"]) == plain(checkpoint(expected, "best")["state_dict"])
-    assert (found / "test_table.csv").read_text() == (expected / "test_table.csv").read_text()
+    assert RunFolder(found).test_table.read_text() == RunFolder(expected).test_table.read_text()
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """What must be the same in two runs that did the same; of what is measured, that it is there."""
-    content = json.loads((folder / "summary.json").read_text())
+    """Return what must be equal in two runs that did the same; for measured numbers, only whether they are present."""
+    content = read_summary(RunFolder(folder).summary)
     metrics = {name: name in MEASURED or value for name, value in content["metrics"].items()}
     assert {"time/step_s", "memory/peak_gib", "train/loss", "val/psnr", "test/psnr"} <= metrics.keys()
     return {**{key: key in OWN or value for key, value in content.items()}, "metrics": metrics}
 
 
 class WholeRuns(dict):
-    """The uninterrupted run of each variant, made when asked for, below a folder."""
+    """The uninterrupted run of each variant, made on demand in a folder."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -115,7 +118,7 @@ class WholeRuns(dict):
 
 
 def readable(folder: Path) -> None:
-    """Every file of a run folder can be read to its end."""
+    """Assert that every file of a run folder can be read completely."""
     for path in folder.rglob("*"):
         if path.suffix == ".ckpt":
             torch.load(path, weights_only=True)
@@ -129,7 +132,7 @@ def readable(folder: Path) -> None:
 
 def start(*arguments: str) -> subprocess.Popen:
     command = [sys.executable, "train.py", *arguments]
-    # Without WANDB_SERVICE: W&B's process of this one would keep the run of a killed one open.
+    # Without WANDB_SERVICE, because W&B's service of this process would keep the run of a killed one open.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=ROOT, env={**environment, "WANDB_MODE": "offline"}, text=True, **pipes)

@@ -1,4 +1,4 @@
-"""What a run leaves for W&B and TensorBoard, read back by their own readers."""
+"""What a run writes for W&B and TensorBoard, read back with their own readers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from src.runs.folder import RunFolder
+from src.runs.summary import read_summary
 from tests.fakes import tiny_overrides
 
 ROOT = Path(train.__file__).parent
@@ -41,7 +43,7 @@ def start(folder: Path, *more: str, **environment: str) -> subprocess.Popen:
 
 
 def inspect(path: Path, *options: str) -> list[Any]:
-    """What W&B's own reader finds in an offline run's file."""
+    """Return what W&B's own reader finds in the file of an offline run."""
     command = [str(WANDB), "leet", "inspect", "--json", *options, str(path)]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [json.loads(text)] if options else [json.loads(line) for line in text.splitlines()]
@@ -52,7 +54,7 @@ def offline_runs(folder: Path) -> list[Path]:
 
 
 def wandb_history(folder: Path) -> dict[int, dict[str, Any]]:
-    """Each step's values, from all files of a run; the steps of a file only rise."""
+    """Return the values of each step from all files of a run; steps must increase within a file."""
     steps: dict[int, dict[str, Any]] = {}
     for path in offline_runs(folder):
         records = [record["history"] for record in inspect(path) if record["type"] == "history"]
@@ -65,7 +67,7 @@ def wandb_history(folder: Path) -> dict[int, dict[str, Any]]:
 
 def csv_history(folder: Path) -> dict[int, dict[str, float]]:
     steps: dict[int, dict[str, float]] = {}
-    with (folder / "csv" / "version_0" / "metrics.csv").open() as file:
+    with RunFolder(folder).metrics.open() as file:
         for row in csv.DictReader(file):
             values = {name: float(cell) for name, cell in row.items() if cell and name != "step"}
             steps.setdefault(int(row["step"]), {}).update(values)
@@ -74,7 +76,7 @@ def csv_history(folder: Path) -> dict[int, dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two runs at the same time, cells of one table."""
+    """Two parallel runs, which are cells of one table."""
     folders = {model: tmp_path_factory.mktemp("pair") / model for model in MODELS}
     more = ["logger=many", "callbacks.images.every_n_epochs=1"]
     processes = [start(folders[m], *more, f"model={m}", WANDB_RUN_GROUP="iunet_table1") for m in MODELS]
@@ -98,7 +100,7 @@ def test_wandb_has_the_whole_history_of_each_of_two_parallel_runs(pair: dict[str
 def test_wandb_has_config_summary_tags_and_group(pair: dict[str, Path], model: str) -> None:
     (path,) = offline_runs(pair[model])
     (found,) = inspect(path, "--summary")
-    summary = json.loads((pair[model] / "summary.json").read_text())
+    summary = read_summary(RunFolder(pair[model]).summary)
     assert found["run_id"] == model and found["state"] == "finished"
     assert {name: found["config"][name] for name in summary["config"]} == summary["config"]
     assert found["tags"] == ["ct_postproc", "small", model, "reversible"]
@@ -119,7 +121,7 @@ def test_wandb_has_pictures_and_the_table_of_volumes(pair: dict[str, Path], mode
     assert len(files) == 3 and len(tables) == 1
     assert all((path / "files" / name).stat().st_size > 0 for name in [*files, *tables])
     table = json.loads((path / "files" / tables[0]).read_text())
-    with (pair[model] / "test_table.csv").open() as file:
+    with RunFolder(pair[model]).test_table.open() as file:
         rows = list(csv.reader(file))
     assert table["columns"] == rows[0]
     assert table["data"] == [pytest.approx([float(cell) for cell in row]) for row in rows[1:]]
@@ -136,7 +138,7 @@ def test_tensorboard_has_curves_pictures_and_the_final_numbers_beside_the_config
         curve = {event.step: event.value for event in events.Scalars(name)}
         assert curve == pytest.approx({step: row[name] for step, row in expected.items() if name in row}, rel=1e-6)
     assert {"images/val-000", "images/test-000"} <= set(events.Tags()["images"])
-    summary = json.loads((pair[model] / "summary.json").read_text())
+    summary = read_summary(RunFolder(pair[model]).summary)
     (final,) = events.Scalars("final/test/psnr")
     assert final.value == pytest.approx(summary["metrics"]["test/psnr"], rel=1e-6)
     hparams = [tag for tag in events.summary_metadata if tag.startswith("_hparams_")]
@@ -148,7 +150,7 @@ def test_a_resumed_run_is_one_run_with_one_history(pair: dict[str, Path], tmp_pa
     folder = tmp_path / "iunet"
     stop = f"+callbacks.stop={{_target_:tests.fakes.SignalAfter,signum:{int(signal.SIGTERM)},step:3}}"
     more = ["logger=many", "callbacks.images.every_n_epochs=1"]
-    # As W&B's agent starts it; whoever resumes it need not know the id.
+    # Start it like W&B's agent; resuming it does not require the id.
     first = start(folder, *more, stop, WANDB_RUN_ID="cell7")
     assert first.communicate(timeout=500) and first.returncode == 143
     second = start(folder, "resume", "callbacks.stop.step=-1")

@@ -1,9 +1,8 @@
-"""Several processes are one run: one folder, one W&B run, the numbers of one process on the whole batch."""
+"""Several processes form one run: one folder, one W&B run, and the numbers of one process on the whole batch."""
 
 from __future__ import annotations
 
 import csv
-import json
 import os
 import signal
 import subprocess
@@ -15,7 +14,8 @@ import torch
 
 import train
 from src.config.composition import compose_config
-from src.runs.folder import choose_run_dir
+from src.runs.folder import RunFolder, choose_run_dir
+from src.runs.summary import read_summary
 from src.utils.errors import ConfigError
 from tests.fakes import tiny_overrides
 from tests.image_files import write_mnist
@@ -26,7 +26,7 @@ TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
 LIGHTNING = [sys.executable, "train.py"]
 LAUNCHERS = [pytest.param(LIGHTNING, id="lightning"), pytest.param(TORCHRUN, id="torchrun", marks=pytest.mark.slow)]
-# How long something took, the memory of a process, and the error on one process's part of a batch.
+# Durations, the memory of a process, and the error on one process's part of a batch.
 OWN = {"time/step_s", "memory/peak_gib", "val/invertibility_error"}
 
 
@@ -46,17 +46,17 @@ def start(
     try:
         output, errors = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # with the processes that it has started
+        os.killpg(process.pid, signal.SIGKILL)  # including the processes it has started
         raise
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return torch.load(RunFolder(folder).checkpoint(), weights_only=True)["state_dict"]
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    with (folder / "csv" / "version_0" / "metrics.csv").open() as file:
+    with RunFolder(folder).metrics.open() as file:
         return [{k: float(v) for k, v in row.items() if v and k not in OWN} for row in csv.DictReader(file)]
 
 
@@ -65,10 +65,10 @@ def assert_same_numbers(found: Path, expected: Path) -> None:
         torch.testing.assert_close(weights(found)[name], value, rtol=1e-5, atol=1e-6)
     for first, second in zip(history(found), history(expected), strict=True):
         assert first == pytest.approx(second, rel=1e-6, abs=1e-6)
-    metrics = [json.loads((folder / "summary.json").read_text())["metrics"] for folder in (found, expected)]
+    metrics = [read_summary(RunFolder(folder).summary)["metrics"] for folder in (found, expected)]
     tested = [{k: v for k, v in m.items() if k.startswith("test/")} for m in metrics]
     assert tested[0] == pytest.approx(tested[1], rel=1e-6) and tested[0]
-    assert (found / "test_table.csv").read_text().count("\n") == (expected / "test_table.csv").read_text().count("\n")
+    assert RunFolder(found).test_table.read_text().count("\n") == RunFolder(expected).test_table.read_text().count("\n")
 
 
 @pytest.fixture(scope="module")
@@ -110,25 +110,25 @@ def test_two_processes_classify_as_one(tmp_path: Path) -> None:
 def test_one_folder_and_one_wandb_run_also_under_a_sweep_agent(command: list[str], tmp_path: Path) -> None:
     more = [*TWO, "datamodule.batch_size=1", "trainer.max_epochs=1", "logger=[wandb,csv]"]
     arguments = [o for o in tiny_overrides("", *more) if not o.startswith("run_dir=") and o != "logger=csv"]
-    # As W&B's agent starts it, and with the folder left to the run.
+    # Start it like W&B's agent, and let the run choose its folder.
     agent = {"WANDB_MODE": "offline", "WANDB_RUN_ID": "sweepcell", "WANDB_SWEEP_ID": "table"}
     absolute = [str(ROOT / part) if part == "train.py" else part for part in command]
     result = start(absolute, arguments, cwd=tmp_path, **agent)
     assert result.returncode == 0, result.stderr
     (run_dir,) = (tmp_path / "outputs" / "ct_postproc").iterdir()
-    assert (run_dir / "summary.json").is_file()
+    assert RunFolder(run_dir).summary.is_file()
     (folder,) = (run_dir / "wandb").glob("offline-run-*")
     assert folder.name.endswith("-sweepcell") and len(list(folder.glob("*.wandb"))) == 1
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_ends_both_after_the_same_step_and_the_run_goes_on(whole: Path, tmp_path: Path) -> None:
+def test_a_signal_to_one_process_ends_both_after_the_same_step_and_the_run_resumes(whole: Path, tmp_path: Path) -> None:
     stop = f"{{_target_:tests.fakes.SignalAfter,signum:{int(signal.SIGTERM)},step:1,rank:1}}"
     arguments = reconstruction(tmp_path / "run", *TWO, "datamodule.batch_size=1", f"+callbacks.stop={stop}")
     result = start(TORCHRUN, arguments)
     assert result.returncode != 0
     assert "interrupted after step 1" in result.stderr
-    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    saved = torch.load(RunFolder(tmp_path / "run").checkpoint(), weights_only=True)
     assert saved["global_step"] == 1 and len(saved["random_state"]) == 2
     result = start(LIGHTNING, [f"resume={tmp_path / 'run'}", "callbacks.stop.step=-1"])
     assert result.returncode == 0, result.stderr
@@ -139,7 +139,7 @@ def test_several_nodes_need_a_folder_that_they_share(monkeypatch: pytest.MonkeyP
     for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(variable, raising=False)
     config = compose_config(["trainer=ddp", "trainer.num_nodes=2"])
-    with pytest.raises(ConfigError, match="expected run_dir=<a folder that all nodes see>"):
+    with pytest.raises(ConfigError, match="expected run_dir=<a folder shared by all nodes>"):
         choose_run_dir(config)
     config.trainer.num_nodes = 1
     monkeypatch.setenv("SLURM_PROCID", "0")

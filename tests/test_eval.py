@@ -11,6 +11,8 @@ import pytest
 import eval as evaluation
 import train
 from src.config.composition import compose_config
+from src.runs.folder import RunFolder
+from src.runs.summary import read_summary
 from src.utils.errors import ConfigError
 from tests.fakes import tiny_overrides
 
@@ -27,13 +29,13 @@ def test_eval_gives_the_numbers_of_the_run(finished: Path, monkeypatch: pytest.M
     evaluation.main()
     (summary_file,) = finished.glob("eval/*-best/summary.json")
     of_eval = json.loads(summary_file.read_text())["metrics"]
-    of_run = json.loads((finished / "summary.json").read_text())["metrics"]
+    of_run = read_summary(RunFolder(finished).summary)["metrics"]
     assert of_eval == {name: value for name, value in of_run.items() if name.startswith("test/")}
-    assert (summary_file.parent / "test_table.csv").read_text() == (finished / "test_table.csv").read_text()
+    assert (summary_file.parent / "test_table.csv").read_text() == RunFolder(finished).test_table.read_text()
 
 
 def test_overrides_reach_groups_and_values(finished: Path, tmp_path: Path) -> None:
-    checkpoint = finished / "checkpoints" / "last.ckpt"
+    checkpoint = RunFolder(finished).checkpoint()
     config, path = evaluation.load(
         [f"ckpt={checkpoint}", "datamodule.num_test=1", "logger=csv", "trainer=gpu", f"run_dir={tmp_path}"]
     )

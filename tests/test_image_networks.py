@@ -1,8 +1,7 @@
-"""Every network for images, on every image set, from one command line: one step, on tiny files of the real formats."""
+"""Every network for images takes one step on every image set, from the command line, on tiny files in real formats."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -16,6 +15,8 @@ import torch
 
 import train
 from src.config.composition import compose_config
+from src.runs.folder import RunFolder
+from src.runs.summary import read_summary
 from src.utils.errors import is_user_error, root_message
 from tests.image_files import write_cifar10, write_mnist
 
@@ -39,7 +40,7 @@ FLOWS = {
 
 
 def on_every_set(models: Iterable[str]) -> list[Any]:
-    """Each network on each image set: in turn one of them at once, and the other in the slow tests."""
+    """Return each network with each image set; the fast tests use the sets in turn, the slow tests the other ones."""
     return [
         pytest.param(model, data_set, marks=() if (i + j) % 2 == 0 else pytest.mark.slow)
         for i, model in enumerate(models)
@@ -85,7 +86,7 @@ def test_every_classifier_takes_a_step(model: str, data_set: str, folder: Path, 
     assert summary["steps"] == 1
     assert 0 <= summary["metrics"]["test/accuracy"] <= 1
     if model not in ("lab_net", "convnet"):
-        # The i-ConvNet's activations amplify rounding errors tenfold per layer on the way back.
+        # The inverse of the i-ConvNet's activations amplifies rounding errors tenfold per layer.
         assert summary["metrics"]["test/reconstruction_error_max"] < (0.3 if model == "iconvnet" else 1e-4)
     assert (tmp_path / "images" / "confusion.png").is_file()
 
@@ -101,8 +102,19 @@ def test_every_flow_takes_a_step(model: str, data_set: str, folder: Path, tmp_pa
     assert (tmp_path / "images" / "test-samples.png").is_file()
 
 
-@pytest.mark.parametrize("backprop", ["stored", "checkpoint", "memcnn"])
-@pytest.mark.parametrize(("experiment", "model"), [("irevnet_lab", "irevnet"), ("iconvnet_table2", "glow")])
+def slow(*values: str) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "model", "backprop"),
+    [
+        ("irevnet_lab", "irevnet", "checkpoint"),
+        ("iconvnet_table2", "glow", "memcnn"),
+        *(slow("irevnet_lab", "irevnet", backprop) for backprop in ("stored", "memcnn")),
+        *(slow("iconvnet_table2", "glow", backprop) for backprop in ("stored", "checkpoint")),
+    ],
+)
 def test_images_train_under_every_policy(
     experiment: str, model: str, backprop: str, folder: Path, tmp_path: Path
 ) -> None:
@@ -113,7 +125,9 @@ def test_images_train_under_every_policy(
     assert summary_of(overrides)["steps"] == 1
 
 
-@pytest.mark.parametrize(("experiment", "model"), [("irevnet_lab", "lab_irevnet"), ("iconvnet_table2", "iunet_flow")])
+@pytest.mark.parametrize(
+    ("experiment", "model"), [("irevnet_lab", "lab_irevnet"), slow("iconvnet_table2", "iunet_flow")]
+)
 def test_images_train_in_bfloat16(experiment: str, model: str, folder: Path, tmp_path: Path) -> None:
     options = {**CLASSIFIERS, **FLOWS}[model]
     overrides = one_step(experiment, model, "mnist", folder, tmp_path, "trainer.precision=bf16-mixed", *options)
@@ -127,7 +141,7 @@ def test_variational_dequantisation_is_one_word(folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_flow_that_goes_on_ends_as_one_that_never_stopped(folder: Path, tmp_path: Path) -> None:
+def test_a_resumed_flow_equals_an_uninterrupted_one(folder: Path, tmp_path: Path) -> None:
     def overrides(name: str, epochs: int) -> list[str]:
         more = [*FLOWS["glow"], "test=false", "datamodule.batch_size=4", "task.scheduler=null"]
         run_dir = tmp_path / name
@@ -143,7 +157,7 @@ def test_a_flow_that_goes_on_ends_as_one_that_never_stopped(folder: Path, tmp_pa
     )
     assert result.returncode == 0, result.stderr
     first, second = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        torch.load(RunFolder(tmp_path / name).checkpoint(), weights_only=True)["state_dict"]
         for name in ("whole", "halves")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -164,9 +178,9 @@ def test_two_processes_classify_and_estimate(experiment: str, model: str, folder
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 1
-    # Five images on two processes: the sampler repeats one, the table does not.
-    assert len((tmp_path / "run" / "test_table.csv").read_text().splitlines()) == 1 + 5
+    assert read_summary(RunFolder(tmp_path / "run").summary)["steps"] == 1
+    # With five images on two processes, the sampler repeats one, but the table does not.
+    assert len(RunFolder(tmp_path / "run").test_table.read_text().splitlines()) == 1 + 5
 
 
 @pytest.mark.parametrize(
@@ -180,7 +194,7 @@ def test_two_processes_classify_and_estimate(experiment: str, model: str, folder
         ("irevnet_lab", ["datamodule.num_val=100000"], "num_train"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_written(
+def test_impossible_configurations_are_refused_before_anything_is_written(
     experiment: str, overrides: list[str], message: str, folder: Path, tmp_path: Path
 ) -> None:
     usual = [o for o in one_step(experiment, "lab_net", "mnist", folder, tmp_path / "run") if "verify" not in o]

@@ -1,4 +1,4 @@
-"""What breaks a run off, at the worst moments, costs at most what came after the last checkpoint."""
+"""Interruptions at the worst moments lose only the work after the last checkpoint."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import torch
 import train
 from src.config.composition import compose_config
 from src.runs.finite import NonFiniteStateError
+from src.runs.folder import EVALUATIONS, RunFolder
 from src.runs.lock import only_process
 from src.runs.saved_run import SavedRunOptions, rebuild, saved_run
 from src.utils.errors import user_errors
@@ -67,7 +68,7 @@ def slow(*values: Any) -> Any:
         slow("on_test_batch_end", 6, "OSError"),
     ],
 )
-def test_what_breaks_a_step_off_replaces_no_checkpoint(
+def test_an_interrupted_step_replaces_no_checkpoint(
     where: str, step: int, error: str, whole: WholeRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fault = f"+callbacks.fault={{_target_:tests.faults.Fault,where:{where},step:{step},error:{error}}}"
@@ -80,17 +81,17 @@ def test_what_breaks_a_step_off_replaces_no_checkpoint(
 def test_an_update_that_ruins_the_weights_replaces_no_checkpoint(
     whole: WholeRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # In the last step of an epoch: no loss is computed before the checkpoints are due.
+    # In the last step of an epoch, no further loss is computed before the checkpoints are due.
     fault = "+callbacks.fault={_target_:tests.faults.InfiniteGradient,step:2}"
-    with pytest.raises(NonFiniteStateError, match=r"expected a finite state after step 3, got net\..* with NaN"):
+    with pytest.raises(NonFiniteStateError, match=r"expected finite values after step 3, got NaN or infinity in net\."):
         run(tmp_path, EVERY_STEP, fault)
     assert checkpoint(tmp_path)["global_step"] == 2
-    assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
+    assert not RunFolder(tmp_path).checkpoint("best").exists()
     resume(monkeypatch, f"resume={tmp_path}", "callbacks.fault.step=-1")
     assert_equal(tmp_path, whole["plain"])
 
 
-def test_a_full_disk_is_one_message_and_no_loss(
+def test_a_full_disk_gives_one_message_and_loses_nothing(
     whole: WholeRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(SystemExit), user_errors(show_traceback=False):
@@ -98,7 +99,7 @@ def test_a_full_disk_is_one_message_and_no_loss(
         run(tmp_path, EVERY_STEP)
     message = capsys.readouterr().err
     assert f"No space left on device: '{tmp_path}/checkpoints/best.ckpt'\n" in message
-    assert f"\ngo on with: python train.py resume={tmp_path}\n" in message
+    assert f"\ncontinue with: python train.py resume={tmp_path}\n" in message
     assert "Traceback" not in message and message.count("\n") < 5
     resume(monkeypatch, f"resume={tmp_path}")
     assert_equal(tmp_path, whole["plain"])
@@ -120,7 +121,7 @@ def test_a_copied_run_folder_keeps_its_best_checkpoint(
     else:
         other = tmp_path / "new"
         resume(monkeypatch, f"resume={tmp_path / 'old'}", f"run_dir={other}", "callbacks.stop.step=-1")
-        assert not (other / "checkpoints" / "best.ckpt").exists()
+        assert not RunFolder(other).checkpoint("best").exists()
         assert summary(other) == summary(expected)
 
 
@@ -131,13 +132,13 @@ def test_a_run_stopped_in_its_test_has_the_summary_of_the_whole_run(
     with pytest.raises(SystemExit) as stopped:
         run(tmp_path, f"+callbacks.stop={{_target_:tests.faults.SignalInTest,signum:{int(signum)}}}")
     assert stopped.value.code == 128 + signum
-    assert f"go on with: python train.py resume={tmp_path}" in capsys.readouterr().err
-    assert not (tmp_path / "summary.json").exists()
+    assert f"continue with: python train.py resume={tmp_path}" in capsys.readouterr().err
+    assert not RunFolder(tmp_path).summary.exists()
     resume(monkeypatch, f"resume={tmp_path}", "callbacks.stop.signum=0")
     assert_equal(tmp_path, whole["plain"])
 
 
-def test_a_finished_run_that_goes_on_has_the_same_summary(
+def test_a_resumed_finished_run_has_the_same_summary(
     whole: WholeRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(whole["plain"], tmp_path / "copy")
@@ -156,8 +157,8 @@ def test_a_hangup_and_slurms_warning_save_and_end(
     assert_equal(tmp_path, whole["plain"])
 
 
-def test_a_signal_that_comes_again_does_not_stop_the_save(tmp_path: Path) -> None:
-    # As it does where a scheduler sends it to all processes of a job, and the first of them to the others.
+def test_a_repeated_signal_does_not_stop_the_save(tmp_path: Path) -> None:
+    # This happens if a scheduler signals all processes of a job and the first process signals the others.
     again = "+callbacks.again={_target_:tests.faults.SignalWhileSaving}"
     with pytest.raises(SystemExit) as stopped, exit_on_signals():
         run(tmp_path, stop_at(2, signal.SIGTERM), again)
@@ -165,7 +166,7 @@ def test_a_signal_that_comes_again_does_not_stop_the_save(tmp_path: Path) -> Non
 
 
 def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
-    # As nohup leaves it.
+    # As under nohup.
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert run(tmp_path, stop_at(2, signal.SIGHUP), "trainer.max_epochs=1", "test=false")["steps"] == 3
@@ -182,7 +183,7 @@ def test_a_closed_terminal_ends_the_run_with_a_checkpoint(tmp_path: Path) -> Non
         os.chdir(ROOT)
         os.execv(sys.executable, arguments)
     deadline = time.monotonic() + 200
-    while not (tmp_path / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+    while not RunFolder(tmp_path).checkpoint().exists() and time.monotonic() < deadline:
         os.read(terminal, 65536)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
@@ -192,7 +193,7 @@ def test_a_closed_terminal_ends_the_run_with_a_checkpoint(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("seconds", [0.3, *map(slow, (1.0, 3.0, 5.0, 8.0))])
-def test_ctrl_c_in_start_up_is_a_line(seconds: float, tmp_path: Path) -> None:
+def test_ctrl_c_during_startup_prints_one_line(seconds: float, tmp_path: Path) -> None:
     process = start(*overrides(tmp_path, "trainer.max_epochs=100000"))
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
@@ -202,7 +203,7 @@ def test_ctrl_c_in_start_up_is_a_line(seconds: float, tmp_path: Path) -> None:
 
 
 def held(folder: Path) -> subprocess.Popen:
-    """A process that holds a run folder until it is killed."""
+    """Start a process that locks a run folder until it is killed."""
     code = "import sys; from src.runs.lock import only_process\n"
     code += "with only_process(sys.argv[1]): print(flush=True); input()"
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -216,9 +217,9 @@ def test_a_run_folder_has_one_process(
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(whole["plain"], folder)
-    rows = (folder / "csv" / "version_0" / "metrics.csv").read_text()
+    rows = RunFolder(folder).metrics.read_text()
     process = held(folder)
-    message = rf"expected a run folder that no other process writes to, got .*process {process.pid} on "
+    message = rf"expected a run folder that no other process uses, got .*process {process.pid} on "
     try:
         with pytest.raises(SystemExit):
             resume(monkeypatch, f"resume={folder}")
@@ -228,21 +229,22 @@ def test_a_run_folder_has_one_process(
     finally:
         process.kill()
         process.wait()
-    assert (folder / "csv" / "version_0" / "metrics.csv").read_text() == rows
+    assert RunFolder(folder).metrics.read_text() == rows
     resume(monkeypatch, f"resume={folder}")
     assert_equal(folder, whole["plain"])
 
 
-def test_half_files_of_killed_writes_are_removed(tmp_path: Path) -> None:
+def test_partial_files_of_killed_writes_are_removed(tmp_path: Path) -> None:
     code = "import os, sys; from src.utils.files import atomic_write\n"
     code += "with atomic_write(sys.argv[1]): os.kill(os.getpid(), 9)"
-    for name in ("checkpoints/last.ckpt", "summary.json", "eval/one/summary.json"):
-        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], cwd=ROOT)
+    run_folder, evaluation = RunFolder(tmp_path), RunFolder(tmp_path / EVALUATIONS / "one")
+    for path in (run_folder.checkpoint(), run_folder.summary, evaluation.summary):
+        subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT)
     assert len(list(tmp_path.rglob(".*.tmp"))) == 3
     with only_process(tmp_path):
         pass
-    # eval.py may be writing there at this moment.
-    assert [path.parent for path in tmp_path.rglob(".*.tmp")] == [tmp_path / "eval" / "one"]
+    # eval.py may be writing there now.
+    assert [path.parent for path in tmp_path.rglob(".*.tmp")] == [evaluation.path]
 
 
 def test_weights_in_double_precision_are_tested_as_they_are(whole: WholeRuns, tmp_path: Path) -> None:

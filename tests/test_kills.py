@@ -1,4 +1,4 @@
-"""A run that is stopped at any moment, and goes on, is the run that was not stopped."""
+"""A run that is stopped at any moment and resumed equals an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from src.runs.folder import RunFolder
 from tests.forked import start
 from tests.resuming import assert_equal, overrides, readable
 
@@ -22,12 +23,12 @@ VARIANTS = {
     "accumulation": ["callbacks.last.every_n_steps=1", "trainer.accumulate_grad_batches=2"],
     "workers": ["callbacks.last.every_n_steps=1", "datamodule.num_workers=1"],
 }
-# Of each way to stop a run; 50 of them take half an hour on two cores.
+# Number of stops for each way to stop a run; 50 take half an hour on two cores.
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "10"))
 
 
 def finish(arguments: list[str], log: Path) -> float:
-    """Run to the end; return how long it took in seconds."""
+    """Run to the end and return the duration in seconds."""
     began = time.monotonic()
     process = start(arguments, log)
     process.join(300)
@@ -48,7 +49,7 @@ def ctrl_c_twice(process: BaseProcess, clock: random.Random) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, float]]:
-    """The uninterrupted run of each variant and its duration in seconds, made when asked for."""
+    """The uninterrupted run of each variant and its duration in seconds, made on demand."""
 
     class Runs(dict):
         def __missing__(self, name: str) -> tuple[Path, float]:
@@ -64,7 +65,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, flo
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(ROUNDS))
 @pytest.mark.parametrize("stop", [kill, ctrl_c_twice])
-def test_a_run_stopped_at_any_moment_goes_on_as_if_it_was_not(
+def test_a_run_stopped_at_any_moment_resumes_as_if_it_had_not(
     stop: Callable[[BaseProcess, random.Random], None], seed: int, whole: dict[str, tuple[Path, float]], tmp_path: Path
 ) -> None:
     name = list(VARIANTS)[seed % len(VARIANTS)]
@@ -76,11 +77,11 @@ def test_a_run_stopped_at_any_moment_goes_on_as_if_it_was_not(
     stop(process, clock)
     process.join(60)
     assert process.exitcode is not None
-    # Python cannot raise an interrupt in a weak reference's callback: it says so, and the run ends after its step.
+    # Python cannot raise an interrupt in a weak reference's callback; it prints that, and the run ends after the step.
     assert "Traceback" not in log.read_text() or "Exception ignored in" in log.read_text()
     if (tmp_path / "run").exists():
         readable(tmp_path / "run")
-    if (tmp_path / "run" / "checkpoints" / "last.ckpt").exists():
+    if RunFolder(tmp_path / "run").checkpoint().exists():
         arguments = [f"resume={tmp_path / 'run'}"]
     finish(arguments, log)
     assert_equal(tmp_path / "run", expected)

@@ -28,7 +28,7 @@ SEEDS = {"a": 0, "b": 1, "e": 4}
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "finished"
     config = compose_config(segmentation_overrides(folder, "trainer.max_epochs=1", "task.optimizer.lr=1e-6"))
-    # Good from the start, so that a wrong axis or a wrong class would show.
+    # The network is good from the start, so that a wrong axis or class would show.
     config.model = {"_target_": "tests.fake_segmentation.Linear"}
     train.train(config)
     return folder
@@ -66,13 +66,13 @@ def test_label_maps_have_the_scans_affine_and_shape_and_the_releases_labels(
         with torch.no_grad():
             expected = Linear()(volume[None]).argmax(dim=1)[0]
         classes = torch.from_numpy(np.searchsorted(TinyCases.label_values, found))
-        # The written one was blended from windows: the last digits of a logit may differ.
+        # The written label map was blended from windows, so the last digits of a logit may differ.
         assert (classes != expected).float().mean() < 1e-3
         scores = dice(region_masks(classes[None], REGIONS), region_masks(label[None], REGIONS))
         assert scores.min() > 0.9 or name == "e"
 
 
-def test_a_prediction_goes_on_with_the_missing_cases_and_overwrites_when_told(
+def test_a_prediction_resumes_with_the_missing_cases_and_overwrites_on_request(
     finished: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     arguments = [f"ckpt={finished}", f"output={tmp_path}", f"datamodule.predict_dir={scans}"]
@@ -83,20 +83,23 @@ def test_a_prediction_goes_on_with_the_missing_cases_and_overwrites_when_told(
     run(monkeypatch, *arguments)
     assert second.is_file() and first.stat().st_mtime_ns == before
     output = capsys.readouterr().out
-    assert f"2 of 3 cases are in {tmp_path} already" in output and "1 label maps written" in output
+    assert f"2 of 3 cases are already in {tmp_path}" in output and "1 label maps written" in output
     run(monkeypatch, *arguments)
     assert "0 label maps written" in capsys.readouterr().out
     run(monkeypatch, *arguments, "overwrite=true")
     assert "3 label maps written" in capsys.readouterr().out and first.stat().st_mtime_ns > before
 
 
-def test_label_maps_of_another_origin_are_not_mixed_unseen(
+def test_label_maps_of_another_run_are_not_mixed_silently(
     finished: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     arguments = [f"output={tmp_path}", f"datamodule.predict_dir={scans}"]
     run(monkeypatch, f"ckpt={finished}", *arguments)
     other = f"ckpt={finished / 'checkpoints' / 'last.ckpt'}"
-    for changed, message in ((other, "best.ckpt'; overwrite=true"), ("task.overlap=0.5", "got some with overlap 0.25")):
+    for changed, message in (
+        (other, "best.ckpt'; overwrite=true"),
+        ("task.overlap=0.5", "got label maps with overlap 0.25"),
+    ):
         source = [changed] if changed == other else [f"ckpt={finished}", changed]
         with pytest.raises(SystemExit) as stopped:
             run(monkeypatch, *source, *arguments)
@@ -106,10 +109,10 @@ def test_label_maps_of_another_origin_are_not_mixed_unseen(
     (tmp_path / "predictions.json").unlink()
     with pytest.raises(SystemExit):
         run(monkeypatch, other, *arguments)
-    assert "got some with checkpoint None" in capsys.readouterr().err
+    assert "got label maps with checkpoint None" in capsys.readouterr().err
 
 
-def test_scans_that_are_not_there_are_named(
+def test_missing_scans_are_named(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
@@ -134,10 +137,10 @@ def test_wrong_arguments_are_named(finished: Path, arguments: list[str], message
         prediction.load([argument.format(run=finished) for argument in arguments])
 
 
-def test_a_run_that_segments_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_run_without_segmentation_is_refused(tmp_path: Path) -> None:
     train.train(compose_config(tiny_overrides(tmp_path / "run", "trainer.max_epochs=1")))
     config, path, _ = prediction.load([f"ckpt={tmp_path / 'run'}", f"output={tmp_path / 'out'}"])
-    with pytest.raises(ValueError, match="expected a run on data that label maps belong to, got TinyVolumes"):
+    with pytest.raises(ValueError, match=r"predict\.py needs a segmentation datamodule, got TinyVolumes"):
         prediction.predict(config, path)
     assert not (tmp_path / "out").exists()
 

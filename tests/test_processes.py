@@ -1,4 +1,4 @@
-"""Processes that share a run never wait for one another in vain, and where they do, the run can be ended."""
+"""Processes that share a run do not hang, and a run that does hang can be ended."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ import train
 from src.callbacks.hung_run import EndHungRun
 from src.config.composition import CONFIG_DIR, compose_config
 from src.runs import folder as run_folder
+from src.runs.folder import RunFolder
+from src.runs.summary import read_summary
 from src.utils import processes
 from src.utils.reduced import reduced
 from tests.collectives import Record, assert_same, record
@@ -63,7 +65,7 @@ def records(overrides: list[str]) -> list[Record]:
 
 
 def of_both(run: Callable[[], object]) -> list[Record]:
-    """The record of the first process, then that of the other one, which finds the files of the first."""
+    """Return the record of the first process and then of the second, which finds the files of the first."""
     return [record(rank, run) for rank in range(2)]
 
 
@@ -73,7 +75,7 @@ def test_every_experiment_is_there() -> None:
 
 
 def experiments() -> Iterator[Path]:
-    """The files that set an experiment, unlike those of scales."""
+    """Return the files that set an experiment, without those of scales."""
     for path in (CONFIG_DIR / "experiment").rglob("*.yaml"):
         if path.stem not in ("small", "medium", "paper"):
             yield path
@@ -82,7 +84,7 @@ def experiments() -> Iterator[Path]:
 @pytest.mark.parametrize("experiment", [pytest.param(e, marks=[] if e == FAST else pytest.mark.slow) for e in SIZES])
 def test_both_processes_issue_the_same_operations(experiment: str, display: str, data: Path, tmp_path: Path) -> None:
     assert_same(*records(tiny(experiment, data, tmp_path)))
-    assert (tmp_path / "summary.json").is_file()
+    assert RunFolder(tmp_path).summary.is_file()
 
 
 @pytest.mark.parametrize("options", [["callbacks=guard"], ["callbacks=ema"], ["logger=many"], ["backprop=memcnn"]])
@@ -101,7 +103,7 @@ class LogsAnEpoch(pl.Callback):
         pl_module.log("mine", 1.0, on_step=False, on_epoch=True, sync_dist=True, prog_bar=True)
 
 
-def test_a_record_tells_a_hang(tmp_path: Path) -> None:
+def test_the_records_reveal_a_hang(tmp_path: Path) -> None:
     alone = "+callbacks.alone={_target_:tests.test_processes.ReducesAlone}"
     with pytest.raises(AssertionError, match=r"process 0: .*barrier.* in test_processes\.on_train_end"):
         assert_same(*records(volumes(tmp_path, alone)))
@@ -138,7 +140,7 @@ def test_every_experiment_ends_in_time_with_two_processes(display: str, data: Pa
     result = start(command, [], timeout=600)
     assert result.returncode == 0, result.stderr
     for experiment in SIZES:
-        summary = json.loads((tmp_path / experiment / "summary.json").read_text())
+        summary = read_summary(RunFolder(tmp_path / experiment).summary)
         assert any(name.startswith("test/") for name in summary["metrics"])
 
 
@@ -173,7 +175,7 @@ def test_the_timeout_is_a_line_of_the_configuration(strategy: str) -> None:
     assert instantiate(node)._timeout == timedelta(minutes=2.5)
     with pytest.raises(ValueError, match=r"expected a positive trainer\.strategy\.timeout_minutes, got 0"):
         processes.distributed(strategy, timeout_minutes=0)
-    # A strategy that Lightning knows by a name may stand in its place.
+    # It may be replaced by the name of one of Lightning's strategies.
     assert compose_config([f"trainer={strategy}", "trainer.strategy=ddp_spawn"]).trainer.strategy == "ddp_spawn"
 
 
@@ -200,18 +202,18 @@ def test_a_signal_ends_a_hung_run(command: list[str], signum: signal.Signals, tm
             os.killpg(process.pid, signal.SIGKILL)
             raise
     assert process.returncode != 0 and time.monotonic() - started < 40
-    assert "makes no progress since" in errors
+    assert "has made no progress since" in errors
     assert command is TORCHRUN or process.returncode == 128 + signum
 
 
 @pytest.mark.slow
 def test_sigterm_ends_a_test_of_several_processes(tmp_path: Path) -> None:
     stop = f"+callbacks.stop={{_target_:tests.fakes.SignalInTest,signum:{int(signal.SIGTERM)},step:3}}"
-    # In the time of a run, and not after the wait for one that hangs.
+    # The test must end as fast as a normal run, not after the timeout for hung runs.
     more = ["datamodule.num_test=40", "callbacks.hung_run.patience_s=1000", "trainer.strategy.timeout_minutes=30"]
     result = start(LIGHTNING, volumes(tmp_path, stop, *more), timeout=120)
     assert result.returncode == 128 + signal.SIGTERM
-    assert "makes no progress" not in result.stderr and not (tmp_path / "summary.json").exists()
+    assert "has made no progress" not in result.stderr and not RunFolder(tmp_path).summary.exists()
 
 
 def hanging(folder: Path) -> list[str]:
@@ -224,11 +226,11 @@ def test_a_signal_ends_a_process_that_hangs_outside_of_python(capfd: pytest.Capt
         hang_in_gloo()
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGTERM
-    assert "process 0 makes no progress since SIGTERM" in capfd.readouterr().err
+    assert "process 0 has made no progress since SIGTERM" in capfd.readouterr().err
 
 
 def hang_in_gloo() -> None:
-    """Wait for a process that never comes, with SIGTERM on its way."""
+    """Wait for a process that never comes, while SIGTERM is on its way."""
     try:
         trainer: Any = SimpleNamespace(world_size=2, global_rank=0, strategy=SimpleNamespace(launcher=None))
         signal.signal(signal.SIGTERM, lambda *unused: None)
@@ -289,7 +291,7 @@ def test_torchruns_processes_agree_on_the_folder_of_each_run(monkeypatch: pytest
         return run_folder._agreed(name)
 
     assert [agreed(0, "first"), agreed(1, "ignored")] == ["first"] * 2
-    with pytest.raises(RuntimeError):  # it waits, and takes no folder of the run before
+    with pytest.raises(RuntimeError):  # it waits and does not take the folder of the previous run
         agreed(1, "ignored")
     stores[1].pop()
     assert [agreed(0, "second"), agreed(1, "ignored")] == ["second"] * 2

@@ -1,4 +1,4 @@
-"""reproduce.py from end to end, on a quick program in place of train.py."""
+"""reproduce.py from end to end, with a quick program instead of train.py."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_rendering_alone(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     call(monkeypatch, "table", "x=1")
     for path in results.glob("*.json"):
         content = json.loads(path.read_text())
-        # What git kept, where the run folder is gone.
+        # As in a fresh checkout, where only the committed results exist.
         path.write_text(json.dumps({**content, "metrics": {"loss": 0.125}}))
     for path in (folder / "outputs").rglob("summary.json"):
         path.unlink()
@@ -138,7 +138,7 @@ def test_rendering_alone(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "| 1 | not run | 0.50 |" in (results / "table.md").read_text()
 
 
-def test_a_search_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_a_search_continues(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     assert call(monkeypatch, "table", "--sweep", "search") == 0
     assert capsys.readouterr().out.count("\nloss ") == 3
     assert call(monkeypatch, "table", "--sweep", "search", "--count", "5", "--jobs", "2") == 0
@@ -150,7 +150,7 @@ def test_a_search_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert not (folder / "experiments" / "table" / "results").exists()
 
 
-def test_many_overrides_make_no_name_that_a_file_system_refuses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_overrides_make_a_valid_file_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = [f"section.with_a_long_name.key_{number}=value" for number in range(20)]
     for last in ("0", "1"):
         assert call(monkeypatch, "table", "x=1", "seed=0", *overrides, f"other={last}") == 0
@@ -166,6 +166,7 @@ def test_many_overrides_make_no_name_that_a_file_system_refuses(folder: Path, mo
         (["tabel"], "expected a table, got 'tabel'; did you mean 'table'"),
         (["table", "--jobs", "0"], "expected jobs to be a positive integer, got '0'"),
         (["table", "x"], "expected key=value, got 'x'"),
+        (["table", "--sweep", "search", "--dry-run"], "expected a grid for --dry-run, got a search"),
         (["table", "--runs", "nowhere"], "expected a folder of runs, got 'nowhere'"),
         (["table", "--sweep", "search", "--count", "0"], "expected count to be a positive integer, got '0'"),
     ],
@@ -186,11 +187,11 @@ def test_another_working_directory_is_named(
 ) -> None:
     monkeypatch.chdir(folder / "experiments")
     assert call(monkeypatch, "table") == 2
-    assert "expected to run where trainer.py is" in capsys.readouterr().err
+    assert "expected a working directory with trainer.py, got" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_renders_and_goes_on(signum: signal.Signals, folder: Path) -> None:
+def test_a_signal_saves_and_renders_and_the_same_command_resumes(signum: signal.Signals, folder: Path) -> None:
     program = "import sys, reproduce; from pathlib import Path; reproduce.EXPERIMENTS = Path('experiments').resolve();"
     program += "sys.argv = ['reproduce.py', 'table', 'steps=40', '--jobs', '2']; reproduce.main()"
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {program}"]
@@ -202,7 +203,7 @@ def test_a_signal_saves_renders_and_goes_on(signum: signal.Signals, folder: Path
         process.send_signal(signum)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
-    assert f"ended by {signum.name}; the same command goes on" in errors
+    assert f"ended by {signum.name}; the same command continues" in errors
     assert output.count(": stopped after") == 2 and "table.md" in output
     assert subprocess.run(command, cwd=folder, capture_output=True).returncode == 0
     kinds = [kind for _, kind in starts(runs)]

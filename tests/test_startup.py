@@ -1,4 +1,4 @@
-"""How soon the command line answers, in processor time: the wall time of a busy machine says nothing."""
+"""How soon the command line answers, in processor time, because wall time on a busy machine means nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(train.__file__).parent
 
 
 def processor_seconds(command: list[str]) -> tuple[subprocess.CompletedProcess, float]:
-    """Run a command; return what it printed and the processor seconds that it took."""
+    """Run a command and return its output and its processor seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -44,13 +44,13 @@ def test_help_and_composition_take_less_than_two_seconds(arguments: list[str]) -
         (["trainer.max_epochs=three"], "expected trainer.max_epochs to be int or null, got 'three'"),
         (["network.num_levels=9"], "expected at most 6 levels"),
         (["model.body.padding_mode=reflect", "network.num_levels=9"], "expected at most 6 levels"),
-        (["trainer.max_epochs=-3"], "expected trainer.max_epochs of at least 0"),
+        (["trainer.max_epochs=-3"], "expected trainer.max_epochs to be at least 0"),
         (["trainer.accelerator=gpuu"], "did you mean 'gpu'"),
         (["backprop=revesible"], "did you mean 'reversible'"),
-        (["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=9"], "expected datamodule.num_val of at least 9"),
+        (["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=9"], "datamodule.num_val to be at least 9"),
     ],
 )
-def test_what_cannot_work_is_refused_within_three_seconds(arguments: list[str], message: str) -> None:
+def test_impossible_configurations_are_refused_within_three_seconds(arguments: list[str], message: str) -> None:
     result, seconds = run(*arguments)
     assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr
     assert seconds < 3
@@ -58,7 +58,7 @@ def test_what_cannot_work_is_refused_within_three_seconds(arguments: list[str], 
 
 @pytest.mark.slow
 def test_training_starts_within_ten_seconds(tmp_path: Path) -> None:
-    # What the imports cost that nobody can avoid, on this machine as busy as it is now.
+    # The cost of the unavoidable imports on this machine at its present load.
     code = "import pytorch_lightning, torch._dynamo, matplotlib.figure, wandb.sdk.launch"
     imports = processor_seconds([sys.executable, "-c", code])[1]
     stop = "+callbacks.stop={_target_:tests.fakes.SignalAfter,signum:15,step:1}"

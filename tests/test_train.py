@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import signal
 import subprocess
@@ -18,6 +17,8 @@ from hydra.utils import instantiate
 
 import train
 from src.config.composition import compose_config
+from src.runs.folder import RunFolder
+from src.runs.summary import read_summary
 from src.tasks.base import NonFiniteLossError
 from tests.fakes import tiny_overrides
 
@@ -29,7 +30,7 @@ def run(folder: Path, *more: str) -> dict[str, Any]:
 
 
 def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+    return torch.load(RunFolder(folder).checkpoint(name), weights_only=True)["state_dict"]
 
 
 def command(*arguments: str) -> list[str]:
@@ -60,7 +61,7 @@ def test_a_run_leaves_its_files(finished: Path) -> None:
 
 
 def test_summary_holds_what_compare_needs(finished: Path) -> None:
-    summary = json.loads((finished / "summary.json").read_text())
+    summary = read_summary(RunFolder(finished).summary)
     assert summary["steps"] == 4 and summary["epochs"] == 2
     assert summary["model"] == "iunet"
     assert summary["config"]["network"]["blowup"] == 4
@@ -72,9 +73,9 @@ def test_summary_holds_what_compare_needs(finished: Path) -> None:
 
 
 def test_the_table_averages_to_the_summary(finished: Path) -> None:
-    with (finished / "test_table.csv").open() as file:
+    with RunFolder(finished).test_table.open() as file:
         rows = list(csv.DictReader(file))
-    metrics = json.loads((finished / "summary.json").read_text())["metrics"]
+    metrics = read_summary(RunFolder(finished).summary)["metrics"]
     assert [int(row["index"]) for row in rows] == [0, 1, 2]
     for name in ("psnr", "ssim", "psnr_fbp", "ssim_fbp"):
         assert sum(float(row[name]) for row in rows) / 3 == pytest.approx(metrics[f"test/{name}"], rel=1e-6)
@@ -82,11 +83,11 @@ def test_the_table_averages_to_the_summary(finished: Path) -> None:
 
 def test_checkpoints_hold_tensors_and_plain_containers_only(finished: Path) -> None:
     for name in ("best", "last"):
-        checkpoint = torch.load(finished / "checkpoints" / f"{name}.ckpt", weights_only=True)
-        assert checkpoint["config"]["datamodule"]["size"] == 16
+        checkpoint = torch.load(RunFolder(finished).checkpoint(name), weights_only=True)
+        assert checkpoint["config"]["datamodule"]["scan"]["size"] == 16
 
 
-def test_same_seed_same_result_and_another_seed_another(finished: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_result_and_another_seed_another(finished: Path, tmp_path: Path) -> None:
     run(tmp_path / "again")
     run(tmp_path / "other", "seed=1")
     first, again, other = weights(finished), weights(tmp_path / "again"), weights(tmp_path / "other")
@@ -130,10 +131,10 @@ def test_ctrl_c_within_an_epoch_keeps_the_finished_step_and_can_be_resumed(
         run(tmp_path, stop_at(3, signal.SIGINT))
     assert stopped.value.code == 130
     assert f"python train.py resume={tmp_path}" in capsys.readouterr().err
-    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert torch.load(RunFolder(tmp_path).checkpoint(), weights_only=True)["global_step"] == 3
 
     resume(monkeypatch, f"resume={tmp_path}", "callbacks.stop.step=-1")
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = read_summary(RunFolder(tmp_path).summary)
     assert summary["steps"] == 4 and summary["epochs"] == 2
     assert "test/psnr" in summary["metrics"]
 
@@ -146,14 +147,14 @@ def test_a_process_can_be_stopped_from_outside(signum: int, code: int, tmp_path:
     arguments = command(*tiny_overrides(tmp_path, "trainer.max_epochs=100000"))
     with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         deadline = time.monotonic() + 120
-        while not (tmp_path / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        while not RunFolder(tmp_path).checkpoint().exists() and time.monotonic() < deadline:
             assert process.poll() is None
             time.sleep(0.1)
         process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    assert f"go on with: python train.py resume={tmp_path}" in errors
-    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0
+    assert f"continue with: python train.py resume={tmp_path}" in errors
+    assert torch.load(RunFolder(tmp_path).checkpoint(), weights_only=True)["global_step"] > 0
 
 
 def test_nan_loss_names_step_and_remedies_and_leaves_no_checkpoint(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_nan_loss_names_step_and_remedies_and_leaves_no_checkpoint(tmp_path: Pat
         (["resume=/nowhere"], "expected a checkpoint or a run folder"),
     ],
 )
-def test_typos_answer_at_once_in_one_line(arguments: list[str], message: str) -> None:
+def test_typos_get_a_one_line_answer_at_once(arguments: list[str], message: str) -> None:
     result = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
     assert message in result.stderr
@@ -184,8 +185,8 @@ def test_typos_answer_at_once_in_one_line(arguments: list[str], message: str) ->
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("datamodule.size=15", "divisible"),
-        ("datamodule.size=8", "at least 11"),
+        ("datamodule.scan.size=15", "divisible"),
+        ("datamodule.scan.size=8", "at least 11"),
         ("backprop=reversable", "expected task.backprop to be one of"),
         ("+task.lr=3", "expected an argument of src.tasks.reconstruction.Reconstruction, got task.lr"),
         ("+nettwork.x=3", "did you mean 'network'?"),
@@ -194,7 +195,7 @@ def test_typos_answer_at_once_in_one_line(arguments: list[str], message: str) ->
         ("model.in_channels=2", "in_channels|channels"),
     ],
 )
-def test_what_cannot_work_fails_before_anything_is_written(override: str, message: str, tmp_path: Path) -> None:
+def test_impossible_configurations_fail_before_anything_is_written(override: str, message: str, tmp_path: Path) -> None:
     from src.utils.errors import is_user_error, root_message
 
     folder = tmp_path / "run"
@@ -228,9 +229,9 @@ def test_help_needs_no_torch() -> None:
 
 
 def test_the_whole_pipeline_on_simulated_scans(tmp_path: Path) -> None:
-    arguments = ["datamodule.size=16", "datamodule.num_train=2", "datamodule.num_val=1", "datamodule.num_test=1"]
+    arguments = ["datamodule.scan.size=16", "datamodule.num_train=2", "datamodule.num_val=1", "datamodule.num_test=1"]
     arguments += [
-        "datamodule.num_balls=5",
+        "datamodule.foam.num_balls=5",
         "datamodule.generation_workers=0",
         f"datamodule.data_dir={tmp_path / 'data'}",
     ]
@@ -244,4 +245,4 @@ def test_the_whole_pipeline_on_simulated_scans(tmp_path: Path) -> None:
     result = subprocess.run(command("experiment=ct_postproc", *arguments), cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "PSNR (dB)" in result.stdout and f"files: {tmp_path / 'run'}" in result.stdout
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"]["test/psnr_fbp"] > 0
+    assert read_summary(RunFolder(tmp_path / "run").summary)["metrics"]["test/psnr_fbp"] > 0

@@ -1,4 +1,4 @@
-"""Every experiment at a size of seconds, with an epoch without and an epoch with validation, and a test."""
+"""Every experiment at a size that takes seconds: an epoch without validation, an epoch with it, and a test."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ BRATS = [
 ]
 SIZES = {
     "ct_postproc": [
-        *("datamodule.size=16", "datamodule.num_train=4", "datamodule.num_val=2", "datamodule.num_test=2"),
-        *("datamodule.num_balls=5", "datamodule.generation_workers=0", "datamodule.batch_size=1"),
+        *("datamodule.scan.size=16", "datamodule.num_train=4", "datamodule.num_val=2", "datamodule.num_test=2"),
+        *("datamodule.foam.num_balls=5", "datamodule.generation_workers=0", "datamodule.batch_size=1"),
         *("network.blowup=4", "network.num_levels=2", "network.num_couplings=1"),
     ],
     "brats": BRATS,
@@ -35,7 +35,7 @@ SIZES = {
     "iunet_figures": ["datamodule.size=16", *IMAGES],
     **{f"iunet_table2/{path.stem}": BRATS for path in sorted((CONFIG_DIR / "experiment/iunet_table2").glob("*.yaml"))},
 }
-# Where the data are; what has no folder makes its data as it goes.
+# The data folder of each experiment; experiments without one generate their data.
 FOLDERS = {
     "ct_postproc": "foam_ct",
     "iconvnet_figure4": ".",
@@ -52,7 +52,7 @@ def write_images(folder: Path) -> None:
 
 
 def tiny(experiment: str, folder: Path, run_dir: Path) -> list[str]:
-    """Return the command line of an experiment on two processes; its data are in ``folder``, or made there."""
+    """Return the command line of an experiment with two processes, whose data are in ``folder`` or are made there."""
     overrides = [f"experiment={experiment}", *TWO, *EPOCHS, *SIZES[experiment], "logger=csv", f"run_dir={run_dir}"]
     if SIZES[experiment] is BRATS:
         overrides += [f"datamodule.data_dir={folder / 'brats'}", f"datamodule.cache_dir={folder / 'brats_cache'}"]

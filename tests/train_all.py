@@ -1,4 +1,4 @@
-"""Train one run after the other as a process of several: ``python -m tests.train_all <cases.json> <display>``."""
+"""Train several runs in a row, as one of several processes: ``python -m tests.train_all <cases.json> <display>``."""
 
 from __future__ import annotations
 

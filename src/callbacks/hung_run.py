@@ -1,6 +1,4 @@
-"""SIGTERM and Ctrl-C end a process that hangs, too."""
-
-from __future__ import annotations
+"""SIGTERM and Ctrl-C end a process even if it hangs."""
 
 import atexit
 import os
@@ -20,20 +18,20 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from src.utils.processes import started_processes
 from src.utils.signals import SIGNALS
 
-# How long a person who presses Ctrl-C again has to wait at most.
+# The longest wait after a second Ctrl-C.
 SECOND_CTRL_C_S = 5.0
 
 
 class EndHungRun(pl.Callback):
-    """Ends a process of several that was asked to end by a signal and makes no progress any more.
+    """Ends a process of a distributed run that a signal asked to end and that no longer makes progress.
 
-    A process that waits for another one in a collective operation runs none of Python's signal handlers: where the
-    other one never comes, no signal that can be caught would end it. So a thread watches for signals. When one has
-    come, and then for ``patience_s`` no batch is done, it says where the process hangs, and ends it with the processes
-    that it has started. Nothing is saved then: the run goes on from its last checkpoint. A second Ctrl-C shortens the
-    wait. A run of one process waits for nobody and is not watched.
+    A process that waits for another one in a collective operation runs none of Python's signal handlers. If the other
+    one never comes, no signal that can be caught would end it. So a thread watches for signals. If no batch is done
+    within ``patience_s`` after a signal, the thread prints where the process hangs, and ends it together with the
+    processes that it has started. Nothing is saved then: the run continues from its last checkpoint. A second Ctrl-C
+    shortens the wait. A run of one process waits for nobody and is not watched.
 
-    Outside of training, where there is nothing to save, SIGTERM ends all processes at once.
+    Outside of training there is nothing to save, and SIGTERM ends all processes at once.
 
     Args:
         patience_s: longer than a batch takes, in seconds.
@@ -50,8 +48,7 @@ class EndHungRun(pl.Callback):
         self._stop: socket.socket | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin to watch."""
-        # Only the main thread hears of signals.
+        """Begin to watch. Only the main thread receives signals."""
         if trainer.world_size > 1 and self._stop is None and threading.current_thread() is threading.main_thread():
             heard, self._stop = socket.socketpair()
             self._stop.setblocking(False)
@@ -60,27 +57,26 @@ class EndHungRun(pl.Callback):
             threading.Thread(target=self._watch, args=(heard, trainer), daemon=True, name="hung-run").start()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Watch no longer."""
         self.stop()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Watch until the process ends: the checkpoint of an interrupted run waits for the others too."""
-        self._note_progress()
-        # The last to be registered is the first to be called: trackers may take their time then.
-        atexit.register(self.stop)
-
     def stop(self) -> None:
-        """Hand the signals back."""
+        """Stop watching."""
         if self._stop is not None:
             signal.set_wakeup_fd(-1)
             _watchers.remove(self)
             self._stop.close()  # which ends the thread
             self._stop = None
 
-    def _take_over_sigterm(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stand in for Lightning's handler, which waits in the middle of whatever the processes are at for the others.
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Watch until the process ends: the checkpoint of an interrupted run waits for the other processes too."""
+        self._note_progress()
+        # Registered last, called first: loggers may take their time afterwards.
+        atexit.register(self.stop)
 
-        While it trains, `CheckpointOnInterrupt` has taken over.
+    def _take_over_sigterm(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Replace Lightning's handler, which waits for the other processes, whatever these are doing.
+
+        During training `CheckpointOnInterrupt` has replaced it already. Lightning restores the handlers itself.
         """
         handler = type(signal.getsignal(signal.SIGTERM))
         if self._stop is None or not handler.__module__.startswith("pytorch_lightning"):
@@ -91,7 +87,6 @@ class EndHungRun(pl.Callback):
                 process.send_signal(signum)
             raise SIGTERMException
 
-        # Lightning hands the signals back itself.
         signal.signal(signal.SIGTERM, end)
 
     on_sanity_check_start: Any = _take_over_sigterm
@@ -109,35 +104,32 @@ class EndHungRun(pl.Callback):
     on_predict_batch_end: Any = _note_progress
 
     def _watch(self, heard: socket.socket, trainer: pl.Trainer) -> None:
-        received: signal.Signals | None = None
-        patience, num_ctrl_c = self.patience_s, 0
+        received: list[int] = []
         with heard:
             while True:
-                left = None if received is None else self._progress + patience - time.monotonic()
-                if left is not None and left <= 0:
-                    assert received is not None
-                    return self._end(trainer, received)
-                if not select.select([heard], [], [], left)[0]:
-                    continue
-                numbers = heard.recv(64)
-                if not numbers:
-                    return None
-                for number in numbers:
-                    if number in SIGNALS:
-                        received = received or signal.Signals(number)
-                        self._progress = time.monotonic()
-                        num_ctrl_c += number == signal.SIGINT
-                if num_ctrl_c > 1:
-                    patience = min(patience, SECOND_CTRL_C_S)
+                hurried = received.count(signal.SIGINT) > 1
+                patience_s = min(self.patience_s, SECOND_CTRL_C_S) if hurried else self.patience_s
+                left_s = self._progress + patience_s - time.monotonic() if received else None
+                if left_s is not None and left_s <= 0:
+                    return self._end(trainer, signal.Signals(received[0]))
+                if select.select([heard], [], [], left_s)[0]:
+                    numbers = heard.recv(64)
+                    if not numbers:
+                        return None
+                    new = [number for number in numbers if number in SIGNALS]
+                    if new:
+                        received += new
+                        self._note_progress()
 
     def _end(self, trainer: pl.Trainer, received: signal.Signals) -> None:
         frames = traceback.extract_stack(sys._current_frames()[threading.main_thread().ident or 0])
-        where = traceback.format_list([f for f in frames if "/torch/" not in f.filename][-4:])
-        message = (
-            f"process {trainer.global_rank} makes no progress since {received.name}, and is ended; the run goes on "
-            f"from its last checkpoint. It hangs here:\n{''.join(where)}"
+        where = "".join(traceback.format_list([f for f in frames if "/torch/" not in f.filename][-4:]))
+        print(
+            f"process {trainer.global_rank} has made no progress since {received.name} and is ended; the run can be "
+            f"resumed from its last checkpoint. The process hangs here:\n{where}",
+            file=sys.stderr,
+            flush=True,
         )
-        print(message, file=sys.stderr, flush=True)
         for process in started_processes(trainer):
             process.kill()
         os._exit(128 + received)
@@ -147,10 +139,9 @@ _watchers: list[EndHungRun] = []
 
 
 def _forget() -> None:
-    # A forked process, as a DataLoader's worker, would tell the parent of its own signals.
+    # A forked process, such as a DataLoader's worker, would report its own signals to its parent.
     if _watchers:
         signal.set_wakeup_fd(-1)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_forget)

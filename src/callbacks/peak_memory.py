@@ -1,6 +1,4 @@
-"""The most memory that a run needed."""
-
-from __future__ import annotations
+"""The largest memory that a run needed."""
 
 import sys
 from pathlib import Path
@@ -11,25 +9,21 @@ import torch
 
 from src.utils.reduced import log_reduced
 
-GIB = 2**30
-
 
 class PeakMemory(pl.Callback):
     """Logs ``memory/peak_gib`` at the end of each training epoch.
 
-    On CUDA this is what torch's allocator held at most since training began; on the CPU the process's high-water mark,
-    see `peak_resident_bytes`.
+    On CUDA this is the largest amount that torch's allocator held since training began, on the CPU the high-water mark
+    of the process, see `peak_resident_bytes`.
     """
 
     def __init__(self) -> None:
         self.peak_bytes = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the peak."""
         return {"peak_bytes": self.peak_bytes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Begin with the peak of the checkpoint."""
         self.peak_bytes = state_dict["peak_bytes"]
 
     def summary(self, trainer: pl.Trainer) -> dict[str, Any]:
@@ -47,18 +41,18 @@ class PeakMemory(pl.Callback):
         cuda = pl_module.device.type == "cuda"
         now = torch.cuda.max_memory_allocated(pl_module.device) if cuda else peak_resident_bytes()
         self.peak_bytes = max(self.peak_bytes, now)
-        log_reduced(pl_module, {"memory/peak_gib": self.peak_bytes / GIB}, "max")
+        log_reduced(pl_module, {"memory/peak_gib": self.peak_bytes / 2**30}, "max")
 
 
 def peak_resident_bytes() -> int:
-    """Return the most memory that this process ever held: the kernel's high-water mark of the resident set.
+    """Return the high-water mark of the resident set of this process, as the kernel counts it.
 
-    It counts Python, the libraries and the data too, and never falls. Linux and macOS only.
+    It includes Python, the libraries and the data, and never falls. Linux and macOS only.
     """
     if sys.platform == "darwin":
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # On Linux getrusage would begin with the memory of the parent process.
+    # On Linux getrusage would start from the memory of the parent process.
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])

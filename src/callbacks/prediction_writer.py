@@ -1,7 +1,5 @@
 """Predicted label maps as files, one per case."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,20 +15,20 @@ SUFFIXES = (".nii.gz", ".nii")
 
 
 class PredictionWriter(pl.Callback):
-    """Has the datamodule write each predicted label map as ``<folder>/<case>.nii.gz``.
+    """Writes each predicted label map as ``<folder>/<case>.nii.gz``, by the datamodule.
 
-    Label maps of two networks must not be mixed unseen, so ``predictions.json`` beside them says where they come from.
+    ``predictions.json`` beside them states their origin, so that label maps of two networks are not mixed by mistake.
 
     Args:
         folder: of the files.
-        origin: what all label maps in the folder have in common, such as the checkpoint; values that JSON keeps.
-        overwrite: whether label maps that are there already may be replaced.
+        origin: what all label maps in the folder have in common, such as the checkpoint; as JSON keeps it.
+        overwrite: whether existing label maps may be replaced.
 
     Attributes:
-        num_written: how many this process wrote.
+        num_written: number of label maps that this process wrote.
 
     Raises:
-        ValueError: if the folder has label maps of another origin and they may not be replaced.
+        ValueError: if the folder has label maps of another origin that may not be replaced.
     """
 
     def __init__(self, folder: Path, origin: dict[str, Any], overwrite: bool = False) -> None:
@@ -42,28 +40,25 @@ class PredictionWriter(pl.Callback):
             self._check_origin()
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Note the origin: the data are good by now."""
+        """Write the origin; the data have been checked by now."""
         if trainer.is_global_zero:
             write_text(self.note, json.dumps(self.origin, indent=2) + "\n")
 
-    def on_predict_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Write the batch's cases."""
+    def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *rest: Any) -> None:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         for index, label in zip(batch["index"].tolist(), outputs, strict=True):
             datamodule.save_prediction(index, label, self.folder)
             name = datamodule.case_name("predict", index)
-            assert is_written(self.folder, name), f"a prediction that goes on looks for {name}{SUFFIXES[0]}"
+            assert is_written(self.folder, name), f"a resumed prediction looks for {name}{SUFFIXES[0]}"
             self.num_written += 1
 
     def _check_origin(self) -> None:
-        found = read_json(self.note, "where label maps come from") if self.note.is_file() else {}
+        found = read_json(self.note, "the origin of label maps") if self.note.is_file() else {}
         different = [f"{key} {found.get(key)!r}" for key, value in self.origin.items() if found.get(key) != value]
         if different:
             raise ValueError(
                 f"expected output={self.folder} to be empty or to have label maps with "
-                f"{', '.join(f'{key} {value!r}' for key, value in self.origin.items())}, got some with "
+                f"{', '.join(f'{key} {value!r}' for key, value in self.origin.items())}, got label maps with "
                 f"{', '.join(different)}; overwrite=true replaces them"
             )
 
@@ -74,13 +69,7 @@ def is_written(folder: Path, case: str) -> bool:
 
 
 def only_missing(loader: DataLoader, case_name: Callable[[str, int], str], folder: Path) -> DataLoader:
-    """Return the loader without the cases whose label maps the folder has; they are not even read.
-
-    Args:
-        loader: item i of its data set is case i.
-        case_name: the datamodule's.
-        folder: of the label maps.
-    """
+    """Return the loader, whose item i is case i, without the cases whose label maps are in the folder."""
     cases: Any = loader.dataset
     missing = [index for index in range(len(cases)) if not is_written(folder, case_name("predict", index))]
     return DataLoader(

@@ -1,6 +1,4 @@
-"""How long a training step takes."""
-
-from __future__ import annotations
+"""The time of a training step."""
 
 import statistics
 import time
@@ -13,9 +11,9 @@ from src.utils.reduced import log_reduced
 
 
 class StepTime(pl.Callback):
-    """Times each training step (forward, backward, update), without loading the data.
+    """Logs the median time of the training steps of an epoch (forward, backward, update) as ``time/step_s``.
 
-    Logs the median of an epoch as ``time/step_s``. The median does not see the first steps' warm-up.
+    Loading the data does not count, and the warm-up of the first steps does not change the median.
     """
 
     def __init__(self) -> None:
@@ -24,47 +22,32 @@ class StepTime(pl.Callback):
         self._started = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the times of all steps, and where the epoch began."""
         return {"seconds": list(self._seconds), "epoch_start": self._epoch_start}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the times of the checkpoint."""
         self._seconds, self._epoch_start = list(state_dict["seconds"]), state_dict["epoch_start"]
 
-    @property
-    def median_s(self) -> float | None:
-        """Median over all steps in seconds; None before the first step."""
-        return statistics.median(self._seconds) if self._seconds else None
-
     def summary(self, trainer: pl.Trainer) -> dict[str, Any]:
-        """Return the median over all steps."""
-        return {"step_time_s": self.median_s}
+        """Return the median over all steps in seconds; None before the first step."""
+        return {"step_time_s": statistics.median(self._seconds) if self._seconds else None}
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the median of this epoch."""
         self._epoch_start = len(self._seconds)
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Start the clock."""
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
         self._started = _now(pl_module.device)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stop the clock."""
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
         self._seconds.append(_now(pl_module.device) - self._started)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the median of the epoch."""
         steps = self._seconds[self._epoch_start :]
         if steps:
             log_reduced(pl_module, {"time/step_s": statistics.median(steps)}, "mean")
 
 
 def _now(device: torch.device) -> float:
-    # A GPU works on after the call returns.
+    # A GPU still works after the call has returned.
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

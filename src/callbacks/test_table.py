@@ -1,6 +1,4 @@
-"""The test set volume by volume."""
-
-from __future__ import annotations
+"""The table of the test set, one row per sample."""
 
 import csv
 import io
@@ -14,19 +12,14 @@ from src.utils.files import write_text
 
 
 class TestTable(pl.Callback):
-    """Writes the task's ``test_table`` (one dict per volume) as ``test_table.csv``, and as a table to W&B.
+    """Writes the ``test_table`` of the task into the run folder ``dirpath`` and as a table to W&B."""
 
-    Args:
-        dirpath: folder of the file.
-    """
-
-    __test__ = False  # not a test, whatever pytest makes of the name
+    __test__ = False  # pytest would collect it by its name
 
     def __init__(self, dirpath: str) -> None:
         self.path = RunFolder(dirpath).test_table
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Write the table."""
         rows: list[dict[str, float]] = pl_module.test_table
         if not trainer.is_global_zero or not rows:
             return

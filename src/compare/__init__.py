@@ -1,1 +1,0 @@
-"""Runs side by side: read what they left behind, and write one page."""

@@ -1,7 +1,5 @@
 """The columns of the table of runs: their labels, units, and whether more or less is better."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,12 +11,12 @@ GIB = 2**30
 
 
 class Column(NamedTuple):
-    """One column.
+    """A column of the table.
 
     Attributes:
         key: its name in filters.
-        label: in the header, without the unit.
-        unit: of its numbers; None without one.
+        label: the header, without the unit.
+        unit: the unit of its numbers; None without one.
         better: ``max``, ``min``, or None where neither is better or it is not known.
         role: ``text``, ``seed``, ``cost``, ``quality`` (always shown) or ``metric`` (shown on demand).
     """
@@ -30,8 +28,6 @@ class Column(NamedTuple):
     role: str
 
 
-TEXTS = [Column(key, key, None, None, "text") for key in ("model", "experiment", "scale", "backprop")]
-SEED = Column("seed", "seed", None, None, "seed")
 COSTS = [
     Column("parameters", "parameters", None, "min", "cost"),
     Column("step_time", "time per step", "ms", "min", "cost"),
@@ -41,16 +37,20 @@ COSTS = [
 
 
 def columns_of(runs: Sequence[RunRecord]) -> list[Column]:
-    """Return the columns that the runs can fill: what they are, their quality, their cost, then all other metrics."""
+    """Return the columns for which the runs have values: identity, quality, cost, then all other metrics."""
     known = list(dict.fromkeys(metric for run in runs for metric in _metrics(run)))
     names = {name for run in runs for name in run.summary["metrics"]}
-    columns = {name: _column(name, known) for name in names}
+    metrics = {name: described(name, known) or Metric(name) for name in names}
+    # The page shows the numbers themselves, a fraction without its %.
+    units = {name: (metric.unit if metric.factor == 1 else "") or None for name, metric in metrics.items()}
+    columns = {name: Column(name, name, units[name], metrics[name].better, "metric") for name in names}
     monitored = {metric for run in runs if (metric := _monitor(run))}
     qualities = _qualities(columns, monitored, known)
     several = len({run.summary["experiment"] for run in runs}) > 1
+    texts = ("model", *(["experiment"] if several else []), "scale", "backprop")
     return [
-        *[column for column in TEXTS if several or column.key != "experiment"],
-        SEED,
+        *[Column(key, key, None, None, "text") for key in texts],
+        Column("seed", "seed", None, None, "seed"),
         *[columns[name]._replace(role="quality") for name in qualities],
         *COSTS,
         *[columns[name] for name in sorted(names - set(qualities))],
@@ -58,7 +58,7 @@ def columns_of(runs: Sequence[RunRecord]) -> list[Column]:
 
 
 def values_of(run: RunRecord) -> dict[str, Any]:
-    """Return the run's value for each column; a number that is not finite, as one that is not known, is None."""
+    """Return the run's value for each column; unknown and non-finite numbers are None."""
     summary = run.summary
     texts = {key: summary.get(key) for key in ("model", "experiment", "scale", "backprop", "seed")}
     numbers = {
@@ -79,11 +79,6 @@ def _metrics(run: RunRecord) -> list[Metric]:
     if monitored and mode in ("max", "min") and described(monitored, known) is None:
         known.append(Metric(_leaf(monitored), better=mode))
     return known
-
-
-def _column(name: str, known: Sequence[Metric]) -> Column:
-    metric = described(name, known) or Metric(name)
-    return Column(name, name, metric.unit or None, metric.better, "metric")
 
 
 def _qualities(columns: Mapping[str, Column], monitored: set[str], known: Sequence[Metric]) -> list[str]:

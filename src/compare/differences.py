@@ -1,7 +1,5 @@
 """The keys in which the configurations and machines of runs differ."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any

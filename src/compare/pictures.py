@@ -1,7 +1,5 @@
 """Pictures as data URIs, limited in number and size."""
 
-from __future__ import annotations
-
 import base64
 import io
 import math
@@ -14,7 +12,6 @@ from src.compare.runs import RunRecord
 from src.runs.folder import Series
 from src.utils.reading import reading
 
-CHOICES = ("none", "test", "all")
 # A triptych of volumes takes about 20 kB, so 20 runs with 2 series of 12 epochs take 10 MB.
 MAX_EPOCHS = 12
 MAX_SIDE = 1200
@@ -28,7 +25,6 @@ def embed(run: RunRecord, choice: str, notes: list[str]) -> dict[str, Frames]:
     """Return the run's pictures by name, each as a list of (epoch, data URI) ordered by epoch.
 
     Args:
-        run: the run.
         choice: ``all``, ``test`` (only the pictures made after training) or ``none``.
         notes: receives a line for each damaged picture, which is skipped.
     """
@@ -36,9 +32,7 @@ def embed(run: RunRecord, choice: str, notes: list[str]) -> dict[str, Frames]:
         return {}
     found: dict[str, Frames] = {}
     for name, series in run.pictures.items():
-        if choice == "test" and None not in series:
-            continue
-        for epoch in choose_epochs(series):
+        for epoch in choose_epochs(series) if choice == "all" or None in series else []:
             uri = data_uri_or_note(series[epoch], notes)
             if uri is not None:
                 found.setdefault(name, []).append((epoch, uri))

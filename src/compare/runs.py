@@ -1,6 +1,4 @@
-"""The runs that are compared: each one's summary, configuration, curves and pictures, fit to be shown."""
-
-from __future__ import annotations
+"""Read the summary, configuration, curves and pictures of a run in a form that the page can show."""
 
 import json
 from dataclasses import dataclass, field
@@ -24,11 +22,11 @@ class RunRecord:
 
     Attributes:
         path: the run folder, or the file that its summary was read from.
-        summary: the content of summary.json without the configuration; of an unfinished run, what is known of it.
-        config: resolved, as plain containers.
+        summary: the content of summary.json without the configuration; for an unfinished run, the part known so far.
+        config: the resolved configuration, as plain containers.
         finished: whether there is a summary of the whole run.
         history: every metric over the steps; empty for a summary alone.
-        pictures: by name.
+        pictures: the pictures by name.
     """
 
     path: Path
@@ -40,10 +38,10 @@ class RunRecord:
 
 
 def read_run(path: Path) -> RunRecord:
-    """Read a run folder; one with a configuration and no summary of all its steps yet is an unfinished run.
+    """Read a run folder; without a summary of all its steps, the run is unfinished.
 
     Raises:
-        ValueError: for another folder, or a damaged file in it, naming the file.
+        ValueError: for a folder without a run, or a damaged file, naming it.
     """
     folder = RunFolder(path)
     if not folder.is_run():
@@ -75,22 +73,18 @@ def read_result(path: Path) -> RunRecord:
 
 
 def _summary_so_far(config: dict[str, Any], history: History) -> dict[str, Any]:
-    """What is known of a run without a summary. Times and parameters are not: they are measured at its end."""
+    """What is known of a run without a summary: not its times and parameters, which are measured at its end."""
     absent = [key for key in ("experiment", "scale", "model", "backprop", "seed") if key not in config]
     if absent:
         raise ValueError(f"it has no {', '.join(absent)}")
     check_sections(config)
-    return _presentable(
-        {
-            **{key: config[key] for key in ("experiment", "scale", "backprop", "seed")},
-            "model": model_name(config),
-            "metrics": {name: points[-1][1] for name, points in sorted(history.items())},
-        }
-    )
+    summary = {key: config[key] for key in ("experiment", "scale", "backprop", "seed")}
+    metrics = {name: points[-1][1] for name, points in sorted(history.items())}
+    return _presentable({**summary, "model": model_name(config), "metrics": metrics})
 
 
 def _presentable(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return a summary, perhaps a stranger's, with text where text is shown, and a seed that a page can count with."""
+    """Return a summary, possibly from someone else, with valid texts and a seed that JavaScript can represent."""
     seed = summary.get("seed")
     number = finite_number(seed)
     texts = {key: _as_text(summary[key]) for key in TEXTS if key in summary}

@@ -1,7 +1,5 @@
 """Checks of a whole configuration."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,15 +18,15 @@ OPTIONAL_KEYS = {"about", "network", "image", "logger", "callbacks"}
 
 
 def checked(config: DictConfig) -> DictConfig:
-    """Return the configuration if it passes every check that needs no torch.
+    """Return the configuration if it passes all checks that come before anything is built.
 
     Raises:
         ConfigError: naming the key, and what was expected.
     """
     check_config(config)
+    with_folder = config.copy()
     # Values that refer to a run folder which is not chosen yet must be text, not null.
-    with_folder = OmegaConf.merge(config, {"run_dir": "."}) if config.run_dir is None else config
-    assert isinstance(with_folder, DictConfig)
+    with_folder.run_dir = config.run_dir or "."
     check_targets(with_folder)
     check_combinations(with_folder)
     return config

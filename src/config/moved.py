@@ -1,14 +1,14 @@
-"""Saved configurations of earlier versions: classes that have moved since, and callbacks that no longer exist."""
-
-from __future__ import annotations
+"""Saved configurations of earlier versions: classes and arguments that have moved, callbacks that no longer exist."""
 
 from typing import Any
 
 from src.config.signatures import signature_of
 from src.config.trusted import targets_of_configs
 
-# Callbacks of which every run has the function now.
-GONE = ("src.callbacks.total_time.TotalTime",)
+# A callback of which every run has the function now.
+GONE = "src.callbacks.total_time.TotalTime"
+# Groups of arguments that once were the datamodule's own.
+FOAM_GROUPS = {"foam": "src.ct.foam.FoamSpec", "scan": "src.ct.simulation.ScanSpec"}
 
 
 def modernised(node: Any) -> Any:
@@ -20,12 +20,22 @@ def modernised(node: Any) -> Any:
         return [modernised(child) for child in node]
     if not isinstance(node, dict):
         return node
-    kept = {key: modernised(child) for key, child in node.items() if _target(child) not in GONE}
+    kept = {key: modernised(child) for key, child in node.items() if _target(child) != GONE}
     target = _target(node)
     if target.startswith("src.") and signature_of(target) is None:
         named = [other for other in targets_of_configs() if other.rpartition(".")[2] == target.rpartition(".")[2]]
         kept["_target_"] = named[0] if len(named) == 1 else target
-    return kept
+    return _grouped(kept) if target.endswith(".FoamCTDataModule") else kept
+
+
+def _grouped(datamodule: dict[str, Any]) -> dict[str, Any]:
+    for group, target in FOAM_GROUPS.items():
+        signature = signature_of(target)
+        assert signature is not None
+        taken = {key: datamodule.pop(key) for key in signature.parameters if key in datamodule}
+        if taken:
+            datamodule[group] = {"_target_": target, **taken}
+    return datamodule
 
 
 def _target(node: Any) -> str:

@@ -1,7 +1,5 @@
 """The centre of rotation of a parallel-beam scan, found from its sinogram."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -3,14 +3,13 @@
 Source: A.C. Kak, M. Slaney: Principles of Computerized Tomographic Imaging (1988), chapter 3.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..invertible.arguments import check_choice, check_positive
 from .geometry import DETECTOR_HALF_WIDTH, Array, ParallelBeam, grid_centres
 
 # Windows W(f) on the ramp, for frequencies f in cycles per pixel, |f| <= 1/2.
@@ -28,17 +27,11 @@ FILTERS = (*WINDOWS, NO_FILTER)
 MAX_VOXELS_PER_SLAB = 2**22
 
 
-def check_filter(filter_name: str) -> None:
-    """Raise ValueError unless `filter_name` is one of FILTERS."""
-    if filter_name not in FILTERS:
-        raise ValueError(f"expected filter as one of {', '.join(FILTERS)}, got {filter_name!r}")
-
-
 def filter_views(sinogram: Tensor, pixel_size: float, filter_name: str = "ramp") -> Tensor:
-    """Filter every detector row with the band-limited ramp h times a window; `none` returns the rows as they are.
+    """Filter every detector row with the band-limited ramp h times a window; `none` returns the rows unchanged.
 
     h(0) = 1/4, h(j) = −1/(π j)² for odd j, 0 for even j, in units of 1/pixel_size². The kernel is sampled in
-    space: sampling |f| instead would set the DC term to zero and shift all values of the reconstruction.
+    space, since sampling |f| would set the DC term to zero and shift all values of the reconstruction.
 
     Args:
         sinogram: (..., s).
@@ -47,7 +40,7 @@ def filter_views(sinogram: Tensor, pixel_size: float, filter_name: str = "ramp")
     Raises:
         ValueError: unknown filter.
     """
-    check_filter(filter_name)
+    check_choice("filter", filter_name, FILTERS)
     if filter_name == NO_FILTER:
         return sinogram
     num_pixels = sinogram.shape[-1]
@@ -60,13 +53,7 @@ def filter_views(sinogram: Tensor, pixel_size: float, filter_name: str = "ramp")
     return torch.fft.irfft(torch.fft.rfft(sinogram, length) * response, length)[..., :num_pixels]
 
 
-def backproject(
-    views: Tensor,
-    geometry: ParallelBeam,
-    z: Array,
-    y: Array,
-    x: Array,
-) -> Tensor:
+def backproject(views: Tensor, geometry: ParallelBeam, z: Array, y: Array, x: Array) -> Tensor:
     """Return (π/V) Σ_φ views_φ(t = p·axis, s = p·e(φ)) at all points p = (x, y, z) of a grid, bilinearly.
 
     Args:
@@ -103,12 +90,11 @@ def filtered_backprojection(sinogram: Tensor, geometry: ParallelBeam, size: int,
 
     Args:
         sinogram: line integrals (views, t, s), in half-widths of the cube times attenuation.
-        geometry: of the scan.
         size: N, voxels per side of the reconstruction.
         filter_name: one of FILTERS.
 
     Returns:
-        (N, N, N) as (z, y, x), on the device and of the type of the sinogram; in the unit of attenuation.
+        Attenuation (N, N, N) as (z, y, x), with the device and type of the sinogram.
 
     Raises:
         ValueError: unknown filter, a size less than 1, or a sinogram that does not fit the geometry.
@@ -116,12 +102,11 @@ def filtered_backprojection(sinogram: Tensor, geometry: ParallelBeam, size: int,
     expected = (geometry.num_views, geometry.detector_size, geometry.detector_size)
     if tuple(sinogram.shape) != expected:
         raise ValueError(f"expected a sinogram of shape {expected}, got {tuple(sinogram.shape)}")
-    if size < 1:
-        raise ValueError(f"expected a reconstruction size of at least 1, got {size}")
+    check_positive(size=size)
     planes = grid_centres(size)
     views = filter_views(sinogram, geometry.pixel_size, filter_name)
-    # A point and its mirror image −p share the coordinates (s, t) up to their sign: half of the grid, with every view
-    # and the view turned by half a turn, gives both halves of the volume.
+    # The detector coordinates (s, t) of p and −p differ in sign only. So half of the grid, with each view and the view
+    # turned by 180°, gives both halves of the volume.
     pairs = torch.stack([views, views.flip(1, 2)], dim=1)
     half, turned = backproject(pairs, geometry, planes[: (size + 1) // 2], planes, planes)
     return torch.cat([half, turned.flip(0, 1, 2)[size % 2 :]])

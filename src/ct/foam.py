@@ -7,7 +7,7 @@ K.J. Batenburg, J. Synchrotron Rad. 29 (2022) 254.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..invertible.arguments import check_positive
 from .geometry import Array
 from .placement import place_balls
 
@@ -34,16 +35,12 @@ class FoamPhantom:
         return float(4 / 3 * (self.radii**3).sum() / (2 * self.radius**2 * self.half_height))
 
     def to_arrays(self) -> dict[str, Array]:
-        """Return the phantom as named arrays, for a file; `from_arrays` reverses it."""
-        return {
-            "cylinder": np.array([self.radius, self.half_height]),
-            "centres": self.centres,
-            "radii": self.radii,
-        }
+        """Return the phantom as named arrays, for a file."""
+        return {"cylinder": np.array([self.radius, self.half_height]), "centres": self.centres, "radii": self.radii}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> FoamPhantom:
-        """Return the phantom that `to_arrays` described; `arrays` is any mapping, such as an open .npz file."""
+        """Return the phantom of `to_arrays`, from a mapping such as an open .npz file."""
         radius, half_height = arrays["cylinder"].tolist()
         return cls(radius, half_height, arrays["centres"], arrays["radii"])
 
@@ -63,11 +60,16 @@ class FoamPhantom:
 
 @dataclass(frozen=True)
 class FoamSpec:
-    """What foam phantoms are drawn from; every range is (lowest, highest), drawn uniformly.
+    """The distribution of foam phantoms. A range is (lowest, highest), drawn from uniformly, or one number.
+
+    Attributes:
+        num_balls, radius, half_height: ranges of the number of balls and of the cylinder's size.
+        max_radius, min_radius: bounds of the balls' radii; a full cylinder holds fewer balls than asked for.
+        num_trial_points: points that placement starts from; see src.ct.placement.
 
     Raises:
-        ValueError: a range is inverted or not positive, the cylinder does not fit into the cube, or the bounds of
-            the balls' radii leave nothing between them.
+        ValueError: a range is inverted or not positive, the cylinder does not fit into the cube, or min_radius is not
+            below max_radius.
     """
 
     num_balls: tuple[int, int] = (80, 160)
@@ -78,28 +80,36 @@ class FoamSpec:
     num_trial_points: int = 100_000
 
     def __post_init__(self) -> None:
-        for name in ("num_balls", "radius", "half_height"):
-            low, high = getattr(self, name)
+        # The same values in other types are the same phantoms, and have the same name in a cache.
+        for name in ("max_radius", "min_radius"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        for name, kind in (("num_balls", int), ("radius", float), ("half_height", float)):
+            low, high = _as_range(name, getattr(self, name))
+            object.__setattr__(self, name, (kind(low), kind(high)))
             if not 0 < low <= high:
-                raise ValueError(f"expected {name} as a range 0 < low <= high, got [{low}, {high}]")
-        for name in ("radius", "half_height"):
-            if getattr(self, name)[1] > 1:
+                raise ValueError(f"expected {name} to be a range with 0 < low <= high, got [{low}, {high}]")
+            if name != "num_balls" and high > 1:
                 raise ValueError(
-                    f"expected the cylinder's {name} to be at most 1, so that it fits into the cube [-1, 1]^3, "
-                    f"got {getattr(self, name)[1]}"
+                    f"expected {name} to be at most 1, so that the cylinder fits into the cube [-1, 1]^3, got {high}"
                 )
         if not 0 <= self.min_radius < self.max_radius:
             raise ValueError(
                 f"expected 0 <= min_radius < max_radius, got min_radius={self.min_radius}, max_radius={self.max_radius}"
             )
-        if self.num_trial_points < 1:
-            raise ValueError(f"expected num_trial_points of at least 1, got {self.num_trial_points}")
+        check_positive(num_trial_points=self.num_trial_points)
+
+
+def _as_range(name: str, value: float | Sequence[float]) -> Sequence[float]:
+    low_high = value if isinstance(value, Sequence) else (value, value)
+    if len(low_high) != 2:
+        raise ValueError(f"expected {name} to be one number or a pair [low, high], got {value}")
+    return low_high
 
 
 def draw_foam(spec: FoamSpec, rng: np.random.Generator) -> FoamPhantom:
     """Draw a cylinder and fill it with balls, largest first.
 
-    It holds fewer balls than drawn from `spec.num_balls` if no room for one above `spec.min_radius` is left.
+    The phantom has fewer balls than drawn if there is no room left for one with a radius above `spec.min_radius`.
     """
     radius = rng.uniform(*spec.radius)
     half_height = rng.uniform(*spec.half_height)

@@ -1,7 +1,5 @@
 """Poisson noise of a photon-counting detector."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -12,7 +10,7 @@ from .geometry import Array
 def check_photon_count(photon_count: float | None) -> None:
     """Raise ValueError unless the count is positive (or None, for a measurement without noise)."""
     if photon_count is not None and not photon_count > 0:
-        raise ValueError(f"expected a positive photon_count, or none for no noise, got {photon_count}")
+        raise ValueError(f"expected a positive photon_count, or None for no noise, got {photon_count}")
 
 
 def check_attenuation(attenuation: float) -> None:
@@ -24,13 +22,12 @@ def check_attenuation(attenuation: float) -> None:
 def add_poisson_noise(
     line_integrals: Array, photon_count: float | None, attenuation: float, rng: np.random.Generator
 ) -> Array:
-    """Return line integrals as estimated from photon counts, p̂ = −log(max(n, 1)/I₀)/μ, n ~ Poisson(I₀ exp(−μ p)).
+    """Return line integrals estimated from photon counts, p̂ = −log(max(n, 1)/I₀)/μ, n ~ Poisson(I₀ exp(−μ p)).
 
     Args:
         line_integrals: p, of any shape, in lengths (half-widths of the cube) through material of attenuation 1.
         photon_count: I₀, the expected photons per pixel of the unattenuated beam; None or infinity adds no noise.
         attenuation: μ, the absorption per unit length of the material: exp(−μ) of the beam passes one half-width.
-        rng: source of the noise.
 
     Raises:
         ValueError: `photon_count` or `attenuation` is not positive.

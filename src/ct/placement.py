@@ -7,8 +7,6 @@ the points are stored by cell, so that a new ball updates only the cells that it
 from the chosen point to a locally best place.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,11 +34,10 @@ def place_balls(
     """Place up to `num_balls` balls, always the largest that is found to fit, capped by `max_radius`.
 
     Args:
-        rng: source of all randomness.
         cylinder_radius, cylinder_half_height: the container, centred at the origin with its axis along z.
-        num_balls: the number to place; fewer come back if no room for a ball above `min_radius` is left.
+        num_balls: the number to place; fewer are returned if there is no room left for a ball above `min_radius`.
         max_radius, min_radius: bounds of the balls' radii, in the unit of the cylinder's.
-        num_trial_points: trial points in the cylinder's bounding box; more find better places.
+        num_trial_points: in the cylinder's bounding box; more of them find better places.
 
     Returns:
         Centres (n, 3) as (x, y, z) and radii (n,), in the order of placement. No two balls overlap, and none
@@ -56,16 +53,16 @@ def place_balls(
         placed = Obstacles(centres[:n], radii[:n], cylinder_radius, cylinder_half_height)
         if clearance >= trial_points.max_radius:
             step = 3 * max_radius
-            reach = max_radius + 2 * 3**0.5 * step  # all that a ball can meet on its way
+            reach = max_radius + 2 * 3**0.5 * step  # everything that the ball can meet
             near = placed.near(start, reach)
             point = settle(near, start, max_radius, step, rng)
         else:
             step = trial_points.cell_half_diagonal
-            reach = clearance + 2 * step  # all that it meets unless it wanders unusually far
+            reach = clearance + 2 * step  # everything that it meets, unless it moves unusually far
             near = placed.near(start, reach)
             point = enlarge(near, start, step, rng)
         room = near.gaps_at(point).min()
-        if room > reach - math.dist(point, start):  # then a ball that is not near may be nearer
+        if room > reach - math.dist(point, start):  # then a ball outside the reach may be closer
             room = placed.gaps_at(point).min()
         if room < 0.99 * clearance:
             point = start

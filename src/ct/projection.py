@@ -1,17 +1,16 @@
 """Exact line integrals of a foam phantom: the chord of the cylinder minus the chords of its balls."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..invertible.arguments import check_positive
 from .foam import FoamPhantom
 from .geometry import DETECTOR_HALF_WIDTH, Array, ParallelBeam, grid_centres
 
-# Rays that are evaluated together: on a CPU their numbers stay in the cache, a GPU wants many at a time.
+# Rays evaluated together: few enough for the cache of a CPU, many enough to fill a GPU.
 RAYS_PER_BLOCK = {"cpu": 2**16, "cuda": 2**23}
 # Rays at a smaller angle to the axis of the cylinder count as parallel to its wall.
 MIN_ANGLE_RAD = 1e-8
@@ -22,7 +21,7 @@ def project(
 ) -> Array:
     """Return the phantom's line integrals, each pixel the mean over oversampling × oversampling sub-pixel centres.
 
-    The balls lie in the cylinder and do not overlap. `device` is where it is computed.
+    The balls must lie in the cylinder and not overlap. The computation runs on `device`.
 
     Returns:
         (views, t, s), float64, in half-widths of the cube times the attenuation 1.
@@ -30,8 +29,7 @@ def project(
     Raises:
         ValueError: `oversampling` is less than 1.
     """
-    if oversampling < 1:
-        raise ValueError(f"expected detector oversampling of at least 1, got {oversampling}")
+    check_positive(oversampling=oversampling)
     shape = (geometry.num_views, geometry.detector_size, geometry.detector_size)
     sums = torch.zeros(shape, dtype=torch.float64, device=device)  # over the sub-pixels of each pixel
     _add_cylinder(sums, phantom, geometry, oversampling)
@@ -95,7 +93,7 @@ def _subtract_balls(
         phases = (torch.arange(oversampling).to(sums) + 0.5) / oversampling
         edges = pixels * pixel_size - (coordinate + DETECTOR_HALF_WIDTH)[..., None]
         offsets = edges + pixel_size * phases.view(-1, *[1] * edges.ndim)
-        # The box may end beyond the detector, where the ball does not reach: its chords there are zero.
+        # A box may end beyond the detector. The ball does not reach there, so these chords are zero.
         return pixels.long().clamp_(max=size - 1), offsets.square_()
 
     directions = torch.from_numpy(geometry.detector_directions).to(sums)

@@ -1,7 +1,5 @@
 """A measured parallel-beam scan: counts, flat and dark fields, angles, and the line integrals that they come to."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

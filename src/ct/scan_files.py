@@ -4,8 +4,6 @@ Source of the layout: F. De Carlo et al.: Scientific data exchange: a schema for
 data, Journal of Synchrotron Radiation 21 (2014), 1224.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,22 +1,19 @@
-"""A whole simulated scan: phantom, axis, projections, noise, reconstruction, and the true volume."""
+"""A simulated scan: phantom, axis, projections, noise, reconstruction, and the true volume."""
 
-from __future__ import annotations
-
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from .fbp import check_filter, filtered_backprojection
+from ..invertible.arguments import check_choice, check_positive
+from .fbp import FILTERS, filtered_backprojection
 from .foam import FoamPhantom, FoamSpec, draw_foam
 from .geometry import CUBE_DIAGONAL, DETECTOR_HALF_WIDTH, ParallelBeam, tilted_axis
 from .noise import add_poisson_noise, check_attenuation, check_photon_count
 from .projection import project
-from .voxelisation import downsample, voxelise
-
-Volume = NDArray[np.float32]
+from .voxelisation import Volume, downsample, voxelise
 
 # Part of every cache key: raise it when the same parameters and seed no longer give the same volumes.
 SIMULATION_VERSION = 1
@@ -29,14 +26,14 @@ class ScanSpec:
     Attributes:
         size: N, voxels per side of the volumes that come out.
         num_views: projections, equispaced over half a turn.
-        photon_count: I₀, photons per pixel of the unattenuated beam; None for no noise.
+        photon_count: I₀, photons per pixel of the unattenuated beam; None or infinity for no noise.
         attenuation: μ, so that exp(−μ) of the beam passes one half-width of the cube in material.
         axis_noise_deg: standard deviation of the angle between the rotation axis and the cube's diagonal.
-        fbp_filter: one of src.ct.fbp.FILTERS.
-        detector_size: pixels per side; None gives pixels as wide as the voxels of the reconstruction.
-        detector_oversampling: a pixel's value is the mean of this many rays squared.
-        fbp_oversampling: the reconstruction is computed at this multiple of N, then downsized.
-        truth_oversampling: the phantom is sampled at this multiple of N, then downsized.
+        fbp_filter: one of `fbp.FILTERS`.
+        detector_size: pixels per side; None makes pixels as wide as the voxels of the reconstruction.
+        detector_oversampling: k, a pixel's value is the mean of k² rays.
+        fbp_oversampling: the reconstruction is computed at this multiple of N, then downsampled.
+        truth_oversampling: the phantom is sampled at this multiple of N, then downsampled.
 
     Raises:
         ValueError: a value is out of its range, or the filter is unknown.
@@ -54,16 +51,21 @@ class ScanSpec:
     truth_oversampling: int = 4
 
     def __post_init__(self) -> None:
+        # The same values in other types are the same scan, and have the same name in a cache.
+        for name in ("attenuation", "axis_noise_deg"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if self.photon_count is not None:
+            photon_count = None if self.photon_count == math.inf else float(self.photon_count)
+            object.__setattr__(self, "photon_count", photon_count)
         for name in ("size", "num_views", "detector_oversampling", "fbp_oversampling", "truth_oversampling"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
-        if self.detector_size is not None and self.detector_size < 1:
-            raise ValueError(f"expected detector_size of at least 1, got {self.detector_size}")
+            check_positive(**{name: getattr(self, name)})
+        if self.detector_size is not None:
+            check_positive(detector_size=self.detector_size)
         if not 0 <= self.axis_noise_deg < 90:
-            raise ValueError(f"expected axis_noise_deg from 0 up to 90, got {self.axis_noise_deg}")
+            raise ValueError(f"expected axis_noise_deg in [0, 90), got {self.axis_noise_deg}")
         check_photon_count(self.photon_count)
         check_attenuation(self.attenuation)
-        check_filter(self.fbp_filter)
+        check_choice("fbp_filter", self.fbp_filter, FILTERS)
 
     @property
     def detector_pixels(self) -> int:
@@ -73,7 +75,7 @@ class ScanSpec:
 
 @dataclass(frozen=True)
 class SimulationSpec:
-    """All that shapes a simulated volume, but its seed."""
+    """Everything that determines a simulated volume, except its seed."""
 
     foam: FoamSpec = field(default_factory=FoamSpec)
     scan: ScanSpec = field(default_factory=ScanSpec)
@@ -93,8 +95,8 @@ def simulate(
 ) -> Simulation:
     """Draw a foam phantom, scan it and reconstruct it, as section 4.1 of Etmann, Ke, Schönlieb (2020) describes.
 
-    The same `spec` and `seed` give the same result, up to rounding. `device` is where the volumes and the projections
-    are computed; balls and noise are drawn on the CPU, so that they are the same for every device.
+    The same `spec` and `seed` give the same result, up to rounding. Volumes and projections are computed on `device`.
+    Balls and noise are drawn on the CPU, so that they do not depend on the device.
 
     Source: C. Etmann, R. Ke, C.-B. Schönlieb: iUNets: fully invertible U-Nets with learnable up- and downsampling,
     arXiv:2005.05220.

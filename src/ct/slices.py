@@ -7,8 +7,6 @@ from the last row to the first, as in scikit-image and ASTRA.
 Source: A.C. Kak, M. Slaney: Principles of Computerized Tomographic Imaging (1988), chapter 3.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

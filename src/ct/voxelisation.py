@@ -1,19 +1,18 @@
 """Antialiased voxelisation of foam phantoms and resizing of volumes."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ..invertible.arguments import check_positive
 from .foam import FoamPhantom
 from .geometry import grid_centres
 
 Volume = NDArray[np.float32]
 
-# Lines through balls that are counted together: on a CPU their numbers stay in the cache, a GPU wants many at a time.
+# Lines through balls counted together: few enough for the cache of a CPU, many enough to fill a GPU.
 LINES_PER_BATCH = {"cpu": 2**15, "cuda": 2**22}
 
 
@@ -26,16 +25,15 @@ def downsample(volume: Tensor, factor: int) -> Tensor:
         ValueError: a side of the volume is not a multiple of `factor`.
     """
     if factor < 1 or any(side % factor for side in volume.shape):
-        raise ValueError(f"expected sides that are multiples of a factor >= 1, got {tuple(volume.shape)} and {factor}")
+        raise ValueError(f"expected sides divisible by a factor >= 1, got {tuple(volume.shape)} and {factor}")
     return volume if factor == 1 else functional.avg_pool3d(volume[None, None], factor)[0, 0]
 
 
 def voxelise(phantom: FoamPhantom, size: int, oversampling: int = 4, device: str | torch.device = "cpu") -> Volume:
     """Return the phantom on the grid of the cube [−1, 1]³, each voxel the mean of oversampling³ point samples.
 
-    The balls lie in the cylinder and do not overlap, so that samples of air can be counted ball by ball. A line of
-    samples along x is in a ball from one sample to another: nothing is computed for those between. `device` is where
-    the counting is done.
+    The balls must lie in the cylinder and not overlap, so that samples of air can be counted ball by ball. Only the
+    first and last sample of a line along x in a ball are computed, not those between. The counting runs on `device`.
 
     Returns:
         (size, size, size) as (z, y, x), values in [0, 1].
@@ -43,8 +41,7 @@ def voxelise(phantom: FoamPhantom, size: int, oversampling: int = 4, device: str
     Raises:
         ValueError: `size` or `oversampling` is less than 1.
     """
-    if size < 1 or oversampling < 1:
-        raise ValueError(f"expected size and oversampling of at least 1, got {size} and {oversampling}")
+    check_positive(size=size, oversampling=oversampling)
     samples = torch.from_numpy(grid_centres(size * oversampling)).to(device)
     # (size, size, size + 2): differences along x of the numbers of samples in air
     steps = samples.new_zeros(size, size, size + 2)
@@ -66,10 +63,11 @@ def _count_cylinder(phantom: FoamPhantom, samples: Tensor, oversampling: int) ->
 
 
 def _count_air(steps: Tensor, centres: Tensor, radii: Tensor, width: int, samples: Tensor, oversampling: int) -> None:
-    """Add what the balls change in the voxels' numbers of samples in air, as differences along x.
+    """Add each voxel's number of samples in these balls, as differences along x.
 
-    With k = oversampling, of a line's samples from the i-th on k − i mod k are in voxel ⌊i/k⌋ and k in each after it:
-    differences of k − i mod k and i mod k. In a ball are those from its first one on, less those after its last one.
+    With k = oversampling, k − i mod k of the samples i, i + 1, … of a line are in voxel ⌊i/k⌋ and k in each later
+    voxel: differences of k − i mod k and i mod k. A ball holds the samples from its first one, less those after its
+    last one.
 
     Args:
         steps: (size, size, size + 2), changed in place.

@@ -1,15 +1,14 @@
 """CIFAR-10: 32×32 colour images of ten kinds of things, 50,000 to train and 10,000 to test."""
 
-from __future__ import annotations
-
 import math
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torchvision.datasets import CIFAR10, utils
 
 from src.datamodules.array_pickle import load_python2_pickle
 from src.datamodules.downloads import DataFiles, download
@@ -30,25 +29,18 @@ class CIFAR10Files(DataFiles):
 
     def checksums(self) -> dict[str, str]:
         """Return the md5 sums of the extracted files."""
-        from torchvision.datasets import CIFAR10
-
         return {**dict(CIFAR10.train_list), **dict(CIFAR10.test_list), META: CIFAR10.meta["md5"]}
 
     def source(self) -> str:
         """Return the address of the archive."""
-        from torchvision.datasets import CIFAR10
-
         return CIFAR10.url
 
     def fetch(self, names: Sequence[str], folder: Path) -> Path:
         """Extract the archive, the one in the data folder if it is there, otherwise a downloaded one."""
-        from torchvision.datasets import CIFAR10
-        from torchvision.datasets.utils import check_integrity, extract_archive
-
         archive = self.data_dir / CIFAR10.filename
-        if not check_integrity(archive, CIFAR10.tgz_md5):
+        if not utils.check_integrity(archive, CIFAR10.tgz_md5):
             archive = download([CIFAR10.url], folder, CIFAR10.filename, CIFAR10.tgz_md5)
-        extract_archive(archive, folder)
+        utils.extract_archive(archive, folder)
         return folder / CIFAR10.base_folder
 
     def parse(self, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
@@ -74,8 +66,7 @@ class CIFAR10DataModule(ImageDataModule):
     files_class = CIFAR10Files
     sample_shape = SAMPLE_SHAPE
     class_names = CLASS_NAMES
-    train_size = 50_000
-    test_size = 10_000
+    file_sizes: ClassVar = {"train": 50_000, "test": 10_000}
     MEAN = (0.4914, 0.4822, 0.4465)
     STD = (0.2470, 0.2435, 0.2616)
     max_shift = 4

@@ -1,21 +1,18 @@
-"""Simulated scans as files: one per volume, in a folder named after all that shapes them."""
+"""Simulated scans as files, one per volume."""
 
-from __future__ import annotations
-
-import dataclasses
-import hashlib
-import json
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from src.ct.simulation import SIMULATION_VERSION, Simulation, SimulationSpec, simulate
-from src.datamodules.augment import random_cube_symmetry
+from src.ct.simulation import SimulationSpec, simulate
 from src.utils.files import atomic_write
 from src.utils.reading import FileError, reading
 from src.utils.seal import check_archive, seal
@@ -24,40 +21,18 @@ SPLITS = ("train", "val", "test")
 WHOLE = "a whole CT volume"
 
 
-class VolumeTask(NamedTuple):
-    """One volume to simulate; all that a worker process needs to know."""
-
-    path: Path
-    spec: SimulationSpec
-    entropy: tuple[int, ...]
-    device: str
+def volume_path(folder: Path, split: str, index: int) -> Path:
+    """Return where a volume of a split lies."""
+    return folder / split / f"{index:05d}.npz"
 
 
-def volume_entropy(seed: int, split: str, index: int) -> tuple[int, ...]:
-    """Return the entropy of a volume's own random numbers, independent of how many others there are."""
-    return seed, SPLITS.index(split), index
+def build_volume(path: Path, spec: SimulationSpec, seed: int, device: str) -> None:
+    """Simulate the volume of a `volume_path`, whose random numbers do not depend on how many others there are.
 
-
-def cache_parameters(spec: SimulationSpec, seed: int) -> dict[str, Any]:
-    """Return all that shapes the volumes, as plain values for JSON."""
-    return {"simulation_version": SIMULATION_VERSION, "seed": seed, **dataclasses.asdict(spec)}
-
-
-def cache_name(parameters: dict[str, Any]) -> str:
-    """Return a readable folder name that differs whenever a parameter does."""
-    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
-    scan = parameters["scan"]
-    return f"size{scan['size']}-views{scan['num_views']}-{digest[:12]}"
-
-
-def build_volume(task: VolumeTask) -> None:
-    """Simulate one volume and write its file."""
-    result = simulate(task.spec, np.random.SeedSequence(task.entropy), task.device)
-    save_volume(task.path, result, task.entropy)
-
-
-def save_volume(path: Path, result: Simulation, entropy: tuple[int, ...]) -> None:
-    """Write the two volumes, the phantom, the axis and the seed as one uncompressed .npz file with a digest."""
+    The file is an uncompressed .npz with a digest; it holds the two volumes, the phantom, the axis and the entropy.
+    """
+    entropy = seed, SPLITS.index(path.parent.name), int(path.stem)
+    result = simulate(spec, np.random.SeedSequence(entropy), device)
     arrays: dict[str, Any] = {
         "truth": result.truth,
         "fbp": result.fbp,
@@ -75,22 +50,18 @@ def find_damage(path: Path, size: int) -> str | None:
     try:
         with reading(path, WHOLE):
             check_archive(path)
-            _check_volumes(read_volumes(path), size)
+            for name, volume in read_volumes(path).items():
+                if volume.shape != (size,) * 3 or volume.dtype != np.float32:
+                    raise ValueError(f"expected {name} as float32 {(size,) * 3}, got {volume.dtype} {volume.shape}")
+                if not math.isfinite(volume.sum(dtype=np.float64)):
+                    raise ValueError(f"expected finite values in {name}, got infinite ones or NaN")
     except FileError as error:
         return str(error)
     return None
 
 
-def _check_volumes(volumes: dict[str, NDArray[Any]], size: int) -> None:
-    for name, volume in volumes.items():
-        if volume.shape != (size,) * 3 or volume.dtype != np.float32:
-            raise ValueError(f"expected {name} as float32 {(size,) * 3}, got {volume.dtype} {volume.shape}")
-        if not math.isfinite(volume.sum(dtype=np.float64)):
-            raise ValueError(f"expected finite values in {name}, got some that are not")
-
-
 def read_volumes(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the reconstruction ("fbp") and the truth of a volume's file; what zip's CRCs protect is checked.
+    """Return the reconstruction ("fbp") and the truth of a volume's file, checked by zip's CRCs.
 
     Raises:
         FileError: if the file is damaged.
@@ -99,12 +70,24 @@ def read_volumes(path: Path) -> dict[str, NDArray[Any]]:
         return {name: file[name] for name in ("fbp", "truth")}
 
 
+def random_cube_symmetry(volumes: Tensor) -> Tensor:
+    """Apply one of the cube's 48 symmetries, drawn uniformly, to all volumes (C, N, N, N) alike.
+
+    A permutation of the axes and a flip of each of them give all 90° rotations and all flips. The draw is from torch's
+    global generator; see `src.datamodules.loaders.Seeded`.
+    """
+    permutation = torch.randperm(3).tolist()
+    flips = torch.randint(2, (3,)).tolist()
+    permuted = volumes.permute(0, *(1 + axis for axis in permutation))
+    return permuted.flip([1 + axis for axis in range(3) if flips[axis]])
+
+
+@dataclass(eq=False)
 class FoamVolumes(Dataset[dict[str, Any]]):
     """Pairs of reconstruction ("input") and truth ("target"), each float32 (1, N, N, N), read file by file."""
 
-    def __init__(self, paths: list[Path], augment: bool) -> None:
-        self.paths = paths
-        self.augment = augment
+    paths: Sequence[Path]
+    augment: bool
 
     def __len__(self) -> int:
         return len(self.paths)

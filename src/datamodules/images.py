@@ -1,19 +1,18 @@
 """Labelled images held in memory, a whole batch taken at once."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from src.datamodules.downloads import DataFiles
-from src.datamodules.training_loader import TrainingLoader, own_generator
+from src.datamodules.loaders import SplitDataModule
+from src.utils.errors import check_range
 
 Batch = dict[str, Tensor]
 
@@ -36,14 +35,14 @@ def random_flip(images: Tensor) -> Tensor:
     return torch.where(mirrored, images.flip(-1), images)
 
 
-def augmented(images: Tensor, max_shift: int, flips: bool) -> Tensor:
-    """Return images (B, C, H, W), each shifted, and if asked for flipped, at random."""
-    shifted = random_crop(images, max_shift)
-    return random_flip(shifted) if flips else shifted
-
-
-def converted(images: Tensor, values: str, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return grey values, uint8 (B, C, H, W), as float32 `values`; see `ImageDataModule`."""
+def network_input(
+    images: Tensor, values: str, mean: Sequence[float], std: Sequence[float], max_shift: int = 0, flips: bool = False
+) -> Tensor:
+    """Return grey values, uint8 (B, C, H, W), shifted and flipped at random, as float32 `values`."""
+    if max_shift:
+        images = random_crop(images, max_shift)
+    if flips:
+        images = random_flip(images)
     if values == "integers":
         return images.float()
     unit = images.float() / 255
@@ -52,27 +51,16 @@ def converted(images: Tensor, values: str, mean: Sequence[float], std: Sequence[
     return (unit - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
 
 
+@dataclass(eq=False)
 class LabelledImages(Dataset[Batch]):
-    """Images in memory with their labels.
+    """Images in memory, uint8 (N, C, H, W), with their labels, int64 (N,).
 
-    Args:
-        images: uint8 (N, C, H, W).
-        labels: int64 (N,).
-        convert: from grey values, uint8 (B, C, H, W), to what a network takes.
-        augment: changes the grey values of a batch before that.
+    ``convert`` makes the network's input, float32 (B, C, H, W), of the grey values of a batch.
     """
 
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        convert: Callable[[Tensor], Tensor],
-        augment: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        self.images = images
-        self.labels = labels
-        self.convert = convert
-        self.augment = augment
+    images: Tensor
+    labels: Tensor
+    convert: Callable[[Tensor], Tensor]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -81,29 +69,26 @@ class LabelledImages(Dataset[Batch]):
         return {name: values[0] for name, values in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return a whole batch, which torch's DataLoader asks for by this name."""
+        """Return a whole batch; torch's DataLoader looks for this name."""
         index = torch.tensor(indices)
-        images = self.images[index]
-        if self.augment is not None:
-            images = self.augment(images)
-        return {"image": self.convert(images), "label": self.labels[index], "index": index}
+        return {"image": self.convert(self.images[index]), "label": self.labels[index], "index": index}
 
 
-class ImageDataModule(pl.LightningDataModule):
+class ImageDataModule(SplitDataModule):
     """Images of a public data set, with their labels.
 
     Batches are dicts of "image", float32 (B, C, H, W), "label", int64 (B,), and "index", int64 (B,), the place in the
     split. The first images of the training file are for training, its last ones for validation.
 
     Args:
-        data_dir: the folder of all data sets, laid out as torchvision does.
-        num_train, num_val, num_test: images; None for all the rest of the file.
+        data_dir: the folder of all data sets, in torchvision's layout.
+        num_train, num_val, num_test: numbers of images; None for all the rest of the file.
         values: what "image" holds of grey values k = 0 … 255: ``unit`` k / 255; ``standardised`` (k / 255 − mean) / std
             with the MEAN and STD of each channel over the training file; ``integers`` k.
-        augment: shift, and where a mirrored image keeps its meaning flip, each training image at random.
+        augment: shift each training image at random, and mirror it where its meaning stays.
         batch_size, num_workers, pin_memory: of the data loaders.
         download: fetch files that are missing or damaged.
-        verify_checksums: hold the files against their md5 sums; false for files of one's own in the same format.
+        verify_checksums: compare the files with their md5 sums; false for your own files in the same format.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -112,8 +97,7 @@ class ImageDataModule(pl.LightningDataModule):
     files_class: type[DataFiles]
     sample_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
-    train_size: int
-    test_size: int
+    file_sizes: ClassVar[Mapping[str, int]]  # images in the files "train" and "test"
     MEAN: tuple[float, ...]
     STD: tuple[float, ...]
     max_shift: int
@@ -133,12 +117,9 @@ class ImageDataModule(pl.LightningDataModule):
         download: bool = True,
         verify_checksums: bool = True,
     ) -> None:
-        super().__init__()
-        lowest = {"num_train": 1, "num_val": 0, "num_test": 1, "batch_size": 1, "num_workers": 0}
-        given = dict(zip(lowest, (num_train, num_val, num_test, batch_size, num_workers), strict=True))
-        for name, value in given.items():
-            if value is not None and value < lowest[name]:
-                raise ValueError(f"expected {name} of at least {lowest[name]}, got {value}")
+        super().__init__(batch_size, num_workers, pin_memory)
+        check_range(1, num_train=num_train, num_test=num_test)
+        check_range(0, num_val=num_val)
         if num_train is None and num_val is None:
             raise ValueError("expected num_train or num_val as a number, got None for both")
         if values not in VALUES:
@@ -148,53 +129,39 @@ class ImageDataModule(pl.LightningDataModule):
         self.num_test = num_test
         self.values = values
         self.augment = augment
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
         self.download = download
+        self.num_classes = len(self.class_names)
         self.files = self.files_class(data_dir, verify_checksums)
         if verify_checksums:  # only then the sizes are known
-            self._train_and_val(self.train_size)
-            self._test(self.test_size)
-        self._sets: dict[str, LabelledImages] = {}
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.class_names)
+            for file, size in self.file_sizes.items():
+                self._parts(file, size)
 
     def prepare_data(self) -> None:
-        """Check the files, and download what is missing or damaged.
-
-        Raises:
-            DataFileError: files are missing or damaged, and not to be downloaded, or that fails.
-        """
+        """Check the files, and download what is missing or damaged; raise DataFileError if that is not possible."""
         self.files.prepare(self.download)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the images of a stage into memory.
+        """Read the images of a stage into memory; raise ValueError for damaged files and for too few images."""
+        for file, stages in {"train": (None, "fit", "validate"), "test": (None, "test")}.items():
+            if stage in stages and file not in self.sets:
+                self._load(file)
 
-        Raises:
-            DataFileError: a file is missing or damaged.
-            ValueError: there are fewer images than asked for.
-        """
-        if stage in (None, "fit", "validate") and "train" not in self._sets:
-            self._load("train", self._train_and_val)
-        if stage in (None, "test") and "test" not in self._sets:
-            self._load("test", self._test)
-
-    def _load(self, file_split: str, slices_of: Callable[[int], dict[str, slice]]) -> None:
-        images, labels = map(torch.from_numpy, self.files.read_split(file_split))
+    def _load(self, file: str) -> None:
+        images, labels = map(torch.from_numpy, self.files.read_split(file))
         # No bound methods: worker processes get a copy of the data set, and should not get one of the trainer.
-        convert = partial(converted, values=self.values, mean=self.MEAN, std=self.STD)
-        augment = partial(augmented, max_shift=self.max_shift, flips=self.flips) if self.augment else None
-        for split, part in slices_of(len(labels)).items():
-            # Clones, so that what is not used of the file leaves the memory.
-            self._sets[split] = LabelledImages(
-                images[part].clone(), labels[part].clone(), convert, augment if split == "train" else None
-            )
+        convert = partial(network_input, values=self.values, mean=self.MEAN, std=self.STD)
+        augment = partial(convert, max_shift=self.max_shift, flips=self.flips) if self.augment else convert
+        for split, part in self._parts(file, len(labels)).items():
+            # Clones, so that the unused rest of the file leaves the memory.
+            parts = images[part].clone(), labels[part].clone()
+            self.sets[split] = LabelledImages(*parts, augment if split == "train" else convert)
 
-    def _train_and_val(self, available: int) -> dict[str, slice]:
+    def _parts(self, file: str, available: int) -> dict[str, slice]:
+        """Return where the splits lie in a file of ``available`` images."""
+        if file == "test":
+            if self.num_test is not None and self.num_test > available:
+                raise ValueError(f"expected num_test of at most {available}, the size of the file, got {self.num_test}")
+            return {"test": slice(self.num_test)}
         num_train = available - (self.num_val or 0) if self.num_train is None else self.num_train
         num_val = available - num_train if self.num_val is None else self.num_val
         if num_train < 1 or num_val < 0 or num_train + num_val > available:
@@ -204,38 +171,10 @@ class ImageDataModule(pl.LightningDataModule):
             )
         return {"train": slice(num_train), "val": slice(available - num_val, available)}
 
-    def _test(self, available: int) -> dict[str, slice]:
-        if self.num_test is not None and self.num_test > available:
-            raise ValueError(
-                f"expected num_test of at most {available}, the images in the test file, got {self.num_test}"
-            )
-        return {"test": slice(self.num_test)}
-
-    def _dataloader(self, split: str) -> DataLoader[Batch]:
-        settings: dict[str, Any] = {
-            "batch_size": self.batch_size,
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": self.pin_memory,
-            "collate_fn": _as_it_is,
-        }
-        if split == "train":
-            return TrainingLoader(self._sets[split], self.trainer, **settings)
-        return DataLoader(self._sets[split], generator=own_generator(), **settings)
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the training images, shuffled and, if asked for, augmented."""
-        return self._dataloader("train")
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Return the validation images in fixed order."""
-        return self._dataloader("val")
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Return the test images in fixed order."""
-        return self._dataloader("test")
+    def settings(self, split: str) -> dict[str, Any]:
+        """Return the arguments of a split's DataLoader, whose batches the data set has collated."""
+        return {**super().settings(split), "collate_fn": _as_it_is}
 
 
 def _as_it_is(batch: Any) -> Any:
-    """Hand through a batch, which the data set has collated already."""
     return batch

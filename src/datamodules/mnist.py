@@ -1,15 +1,15 @@
 """MNIST: 28×28 grey images of handwritten digits, 60,000 to train and 10,000 to test."""
 
-from __future__ import annotations
-
 import gzip
 import math
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torchvision.datasets import MNIST
 
 from src.datamodules.downloads import DataFiles, download
 from src.datamodules.images import ImageDataModule
@@ -37,22 +37,16 @@ class MNISTFiles(DataFiles):
 
     def checksums(self) -> dict[str, str]:
         """Return the md5 sums of the compressed and the extracted files."""
-        from torchvision.datasets import MNIST
-
         return {**dict(MNIST.resources), **EXTRACTED_CHECKSUMS}
 
     def source(self) -> str:
         """Return the first mirror."""
-        from torchvision.datasets import MNIST
-
         return MNIST.mirrors[0]
 
     def fetch(self, names: Sequence[str], folder: Path) -> Path:
         """Download the compressed files, each from the first mirror that has it."""
-        from torchvision.datasets import MNIST
-
         for name in names:
-            download([f"{mirror}{name}" for mirror in MNIST.mirrors], folder, name, self.checksums()[name])
+            download([f"{mirror}{name}" for mirror in MNIST.mirrors], folder, name, dict(MNIST.resources)[name])
         return folder
 
     def locate(self, name: str) -> Path:
@@ -75,7 +69,8 @@ class MNISTFiles(DataFiles):
         labels_name = f"{PREFIXES[split]}-labels-idx1-ubyte.gz"
         images, labels = self.read(f"{PREFIXES[split]}-images-idx3-ubyte.gz"), self.read(labels_name)
         if len(images) != len(labels):
-            raise self.error({labels_name: f"expected {len(images)} labels, one per image, got {len(labels)}"})
+            problem = f"expected {len(images)} labels, one per image, got {len(labels)}"
+            raise self.error(f"{self.locate(labels_name)}: {problem}")
         return images[:, None], labels.astype(np.int64)
 
 
@@ -85,8 +80,7 @@ class MNISTDataModule(ImageDataModule):
     files_class = MNISTFiles
     sample_shape = SAMPLE_SHAPE
     class_names = CLASS_NAMES
-    train_size = 60_000
-    test_size = 10_000
+    file_sizes: ClassVar = {"train": 60_000, "test": 10_000}
     MEAN = (0.1307,)
     STD = (0.3081,)
     max_shift = 2
@@ -94,12 +88,9 @@ class MNISTDataModule(ImageDataModule):
 
 
 def read_idx(path: Path, item_shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return the array (N, *item_shape) of an IDX file of unsigned bytes, which may be compressed by gzip.
+    """Return the array (N, *item_shape) of an IDX file of unsigned bytes, plain or gzip; raise ValueError if damaged.
 
-    The format: the bytes 0, 0, type, number of dimensions; each dimension in four bytes, the highest first; the data.
-
-    Raises:
-        ValueError: if the file is something else, or not complete.
+    The format: the bytes 0, 0, type, number of dimensions; each dimension as four bytes, big-endian; the data.
     """
     with reading(path, "a complete gzip file"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         content = file.read()

@@ -1,29 +1,23 @@
 """Patches of the photographs that scikit-image brings along: natural images without a download."""
 
-from __future__ import annotations
-
-import pytorch_lightning as pl
 import torch
 from skimage import data
 from skimage.color import rgb2gray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from src.datamodules.training_loader import TrainingLoader, own_generator
+from src.datamodules.loaders import SplitDataModule
+from src.utils.errors import check_range
 
 TRAINING_PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "coins", "moon", "rocket")
 TEST_PHOTOGRAPH = "camera"
 
 
 class Patches(Dataset):
-    """``count`` square patches at random places of photographs, the same at each call.
-
-    Items are dicts of "image", float32 (1, N, N) with values in [0, 1], and "index".
-    """
+    """Square patches at random places of photographs: "image", float32 (1, N, N) with values in [0, 1], and "index"."""
 
     def __init__(self, photographs: list[Tensor], size: int, count: int, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        places = torch.rand(count, 3, generator=generator).tolist()
+        places = torch.rand(count, 3, generator=torch.Generator().manual_seed(seed)).tolist()
         self.patches = [_patch(photographs, size, place) for place in places]
 
     def __len__(self) -> int:
@@ -39,17 +33,10 @@ def _patch(photographs: list[Tensor], size: int, place: list[float]) -> Tensor:
     return photograph[None, row : row + size, column : column + size]
 
 
-class PhotographsDataModule(pl.LightningDataModule):
+class PhotographsDataModule(SplitDataModule):
     """Grey patches of six photographs to train and validate with, and of a seventh to test with.
 
-    Args:
-        size: N, pixels per side.
-        num_train, num_val, num_test: numbers of patches.
-        batch_size: of the data loaders.
-        seed: of the places.
-
-    Raises:
-        ValueError: for numbers below 1, or a size that no photograph has.
+    Patches have ``size`` × ``size`` pixels; ``seed`` draws their places. ValueError for a size above 256.
     """
 
     def __init__(
@@ -61,39 +48,22 @@ class PhotographsDataModule(pl.LightningDataModule):
         batch_size: int = 16,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        counts = {"size": size, "num_train": num_train, "num_val": num_val, "num_test": num_test}
-        for name, count in {**counts, "batch_size": batch_size}.items():
-            if count < 1:
-                raise ValueError(f"expected datamodule.{name} >= 1, got {count}")
-        if size > 256:
-            raise ValueError(f"expected datamodule.size of at most 256, what every photograph has, got {size}")
+        super().__init__(batch_size)
+        check_range(1, 256, size=size)  # every photograph has 256 rows and columns
+        check_range(1, num_train=num_train, num_val=num_val, num_test=num_test)
         self.size = size
         self.sample_shape = (1, size, size)
         self.counts = {"train": num_train, "val": num_val, "test": num_test}
-        self.batch_size = batch_size
         self.seed = seed
 
     def setup(self, stage: str | None = None) -> None:
-        """Cut the patches out."""
+        """Cut the patches out: training and validation share their photographs."""
         training = [photograph(name) for name in TRAINING_PHOTOGRAPHS]
         sources = {"train": training, "val": training, "test": [photograph(TEST_PHOTOGRAPH)]}
-        self._sets = {
+        self.sets = {
             name: Patches(sources[name], self.size, count, self.seed + offset)
             for offset, (name, count) in enumerate(self.counts.items())
         }
-
-    def train_dataloader(self) -> DataLoader:
-        """Return the training patches, shuffled."""
-        return TrainingLoader(self._sets["train"], self.trainer, batch_size=self.batch_size)
-
-    def val_dataloader(self) -> DataLoader:
-        """Return other patches of the training photographs."""
-        return DataLoader(self._sets["val"], self.batch_size, generator=own_generator())
-
-    def test_dataloader(self) -> DataLoader:
-        """Return patches of the test photograph."""
-        return DataLoader(self._sets["test"], self.batch_size, generator=own_generator())
 
 
 def photograph(name: str) -> Tensor:

@@ -1,7 +1,5 @@
 """Operations that ONNX knows, for `torch.export` and `torch.onnx.export`."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Libraries that only some features need."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

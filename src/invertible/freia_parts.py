@@ -1,7 +1,5 @@
 """Modules of FrEIA (0.2) that contradict their own equations: corrected or refused, inside nets as well."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Layers of other libraries in this one: FrEIA's, and whatever has ``forward`` and ``inverse``."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

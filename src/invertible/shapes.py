@@ -1,7 +1,5 @@
 """The output shapes of a bijection, found by evaluating it once on zeros."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

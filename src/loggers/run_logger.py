@@ -1,7 +1,5 @@
 """What this project's loggers do beyond Lightning's."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 

@@ -1,13 +1,12 @@
 """Convolution blocks: the coupling functions of the iUNet and the levels of the U-Net."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
-from .checks import check_choice, check_positive, check_spatial_dims, same_padding
+from ..invertible.arguments import check_positive, check_spatial_dims, chosen, same_padding
 from .convolution import Conv3d
 from .in_place import LeakyReLU
 
@@ -20,7 +19,7 @@ BATCH_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 class _EmptyBatches:
     """Instance norm that accepts a batch without samples, by group norm with one channel per group, which is the same.
 
-    torch refuses such a batch: https://github.com/pytorch/pytorch/issues/39049.
+    torch raises an IndexError for learned scales and offsets, as in https://github.com/pytorch/pytorch/issues/39049.
     """
 
     def forward(self: Any, x: Tensor) -> Tensor:
@@ -42,26 +41,19 @@ class InstanceNorm3d(_EmptyBatches, nn.InstanceNorm3d):
 
 
 _INSTANCE_NORMS = {1: InstanceNorm1d, 2: InstanceNorm2d, 3: InstanceNorm3d}
-NORMS = ("instance", "layer", "group", "batch", "none")
+# By number of channels and spatial dimensions, with a learned scale and offset per channel.
+NORMS: dict[str, Callable[[int, int], nn.Module | None]] = {
+    "instance": lambda channels, spatial_dims: _INSTANCE_NORMS[spatial_dims](channels, affine=True),
+    "layer": lambda channels, _: nn.GroupNorm(1, channels),  # over all channels and voxels of a sample
+    "group": lambda channels, _: nn.GroupNorm(math.gcd(8, channels), channels),
+    "batch": lambda channels, spatial_dims: BATCH_NORMS[spatial_dims](channels),
+    "none": lambda channels, _: None,
+}
 
 
 def make_norm(norm: str, channels: int, spatial_dims: int) -> nn.Module | None:
-    """The normalisation of that name, with a learned scale and offset per channel; None for ``none``.
-
-    ``layer`` normalises each sample over all its channels and voxels, ``group`` over groups of channels (8 groups,
-    or the largest divisor of the channel number that divides 8).
-
-    Raises:
-        ValueError: for an unknown name.
-    """
-    check_choice("norm", norm, NORMS)
-    if norm == "instance":
-        return _INSTANCE_NORMS[spatial_dims](channels, affine=True)
-    if norm == "batch":
-        return BATCH_NORMS[spatial_dims](channels)
-    if norm == "none":
-        return None
-    return nn.GroupNorm(1 if norm == "layer" else math.gcd(8, channels), channels)
+    """The normalisation of that name in `NORMS`."""
+    return chosen("norm", norm, NORMS)(channels, spatial_dims)
 
 
 class ConvBlock(nn.Sequential):

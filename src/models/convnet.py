@@ -1,14 +1,12 @@
 """The convolutional classifier that the i-ConvNet starts from, and its changes on the way to invertibility."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..invertible import INVERTIBLE_POOLINGS, SneakyReLU, invertible_pooling
+from ..invertible.arguments import check_channels, check_choice, check_spatial_dims
 from .blocks import BATCH_NORMS, CONVOLUTIONS, MAX_POOLS
-from .checks import check_channels, check_choice, check_spatial_dims
 from .in_place import ReLU
 from .invertible_classifier import SpatialMean
 

@@ -1,7 +1,5 @@
 """The 3D convolution, with oneDNN's fast kernels on a CPU."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,7 +19,7 @@ _HAS_WIDE_VECTORS = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 @functools.cache
 def _onednn() -> Callable[..., Tensor] | None:
     """oneDNN's convolution, a private operator of torch; None if torch lacks it or it takes other arguments."""
-    voxel = torch.zeros(1, 1, 1, 1, 1)
+    voxel = torch.zeros(1, 1, 1, 1, 1, dtype=torch.float32, device="cpu")
     try:
         torch.ops.aten.mkldnn_convolution(voxel, voxel, None, _ZEROS, _ONES, _ONES, 1)
     except (AttributeError, TypeError, RuntimeError):
@@ -149,12 +147,15 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[
 
 
 def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, padding: Sequence[int]) -> Tensor:
-    depth = x.shape[2]
-    # A volume that cannot be halved is left to the slow kernel.
+    batch, channels, depth, height, width = grad.shape
+    # The halves of a small volume along D are a batch of two, which torch hands to oneDNN. A volume that cannot be
+    # halved is left to the slow kernel.
     if _would_be_slow(x) and depth % 2 == 0 and depth // 2 >= padding[0]:
-        x, grad, padding = _slabs(x, padding[0]), _halves(grad), (0, *padding[1:])
+        x, padding, batch, depth = _slabs(x, padding[0]), (0, *padding[1:]), 2, depth // 2
+        grad = _regrouped(grad, batch, depth, height, width, channels)
     if _goes_in_pairs(x, weight):
-        both = _kernel_gradient(_to_pairs(grad), x, _for_pairs(weight), padding, _PAIRS)
+        grad = _regrouped(grad, batch, depth, height, width // 2, 2 * channels)
+        both = _kernel_gradient(grad, x, _for_pairs(weight), padding, _PAIRS)
         first, second = both.chunk(2)
         return first[..., :-1] + second[..., 1:]
     return _kernel_gradient(grad, x, weight, padding, _ONES)
@@ -200,21 +201,6 @@ def _from_pairs(y: Tensor) -> Tensor:
     channels, width = channels // 2, 2 * width
     row, plane = channels * width, channels * width * height
     return y.as_strided_((batch, channels, depth, height, width), (plane * depth, 1, plane, row, channels))
-
-
-def _to_pairs(y: Tensor) -> Tensor:
-    """The inverse of `_from_pairs`."""
-    batch, channels, depth, height, width = y.shape
-    return _regrouped(y, batch, depth, height, width // 2, 2 * channels)
-
-
-# Two halves of a small volume along D, its slabs, are a batch of two, which torch hands to oneDNN.
-
-
-def _halves(y: Tensor) -> Tensor:
-    """(1, C, D, H, W) to (2, C, D/2, H, W)."""
-    _, channels, depth, *plane = y.shape
-    return _regrouped(y, 2, depth // 2, *plane, channels)
 
 
 def _regrouped(y: Tensor, *shape: int) -> Tensor:

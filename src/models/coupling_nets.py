@@ -1,13 +1,11 @@
 """The convolutional networks inside the couplings of Glow and RealNVP. Both start as the zero function."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from ..invertible.arguments import check_positive, check_spatial_dims
 from .blocks import CONVOLUTIONS, make_norm, start_at_zero
-from .checks import check_positive, check_spatial_dims
 from .in_place import ReLU
 
 

@@ -1,23 +1,29 @@
 """Probabilities of integer images under a normalizing flow, with all constants."""
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..invertible import FixedAffine, InvertibleModule, Logit, Sequential, undisturbed
-from .checks import check_choice
+from ..invertible.arguments import chosen
 from .dequantisation import UniformDequantisation, VariationalDequantisation
 
 # RealNVP's α: how far from 0 and 1 the grey values stay before the logit.
 LOGIT_MARGIN = 0.05
-PREPROCESSINGS = ("logit", "centre")
-DEQUANTISATIONS = ("uniform", "variational")
+# By the number of bins.
+PREPROCESSINGS: dict[str, Callable[[int], InvertibleModule]] = {
+    "logit": lambda num_bins: Sequential(FixedAffine((1 - 2 * LOGIT_MARGIN) / num_bins, LOGIT_MARGIN), Logit()),
+    "centre": lambda num_bins: FixedAffine(1 / num_bins, -0.5),
+}
+# By the number of channels, of bins and of spatial dimensions.
+DEQUANTISATIONS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "uniform": lambda *_: UniformDequantisation(),
+    "variational": lambda channels, num_bins, dims: VariationalDequantisation(channels, num_bins, spatial_dims=dims),
+}
 
 
 class LogLikelihood(NamedTuple):
@@ -82,8 +88,13 @@ class DensityModel(nn.Module):
         if len(self.sample_shape) < 2:
             raise ValueError(f"expected a sample_shape of channels and spatial sizes, got {self.sample_shape}")
         self.num_bins = num_bins
-        self.dequantisation = _dequantisation(dequantisation, self.sample_shape, num_bins)
-        self.bijection = Sequential(OrderedDict(preprocessing=_preprocessing(preprocessing, num_bins), flow=flow))
+        if isinstance(dequantisation, str):
+            channels, spatial_dims = self.sample_shape[0], len(self.sample_shape) - 1
+            construct = chosen("dequantisation", dequantisation, DEQUANTISATIONS)
+            dequantisation = construct(channels, num_bins, spatial_dims)
+        self.dequantisation = dequantisation
+        g = chosen("preprocessing", preprocessing, PREPROCESSINGS)(num_bins)
+        self.bijection = Sequential(OrderedDict(preprocessing=g, flow=flow))
 
     def forward(self, images: Tensor) -> Tensor:
         """The latents; see `encode`."""
@@ -99,7 +110,12 @@ class DensityModel(nn.Module):
             ValueError: for another shape or other numbers.
         """
         images = self._as_state(images)
-        self._check_integers(images)
+        wrong = (images != images.floor()) | (images < 0) | (images >= self.num_bins)
+        if bool(wrong.any()):
+            raise ValueError(
+                f"expected integers from 0 to {self.num_bins - 1} as grey values, got {images[wrong][0].item():g}: use "
+                "datamodule.values=integers"
+            )
         u, log_q = self.dequantisation(images)
         z, logdet = self.bijection.forward_and_logdet(images + u)
         return LogLikelihood(standard_normal_log_density(z), logdet, -log_q)
@@ -137,14 +153,6 @@ class DensityModel(nn.Module):
         """Images in at least float32."""
         return self._checked(images).to(torch.promote_types(images.dtype, torch.float32))
 
-    def _check_integers(self, images: Tensor) -> None:
-        wrong = (images != images.floor()) | (images < 0) | (images >= self.num_bins)
-        if bool(wrong.any()):
-            raise ValueError(
-                f"expected integers from 0 to {self.num_bins - 1} as grey values, got {images[wrong][0].item():g}: use "
-                "datamodule.values=integers"
-            )
-
     def extra_repr(self) -> str:
         return f"sample_shape={self.sample_shape}, num_bins={self.num_bins}"
 
@@ -152,20 +160,3 @@ class DensityModel(nn.Module):
 def standard_normal_log_density(z: Tensor) -> Tensor:
     """``Σ −(z² + log 2π)/2`` of shape (B,)."""
     return -0.5 * (z.square() + math.log(2 * math.pi)).flatten(1).sum(1)
-
-
-def _preprocessing(name: str, num_bins: int) -> InvertibleModule:
-    check_choice("preprocessing", name, PREPROCESSINGS)
-    if name == "centre":
-        return FixedAffine(1 / num_bins, -0.5)
-    return Sequential(FixedAffine((1 - 2 * LOGIT_MARGIN) / num_bins, LOGIT_MARGIN), Logit())
-
-
-def _dequantisation(kind: str | nn.Module, sample_shape: tuple[int, ...], num_bins: int) -> nn.Module:
-    if isinstance(kind, nn.Module):
-        return kind
-    if kind == "uniform":
-        return UniformDequantisation()
-    if kind == "variational":
-        return VariationalDequantisation(sample_shape[0], num_bins, spatial_dims=len(sample_shape) - 1)
-    raise ValueError(f"expected dequantisation to be one of {', '.join(DEQUANTISATIONS)} or a module, got {kind!r}")

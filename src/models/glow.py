@@ -1,9 +1,8 @@
 """Glow: a flow of activation normalisation, 1×1 convolutions and couplings (Kingma and Dhariwal, 2018)."""
 
-from __future__ import annotations
-
 import functools
 from collections import OrderedDict
+from collections.abc import Callable
 
 from torch import nn
 
@@ -16,12 +15,17 @@ from ..invertible import (
     Permutation,
     Sequential,
 )
-from .checks import check_choice, check_positive
+from ..invertible.arguments import check_positive, chosen
 from .coupling_nets import GlowNet, zero_convolution
 from .multiscale import multiscale, squeezed_channels
 
 COUPLINGS = {"affine": GlowCoupling, "additive": AdditiveCoupling}
-PERMUTATIONS = ("conv1x1", "reverse", "shuffle")
+# By the number of channels, the index of the step, and whether a 1×1 convolution has LU factors.
+PERMUTATIONS: dict[str, Callable[[int, int, bool], InvertibleModule]] = {
+    "conv1x1": lambda channels, _, lu: InvertibleConv1x1(channels, "lu" if lu else "full"),
+    "reverse": lambda channels, *_: Permutation(channels, list(reversed(range(channels)))),
+    "shuffle": lambda channels, index, _: Permutation(channels, seed=index),
+}
 
 
 class Glow(Sequential):
@@ -60,19 +64,15 @@ class Glow(Sequential):
         spatial_dims: int = 2,
     ) -> None:
         check_positive(num_steps=num_steps)
-        check_choice("coupling", coupling, COUPLINGS)
-        check_choice("permutation", permutation, PERMUTATIONS)
+        make_coupling = chosen("coupling", coupling, COUPLINGS)
+        make_mixing = chosen("permutation", permutation, PERMUTATIONS)
         subnet = functools.partial(GlowNet, hidden_channels=hidden_channels, spatial_dims=spatial_dims)
 
         def step(channels: int, index: int) -> InvertibleModule:
-            mixing: InvertibleModule
-            if permutation == "conv1x1":
-                mixing = InvertibleConv1x1(channels, "lu" if lu else "full")
-            else:
-                order = list(reversed(range(channels))) if permutation == "reverse" else None
-                mixing = Permutation(channels, order, seed=index)
-            parts = OrderedDict(norm=ActNorm(channels), mixing=mixing, coupling=COUPLINGS[coupling](channels, subnet))
-            return Sequential(parts)
+            mixing = make_mixing(channels, index, lu)
+            return Sequential(
+                OrderedDict(norm=ActNorm(channels), mixing=mixing, coupling=make_coupling(channels, subnet))
+            )
 
         widths = squeezed_channels(in_channels, num_levels, spatial_dims)
         levels = [[step(channels, index) for index in range(num_steps)] for channels in widths]

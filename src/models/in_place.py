@@ -4,8 +4,6 @@ With ``inplace=True``, torch's own raise in a module with a full backward hook:
 https://github.com/pytorch/pytorch/issues/61519.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,12 +1,10 @@
 """Classifiers whose features can be turned back into the image."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from ..invertible import InvertibleModule
+from ..invertible.arguments import check_channels
 from .blocks import make_norm
-from .checks import check_channels
 
 
 class InjectivePadding(nn.Module):

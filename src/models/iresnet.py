@@ -1,16 +1,30 @@
 """i-ResNet: invertible residual networks, as classifiers and as flows (Behrmann et al., 2019; Chen et al., 2019)."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from ..invertible import ActNorm, Checkerboard, InvertibleModule, LogDetEstimator, logdet_estimator, per_dimension
+from torch import nn
+
+from ..invertible import (
+    ActNorm,
+    Checkerboard,
+    InvertibleModule,
+    LipSwish,
+    LogDetEstimator,
+    ResidualBlock,
+    SubnetConstructor,
+    keep_input,
+    logdet_estimator,
+    per_dimension,
+)
 from ..invertible import Sequential as InvertibleSequential
-from .checks import check_spatial_dims
+from ..invertible.arguments import check_positive, check_spatial_dims, chosen
+from .blocks import CONVOLUTIONS
 from .invertible_classifier import InjectivePadding, InvertibleClassifier, pooled_head
-from .iresnet_blocks import residual_steps
 from .multiscale import multiscale, squeezed_channels
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"elu": nn.ELU, "lipswish": LipSwish}
 
 
 class IResNetClassifier(InvertibleClassifier):
@@ -64,7 +78,7 @@ class IResNetClassifier(InvertibleClassifier):
             if scale > 0:
                 parts.append(Checkerboard(2, spatial_dims=spatial_dims))
                 channels *= 2**spatial_dims
-            parts += residual_steps(
+            parts += _residual_steps(
                 channels,
                 count,
                 width,
@@ -72,7 +86,7 @@ class IResNetClassifier(InvertibleClassifier):
                 activation=activation,
                 actnorm=actnorm,
                 keep_inputs=keep_inputs,
-                spatial_dims=check_spatial_dims(spatial_dims),
+                spatial_dims=spatial_dims,
                 coefficient=coefficient,
             )
         head = pooled_head(channels, num_classes, "batch", spatial_dims)
@@ -132,7 +146,7 @@ class IResNetFlow(InvertibleSequential):
         widths = per_dimension(hidden_channels, num_levels, "hidden_channels")
         levels: list[list[InvertibleModule]] = []
         for level, (count, width) in enumerate(zip(counts, widths, strict=True)):
-            steps = residual_steps(
+            steps = _residual_steps(
                 channels[level],
                 count,
                 width,
@@ -146,3 +160,68 @@ class IResNetFlow(InvertibleSequential):
             )
             levels.append([*steps, ActNorm(channels[level])])
         super().__init__(OrderedDict(levels=multiscale(levels, in_channels, spatial_dims=spatial_dims)))
+
+
+def contraction(
+    hidden_channels: int, *, activation: str = "elu", leading_activation: bool = True, spatial_dims: int = 2
+) -> SubnetConstructor:
+    """Constructor of a residual block's g: convolutions with kernel sizes 3, 1 and 3, an activation before each.
+
+    `ResidualBlock` bounds each convolution by its coefficient c, hence ``Lip(g) ≤ c³``.
+
+    Args:
+        hidden_channels: between the convolutions.
+        activation: ``elu`` (Behrmann et al., 2019) or ``lipswish`` (Chen et al., 2019).
+        leading_activation: whether the first convolution has an activation before it.
+
+    Raises:
+        ValueError: for an option out of range.
+    """
+    check_positive(hidden_channels=hidden_channels)
+    activate = chosen("activation", activation, ACTIVATIONS)
+    convolution = CONVOLUTIONS[check_spatial_dims(spatial_dims)]
+
+    def construct(dims_in: int, dims_out: int) -> nn.Module:
+        layers = [
+            activate(),
+            convolution(dims_in, hidden_channels, 3, padding=1),
+            activate(),
+            convolution(hidden_channels, hidden_channels, 1),
+            activate(),
+            convolution(hidden_channels, dims_out, 3, padding=1),
+        ]
+        return nn.Sequential(*layers if leading_activation else layers[1:])
+
+    return construct
+
+
+def _residual_steps(
+    channels: int,
+    num_blocks: int,
+    hidden_channels: int,
+    *,
+    is_first: bool = False,
+    activation: str = "elu",
+    actnorm: bool = True,
+    keep_inputs: bool = True,
+    spatial_dims: int = 2,
+    **options: Any,
+) -> list[InvertibleModule]:
+    """The residual blocks of one resolution, an `ActNorm` before each.
+
+    Args:
+        hidden_channels, activation: see `contraction`.
+        is_first: whether these are the network's first blocks. The very first begins with its convolution, since an
+            activation would distort the image itself.
+        actnorm: False leaves the `ActNorm` out.
+        keep_inputs: whether ``backprop='reversible'`` keeps the input of each block instead of iterating for it.
+        options: of every `ResidualBlock`.
+    """
+    steps: list[InvertibleModule] = []
+    for i in range(num_blocks):
+        leading = not (is_first and i == 0)
+        g = contraction(hidden_channels, activation=activation, leading_activation=leading, spatial_dims=spatial_dims)
+        block = ResidualBlock(channels, g, **options)
+        keep_input(block, keep_inputs)
+        steps += [ActNorm(channels), block] if actnorm else [block]
+    return steps

@@ -1,15 +1,13 @@
 """i-RevNet: a deep classifier that loses no information before its last layer (Jacobsen, Smeulders, Oyallon, 2018)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import nn
 
 from ..invertible import AdditiveCoupling, Checkerboard, Inverse, InvertibleModule, Permutation, SubnetConstructor
 from ..invertible import Sequential as InvertibleSequential
+from ..invertible.arguments import check_positive, check_spatial_dims
 from .blocks import CONVOLUTIONS, make_norm
-from .checks import check_positive, check_spatial_dims
 from .invertible_classifier import InjectivePadding, InvertibleClassifier, pooled_head
 
 

@@ -24,8 +24,8 @@ from ..invertible import (
     Sequential,
     SubnetConstructor,
 )
+from ..invertible.arguments import check_channels, check_spatial_dims
 from .blocks import ConvBlock
-from .checks import check_channels, check_spatial_dims
 from .convolution import fast_layout
 from .iunet_layout import achievable_channels, couplings_per_level, layout, strides_per_level
 from .spatial_padding import SpatialPadding
@@ -128,7 +128,8 @@ class IUNet(InvertibleModule):
         return self.padding.mode is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.body(self.padding.pad(fast_layout(self._checked(x))))
+        check_channels(x, self.in_channels)
+        y = self.body(self.padding.pad(fast_layout(x)))
         return self.padding.crop(y, x.shape[2:]) if self.revert_padding else y
 
     def inverse(self, y: Tensor) -> Tensor:
@@ -149,7 +150,8 @@ class IUNet(InvertibleModule):
 
         They are computed by plain autograd under every backprop policy.
         """
-        x = self.padding.pad(self._checked(x))
+        check_channels(x, self.in_channels)
+        x = self.padding.pad(x)
         codes = []
         for level in self._levels()[:-1]:
             coarser: OnChannels = level.coarser  # type: ignore[assignment]
@@ -179,12 +181,9 @@ class IUNet(InvertibleModule):
             levels.append(levels[-1].coarser.inner.level)  # type: ignore[union-attr, arg-type]
         return levels
 
-    def _checked(self, x: Tensor) -> Tensor:
-        check_channels(x, self.in_channels)
-        return x
-
     def _check_divisible(self, x: Tensor) -> None:
-        if any(self.padding.missing(self._checked(x).shape[2:])):
+        check_channels(x, self.in_channels)
+        if any(self.padding.missing(x.shape[2:])):
             raise ValueError(
                 f"expected a spatial size divisible by {self.padding.factors}, got {tuple(x.shape[2:])}: "
                 "the network is a bijection on such sizes only"

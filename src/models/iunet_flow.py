@@ -1,7 +1,5 @@
 """The iUNet as a normalizing flow, which its paper leaves to future work (Etmann, Ke & Schönlieb, 2020)."""
 
-from __future__ import annotations
-
 import functools
 from collections import OrderedDict
 from typing import Any
@@ -10,7 +8,7 @@ from torch import Tensor
 
 from ..invertible import Checkerboard, GlowCoupling, Inverse, Step
 from ..invertible import Sequential as InvertibleSequential
-from .checks import check_channels, check_halvings, check_spatial_dims
+from ..invertible.arguments import check_channels, check_halvings, check_spatial_dims
 from .coupling_nets import GlowNet
 from .iunet import IUNet
 from .iunet_layout import split_channels

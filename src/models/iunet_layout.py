@@ -1,13 +1,11 @@
 """The arithmetic of an iUNet's levels: strides, channels and couplings, and a drawing of them as text."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Sequence
 
 from ..invertible import per_dimension
-from .checks import check_positive
+from ..invertible.arguments import check_positive
 
 
 def strides_per_level(
@@ -20,9 +18,7 @@ def strides_per_level(
     Raises:
         ValueError: for other forms.
     """
-    if isinstance(strides, int):
-        return [per_dimension(strides, spatial_dims, "strides")] * num_downsamplings
-    if all(isinstance(s, int) for s in strides) and len(strides) == spatial_dims:
+    if isinstance(strides, int) or (len(strides) == spatial_dims and all(isinstance(s, int) for s in strides)):
         return [per_dimension(strides, spatial_dims, "strides")] * num_downsamplings  # type: ignore[arg-type]
     if len(strides) != num_downsamplings:
         raise ValueError(

@@ -1,7 +1,5 @@
 """Networks trained with cetmann/iunets, the reference implementation of the iUNet paper, as `IUNet`."""
 
-from __future__ import annotations
-
 import functools
 import math
 import re
@@ -19,8 +17,8 @@ from ..invertible import (
     Permutation,
     Sequential,
 )
+from ..invertible.arguments import check_choice
 from .blocks import ConvBlock
-from .checks import check_choice
 from .iunet import IUNet
 from .iunet_layout import strides_per_level
 
@@ -62,7 +60,9 @@ def iunet_from_iunets(
     check_choice("resampling_method", resampling_method, METHODS)
     check_choice("mixing_method", mixing_method, METHODS)
     source = _Source(state)
-    source.check_strides(strides_per_level(strides, len(source.channels) - 1, source.spatial_dims))
+    volumes = [math.prod(s) for s in strides_per_level(strides, len(source.volumes), source.spatial_dims)]
+    if volumes != source.volumes:
+        raise ValueError(f"expected strides with products {source.volumes}, as the weights have, got {strides}")
     net = IUNet(
         source.channels,
         0,
@@ -106,11 +106,8 @@ class _Source:
             low, volume, _ = self._weights[f"downsampling_layers.{level}._fn.weight"].shape
             self.channels.append(low * volume)
             self.volumes.append(volume)
-        self.num_couplings = [self._count_couplings(f"encoder_modules.{level}") for level in range(num_levels)]
-
-    def check_strides(self, strides: Sequence[Sequence[int]]) -> None:
-        if [math.prod(stride) for stride in strides] != self.volumes:
-            raise ValueError(f"expected strides with products {self.volumes}, as the weights have, got {list(strides)}")
+        encoders = [self.parts(f"encoder_modules.{level}") for level in range(num_levels)]
+        self.num_couplings = [sum(not self.is_mixing(part) for part in parts) for parts in encoders]
 
     def parts(self, chain: str) -> list[str]:
         """The parts of an encoder or decoder, in order."""
@@ -135,9 +132,6 @@ class _Source:
                 "expected the weights of an iunets.iUNet with its default coupling layers and instance norm only, got "
                 f"{', '.join(sorted(self._weights))} as well"
             )
-
-    def _count_couplings(self, chain: str) -> int:
-        return sum(not self.is_mixing(part) for part in self.parts(chain))
 
 
 def _chain(source: _Source, chain: str, channels: int, mixing_method: str) -> Sequential:

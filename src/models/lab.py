@@ -1,11 +1,9 @@
 """The two small networks of the i-RevNet lab: a convolutional classifier and its invertible counterpart."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from ..invertible import AdditiveCoupling, Checkerboard, Sequential
-from .checks import same_padding
+from ..invertible.arguments import same_padding
 from .invertible_classifier import InjectivePadding, InvertibleClassifier
 
 

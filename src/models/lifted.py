@@ -1,12 +1,10 @@
 """Linear convolutions around an invertible network, which cannot change the number of channels itself."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
+from ..invertible.arguments import check_channels
 from .blocks import ProjectionConv, start_at_zero
-from .checks import check_channels
 
 
 class Lifted(nn.Module):

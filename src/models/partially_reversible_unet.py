@@ -1,7 +1,5 @@
 """A U-Net with reversible levels and irreversible down- and upsampling (Brügger, Baumgartner, Konukoglu, 2019)."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence
@@ -10,8 +8,8 @@ from torch import Tensor, nn
 
 from ..invertible import AdditiveCoupling, TwoSidedCoupling
 from ..invertible import Sequential as InvertibleSequential
+from ..invertible.arguments import check_channels, check_positive, check_spatial_dims
 from .blocks import CONVOLUTIONS, MAX_POOLS, ProjectionConv
-from .checks import check_channels, check_positive, check_spatial_dims
 from .in_place import LeakyReLU
 from .spatial_padding import SpatialPadding
 

@@ -1,7 +1,5 @@
 """RealNVP: affine couplings between the fields of a checkerboard and between channels (Dinh et al., 2017)."""
 
-from __future__ import annotations
-
 import functools
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -10,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..invertible import ActNorm, GlowCoupling, Inverse, InvertibleModule, Sequential, SubnetConstructor
-from .checks import check_positive
+from ..invertible.arguments import check_positive
 from .coupling_nets import ResidualNet
 from .multiscale import group_by_parity, multiscale, squeezed_channels
 

@@ -1,7 +1,5 @@
 """Padding of images to sizes that a network can downsample, and its removal."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor

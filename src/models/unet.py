@@ -1,12 +1,10 @@
 """The classic U-Net, in one to three dimensions."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
+from ..invertible.arguments import check_channels, check_positive, check_spatial_dims
 from .blocks import MAX_POOLS, TRANSPOSED_CONVOLUTIONS, ConvBlock, ProjectionConv
-from .checks import check_channels, check_positive, check_spatial_dims
 from .spatial_padding import SpatialPadding
 
 

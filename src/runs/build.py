@@ -1,7 +1,5 @@
 """From a configuration to the objects of a run."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +8,6 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.loggers import Logger
 
 from src.loggers.run_logger import RunLogger
 from src.loggers.shielded import shielded
@@ -25,7 +22,7 @@ from src.tasks.metrics import CALLBACK_METRICS, Metric
 
 @dataclass
 class Run:
-    """The objects of a run; ``callbacks`` by their names in the configuration."""
+    """The objects of a run, with ``callbacks`` by their names in the configuration."""
 
     config: DictConfig
     datamodule: pl.LightningDataModule
@@ -39,13 +36,13 @@ class Run:
         return next((c for c in self.trainer.callbacks if isinstance(c, kind)), None)  # type: ignore[attr-defined]
 
     def check_data(self) -> None:
-        """Check that network and data fit, on the device of the training: a large sample is long work for a CPU.
+        """Check that network and data fit, on the training device because a large sample takes a long time on a CPU.
 
-        Then give the network its precision. Lightning would do so after it has loaded a checkpoint, and weights in
-        double precision would pass through single.
+        Then set the precision of the network. Lightning would do so only after it has loaded a checkpoint, which would
+        round weights in double precision to single precision.
 
         Raises:
-            ValueError: if they do not fit, or nothing that is measured is called ``monitor.metric``.
+            ValueError: if they do not fit, or no metric is called ``monitor.metric``.
         """
         self.task.to(self.trainer.strategy.root_device)
         self.task.check_data(self.datamodule)
@@ -64,49 +61,38 @@ class Run:
         return self.state.metrics(self.trainer)
 
     def loggers(self) -> list[RunLogger]:
-        """Return the loggers that are this project's own."""
+        """Return this project's own loggers."""
         return [logger for logger in self.trainer.loggers if isinstance(logger, RunLogger)]
 
     def best_checkpoint(self) -> str | None:
-        """Return the checkpoint that the monitored metric likes best, else the latest one, else None."""
+        """Return the best checkpoint by the monitored metric, else the latest one, else None."""
         saved = [c.best_model_path for c in self.callbacks.values() if isinstance(c, ModelCheckpoint)]
         last = self.callback(LastCheckpoint)
         saved += [str(last.path)] if last is not None and last.path.exists() else []
-        # The first process writes them; what the others see of its files may be late.
+        # The first process writes them, and the others may see its files late.
         return self.trainer.strategy.broadcast(next((path for path in saved if path), None))
 
 
 def build(config: DictConfig) -> Run:
-    """Build what a checked configuration describes; nothing is written, generated or trained.
-
-    Args:
-        config: has passed `check_targets`, so that what is wrong now is a value.
+    """Build the run of a configuration that passed `src.config.checks.checked`; nothing is generated or trained.
 
     Raises:
         ValueError: for a value that a constructor refuses.
     """
     quiet_libraries()
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    # Filling every new tensor with NaN is for finding reads of uninitialised memory, and costs time.
+    # Filling new tensors with NaN helps to find reads of uninitialised memory, but costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     datamodule = instantiate(config.datamodule)
     task = instantiate(config.task, _partial_=True)(net=instantiate(config.model))
     callbacks = {name: instantiate(node) for name, node in (config.get("callbacks") or {}).items()}
-    loggers = [_logger(node) for node in (config.get("logger") or {}).values()]
+    loggers = [instantiate(node) for node in (config.get("logger") or {}).values()]
+    # All but the project's own file are trackers, whose failure is only a warning.
+    loggers = [logger if isinstance(logger, CsvLogger) else shielded(logger) for logger in loggers]
     if not loggers:
-        # It refuses to run with nothing to log to.
+        # It refuses to run without a logger.
         callbacks = {name: c for name, c in callbacks.items() if not isinstance(c, LearningRateMonitor)}
     state = RunState(config)
-    trainer = instantiate(
-        config.trainer,
-        callbacks=[*callbacks.values(), state],
-        logger=loggers or False,
-    )
+    trainer = instantiate(config.trainer, callbacks=[*callbacks.values(), state], logger=loggers or False)
     return Run(config, datamodule, task, trainer, callbacks, state)
-
-
-def _logger(node: DictConfig) -> Logger:
-    """Build a logger; the project's own file is part of the result, all others are trackers."""
-    logger = instantiate(node)
-    return logger if isinstance(logger, CsvLogger) else shielded(logger)

@@ -1,6 +1,4 @@
-"""Checkpoints that an interruption cannot leave half written, and that are found damaged before they are loaded."""
-
-from __future__ import annotations
+"""Checkpoint files that are complete or absent, and are checked for damage before they are loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,10 @@ from src.utils.seal import check_archive, seal
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, written beside their place and then renamed.
+    """Writes Lightning's checkpoint files beside their final path, then renames them.
 
-    Lightning writes its temporary file to the system's temporary folder and moves it; where that is another
-    file system (a tmpfs ``/tmp``, a scratch disk), the move is a copy, and a kill leaves half of ``last.ckpt``.
+    Lightning writes its temporary file to the system's temporary folder and moves it; on another file system (a tmpfs
+    ``/tmp``, a scratch disk) the move is a copy, and a killed process leaves half of the checkpoint.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
@@ -34,12 +32,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:
-                # torch complains that the file ends early; what ended it is a full disk or a Ctrl-C.
+                # torch reports that the file ends early; the cause is a full disk or a Ctrl-C.
                 raise error.__context__ or error from None
             seal(file)
 
     def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Load a checkpoint that is as it was written.
+        """Load a checkpoint that is unchanged since it was written.
 
         Raises:
             FileError: if it is damaged.

@@ -1,6 +1,4 @@
-"""Finding, reading and judging checkpoints."""
-
-from __future__ import annotations
+"""Find, read and check checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +33,7 @@ def run_folder_of(checkpoint: Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint onto the CPU if it is as it was written; only tensors and plain containers are accepted.
+    """Load an undamaged checkpoint onto the CPU; only tensors and plain containers are accepted.
 
     Raises:
         FileError: if the file is damaged, or was not written by this project or was by a later version of it.
@@ -63,7 +61,7 @@ def check_architecture(checkpoint: dict[str, Any], task: nn.Module, model: str) 
     parts = [
         _listed("missing from the checkpoint", [n for n in expected if n not in found]),
         _listed("unknown to the network", [n for n in found if n not in expected]),
-        _listed("of another shape", [f"{n}: expected {expected[n]}, got {found[n]}" for n in reshaped]),
+        _listed("with another shape", [f"{n}: expected {expected[n]}, got {found[n]}" for n in reshaped]),
     ]
     raise ValueError(
         f"expected a checkpoint of {model}, got one of {checkpoint['config']['model']['_target_']} "
@@ -72,7 +70,7 @@ def check_architecture(checkpoint: dict[str, Any], task: nn.Module, model: str) 
 
 
 def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Shapes by name; a module's extra state is no tensor and left to the module."""
+    """Shapes by name, without the extra state of modules, which is no tensor."""
     return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 

@@ -1,6 +1,4 @@
-"""config.yaml: the configuration of a run, with its references as they were written."""
-
-from __future__ import annotations
+"""config.yaml: the configuration of a run, with every reference replaced by its value."""
 
 import json
 from pathlib import Path
@@ -12,19 +10,20 @@ from omegaconf import DictConfig, OmegaConf
 from src.config.checks import plain
 from src.runs.folder import RunFolder
 from src.runs.formats import FORMAT, FORMAT_KEY, MAX_DEPTH, TOO_DEEP, check_depth, check_format
-from src.runs.references import resolve_references
 from src.utils.files import write_text
 from src.utils.reading import reading
 
 
 def write_config(config: DictConfig) -> None:
     """Write ``config.yaml`` into ``config.run_dir``."""
-    text = f"{FORMAT_KEY}: {FORMAT}\n{OmegaConf.to_yaml(config)}"
+    text = f"{FORMAT_KEY}: {FORMAT}\n{OmegaConf.to_yaml(config, resolve=True)}"
     write_text(RunFolder(config.run_dir).config, text)
 
 
 def load_config(path: Path) -> DictConfig:
-    """Read a config.yaml of this machine; resolving its references may call resolvers, which see the environment.
+    """Read a config.yaml of this machine.
+
+    One of format 0 has references; resolving them may call resolvers, which see the environment.
 
     Raises:
         FileError: for a damaged file, or one of a later version.
@@ -40,25 +39,21 @@ def load_config(path: Path) -> DictConfig:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a stranger's config.yaml into plain containers, references resolved and no resolver called.
+    """Read a config.yaml, perhaps a stranger's, into plain containers; references of format 0 stay as they are written.
 
     Raises:
         FileError: for a damaged file, and for content that no run writes.
     """
     with reading(path, "the configuration of a run"):
-        _check_syntax(path.read_text(encoding="utf-8"))
-        config = resolve_references(plain(load_config(path), resolve=False))
+        # Aliases may multiply without limit, and deep nesting would keep OmegaConf busy without limit.
+        depth = 0
+        for event in yaml.parse(path.read_text(encoding="utf-8")):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("expected no aliases")
+            if depth > MAX_DEPTH:
+                raise ValueError(TOO_DEEP)
+        config = plain(load_config(path), resolve=False)
         check_depth(config)
         # As summary.json would hold it.
         return json.loads(json.dumps(config, default=str))
-
-
-def _check_syntax(text: str) -> None:
-    """Refuse what may grow without limit, or keep OmegaConf busy without limit, and what no run writes."""
-    depth = 0
-    for event in yaml.parse(text):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError("expected no aliases")
-        if depth > MAX_DEPTH:
-            raise ValueError(TOO_DEEP)

@@ -1,7 +1,5 @@
 """The numbers of a run as one table that survives every interruption."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path

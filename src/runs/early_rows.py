@@ -1,11 +1,9 @@
-"""Rows of metrics that are logged before Lightning logs them.
+"""Log rows of metrics before Lightning does.
 
-Lightning logs the metrics of a step, and of an epoch, after the callbacks' hooks. A checkpoint that is written in such
-a hook counts the step as done: a run that is killed before the row is logged, and goes on from there, would never log
-it. Lightning logs the row again, and the loggers drop what comes twice (`src.loggers.run_logger.LatestRow`).
+Lightning logs the metrics of a step or an epoch after the callbacks' hooks. A checkpoint written in such a hook counts
+the step as done, so a run that is killed before the row is logged would never log it after it resumes. Lightning logs
+the row a second time, and the loggers drop the repetition (`src.loggers.run_logger.LatestRow`).
 """
-
-from __future__ import annotations
 
 from typing import Any
 
@@ -13,14 +11,14 @@ import pytorch_lightning as pl
 
 
 def log_row_of_step(trainer: pl.Trainer) -> None:
-    """Log what Lightning logs of a step after ``on_train_batch_end``."""
+    """Log the row of a step, which Lightning logs after ``on_train_batch_end``."""
     connector = _connector(trainer)
     if connector is not None:
         connector.update_train_step_metrics()
 
 
 def log_row_of_epoch(trainer: pl.Trainer) -> None:
-    """Log what Lightning logs of an epoch after ``on_train_epoch_end``; it belongs to the epoch's last step."""
+    """Log the row of an epoch, which Lightning logs after ``on_train_epoch_end`` for the epoch's last step."""
     connector = _connector(trainer)
     if connector is None:
         return
@@ -33,7 +31,7 @@ def log_row_of_epoch(trainer: pl.Trainer) -> None:
 
 
 def _connector(trainer: pl.Trainer) -> Any:
-    """Return the part of Lightning that logs, or None where another version has none such: rows then come later."""
+    """Return the part of Lightning that logs; None in a version without it, where the rows come later."""
     connector = getattr(trainer, "_logger_connector", None)
     needed = ("update_train_step_metrics", "log_metrics", "metrics")
     counts = hasattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped")

@@ -1,7 +1,5 @@
 """metrics.csv, and the curves in a checkpoint: every metric of a run over the steps."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Signals that end training leave a checkpoint that training can go on from."""
+"""Signals that end training leave a checkpoint from which training resumes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
 import torch
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 class CheckpointOnInterrupt(Checkpoint):
     """Writes ``checkpoints/last.ckpt`` when a signal ends training: Ctrl-C, SIGTERM, SIGHUP, SIGUSR1.
 
-    A signal ends training after the current optimizer step, and after the validation that is due then; so the run that
-    goes on does what this one would have done. In a distributed run a signal to one process ends all of them after the
-    same step. A second Ctrl-C stops at once.
+    Training ends after the current optimizer step and the validation that is due after it, so that the resumed run
+    does what this one would have done. In a distributed run, a signal to one process ends all of them after the same
+    step. A second Ctrl-C stops immediately.
 
-    What breaks a step or a validation off, a second Ctrl-C or an error, leaves no checkpoint: half of a step is done,
-    random numbers are drawn, counters and tables are ahead of the weights. The run goes on from the one before.
+    A second Ctrl-C or an error interrupts a step or a validation and writes no checkpoint: random numbers, counters
+    and tables would be ahead of the weights. The run resumes from the previous checkpoint.
 
     Args:
         run_dir: the run folder.
 
     Attributes:
-        received: the signal that ended training, or None.
+        received: the signal that ended training; None without one.
     """
 
     def __init__(self, run_dir: str) -> None:
@@ -46,44 +46,44 @@ class CheckpointOnInterrupt(Checkpoint):
         self.received: signal.Signals | None = None
         self._previous_handlers: Handlers = {}
         self._owner = os.getpid()
-        # Whether Lightning was told to end, which it does between two steps or epochs.
+        # Whether Lightning was told to stop, which it does between two steps or epochs.
         self._ending = False
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the signals while training runs.
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Handle the signals while training runs.
 
-        Lightning's own handler would break off a validation, and in a distributed run it communicates in the middle of
-        whatever the processes are at.
+        Lightning's own handler would interrupt a validation, and in a distributed run it communicates at once,
+        whatever the processes are doing.
         """
         self._owner = os.getpid()
         self._previous_handlers = take_over(self._on_signal)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """End training if a signal has come."""
+        """End training if a signal was received."""
         if between_updates(trainer, batch_idx):
             self._end_if_signalled(trainer)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let a validation that is due run to its end."""
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let a validation that is due finish."""
         self._tell_lightning(trainer, False)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """End training if a signal has come."""
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End training if a signal was received."""
         self._end_if_signalled(trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Hand the signals back; one that came after the last epoch prevents the test."""
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore the handlers; a signal received after the last epoch prevents the test."""
         self._end_if_signalled(trainer)
         hand_back(self._previous_handlers)
         if trainer.received_sigterm:
             raise SIGTERMException
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Write the checkpoint where Lightning ended training as it was told to; then hand the signals back.
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write the checkpoint if Lightning stopped as it was told to; then restore the handlers.
 
-        Not before: who sends a signal to a process and its group sends it twice.
+        Not earlier: a signal to a process and to its group arrives twice.
         """
         if self.received is None and isinstance(exception, (SIGTERMException, KeyboardInterrupt)):
             self.received = signal.SIGINT if isinstance(exception, KeyboardInterrupt) else signal.SIGTERM
@@ -94,7 +94,7 @@ class CheckpointOnInterrupt(Checkpoint):
         finally:
             hand_back(self._previous_handlers)
 
-    def _end_if_signalled(self, trainer: pl.Trainer) -> None:
+    def _end_if_signalled(self, trainer: Trainer) -> None:
         signalled = 0 if self.received is None else int(self.received)
         if trainer.world_size > 1:
             latest = torch.tensor(signalled, device=trainer.strategy.root_device)
@@ -104,10 +104,10 @@ class CheckpointOnInterrupt(Checkpoint):
             self.received = signal.Signals(signalled)
             self._tell_lightning(trainer, True)
 
-    def _tell_lightning(self, trainer: pl.Trainer, end: bool) -> None:
-        """Set the flag of Lightning's own handler, at which it ends training where its loops are consistent.
+    def _tell_lightning(self, trainer: Trainer, end: bool) -> None:
+        """Set the flag of Lightning's own handler, at which its loops stop where they are consistent.
 
-        A version without that private flag ends here, where no checkpoint would be: the run goes on from its last one.
+        In a version without this private flag the run stops here without a checkpoint, and resumes from its last one.
         """
         connector: Any = getattr(trainer, "_signal_connector", None)
         if hasattr(connector, "received_sigterm"):
@@ -117,14 +117,14 @@ class CheckpointOnInterrupt(Checkpoint):
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:
-            return  # a loading worker, forked with this handler: its parent needs it until the step is done
+            return  # a data loading worker forked with this handler; its parent needs it until the step is done
         if signum == signal.SIGHUP:
             leave_closed_terminal()
         if signum == signal.SIGINT:
             if self.received == signal.SIGINT:
                 hand_back(self._previous_handlers)
                 raise KeyboardInterrupt
-            say("\nCtrl-C: ending after this step (press again to stop at once)")
+            say("\nCtrl-C: stopping after this step (press again to stop now)")
         self.received = signal.Signals(signum)
 
 
@@ -136,12 +136,12 @@ def ending(run: Run) -> Iterator[None]:
         SystemExit: with 128 + n after signal n.
     """
     can_be_resumed = RunFolder(run.config.run_dir).checkpoint().exists
-    advice = f"go on with: python train.py resume={run.config.run_dir}"
+    advice = f"continue with: python train.py resume={run.config.run_dir}"
     try:
         yield
     except (SystemExit, KeyboardInterrupt):
         say(advice if can_be_resumed() else "interrupted before the first checkpoint")
-        # Lightning turns Ctrl-C and SIGTERM into a SystemExit of its own, SIGTERM's with exit code 0.
+        # Lightning raises its own SystemExit for Ctrl-C and SIGTERM, for SIGTERM with exit code 0.
         interrupt = run.callback(CheckpointOnInterrupt)
         if interrupt is not None and interrupt.received is not None:
             sys.exit(128 + interrupt.received)

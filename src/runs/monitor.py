@@ -1,7 +1,5 @@
 """The metric that chooses the best checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,6 +1,4 @@
-"""What a number in summary.json was measured with: code, hardware, versions."""
-
-from __future__ import annotations
+"""The code, hardware and package versions behind a measured number."""
 
 import platform
 import subprocess
@@ -14,7 +12,7 @@ PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaco
 
 
 def provenance(folder: Path) -> dict[str, Any]:
-    """Return all of it, for what the code in ``folder`` has measured."""
+    """Return the commit of the checkout in ``folder``, the hardware and the package versions."""
     return {"git_commit": git_commit(folder), "hardware": hardware(), "versions": versions()}
 
 
@@ -24,7 +22,7 @@ def git_commit(folder: Path) -> str | None:
         commit = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
-        # No git, no repository (a downloaded archive), or no commit yet: a run needs none of them.
+        # No git, no repository (a downloaded archive), or no commit yet: a run does not need them.
         return None
     return f"{commit}-dirty" if changed else commit
 
@@ -35,7 +33,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that shape a result."""
+    """Return the versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -49,19 +47,13 @@ def hardware() -> dict[str, Any]:
     """Return the processor, the number of cores that this process may use, torch's threads and the GPUs."""
     import torch
 
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        "cpu": _cpu_name(),
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
         "cores": available_cpus(),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "platform": platform.platform(),
     }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -1,13 +1,11 @@
 """Everything that a run keeps across the processes that continue it, apart from the training itself."""
 
-from __future__ import annotations
-
 import os
 import time
 from typing import Any
 
-import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
@@ -17,13 +15,14 @@ from src.runs.config_file import write_config
 from src.runs.formats import FORMAT, FORMAT_KEY
 
 
-class RunState(pl.Callback):
+class RunState(Callback):
     """Keeps configuration, latest metrics and wall time in each checkpoint; writes config.yaml and tells the loggers.
 
-    File and checkpoint keep the references inside the configuration, so that an override of ``seed`` or ``network``
-    still reaches what refers to it; the loggers get values. Lightning itself starts without metrics: a run that is
-    resumed for its test alone would know nothing of its training. Its Timer counts the training only, and takes the
-    time of every checkpoint that is loaded, also for a test.
+    A checkpoint keeps the references inside the configuration, so that an override of ``seed`` or ``network`` still
+    reaches what refers to it; the file and the loggers get values.
+
+    Lightning itself starts without metrics: a run resumed for its test alone would know nothing of its training. Its
+    Timer counts the training without the data generation, and takes over the time of a checkpoint loaded for a test.
 
     Args:
         config: the whole configuration, with ``run_dir`` set.
@@ -39,11 +38,11 @@ class RunState(pl.Callback):
         self._earlier_metrics: dict[str, float] = {}
         self._described = False
 
-    def metrics(self, trainer: pl.Trainer) -> dict[str, float]:
+    def metrics(self, trainer: Trainer) -> dict[str, float]:
         """Return the latest value of every metric, those of earlier processes included."""
         return {**self._earlier_metrics, **{name: float(value) for name, value in trainer.callback_metrics.items()}}
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the configuration and tell the loggers: the data exist by now, and the run begins."""
         if not trainer.is_global_zero or self._described:
             return
@@ -56,9 +55,7 @@ class RunState(pl.Callback):
             else:
                 logger.log_hyperparams(plain(self.config, resolve=True))
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add ``format``, ``config`` (plain containers), ``metrics`` and ``total_time_s``."""
         checkpoint |= {
             FORMAT_KEY: FORMAT,
@@ -67,19 +64,18 @@ class RunState(pl.Callback):
             "total_time_s": self.earlier_s + time.perf_counter() - self._started,
         }
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Continue from the checkpoint of a training, which a test does not; find its best checkpoint again.
 
         Where the run folder was moved or copied, `ModelCheckpoint` would forget the best score, and the next
         checkpoint, however bad, would replace the best one. A file that was not moved with the folder is used where it
         is.
         """
+        states = checkpoint.get("callbacks", {})
         if trainer.state.fn == TrainerFn.FITTING:
             self._earlier_metrics = checkpoint.get("metrics", {})
-            self.earlier_s = checkpoint.get("total_time_s", 0.0)
-        states = checkpoint.get("callbacks", {})
+            # In a checkpoint of format 0 a callback of its own kept the time.
+            self.earlier_s = checkpoint.get("total_time_s", states.get("TotalTime", {}).get("seconds", 0.0))
         for callback in trainer.checkpoint_callbacks:
             key = callback.state_key
             if isinstance(callback, ModelCheckpoint) and callback.dirpath and key in states:

@@ -1,4 +1,4 @@
-"""A run that exists, built again from its checkpoint to be tested or to predict."""
+"""Build an existing run from its checkpoint, to test it or to predict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from src.runs.formats import explaining_age
 if TYPE_CHECKING:
     from src.runs.build import Run
 
-# Nothing is trained: no checkpoint is saved, and those of the run must not be touched.
+# Nothing is trained, and the checkpoints of the run must not be overwritten.
 TRAINING_CALLBACKS = ("best", "last", "interrupt")
 
 
@@ -49,11 +49,11 @@ def saved_run(options: SavedRunOptions, overrides: list[str], purpose: str) -> t
 
     path = find_checkpoint(options.ckpt, "best")
     saved = read_checkpoint(path)["config"]
-    # There is no curve to log; `logger=wandb` brings a logger back.
+    # There are no curves to log; `logger=wandb` selects a logger again.
     saved["logger"] = None
     saved["run_dir"] = str(run_folder_of(path) / purpose / datetime.now().strftime(f"%Y-%m-%d_%H-%M-%S-{path.stem}"))
     config = trusted_config(saved, overrides, options.trust)
-    # After the overrides: `trainer=gpu` and `callbacks=guard` are a training's.
+    # After the overrides, because `trainer=gpu` and `callbacks=guard` are written for training.
     with open_dict(config):
         config.trainer.enable_checkpointing = False
         config.callbacks = {name: c for name, c in config.callbacks.items() if name not in TRAINING_CALLBACKS}
@@ -61,7 +61,7 @@ def saved_run(options: SavedRunOptions, overrides: list[str], purpose: str) -> t
 
 
 def rebuild(config: DictConfig, checkpoint: Path) -> Run:
-    """Build what ``config`` describes, and check that the checkpoint and the data fit; the weights are not loaded yet.
+    """Build the run and check that the checkpoint and the data fit; the weights are not loaded yet.
 
     Raises:
         ValueError: for a configuration or checkpoint that cannot work.

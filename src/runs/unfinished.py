@@ -1,9 +1,8 @@
 """Finding the run that ``resume=auto`` means."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -20,11 +19,9 @@ OUTPUTS = Path("outputs")
 
 
 def newest_unfinished(overrides: list[str], outputs: Path = OUTPUTS) -> Path:
-    """Return the folder of the newest run that has a checkpoint, no result after it, and every value of ``overrides``.
+    """Return the newest run folder ``<outputs>/<experiment>/<run>`` that has a checkpoint and no result after it.
 
-    Args:
-        overrides: the other arguments of the command line; they choose among the runs and change none.
-        outputs: the folder of all runs, ``<outputs>/<experiment>/<run>``.
+    The ``overrides``, the other arguments of the command line, choose among the runs and change none.
 
     Raises:
         ConfigError: if there is none, or an argument is wrong.
@@ -39,7 +36,7 @@ def newest_unfinished(overrides: list[str], outputs: Path = OUTPUTS) -> Path:
     wanted = f" with {' '.join(overrides)}" if overrides else ""
     raise ConfigError(
         f"expected an unfinished run{wanted} under {outputs}/ for resume=auto, got "
-        f"{len(unfinished)} unfinished of {len(runs)} runs with a checkpoint"
+        f"{len(runs)} runs with a checkpoint, of which {len(unfinished)} are unfinished"
         + "".join(f"\n  unfinished: {run.path}" for run in unfinished[:5])
     )
 
@@ -58,12 +55,12 @@ def _is_finished(run: RunFolder) -> bool:
 def _has_values(run: RunFolder, overrides: list[str]) -> bool:
     if not run.config.exists():
         return False
-    saved = OmegaConf.create(modernised(OmegaConf.to_container(load_config(run.config))))
+    saved: Any = modernised(OmegaConf.to_container(load_config(run.config), resolve=True))
     named = dict(override.split("=", 1) for override in overrides if override.startswith(("experiment=", "scale=")))
-    if any(OmegaConf.select(saved, key) != value for key, value in named.items()):
+    if any(saved.get(key) != value for key, value in named.items()):
         return False
     others = [override for override in overrides if override.partition("=")[0] not in named]
     try:
-        return with_overrides(OmegaConf.to_container(saved), others) == saved  # type: ignore[arg-type]
+        return OmegaConf.to_container(with_overrides(saved, others), resolve=True) == saved
     except ConfigError:  # a run of an experiment that has no such key
         return False

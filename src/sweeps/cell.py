@@ -1,6 +1,4 @@
-"""A cell of a sweep: its arguments, its files, how far it has come."""
-
-from __future__ import annotations
+"""A cell of a sweep: its arguments, its files, its progress."""
 
 import re
 from collections.abc import Sequence
@@ -21,12 +19,11 @@ class Cell:
     """One run of a sweep.
 
     Attributes:
-        sweep: which it belongs to.
         parameters: the values of the sweep's parameters.
         overrides: further arguments.
         name: the values that vary, readable.
         identity: everything that can change the result, see `src.sweeps.identity`.
-        parent: folder of the run folder.
+        parent: the folder that contains the run folder.
     """
 
     sweep: Sweep
@@ -38,7 +35,7 @@ class Cell:
 
     @property
     def digest(self) -> str:
-        """Of the identity."""
+        """The digest of the identity."""
         return digest(self.identity)
 
     @property
@@ -53,7 +50,7 @@ class Cell:
 
     @property
     def log(self) -> Path:
-        """What the run printed, over all attempts."""
+        """The output of all attempts at the run."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
@@ -62,7 +59,7 @@ class Cell:
         return self.folder.with_name(f"{self.folder.name}.lock")
 
     def is_finished(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether the run is complete."""
         return self.run.summary.is_file()
 
     def can_be_resumed(self) -> bool:
@@ -70,7 +67,7 @@ class Cell:
         return self.run.checkpoint().is_file()
 
     def summary(self) -> dict[str, Any]:
-        """Return what the finished run came to.
+        """Return the summary of the finished run.
 
         Raises:
             FileError: for a damaged file.
@@ -82,7 +79,7 @@ class Cell:
         return command_line(self.sweep, self.parameters, [*self.overrides, f"run_dir={self.folder}"])
 
     def resume_command(self) -> list[str]:
-        """Return the command line that goes on with an interrupted run, which knows its own configuration."""
+        """Return the command line that resumes an interrupted run, whose configuration is in its checkpoint."""
         kept = [override for override in self.overrides if is_execution_key(override.partition("=")[0])]
         return command_line(self.sweep, {"resume": str(self.folder)}, kept)
 
@@ -95,15 +92,8 @@ def make_cell(
     Raises:
         ConfigError: if ``identify`` refuses its arguments.
     """
-    arguments = [f"{name}={value}" for name, value in parameters.items()]
-    return Cell(
-        sweep=sweep,
-        parameters=parameters,
-        overrides=tuple(overrides),
-        name=cell_name(sweep, parameters),
-        identity=identify([*arguments, *overrides]),
-        parent=parent,
-    )
+    identity = identify([*(f"{name}={value}" for name, value in parameters.items()), *overrides])
+    return Cell(sweep, parameters, tuple(overrides), cell_name(sweep, parameters), identity, parent)
 
 
 def cell_name(sweep: Sweep, parameters: dict[str, Any]) -> str:

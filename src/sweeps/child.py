@@ -1,6 +1,6 @@
-"""Become a command that is asked to stop when its parent dies: ``python child.py <parent's id> <command ...>``.
+"""Run a command that gets SIGTERM when its parent dies: ``python child.py <parent's process id> <command ...>``.
 
-Of the standard library alone, so that it costs a few milliseconds.
+It imports the standard library only, so that it starts within milliseconds.
 """
 
 import ctypes

@@ -1,6 +1,4 @@
-"""The cells of a grid, in the order in which W&B's server hands them out."""
-
-from __future__ import annotations
+"""The cells of a grid, in the order of W&B's server."""
 
 import itertools
 from typing import Any
@@ -37,6 +35,6 @@ def _values(name: str, spec: dict[str, Any]) -> list[Any]:
 
 
 def _without_repeats(values: list[Any]) -> list[Any]:
-    """As W&B: 3 and 3.0 are one value, which is written as the later one; 1, True and "1" are three."""
+    """As in W&B, 3 and 3.0 are one value, written like the later one; 1, True and "1" are three values."""
     whole = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
     return list({(type(key), repr(key)): value for key, value in zip(whole, values, strict=True)}.values())

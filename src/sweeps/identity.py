@@ -1,14 +1,12 @@
-"""What makes two runs the same: the configuration, without what cannot change a result."""
-
-from __future__ import annotations
+"""When two runs are the same: their configurations agree in everything that can change a result."""
 
 import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
 
-# Where files lie, what is printed and logged, what an experiment says of itself, how fast the data come. Not the number
-# of loading workers: each worker draws its own random numbers.
+# Paths, output and logging, descriptions, and the speed of data loading. Not the number of loading workers: each worker
+# draws its own random numbers.
 EXECUTION_KEYS = (
     *("about", "run_dir", "resume", "debug", "logger"),
     *("datamodule.data_dir", "datamodule.pin_memory", "datamodule.download", "datamodule.generation_workers"),
@@ -19,8 +17,6 @@ WATCHING_CALLBACKS = (
     *("last", "interrupt", "random_state", "progress", "learning_rate", "peak_memory", "step_time", "invertibility"),
     *("test_table", "curves", "images", "confusion", "total_time", "hung_run"),
 )
-# Only what other values refer to: those hold what it comes to.
-REFERRED_TO = "network"
 
 # From the arguments of a cell to its identity, plain containers.
 Identify = Callable[[list[str]], Any]
@@ -65,7 +61,8 @@ def identity_of_config(config: dict[str, Any]) -> dict[str, Any]:
     """
     # A stored result has no run_dir, but its trainer knows the folder.
     place = config.get("run_dir") or config.get("trainer", {}).get("default_root_dir")
-    return _without_place({key: value for key, value in config.items() if key != REFERRED_TO}, str(place))
+    # Other values refer to the section network, and contain its values once they are resolved.
+    return _without_place({key: value for key, value in config.items() if key != "network"}, str(place))
 
 
 def _without_place(node: Any, run_dir: str, key: str = "") -> Any:

@@ -1,4 +1,4 @@
-"""The file that Optuna keeps the trials of a search in, after any end of the process that wrote it."""
+"""The file in which Optuna keeps the trials of a search; it survives a kill of the process that writes it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """Return Optuna's storage of the trials in ``path``, which is made if it is not there.
+    """Return Optuna's storage of the trials in ``path``, which is created if necessary.
 
-    What a kill left of a last line is dropped: Optuna would write the next line behind it, and refuse both.
+    An incomplete last line is dropped: Optuna would append the next line to it, and then refuse both.
 
     Raises:
         FileError: for a damaged file, naming the line where it is known.
@@ -25,10 +25,10 @@ def open_journal(path: Path) -> JournalStorage:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    # The system takes this lock from a process that is killed. Optuna's own, a link, stays, and with a relative path
-    # everyone waits for it for ever.
+    # The system releases this lock when a process is killed. Optuna's own lock, a link, would remain, and with a
+    # relative path every process would wait for it forever.
     lock = FileLock(path.with_suffix(".lock"))
-    with reading(path, "the trials of a search; without this file it begins anew"):
+    with reading(path, "the trials of a search (delete the file to start again)"):
         with lock:
             _drop_unfinished_line(path)
             _check_lines(path)
@@ -44,7 +44,7 @@ def _drop_unfinished_line(path: Path) -> None:
 
 
 def _check_lines(path: Path) -> None:
-    """Find the damage that Optuna would not name, or not before it has written more lines."""
+    """Find damage that Optuna would not name, or only after it has written more lines."""
     for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], start=1):
         try:
             as_mapping(json.loads(line))

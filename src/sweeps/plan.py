@@ -1,6 +1,4 @@
-"""From a table's key and a command line to the cells that have to run."""
-
-from __future__ import annotations
+"""The cells that a table and a command line ask for."""
 
 import re
 import shlex
@@ -32,14 +30,14 @@ OUTPUTS = Path("outputs") / "reproduce"
 
 @dataclass(frozen=True)
 class Plan:
-    """What the command line asks for.
+    """The meaning of a command line of reproduce.py.
 
     Attributes:
         key: the folder of the table under ``experiments/``.
         sweep: with the values of the command line.
-        overrides: the arguments that every cell gets besides.
+        overrides: further arguments of every cell.
         scale: the value of ``scale``.
-        changes: whatever makes these results others than the sweep file's own at this scale.
+        changes: the arguments by which the results differ from those of the sweep file at this scale.
     """
 
     key: str
@@ -56,7 +54,7 @@ class Plan:
 
     @property
     def command(self) -> str:
-        """The command line that makes the whole table, wherever the data are."""
+        """The command line that makes the whole table."""
         scale = [f"scale={self.scale}"] if "scale" in self.sweep.parameters else []
         return shlex.join(["python", "reproduce.py", self.key, *scale, *self.changes])
 
@@ -75,10 +73,8 @@ class Plan:
         Raises:
             ConfigError: if the arguments of one do not compose.
         """
-        return [
-            make_cell(self.sweep, parameters, self.overrides, self.identify, self.parent(outputs))
-            for parameters in grid(self.sweep)
-        ]
+        parent = self.parent(outputs)
+        return [make_cell(self.sweep, values, self.overrides, self.identify, parent) for values in grid(self.sweep)]
 
 
 def table_keys(experiments: Path) -> list[str]:
@@ -87,16 +83,10 @@ def table_keys(experiments: Path) -> list[str]:
 
 
 def make_plan(experiments: Path, key: str, arguments: Sequence[str], name: str = "sweep") -> Plan:
-    """Return what ``python reproduce.py <key> <arguments>`` means.
-
-    Args:
-        experiments: where the folders of the tables are.
-        key: the folder of the table.
-        arguments: Hydra overrides.
-        name: the sweep file in that folder, without its ending.
+    """Return the plan of ``python reproduce.py <key> <arguments>`` for the sweep file ``<key>/<name>.yaml``.
 
     Raises:
-        ConfigError: for an unknown key, a file that is no sweep, or arguments that are no overrides.
+        ConfigError: for an unknown key, a file that is not a sweep, or arguments that are not Hydra overrides.
     """
     keys = table_keys(experiments)
     if key not in keys:
@@ -114,9 +104,9 @@ def make_plan(experiments: Path, key: str, arguments: Sequence[str], name: str =
 
 
 def adopt(cells: Iterable[Cell], folders: Iterable[Path]) -> list[Cell]:
-    """Take over finished runs that another program started, such as W&B's agent or a SLURM job; return their cells.
+    """Copy the summaries of finished runs that W&B's agent, a SLURM job or anything else started; return their cells.
 
-    A run is a cell's if its configuration is the cell's, wherever it wrote its files.
+    A run belongs to a cell if its configuration is the cell's, wherever it wrote its files.
 
     Raises:
         ConfigError: for a folder that does not exist.

@@ -1,6 +1,4 @@
-"""The process of a cell: never two of one cell at a time, and none that outlives the program that started it."""
-
-from __future__ import annotations
+"""The process of a cell: at most one at a time, and none survives the program that started it."""
 
 import contextlib
 import fcntl
@@ -20,25 +18,18 @@ from src.sweeps.command import for_people
 from src.utils.processes import available_cpus
 
 CHILD = Path(__file__).with_name("child.py")
-# Of the process that starts the cells, and not theirs.
+# These belong to the process that starts the cells, not to the cells.
 FOREIGN_VARIABLES = (ENVIRONMENT_VARIABLE, "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class CellProcess:
-    """A running cell.
+    """The process of a running cell; ``resumed`` tells whether it started from a checkpoint."""
 
-    Attributes:
-        cell: which.
-        resumed: whether it went on from a checkpoint.
-        started: `time.monotonic` at its start.
-    """
-
-    def __init__(self, cell: Cell, process: subprocess.Popen[bytes], resumed: bool) -> None:
-        self.cell = cell
+    def __init__(self, process: subprocess.Popen[bytes], resumed: bool) -> None:
         self.resumed = resumed
-        self.started = time.monotonic()
         self._process = process
+        self._started = time.monotonic()
 
     def exit_code(self) -> int | None:
         """Return the exit code, negative for a signal; None while the process runs."""
@@ -46,25 +37,24 @@ class CellProcess:
 
     def seconds(self) -> float:
         """Return how long it has run."""
-        return time.monotonic() - self.started
+        return time.monotonic() - self._started
 
     def stop(self, signum: signal.Signals = signal.SIGTERM) -> None:
-        """Send a signal to the process and to those that it started; train.py saves a checkpoint on SIGTERM."""
+        """Send a signal to the process and its children; train.py saves a checkpoint on SIGTERM."""
         with contextlib.suppress(ProcessLookupError):  # it has just ended
             os.killpg(self._process.pid, signum)
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for the end; return whether it came in time."""
+        """Wait until the process ends; return whether it did in time."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_s)
         return self._process.poll() is not None
 
 
 def start(cell: Cell, environment: Mapping[str, str]) -> CellProcess | None:
-    """Start a cell or go on with it; return None if another process runs it now, or has finished it.
+    """Start or resume a cell; return None if another process runs it now or has finished it.
 
-    The lock is the open file itself: the child inherits it and holds it until it ends, however it ends and whatever
-    becomes of this process.
+    The lock belongs to the open file: the child inherits it and holds it until it ends, even if this process is killed.
     """
     cell.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(cell.lock, os.O_RDWR | os.O_CREAT, 0o666)
@@ -82,7 +72,7 @@ def start(cell: Cell, environment: Mapping[str, str]) -> CellProcess | None:
 def _start_locked(cell: Cell, environment: Mapping[str, str], lock: int) -> CellProcess:
     resumed = cell.can_be_resumed()
     if not resumed:
-        # Whatever lies there was left before the first checkpoint.
+        # Files from before the first checkpoint are of no use.
         shutil.rmtree(cell.folder, ignore_errors=True)
     command = cell.resume_command() if resumed else cell.command()
     with cell.log.open("ab") as log:
@@ -95,20 +85,20 @@ def _start_locked(cell: Cell, environment: Mapping[str, str], lock: int) -> Cell
             stdout=log,
             stderr=subprocess.STDOUT,
             pass_fds=(lock,),
-            # A Ctrl-C at the terminal is for reproduce.py, which asks the cells to stop.
+            # A Ctrl-C at the terminal must reach reproduce.py only, which stops the cells itself.
             start_new_session=True,
         )
-    return CellProcess(cell, process, resumed)
+    return CellProcess(process, resumed)
 
 
 def cell_environment(jobs: int) -> dict[str, str]:
-    """Return the environment of the cells: this Python's programs first, and the cores shared out among the jobs."""
+    """Return the environment of the cells: this Python first in PATH, and the cores divided among the jobs."""
     environment = {key: value for key, value in os.environ.items() if key not in FOREIGN_VARIABLES}
-    # W&B's command lines say `python`.
+    # W&B's command lines call `python`.
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     for variable in THREAD_VARIABLES:
         environment.setdefault(variable, str(max(1, available_cpus() // jobs)))
-    # A log is read while it grows.
+    # So that the log can be followed.
     environment["PYTHONUNBUFFERED"] = "1"
     return environment
 

@@ -1,9 +1,8 @@
-"""How the cells of a sweep stand, for a person at a terminal and for the one who reads the log afterwards."""
+"""The state of a sweep's cells, for a person at a terminal and for the reader of a log."""
 
 from __future__ import annotations
 
 import time
-from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,149 +10,103 @@ from rich.table import Table
 from rich.text import Text
 
 from src.sweeps.process import last_lines
-from src.sweeps.runner import Entry, State
+from src.sweeps.runner import Attempt, State
 
 DONE = (State.FINISHED, State.SKIPPED)
-# What the table at a terminal shows of a long sweep.
+STYLES = {State.FAILED: "red", State.RUNNING: "yellow", State.FINISHED: "green"}
+# The table at a terminal shows so many cells of a long sweep.
 MAX_ROWS = 30
 
 
-class Progress(Protocol):
-    """Shows what a Runner tells."""
+class SweepLines:
+    """Prints a line when a cell starts or ends, and every ``interval_s`` the last log line of each running cell."""
 
-    def __enter__(self) -> Progress: ...
-
-    def __exit__(self, *exception: object) -> None: ...
-
-    def changed(self, entry: Entry) -> None:
-        """Show that an entry has another state."""
-
-    def tick(self, entries: list[Entry]) -> None:
-        """Show time passing."""
-
-
-def progress(total: int, jobs: int, console: Console | None = None) -> Progress:
-    """Return a table that redraws itself on a terminal, else plain lines.
-
-    Args:
-        total: number of cells.
-        jobs: how many run at once.
-        console: where to; None: stdout.
-    """
-    console = console or Console(highlight=False)
-    estimate = Estimate(total, jobs)
-    return LiveProgress(estimate, console) if console.is_terminal else LineProgress(estimate, console)
-
-
-class Estimate:
-    """How many of ``total`` cells are done, and how long the others will take, ``jobs`` at a time."""
-
-    def __init__(self, total: int, jobs: int) -> None:
-        self.total = total
-        self.jobs = jobs
-
-    def seconds_left(self, entries: list[Entry]) -> float | None:
-        """Return the mean time of the cells finished in this session for each that is left; None before the first."""
-        times = [entry.seconds for entry in entries if entry.state is State.FINISHED and not entry.resumed]
-        if not times:
-            return None
-        mean = sum(times) / len(times)
-        running = [entry.seconds for entry in entries if entry.state is State.RUNNING]
-        waiting = self.total - sum(entry.state is not State.WAITING for entry in entries)
-        return (waiting * mean + sum(max(0.0, mean - seconds) for seconds in running)) / self.jobs
-
-    def text(self, entries: list[Entry]) -> str:
-        """Return for example ``"5 of 12 done, 1 failed, about 8 min left"``."""
-        done, failed = (sum(entry.state in states for entry in entries) for states in (DONE, (State.FAILED,)))
-        left = self.seconds_left(entries)
-        parts = [f"{done} of {self.total} done"]
-        parts += [f"{failed} failed"] if failed else []
-        parts += [f"about {duration(left)} left"] if left is not None and done + failed < self.total else []
-        return ", ".join(parts)
-
-
-class LineProgress:
-    """Prints a line when a cell starts or ends, and every ``interval_s`` seconds what the running ones last said."""
-
-    def __init__(self, estimate: Estimate, console: Console, interval_s: float = 60.0) -> None:
-        self._estimate = estimate
-        self._console = console
-        self._interval_s = interval_s
-        self._entries: list[Entry] = []
+    def __init__(self, total: int, jobs: int, console: Console, interval_s: float = 60.0) -> None:
+        self.total, self.jobs = total, jobs
+        self.attempts: list[Attempt] = []
+        self._console, self._interval_s = console, interval_s
         self._printed = time.monotonic()
 
-    def __enter__(self) -> LineProgress:
+    def __enter__(self) -> SweepLines:
         return self
 
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def changed(self, entry: Entry) -> None:
-        """Print the entry."""
-        if entry not in self._entries:
-            self._entries.append(entry)
-        took = f" after {duration(entry.seconds)}" if entry.seconds else ""
-        again = " again" if entry.state is State.RUNNING and entry.resumed else ""
-        self._print(f"{entry.cell.name}: {entry.state.value}{again}{took} ({self._estimate.text(self._entries)})")
+    def changed(self, attempt: Attempt) -> None:
+        """Show that an attempt has a new state."""
+        if attempt not in self.attempts:
+            self.attempts.append(attempt)
+        took = f" after {duration(attempt.seconds)}" if attempt.seconds else ""
+        again = " again" if attempt.state is State.RUNNING and attempt.resumed else ""
+        self._print(f"{attempt.cell.name}: {attempt.state.value}{again}{took} ({self.text()})")
 
-    def tick(self, entries: list[Entry]) -> None:
-        """Print the last line of each running cell's log, now and then."""
-        if time.monotonic() - self._printed < self._interval_s:
-            return
-        for entry in entries:
-            if entry.state is State.RUNNING:
-                self._print(f"{entry.cell.name}: {' '.join(last_lines(entry.cell.log, 1))}")
+    def tick(self, attempts: list[Attempt]) -> None:
+        """Show that time passes."""
+        if time.monotonic() - self._printed >= self._interval_s:
+            for attempt in attempts:
+                if attempt.state is State.RUNNING:
+                    self._print(f"{attempt.cell.name}: {' '.join(last_lines(attempt.cell.log, 1))}")
+
+    def seconds_left(self) -> float | None:
+        """Return an estimate from the mean time of the cells finished in this session; None before the first one."""
+        times = [a.seconds for a in self.attempts if a.state is State.FINISHED and not a.resumed]
+        if not times:
+            return None
+        mean = sum(times) / len(times)
+        running = [attempt.seconds for attempt in self.attempts if attempt.state is State.RUNNING]
+        waiting = self.total - sum(attempt.state is not State.WAITING for attempt in self.attempts)
+        return (waiting * mean + sum(max(0.0, mean - seconds) for seconds in running)) / self.jobs
+
+    def text(self) -> str:
+        """Return for example ``"5 of 12 done, 1 failed, about 8 min left"``."""
+        done, failed = (sum(attempt.state in states for attempt in self.attempts) for states in (DONE, (State.FAILED,)))
+        left = self.seconds_left()
+        parts = [f"{done} of {self.total} done"]
+        parts += [f"{failed} failed"] if failed else []
+        parts += [f"about {duration(left)} left"] if left is not None and done + failed < self.total else []
+        return ", ".join(parts)
 
     def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, markup=False)
         self._printed = time.monotonic()
 
 
-class LiveProgress:
-    """A table of the cells that redraws itself."""
+class SweepTable(SweepLines):
+    """Shows a table of the cells that redraws itself."""
 
-    def __init__(self, estimate: Estimate, console: Console) -> None:
-        self._estimate = estimate
-        self._live = Live(console=console, refresh_per_second=2, transient=False)
-        self._entries: list[Entry] = []
-
-    def __enter__(self) -> LiveProgress:
+    def __enter__(self) -> SweepTable:
+        self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=2)
         self._live.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._draw()
         self._live.__exit__(None, None, None)
 
-    def changed(self, entry: Entry) -> None:
-        """Redraw."""
-        if entry not in self._entries:
-            self._entries.append(entry)
-        self._draw()
+    def _print(self, line: str) -> None:
+        """Do nothing: the table redraws itself."""
 
-    def tick(self, entries: list[Entry]) -> None:
-        """Redraw."""
-        self._draw()
-
-    def _draw(self) -> None:
+    def _table(self) -> Group:
         table = Table(box=None, pad_edge=False, expand=True)
         for column in ("cell", "state", "time"):
             table.add_column(column, no_wrap=True)
-        # What is left of the width, however long the line.
-        table.add_column("last line of its log", overflow="ellipsis", no_wrap=True, ratio=1)
-        # The latest ones, and whatever did not go well.
-        hidden = [entry for entry in self._entries[:-MAX_ROWS] if entry.state in DONE]
-        for entry in self._entries:
-            if entry not in hidden:
-                table.add_row(*_row(entry))
-        self._live.update(Group(table, Text(self._estimate.text(self._entries), style="bold")))
+        # It gets the rest of the width, however long the line.
+        table.add_column("last line of the log", overflow="ellipsis", no_wrap=True, ratio=1)
+        # The latest cells, and all earlier ones that did not go well.
+        latest = self.attempts[-MAX_ROWS:]
+        for attempt in list(self.attempts):
+            if attempt in latest or attempt.state not in DONE:
+                said = last_lines(attempt.cell.log, 1) if attempt.state in (State.RUNNING, State.FAILED) else []
+                state = Text(attempt.state.value, style=STYLES.get(attempt.state, ""))
+                took = duration(attempt.seconds) if attempt.seconds else ""
+                table.add_row(attempt.cell.name, state, took, " ".join(said))
+        return Group(table, Text(self.text(), style="bold"))
 
 
-def _row(entry: Entry) -> tuple[str, Text, str, str]:
-    styles = {State.FAILED: "red", State.RUNNING: "yellow", State.FINISHED: "green"}
-    said = last_lines(entry.cell.log, 1) if entry.state in (State.RUNNING, State.FAILED) else []
-    state = Text(entry.state.value, style=styles.get(entry.state, ""))
-    return entry.cell.name, state, duration(entry.seconds) if entry.seconds else "", " ".join(said)
+def progress(total: int, jobs: int, console: Console | None = None) -> SweepLines:
+    """Return a table at a terminal, else lines; ``console`` is stdout unless given."""
+    console = console or Console(highlight=False)
+    return (SweepTable if console.is_terminal else SweepLines)(total, jobs, console)
 
 
 def duration(seconds: float) -> str:

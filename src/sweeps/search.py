@@ -1,4 +1,4 @@
-"""Random and Bayesian search through Optuna, with the trials in a file."""
+"""Random and Bayesian search by Optuna, with the trials in a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from src.sweeps.cell import Cell, make_cell
 from src.sweeps.identity import Identify
 from src.sweeps.journal import open_journal
-from src.sweeps.runner import Entry, State
+from src.sweeps.runner import Attempt, State
 from src.sweeps.search_space import SearchSpace
 from src.sweeps.sweep import Sweep
 from src.utils.errors import ConfigError
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 
 
 class Search:
-    """A search whose trials survive an interruption: those under way are gone on with, the finished ones are known.
+    """A search that can be interrupted: running trials are resumed, finished ones are known.
 
     ``method: random`` draws at random, ``method: bayes`` by the tree-structured Parzen estimator.
 
     Args:
         sweep: with ``method`` random or bayes and a metric.
-        count: number of trials in all, those of earlier sessions included; None: the sweep's ``run_cap``.
+        count: total number of trials, earlier sessions included; None for the sweep's ``run_cap``.
         overrides: further arguments of every trial.
-        identify: from arguments to a digest.
-        folder: of the trials, and of ``search.journal``.
+        identify: returns the identity of a run from its arguments.
+        folder: the folder of the trials and of ``search.journal``.
 
     Raises:
-        ConfigError: for a sweep without metric, number of trials or a distribution that can be drawn.
+        ConfigError: for a sweep without a metric or number of trials, or with a distribution that cannot be drawn.
     """
 
     def __init__(self, sweep: Sweep, count: int | None, overrides: list[str], identify: Identify, folder: Path) -> None:
         if sweep.metric is None:
-            raise ConfigError("expected a metric that the search optimises, got none")
+            raise ConfigError("expected a metric for the search to optimise, got none")
         count = sweep.run_cap if count is None else count
         if count is None or count < 1:
             raise ConfigError(f"expected a positive number of trials (--count or run_cap), got {count}")
@@ -60,28 +60,25 @@ class Search:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._folder.mkdir(parents=True, exist_ok=True)
+        storage = open_journal(self._folder / "search.journal")
         study = optuna.create_study(
-            study_name="search",
-            storage=open_journal(self._folder / "search.journal"),
-            direction=self.metric.goal,
-            load_if_exists=True,
+            study_name="search", storage=storage, direction=self.metric.goal, load_if_exists=True
         )
-        if study.direction.name.lower() != self.metric.goal:
-            raise ConfigError(f"expected a search to {study.direction.name.lower()} as in {self._folder}, got another")
-        # A sampler with the same seed would draw in every session what the first one drew.
+        goal = study.direction.name.lower()
+        if goal != self.metric.goal:
+            raise ConfigError(f"expected metric.goal={goal} as in {self._folder}, got {self.metric.goal}")
+        # With a fixed seed, every session would draw the same values as the first one.
         seed = len(study.trials)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.sampler = (
-                optuna.samplers.RandomSampler(seed=seed)
-                if self._sweep.method == "random"
-                # constant_liar: trials that run side by side keep away from each other.
-                else optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-            )
+            if self._sweep.method == "random":
+                study.sampler = optuna.samplers.RandomSampler(seed=seed)
+            else:  # with constant_liar parallel trials avoid each other
+                study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         return study
 
     def cells(self) -> Iterator[Cell]:
-        """Yield the trials that have no result yet, those of an interrupted session first, then new ones."""
+        """Yield the trials without a result: first those of an interrupted session, then new ones."""
         from optuna.trial import TrialState
 
         for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
@@ -90,11 +87,11 @@ class Search:
             else:
                 self._fail([trial.number])
         while sum(map(self._is_whole, self.study.trials)) < self.count:
-            asked = self._space.ask(self.study)
+            asked = self.study.ask(self._space.distributions)
             yield self._cell(asked.number, asked.params)
 
     def _is_whole(self, trial: FrozenTrial) -> bool:
-        """Whether a trial has today's parameters; one that a kill cut off while it was written, has not run."""
+        """Whether a trial has all parameters; a trial that was being written when its process was killed lacks some."""
         return trial.params.keys() == self._space.distributions.keys()
 
     def _fail(self, numbers: Iterable[int]) -> None:
@@ -108,27 +105,28 @@ class Search:
         self._numbers[cell.folder.name].append(number)
         return cell
 
-    def tell(self, entry: Entry) -> None:
-        """Give Optuna the result of a cell that has ended; an interrupted one stays open for the next session.
+    def tell(self, attempt: Attempt) -> None:
+        """Tell Optuna the result of a finished cell; an interrupted one stays open for the next session.
 
-        A trial whose metric is not finite, which summary.json writes as null, has failed.
+        A trial whose metric is not finite (null in summary.json) counts as failed.
 
         Raises:
-            ConfigError: for a run that did not log the metric, or whose summary is damaged.
+            ConfigError: for a run that did not log the metric.
+            FileError: for a damaged summary.
         """
-        numbers = self._numbers[entry.cell.folder.name]
-        if entry.state in (State.FINISHED, State.SKIPPED):
-            metrics = entry.cell.summary()["metrics"]
+        numbers = self._numbers[attempt.cell.folder.name]
+        if attempt.state in (State.FINISHED, State.SKIPPED):
+            metrics = attempt.cell.summary()["metrics"]
             if self.metric.name not in metrics:
                 known = ", ".join(sorted(metrics))
-                raise ConfigError(f"expected the metric {self.metric.name!r} in {entry.cell.folder}, got {known}")
+                raise ConfigError(f"expected the metric {self.metric.name!r} in {attempt.cell.folder}, got {known}")
             value = finite_number(metrics[self.metric.name])
             if value is None:
                 self._fail(numbers)
-                return
-            for number in numbers:
-                self.study.tell(number, value, skip_if_finished=True)
-        elif entry.state is State.FAILED:
+            else:
+                for number in numbers:
+                    self.study.tell(number, value, skip_if_finished=True)
+        elif attempt.state is State.FAILED:
             self._fail(numbers)
 
     def ranking(self) -> list[tuple[float, dict[str, Any]]]:

@@ -1,7 +1,5 @@
 """A W&B sweep file, read without W&B's server."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from src.utils.errors import ConfigError, did_you_mean
 from src.utils.reading import read_yaml, reading
 
 METHODS = ("grid", "random", "bayes")
-# What a sweep file may say: the keys that reproduce.py follows, and those that only concern W&B's pages.
+# The keys of a sweep file: those that reproduce.py follows, and those that only W&B's pages use.
 KEYS = (
     *("program", "method", "metric", "parameters", "command", "run_cap"),
     *("name", "description", "project", "entity", "apiVersion", "kind"),
@@ -24,8 +22,8 @@ DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 
 
 @dataclass(frozen=True)
-class Metric:
-    """What a search optimises: a metric of summary.json, and ``minimize`` or ``maximize``."""
+class Objective:
+    """The metric of summary.json that a search optimises, and ``minimize`` or ``maximize``."""
 
     name: str
     goal: Literal["minimize", "maximize"] = "minimize"
@@ -40,7 +38,7 @@ class Sweep:
         method: ``grid``, ``random`` or ``bayes``.
         parameters: W&B's specification (``value``, ``values``, ``min`` and ``max``, ``distribution``) by argument name.
         command: W&B's template of the command line.
-        metric: what a search optimises; None for a grid without one.
+        metric: the metric that a search optimises; None for a grid without one.
         run_cap: the number of trials of a search; None if the file does not say.
         varied: the parameters with more than one value in the file; they name a cell.
     """
@@ -49,7 +47,7 @@ class Sweep:
     method: str
     parameters: dict[str, dict[str, Any]]
     command: tuple[str, ...]
-    metric: Metric | None
+    metric: Objective | None
     run_cap: int | None
     varied: tuple[str, ...]
 
@@ -59,7 +57,7 @@ def read_sweep(path: Path) -> Sweep:
 
     Raises:
         FileError: for a file that is missing or damaged.
-        ConfigError: for one that is no sweep, or that asks for what only W&B's server does.
+        ConfigError: for a file that is no sweep, or that needs W&B's server.
     """
     with reading(path, "a sweep file"):
         return _sweep(read_yaml(path, "a sweep file"), str(path))
@@ -90,39 +88,35 @@ def _sweep(content: dict[str, Any], place: str) -> Sweep:
         command=tuple(map(str, content.get("command") or DEFAULT_COMMAND)),
         metric=_metric(content.get("metric"), place),
         run_cap=content.get("run_cap"),
-        varied=tuple(sorted(name for name, spec in parameters.items() if not _is_constant(spec))),
+        varied=tuple(sorted(name for name, spec in parameters.items() if "value" not in spec)),
     )
 
 
 def _check_parameter(name: str, spec: Any, place: str) -> None:
     if not isinstance(spec, dict):
-        raise ConfigError(f"expected parameters.{name} to be like {{values: [1, 2]}} in {place}, got {spec!r}")
+        raise ConfigError(f"expected parameters.{name} in the form {{values: [1, 2]}} in {place}, got {spec!r}")
     if "parameters" in spec:
-        raise ConfigError(f"expected dotted names ({name}.<key>) in place of nested parameters in {place}, got {name}")
+        raise ConfigError(f"expected dotted names ({name}.<key>) instead of nested parameters in {place}, got {name}")
     if "value" not in spec and not spec.get("values") and "distribution" not in spec and not {"min", "max"} <= {*spec}:
         raise ConfigError(f"expected parameters.{name} to have value, values, or min and max in {place}, got {spec}")
 
 
-def _is_constant(spec: dict[str, Any]) -> bool:
-    return "value" in spec
-
-
-def _metric(content: Any, place: str) -> Metric | None:
+def _metric(content: Any, place: str) -> Objective | None:
     if content is None:
         return None
     if not isinstance(content, dict) or not content.get("name") or content.get("goal", GOALS[0]) not in GOALS:
         raise ConfigError(f"expected metric {{name: ..., goal: {' | '.join(GOALS)}}} in {place}, got {content!r}")
-    return Metric(content["name"], content.get("goal", GOALS[0]))
+    return Objective(content["name"], content.get("goal", GOALS[0]))
 
 
 def with_overrides(sweep: Sweep, overrides: list[str]) -> tuple[Sweep, list[str]]:
     """Return the sweep with the values that the command line gives its parameters, and all other overrides.
 
-    ``seed=0,1`` gives a parameter of the sweep two values, ``model=unet`` one; ``trainer.max_epochs=1``, which is no
+    ``seed=0,1`` gives a parameter of the sweep two values, ``model=unet`` one. ``trainer.max_epochs=1``, which is not a
     parameter of the sweep, goes to every cell.
 
     Raises:
-        ConfigError: for what is no ``key=value``, and for several values of what is no parameter.
+        ConfigError: for an argument that is not ``key=value``, and for several values of another key.
     """
     parameters, others = dict(sweep.parameters), []
     for override in parse_overrides(overrides):
@@ -131,7 +125,7 @@ def with_overrides(sweep: Sweep, overrides: list[str]) -> tuple[Sweep, list[str]
             parameters[override.key_or_group] = {"value": values[0]} if len(values) == 1 else {"values": values}
         elif len(values) > 1:
             raise ConfigError(
-                f"expected one value for what is no parameter of the sweep, got {override.input_line!r}"
+                f"expected a single value for a key that is not a parameter of the sweep, got {override.input_line!r}"
                 f"{did_you_mean(override.key_or_group, sweep.parameters)}"
             )
         else:

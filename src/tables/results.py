@@ -1,7 +1,5 @@
 """The committed result of a run: its metrics and where they come from."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from datetime import datetime, timezone
@@ -27,7 +25,7 @@ LEFT_OUT_OF_CONFIG = ("logger", "run_dir", "resume")
 
 
 def result_of(cell: Cell) -> dict[str, Any]:
-    """Return the result of a finished cell: its summary without places, with its command, digest and date."""
+    """Return the result of a finished cell: its summary without paths, with its command, digest and date."""
     summary = cell.summary()
     config = {key: value for key, value in summary.get("config", {}).items() if key not in LEFT_OUT_OF_CONFIG}
     if "callbacks" in config:
@@ -52,11 +50,9 @@ def store(cells: Iterable[Cell], folder: Path) -> None:
 
 
 def load(folder: Path, cells: Iterable[Cell] = ()) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the results in a folder, and the names of those left out.
+    """Return the results in a folder, one file per run, and the names of those left out.
 
-    Args:
-        folder: the results, one file per run.
-        cells: the runs with their present configurations; a result of one of them with another digest is left out.
+    A result of one of the cells is left out if the cell would now run with another configuration.
     """
     results = [_read_result(path) for path in sorted(folder.glob("*.json"))]
     today = {cell.name: cell for cell in cells}
@@ -65,7 +61,7 @@ def load(folder: Path, cells: Iterable[Cell] = ()) -> tuple[list[dict[str, Any]]
 
 
 def _is_of(result: dict[str, Any], cell: Cell) -> bool:
-    """Whether a cell would run today with the configuration of a result."""
+    """Whether a cell would now run with the configuration of a result."""
     if not isinstance(cell.identity, dict):  # the cell of a program without a configuration of ours
         return result["digest"] == cell.digest
     stored = identity_of_config(result["config"])
@@ -77,13 +73,13 @@ def _is_of(result: dict[str, Any], cell: Cell) -> bool:
 def _read_result(path: Path) -> dict[str, Any]:
     result = read_summary(path, REQUIRED)
     with reading(path, "the result of a run"):
-        for key in ("hardware", "versions"):
-            as_mapping(result[key])
-        return result
+        as_mapping(result["hardware"])
+        as_mapping(result["versions"])
+    return result
 
 
 def describe(model: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return what a table can ask of a run: every value of its configuration, dotted, and the name of its network."""
+    """Return everything ``match`` can ask of a run: its configuration by dotted key, and ``model``."""
     return {**dict(dotted(config)), "model": model}
 
 

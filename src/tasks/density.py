@@ -1,14 +1,11 @@
 """How many bits an image takes: exact likelihoods with normalizing flows."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor
 
-from src.invertible import PolicyName
 from src.models.density import DensityModel, LogLikelihood
-from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Task
+from src.tasks.base import Batch, Task
 from src.tasks.metrics import TASK_METRICS
 from src.utils.random_stream import own_stream
 
@@ -22,24 +19,11 @@ class Density(Task):
     likelihood (prior of the latent, log-determinant of flow and preprocessing, minus the log-density of the
     dequantisation noise) are logged separately, in bits per dimension. They sum to "bits_per_dim", which estimates an
     upper bound of the true value by one draw of the dequantisation noise per image.
-
-    Raises:
-        ValueError: if the network is no `DensityModel`.
     """
 
     metrics = TASK_METRICS["density"]
+    net_type = DensityModel
     net: DensityModel
-
-    def __init__(
-        self,
-        net: DensityModel,
-        optimizer: MakeOptimizer,
-        scheduler: MakeScheduler | None = None,
-        backprop: PolicyName = "reversible",
-    ) -> None:
-        if not isinstance(net, DensityModel):
-            raise ValueError(f"expected a DensityModel for a density task, got {type(net).__name__}")
-        super().__init__(net, optimizer, scheduler, backprop)
 
     def check_data(self, datamodule: Any) -> None:
         """Run one empty image through the flow.
@@ -49,10 +33,10 @@ class Density(Task):
         """
         values = getattr(datamodule, "values", None)
         if values != "integers":
-            raise ValueError(f"expected a datamodule with values=integers for a density, got {values!r}")
+            raise ValueError(f"expected a datamodule with values=integers for density estimation, got {values!r}")
         shape = tuple(datamodule.sample_shape)
         if shape != tuple(self.net.sample_shape):
-            raise ValueError(f"expected a model of images of shape {shape}, got {tuple(self.net.sample_shape)}")
+            raise ValueError(f"expected a model for images of shape {shape}, got {tuple(self.net.sample_shape)}")
         latent = self.probe(self.net.encode, shape)
         if tuple(latent.shape[1:]) != shape:
             raise ValueError(f"expected a flow that keeps the shape {shape}, got {tuple(latent.shape[1:])}")

@@ -1,6 +1,4 @@
-"""Image quality per volume, so that neither the batch size nor the number of processes changes a number."""
-
-from __future__ import annotations
+"""Image quality per volume, independent of the batch size and the number of processes."""
 
 import torch
 from torch import Tensor
@@ -8,7 +6,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 SSIM_SIGMA = 1.5
-# The Gaussian is cut at 3.5 sigma, as by scikit-image and torchmetrics: 11 voxels.
+# The Gaussian is cut at 3.5 sigma, as in scikit-image and torchmetrics: 11 voxels.
 SSIM_RADIUS = int(3.5 * SSIM_SIGMA + 0.5)
 MIN_SSIM_SIZE = 2 * SSIM_RADIUS + 1
 
@@ -17,28 +15,26 @@ def psnr(output: Tensor, target: Tensor, data_range: float) -> Tensor:
     """Return 10 log10(R^2 / MSE) in dB of each image or volume of a batch.
 
     Args:
-        output: shape (B, C, *spatial).
-        target: same shape.
+        output, target: shape (B, C, *spatial).
         data_range: R, the range of the true intensities.
 
     Returns:
         shape (B,); infinite where output and target are equal.
     """
     dims = tuple(range(1, target.ndim))
-    # A number, not a tuple: torchmetrics takes a tuple as a request to clamp both images to it.
+    # A number, not a tuple: torchmetrics would clamp both images to a tuple.
     return peak_signal_noise_ratio(output, target, data_range=float(data_range), reduction="none", dim=dims)
 
 
 def ssim(output: Tensor, target: Tensor, data_range: float) -> Tensor:
     """Return the structural similarity of each image or volume of a batch (Wang et al. 2004, here also in 3D).
 
-    Gaussian window, sigma 1.5, cut at 11 voxels a side. The mean is over all voxels, the images being reflected at
-    their border: a mean over the windows that lie inside, as scikit-image takes it, would leave out two thirds of a
-    volume of 32 voxels a side, most of it background, and make the number depend on the size.
+    The Gaussian window has sigma 1.5 and 11 voxels a side. The mean is over all voxels, and the images are reflected at
+    their borders. The mean over the windows that lie inside, which scikit-image takes, would leave out two thirds of a
+    volume of 32 voxels a side, most of it background, and would depend on the size.
 
     Args:
-        output: shape (B, C, H, W) or (B, C, D, H, W).
-        target: same shape.
+        output, target: shape (B, C, H, W) or (B, C, D, H, W).
         data_range: the range of the true intensities.
 
     Returns:
@@ -49,15 +45,14 @@ def ssim(output: Tensor, target: Tensor, data_range: float) -> Tensor:
     """
     spatial = tuple(target.shape[2:])
     if min(spatial) < MIN_SSIM_SIZE:
-        raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels a side for SSIM, got {spatial}")
-    # About the images' own means, and with the variance of the difference in the place of the covariance: squares of
-    # numbers that are large beside the structure would leave none of its digits.
+        raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels per side for SSIM, got {spatial}")
+    # Relative to the means of the images, and with the variance of the difference instead of the covariance: squares of
+    # an intensity that is large compared with the structure would cancel all digits of the structure.
     dims = tuple(range(2, target.ndim))
     offsets = output.mean(dims, keepdim=True), target.mean(dims, keepdim=True)
     a, b = output - offsets[0], target - offsets[1]
-    mean_a, mean_b, square_a, square_b, square_difference = _windowed_means(
-        torch.stack((a, b, a**2, b**2, (a - b) ** 2))
-    )
+    images = torch.stack((a, b, a**2, b**2, (a - b) ** 2))
+    mean_a, mean_b, square_a, square_b, square_difference = _windowed_means(images)
     variances = (square_a - mean_a**2).clamp(min=0) + (square_b - mean_b**2).clamp(min=0)
     variance_of_difference = (square_difference - (mean_a - mean_b) ** 2).clamp(min=0)
     difference = mean_a - mean_b + (offsets[0] - offsets[1])
@@ -69,15 +64,15 @@ def ssim(output: Tensor, target: Tensor, data_range: float) -> Tensor:
 
 
 def _windowed_means(images: Tensor) -> Tensor:
-    """The mean of each voxel's window, for images (5, B, C, *spatial).
+    """Return the mean of the window of each voxel, for images (5, B, C, *spatial).
 
-    One axis after the other, each a product with a matrix: for volumes of 32^3, 30 times as fast as the convolution
-    with the window of 11^3 voxels by which torchmetrics takes them.
+    Each axis is a product with a matrix. For volumes of 32^3 this is 30 times as fast as torchmetrics' convolution with
+    a window of 11^3 voxels.
     """
     offsets = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, dtype=images.dtype, device=images.device)
     window = torch.softmax(-(offsets**2) / (2 * SSIM_SIGMA**2), dim=0)
     for axis in range(3, images.ndim):
-        # Row i of the matrix is what a one at position i adds to the mean of each window.
+        # Row i of the matrix is the share of position i in the mean of each window.
         ones = torch.eye(images.shape[axis], dtype=images.dtype, device=images.device)
         reflected = F.pad(ones, (SSIM_RADIUS, SSIM_RADIUS), mode="reflect")
         matrix = reflected.unfold(1, len(window), 1) @ window
@@ -86,7 +81,7 @@ def _windowed_means(images: Tensor) -> Tensor:
 
 
 def quality(output: Tensor, target: Tensor, data_range: float) -> Tensor:
-    """Return PSNR and SSIM of each volume as columns, shape (B, 2), in single precision whatever the autocast."""
+    """Return PSNR and SSIM of each volume as columns, shape (B, 2), in single precision also under autocast."""
     with torch.autocast(output.device.type, enabled=False):
         output, target = output.float(), target.float()
         return torch.stack([psnr(output, target, data_range), ssim(output, target, data_range)], dim=1)

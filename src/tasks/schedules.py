@@ -1,7 +1,5 @@
 """Learning-rate schedules over the steps of a run."""
 
-from __future__ import annotations
-
 import math
 
 from torch.optim import Optimizer
@@ -13,13 +11,13 @@ def warmup_cosine(
 ) -> LambdaLR:
     """Return a linear rise over the first steps, then half a cosine down to ``final_fraction`` of the learning rate.
 
-    The factor is a function of the step alone, so that a resumed run may be longer than the run it goes on from.
+    The factor depends on the step alone, so a resumed run may be longer than the run that it continues.
 
     Args:
         optimizer: its learning rates are the peaks.
         total_steps: optimizer steps of the whole run.
-        warmup_fraction: part of the steps over which the rate rises, in [0, 1).
-        final_fraction: the rate at the end, as a part of the peak, in [0, 1].
+        warmup_fraction: fraction of the steps over which the rate rises, in [0, 1).
+        final_fraction: the rate at the end, as a fraction of the peak, in [0, 1].
 
     Raises:
         ValueError: if a fraction is out of its range.

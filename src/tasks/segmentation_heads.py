@@ -1,9 +1,7 @@
-"""What the output channels of a segmentation network stand for: its loss, and the label map that it comes to."""
-
-from __future__ import annotations
+"""The meaning of the output channels of a segmentation network: its loss and its label map."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 import torch
@@ -15,7 +13,7 @@ Regions = Mapping[str, Sequence[int]]
 
 
 def region_masks(label: Tensor, regions: Regions) -> Tensor:
-    """Return for each region which voxels have one of its classes: (B, *spatial) to (B, regions, *spatial), boolean."""
+    """Return whether each voxel has a class of each region: (B, *spatial) to (B, regions, *spatial), boolean."""
     masks = [torch.isin(label, torch.tensor(list(classes), device=label.device)) for classes in regions.values()]
     return torch.stack(masks, dim=1)
 
@@ -24,8 +22,8 @@ class Head(ABC):
     """The meaning of the output channels.
 
     Attributes:
-        num_outputs: how many channels there have to be.
-        meaning: one of what they are, for messages.
+        num_outputs: the number of channels.
+        meaning: of one channel, for messages.
     """
 
     num_outputs: int
@@ -44,12 +42,11 @@ class SoftmaxClasses(Head):
     """One output per class, the softmax of them as p: Dice loss plus cross entropy.
 
     ``mean_k (1 − (2 Σ_v p_k t_k + ε) / (Σ_v p_k² + Σ_v t_k² + ε)) − mean_v log p_{t_v}`` with ε = 1e-5 (Milletari et
-    al. 2016, for the squares). Dice leaves the background out, whose score says next to nothing; the cross entropy has
-    it.
+    al. 2016, for the squares). Dice leaves out the background, whose score says little; the cross entropy includes it.
 
     Args:
         num_classes: background included.
-        regions: not needed here.
+        regions: unused here.
     """
 
     def __init__(self, num_classes: int, regions: Regions) -> None:
@@ -58,7 +55,6 @@ class SoftmaxClasses(Head):
         self._loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, squared_pred=True)
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Return the mean loss."""
         return self._loss(logits, label[:, None])
 
     def label_map(self, logits: Tensor) -> Tensor:
@@ -69,16 +65,17 @@ class SoftmaxClasses(Head):
 class SigmoidRegions(Head):
     """One output per region, a sigmoid of each: Dice loss plus binary cross entropy, both averaged over the regions.
 
-    Dice as in `SoftmaxClasses`. Two regions are nested, as BraTS's ET ⊂ TC ⊂ WT, or have no class in common, and each
-    has one class that no smaller region in it has. The label map is painted with these from the largest to the
-    smallest region, each where its sigmoid exceeds 1/2: WT as ED, over it TC as NCR, over it ET as ET.
+    The Dice loss is that of `SoftmaxClasses`. Two regions are nested, as in BraTS (ET ⊂ TC ⊂ WT), or have no class in
+    common. Each has one class of its own, which no smaller region inside it has. The label map is painted with these
+    classes from the largest to the smallest region where the sigmoid exceeds 1/2: WT as ED, over it TC as NCR, over it
+    ET as ET.
 
     Args:
         num_classes: background included.
-        regions: classes of each region; the order is that of the outputs.
+        regions: classes of each region, in the order of the outputs.
 
     Raises:
-        ValueError: unless the regions are nested so.
+        ValueError: for other regions.
     """
 
     def __init__(self, num_classes: int, regions: Regions) -> None:
@@ -89,12 +86,11 @@ class SigmoidRegions(Head):
         self._dice = DiceLoss(sigmoid=True, squared_pred=True)
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Return the mean loss."""
         target = region_masks(label, self.regions).to(logits.dtype)
         return self._dice(logits, target) + F.binary_cross_entropy_with_logits(logits, target)
 
     def label_map(self, logits: Tensor) -> Tensor:
-        """Return the class of the smallest region that each voxel is in."""
+        """Return the own class of the smallest region that each voxel is in."""
         label = torch.zeros_like(logits[:, 0], dtype=torch.long)
         for output, paint in self.paints:
             label[logits[:, output] > 0] = paint
@@ -102,20 +98,17 @@ class SigmoidRegions(Head):
 
 
 def _paints(num_classes: int, regions: Regions) -> list[tuple[int, int]]:
-    """Return (output, class to paint) from the largest region to the smallest."""
+    """Return (output, class to paint), from the largest region to the smallest."""
     sets = [frozenset(classes) for classes in regions.values()]
     own = [region.difference(*(other for other in sets if other < region)) for region in sets]
     apart = all(a < b or b < a or not a & b for a, b in combinations(sets, 2))
     if not apart or any(len(classes) != 1 for classes in own) or not set().union(*sets) <= set(range(1, num_classes)):
         raise ValueError(
-            f"expected nested or separate regions of classes 1 to {num_classes - 1}, each with one class that no "
-            f"smaller one has, for task.loss=sigmoid_regions, got {dict(regions)}"
+            f"expected nested or disjoint regions of classes 1 to {num_classes - 1} for task.loss=sigmoid_regions, "
+            f"each with one class that its smaller regions lack, got {dict(regions)}"
         )
     order = sorted(range(len(sets)), key=lambda output: -len(sets[output]))
     return [(output, next(iter(own[output]))) for output in order]
 
 
-HEADS: dict[str, type[SoftmaxClasses] | type[SigmoidRegions]] = {
-    "dice_ce": SoftmaxClasses,
-    "sigmoid_regions": SigmoidRegions,
-}
+HEADS: dict[str, Callable[[int, Regions], Head]] = {"dice_ce": SoftmaxClasses, "sigmoid_regions": SigmoidRegions}

@@ -1,12 +1,10 @@
-"""How well predicted regions cover the true ones, case by case, with BraTS's conventions for empty regions.
+"""The overlap and distance of predicted and true regions per case, with BraTS's conventions for empty regions.
 
-A case without a region (a glioma without enhancing tumour, say) has no overlap to measure. As in the challenge's own
-evaluation (CBICA's, and its successor in GaNDLF and BraTS-2023-Metrics), nothing predicted scores the best value
-there, Dice 1, sensitivity 1, Hausdorff distance 0, and any predicted voxel the worst, Dice 0, sensitivity 0, Hausdorff
-distance 373.13 mm. A region that is there and not predicted at all scores the worst as well.
+If a case lacks a region (for example, a glioma without enhancing tumour), there is no overlap to measure. The
+challenge's own evaluation (CBICA's, and its successors in GaNDLF and BraTS-2023-Metrics) then gives an empty prediction
+the best scores: Dice 1, sensitivity 1, Hausdorff distance 0. Any predicted voxel gets the worst scores: Dice 0,
+sensitivity 0, Hausdorff distance 373.13 mm. So does a missing prediction of a region that exists.
 """
-
-from __future__ import annotations
 
 import math
 
@@ -14,7 +12,7 @@ import torch
 from monai.metrics import compute_hausdorff_distance
 from torch import Tensor
 
-# The diagonal of BraTS's grid of 240 × 240 × 155 voxels of 1 mm: no two voxels lie further apart.
+# The diagonal of BraTS's grid of 240 × 240 × 155 voxels of 1 mm: the largest possible distance.
 WORST_DISTANCE = math.sqrt(240**2 + 240**2 + 155**2)
 
 
@@ -22,8 +20,7 @@ def dice(prediction: Tensor, truth: Tensor) -> Tensor:
     """Return ``2 |P ∩ T| / (|P| + |T|)`` of each mask, from exact counts.
 
     Args:
-        prediction: boolean, shape (B, regions, *spatial).
-        truth: the same.
+        prediction, truth: boolean, shape (B, regions, *spatial).
 
     Returns:
         shape (B, regions), double precision; 1 where both are empty.
@@ -36,8 +33,7 @@ def sensitivity(prediction: Tensor, truth: Tensor) -> Tensor:
     """Return ``|P ∩ T| / |T|`` of each mask, from exact counts.
 
     Args:
-        prediction: boolean, shape (B, regions, *spatial).
-        truth: the same.
+        prediction, truth: boolean, shape (B, regions, *spatial).
 
     Returns:
         shape (B, regions), double precision; where T is empty, 1 for an empty P and else 0.
@@ -47,15 +43,14 @@ def sensitivity(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def hausdorff95(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Return the larger of the 95th percentiles of the distances from one surface to the other, of each mask.
+    """Return the 95 % Hausdorff distance of each mask: of the surface distances in both directions, the larger 95th
+    percentile.
 
     Args:
-        prediction: boolean, shape (B, regions, *spatial).
-        truth: the same.
+        prediction, truth: boolean, shape (B, regions, *spatial).
 
     Returns:
-        shape (B, regions), in voxels (BraTS's are 1 mm in each direction): 0 where both are empty, 373.13 where only
-        one is.
+        shape (B, regions), in voxels (of 1 mm in BraTS); 0 where both masks are empty, 373.13 where only one is.
     """
     distances = torch.zeros(prediction.shape[:2], dtype=torch.float64, device=prediction.device)
     for case, region in torch.cartesian_prod(*(torch.arange(n) for n in distances.shape)).tolist():
@@ -69,5 +64,5 @@ def hausdorff95(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def _count(masks: Tensor) -> Tensor:
-    """Voxels of each mask: (B, regions, *spatial) to (B, regions), in double precision, exact."""
+    """Return the exact number of voxels of each mask, (B, regions, *spatial) to (B, regions), in double precision."""
     return masks.flatten(start_dim=2).sum(dim=2).double()

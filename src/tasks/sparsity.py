@@ -1,14 +1,12 @@
 """Learning a transform that makes images sparse."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from src.invertible import Downsampling, PolicyName, haar_matrix
-from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Task
+from src.invertible import Downsampling, haar_matrix
+from src.tasks.base import Batch, Task
 from src.tasks.metrics import TASK_METRICS
 
 
@@ -19,32 +17,20 @@ class Sparsity(Task):
     with the pixel shuffle, whose value is ``‖x‖₁ / n``, and the Haar transform, on the same images.
 
     Batches are dicts: "image" of shape (B, 1, *spatial), "index" of shape (B,).
-
-    Raises:
-        ValueError: unless the network is a `Downsampling` of one channel.
     """
 
     metrics = TASK_METRICS["sparsity"]
+    net_type = Downsampling
     net: Downsampling
-
-    def __init__(
-        self,
-        net: nn.Module,
-        optimizer: MakeOptimizer,
-        scheduler: MakeScheduler | None = None,
-        backprop: PolicyName = "reversible",
-    ) -> None:
-        if not isinstance(net, Downsampling) or net.channels != 1:
-            raise ValueError(f"expected a Downsampling of one channel, got {net}")
-        super().__init__(net, optimizer, scheduler, backprop)
-        self.haar = Downsampling(1, net.stride, spatial_dims=len(net.stride), init="haar", learnable=False)
 
     def check_data(self, datamodule: Any) -> None:
         """Transform one empty image.
 
         Raises:
-            ValueError: if the transform does not take the data's images.
+            ValueError: if the transform has several channels, or does not take the data's images.
         """
+        if self.net.channels != 1:
+            raise ValueError(f"expected a Downsampling of one channel, got {self.net}")
         shape = getattr(datamodule, "sample_shape", None)
         if shape is None:
             raise ValueError(f"expected a datamodule of images, got {type(datamodule).__name__}")
@@ -56,8 +42,9 @@ class Sparsity(Task):
 
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
         """Return the mean absolute values of the learned transform, the pixel shuffle and the Haar transform."""
-        image = batch["image"]
-        coefficients = {"loss": self(image), "pixel_shuffle": image, "haar": self.haar(image)}
+        image, stride = batch["image"], self.net.stride
+        haar = Downsampling(1, stride, spatial_dims=len(stride), init="haar", learnable=False).to(image)
+        coefficients = {"loss": self(image), "pixel_shuffle": image, "haar": haar(image)}
         return {name: value.abs().flatten(1).mean(1) for name, value in coefficients.items()}, {}
 
     def haar_overlap(self) -> Tensor:

@@ -1,6 +1,4 @@
-"""One way to read a command line: a program's own options, and the paths or overrides beside them."""
-
-from __future__ import annotations
+"""Command lines: a program's own options, and the paths or overrides beside them."""
 
 import dataclasses
 import sys
@@ -28,7 +26,7 @@ def run_command_line(
         help_text: returns what the program does and which options it has.
         run: takes the arguments.
         needs_arguments: print the help also where there are none.
-        advice: how to go on, the end of the message after a signal.
+        advice: the end of the message after a signal, such as how to continue.
     """
     arguments = sys.argv[1:]
     with exit_on_signals(advice), user_errors(full_traceback_wanted(arguments)):

@@ -1,8 +1,7 @@
 """What a program tells the person who runs it: notes on stderr, and one message instead of a traceback."""
 
-from __future__ import annotations
-
 import difflib
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,11 +9,11 @@ from contextlib import contextmanager
 
 
 class ConfigError(ValueError):
-    """The configuration asks for something that does not exist."""
+    """The configuration or the command line asks for something that does not exist."""
 
 
-def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the valid name nearest to ``name``, else the list of all valid names.
+def did_you_mean(name: str, valid: Iterable[str], *, listed: bool = True) -> str:
+    """Return ``"; did you mean 'x'?"`` for the valid name nearest to ``name``, else, if ``listed``, all valid names.
 
     A dotted name is compared as a whole, and its last part with the last parts, so that ``max_epoch`` finds
     ``trainer.max_epochs``.
@@ -27,23 +26,28 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
         nearest = [by_leaf[leaf] for leaf in leaves]
     if nearest:
         return f"; did you mean {nearest[0]!r}?"
-    return f"; valid: {', '.join(names)}" if len(names) <= 20 else ""
+    return f"; valid: {', '.join(names)}" if listed and len(names) <= 20 else ""
 
 
-# ArithmeticError is what a loss that is not finite raises, OSError a missing file or a folder that is not writable.
+def check_range(low: float, high: float = math.inf, **values: float | None) -> None:
+    """Raise ValueError, naming it, for a value that does not lie from ``low`` to ``high``; None is no value."""
+    for name, value in values.items():
+        if value is not None and not low <= value <= high:
+            bounds = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            raise ValueError(f"expected {name} {bounds}, got {value}")
+
+
+# A loss that is not finite raises ArithmeticError; a missing file or a folder without write permission, OSError.
 USER_ERRORS = (ValueError, ArithmeticError, OSError)
 
 
 def full_traceback_wanted(arguments: list[str]) -> bool:
-    """Whether HYDRA_FULL_ERROR or ``debug=true`` on the command line asks for the whole traceback."""
+    """Return whether HYDRA_FULL_ERROR or ``debug=true`` on the command line asks for the full traceback."""
     return os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=true" in [a.lower() for a in arguments]
 
 
 def root_message(error: BaseException) -> str:
-    """What the error says; an error that only wraps another one (as Hydra's do) shows the innermost message.
-
-    The wrapper's text repeats its cause's repr, so only the cause is shown, with the config key where Hydra names it.
-    """
+    """Return an error's message, or that of the error that Hydra wraps in it, with the config key that Hydra names."""
     from hydra.errors import InstantiationException
 
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
@@ -53,7 +57,7 @@ def root_message(error: BaseException) -> str:
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Whether the error, or the one that Hydra wrapped while it built an object, is one that a user can cause."""
+    """Return whether a user can cause the error, or the one that Hydra wraps when it cannot build an object."""
     from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -61,7 +65,7 @@ def is_user_error(error: BaseException) -> bool:
         return is_user_error(error.__cause__)
     kinds: tuple[type[BaseException], ...] = (*USER_ERRORS, HydraException, OmegaConfBaseException)
     if "lightning_fabric" in sys.modules:
-        # Importing Lightning to judge a typo would take seconds.
+        # Importing Lightning to report a typo would take seconds.
         from lightning_fabric.utilities.exceptions import MisconfigurationException
 
         kinds += (MisconfigurationException,)
@@ -78,19 +82,19 @@ def say(message: str) -> None:
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Have a line stand below the error's message, as Python 3.11's own method does."""
+    """Add a line to be shown below the error's message, as `BaseException.add_note` of Python 3.11 does."""
     error.__notes__ = [*getattr(error, "__notes__", []), note]
 
 
 @contextmanager
 def user_errors(show_traceback: bool) -> Iterator[None]:
-    """Turn a user's error into one message on stderr and exit code 2; anything else keeps its traceback."""
+    """Turn a user's error into one message on stderr and exit code 2; other errors keep their traceback."""
     try:
         yield
     except Exception as error:
         if show_traceback or not is_user_error(error):
             raise
         lines = [f"error: {root_message(error)}", *getattr(error, "__notes__", [])]
-        lines.append("(debug=true or HYDRA_FULL_ERROR=1 shows the whole traceback)")
+        lines.append("(debug=true or HYDRA_FULL_ERROR=1 shows the full traceback)")
         print("\n".join(lines), file=sys.stderr)
         sys.exit(2)

@@ -1,6 +1,4 @@
-"""Files that are there whole or not at all, and names that a file system takes."""
-
-from __future__ import annotations
+"""Files that are written completely or not at all, and names that a file system accepts."""
 
 import hashlib
 import os
@@ -11,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-# Of files that are being written; those of a process that was killed stay.
+# Suffix of files that are being written. A process that is killed leaves them behind.
 TEMPORARY_SUFFIX = ".tmp"
 # A file system allows 255 bytes; the rest is for endings, digests and the names of temporary files.
 MAX_NAME_BYTES = 180
@@ -19,7 +17,7 @@ MAX_NAME_BYTES = 180
 
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Have an OSError say which file it is about: one that a write raises, as on a full disk, does not."""
+    """Add the file's name to an OSError without one, such as a write to a full disk raises."""
     try:
         yield
     except OSError as error:
@@ -30,10 +28,10 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path`` that takes its place when the block ends without an error.
+    """Open a temporary file, for writing and reading, that replaces ``path`` when the block ends without an error.
 
-    It can be read too. It lies in the same folder, because a rename is atomic only within one file system, and is
-    flushed to the disk first, because a rename may otherwise outlive the data in a power cut.
+    It is in the same folder, because a rename is atomic only within one file system. It is flushed to the disk before,
+    because in a power cut the rename could otherwise survive and the data not.
 
     Raises:
         OSError: naming ``path``, if it cannot be written.
@@ -46,7 +44,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.umask(mask := os.umask(0))  # it can only be read by setting it
+        os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -54,9 +53,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def remove_leftovers(folder: Path, others: Collection[str] = ()) -> None:
-    """Remove what `atomic_write` could not finish anywhere below ``folder``, because its process was killed.
+    """Remove the temporary files below ``folder`` of processes that were killed during `atomic_write`.
 
-    Nobody may be writing there now, except in the subfolders named in ``others``, which are left alone.
+    No process may be writing there, except to the subfolders ``others``, which are left alone.
     """
     for path in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
         if path.is_file() and path.relative_to(folder).parts[0] not in others:
@@ -83,10 +82,3 @@ def plain_name(name: str, limit: int = MAX_NAME_BYTES) -> str:
 def _with_digest(text: str, name: str, limit: int) -> str:
     digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
     return f"{text.encode()[: limit - 9].decode(errors='ignore')}-{digest}"
-
-
-def _umask() -> int:
-    # The umask can only be read by setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

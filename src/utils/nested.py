@@ -1,7 +1,5 @@
 """Nested mappings and lists by dotted keys."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

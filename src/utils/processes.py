@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # What Lightning sets for the processes that it starts. Where it finds them set, it assumes that a launcher did.
 VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
-# How long the other processes may take to end after the first one is done, in seconds; they have nothing left to do.
+# Seconds that the other processes may take to end after the first one; they have nothing left to do.
 PATIENCE_S = 30.0
 
 
@@ -25,12 +25,12 @@ def available_cpus() -> int:
 
 
 def distributed(name: str = "ddp", timeout_minutes: float = 30.0, **options: Any) -> Strategy:
-    """Return how the processes share the work.
+    """Return Lightning's strategy for a distributed run.
 
     Args:
         name: ``ddp`` or ``fsdp``.
         timeout_minutes: how long a process waits for another one before it ends the run with an error.
-        options: of Lightning's strategy.
+        options: of the strategy.
 
     Raises:
         ValueError: for another name, or a timeout that is not positive.
@@ -47,10 +47,9 @@ def distributed(name: str = "ddp", timeout_minutes: float = 30.0, **options: Any
 
 @contextmanager
 def own_processes(trainer: pl.Trainer) -> Iterator[None]:
-    """Inside, ``trainer`` may start processes; outside, nothing is left of them: the next run starts its own.
+    """End the processes that ``trainer`` starts inside the block, so that the next run can start its own.
 
-    Processes that still wait for this one, which has failed or is done, are ended. A launcher's (torchrun's, SLURM's)
-    are its own business, and the group that they form serves the next run too.
+    Processes of a launcher (torchrun, SLURM) are left alone, and so is their process group.
     """
     before = {name: os.environ.get(name) for name in VARIABLES}
     failed = True
@@ -58,8 +57,9 @@ def own_processes(trainer: pl.Trainer) -> Iterator[None]:
         yield
         failed = False
     finally:
-        started = _take_processes(trainer)
-        if started:
+        if started := started_processes(trainer):
+            # Lightning watches its list and kills this process when one of them fails, before it can report the error.
+            trainer.strategy.launcher.procs.clear()  # type: ignore[union-attr]
             _part(started, failed)
         for name, value in before.items():
             os.environ.pop(name, None)
@@ -72,35 +72,22 @@ def started_processes(trainer: pl.Trainer) -> list[subprocess.Popen]:
     return list(getattr(trainer.strategy.launcher, "procs", ()))
 
 
-def _take_processes(trainer: pl.Trainer) -> list[subprocess.Popen]:
-    started = started_processes(trainer)
-    if started:
-        # Lightning watches this list, and kills this process when one of them has ended with an error: this process is
-        # about to say which.
-        trainer.strategy.launcher.procs.clear()  # type: ignore[union-attr]
-    return started
-
-
 def _part(processes: list[subprocess.Popen], failed: bool) -> None:
-    """Leave the group and end the others."""
+    """Leave the process group and end the other processes."""
     import torch.distributed
 
     in_group = torch.distributed.is_initialized()
-    # With gloo a process that leaves ends the waiting of the others, with an error: good after a failure, and too early
-    # while they finish. With NCCL a process that leaves waits for the others: good while they finish, and for ever
-    # where they wait for this one, which has failed.
+    # With gloo, leaving makes the others stop waiting, with an error. After a failure that is wanted; while they finish
+    # it is too early. With NCCL, leaving waits for the others. While they finish that is wanted; after a failure they
+    # wait for this process, for ever.
     leaves_last = in_group and failed == (torch.distributed.get_backend() == "nccl")
     if in_group and not leaves_last:
         torch.distributed.destroy_process_group()
     for process in processes:
-        _end(process)
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
     if leaves_last:
         torch.distributed.destroy_process_group()
-
-
-def _end(process: subprocess.Popen) -> None:
-    try:
-        process.wait(PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -1,6 +1,4 @@
-"""Random numbers apart from those of the training."""
-
-from __future__ import annotations
+"""Random numbers that do not disturb those of the training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +8,13 @@ import torch
 
 @contextmanager
 def own_stream(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, torch draws from a stream that starts at ``seed``; outside, the other stream goes on as if nothing was.
+    """Inside the block, torch draws from a stream that starts at ``seed``; afterwards the previous stream continues.
 
-    Args:
-        seed: of the stream.
-        device: whose generator is meant, besides the CPU's.
+    It replaces the generators of the CPU and of ``device``.
     """
     is_cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if is_cuda else []):
-        # Not torch.manual_seed, which seeds all devices, those whose state comes back and those whose does not.
+        # Not torch.manual_seed: it seeds all devices, also those whose state is not restored.
         torch.default_generator.manual_seed(seed)
         if is_cuda:
             with torch.cuda.device(device):

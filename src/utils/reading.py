@@ -1,6 +1,4 @@
-"""Reading files that may be damaged or hostile: whatever goes wrong is one error that names the file."""
-
-from __future__ import annotations
+"""Reading files that may be damaged or hostile: every failure is one error that names the file."""
 
 import json
 import math
@@ -13,7 +11,7 @@ import yaml
 
 from src.utils.errors import ConfigError
 
-MAX_REASON = 500  # characters: a parser may quote all that it has read
+MAX_REASON = 500  # characters; a parser may quote the whole file
 # The largest integer up to which a float holds every integer; a page in a browser counts with floats.
 MAX_INTEGER = 2**53
 
@@ -24,7 +22,7 @@ class FileError(ValueError):
 
 @contextmanager
 def reading(path: str | Path, expected: str) -> Iterator[None]:
-    """Turn whatever is raised while ``path`` is read into a FileError: no list of a parser's exceptions is complete.
+    """Turn every exception while ``path`` is read into a FileError: no list of a parser's exceptions is complete.
 
     Args:
         path: of the file.
@@ -32,18 +30,18 @@ def reading(path: str | Path, expected: str) -> Iterator[None]:
 
     Raises:
         FileError: ``"expected <expected>, got '<path>': <reason>"``.
-        ConfigError: as it is raised inside, for a file that a parser can read and that asks for what does not exist.
+        ConfigError: unchanged, for a file that can be parsed but asks for something that does not exist.
     """
     try:
         yield
     except (FileError, ConfigError):
-        raise  # these name what is wrong already
+        raise  # these already name what is wrong
     except Exception as error:
         raise FileError(f"expected {expected}, got {str(path)!r}: {reason(error)}") from error
 
 
 def reason(error: Exception) -> str:
-    """Return what an error says, with its class where the text alone says too little: ``KeyError: 'cell'``."""
+    """Return an error's message, with its class if the text alone says too little: ``KeyError: 'cell'``."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     if not isinstance(error, (ValueError, OSError)) or not text:
         text = f"{type(error).__name__}: {text}".removesuffix(": ")
@@ -71,7 +69,7 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
 
 
 def as_mapping(content: Any) -> dict[str, Any]:
-    """Return the content of a file that has to be keys with values.
+    """Return the content of a file if it is a mapping.
 
     Raises:
         ValueError: if it is something else.

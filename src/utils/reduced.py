@@ -1,6 +1,4 @@
-"""Numbers of all processes as one, before anything reads them."""
-
-from __future__ import annotations
+"""Numbers reduced over all processes before anything reads them."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -13,19 +11,24 @@ Reduction = Literal["mean", "max"]
 
 
 def reduced(module: pl.LightningModule, values: Mapping[str, Tensor | float], by: Reduction) -> dict[str, Tensor]:
-    """Return numbers as all processes see them, in single precision at least; one exchange serves all of them.
+    """Return numbers reduced over all processes, in single precision at least, by one exchange for all of them.
 
     Every process must call this at the same point of the run.
 
     Args:
-        module: attached to a trainer, or alone: then the numbers are what they are.
+        module: attached to a trainer; without one the numbers are returned as they are.
         values: scalars by name, the same names in each process.
-        by: what the numbers of the processes come to.
+        by: the reduction.
     """
     scalars = [torch.as_tensor(value, device=module.device).detach() for value in values.values()]
     dtype = torch.float64 if any(scalar.dtype == torch.float64 for scalar in scalars) else torch.float32
     stacked = torch.stack([scalar.to(dtype) for scalar in scalars])
-    everyones = _gathered(module, stacked)  # (processes, values)
+    try:
+        strategy = module.trainer.strategy
+    except RuntimeError:  # not attached to a trainer
+        everyones = stacked[None]  # (processes, values)
+    else:
+        everyones = strategy.all_gather(stacked).reshape(-1, len(stacked))
     # Not the backend's own reductions: gloo's maximum loses a NaN.
     found = everyones.mean(dim=0) if by == "mean" else everyones.amax(dim=0)
     return dict(zip(values, found.unbind(), strict=True))
@@ -34,24 +37,14 @@ def reduced(module: pl.LightningModule, values: Mapping[str, Tensor | float], by
 def log_reduced(
     module: pl.LightningModule, values: Mapping[str, Tensor | float], by: Reduction, **options: Any
 ) -> dict[str, Tensor]:
-    """Log numbers as all processes see them, and return these.
+    """Log numbers reduced over all processes, and return them.
 
-    With ``sync_dist=True`` Lightning reduces an epoch's number when it is first read. The first process alone may be
-    the one that reads, to show it, and then it waits for the others for ever.
+    With ``sync_dist=True`` Lightning reduces an epoch's number when it is first read. If only the first process reads
+    it, to show it, that process waits for the others for ever.
 
-    Args:
-        module, values, by: see `reduced`.
-        options: of `LightningModule.log`.
+    The ``options`` are those of `LightningModule.log`.
     """
     found = reduced(module, values, by)
     for name, value in found.items():
         module.log(name, value, **options)
     return found
-
-
-def _gathered(module: pl.LightningModule, values: Tensor) -> Tensor:
-    try:
-        strategy = module.trainer.strategy
-    except RuntimeError:  # not attached
-        return values[None]
-    return strategy.all_gather(values).reshape(-1, len(values))

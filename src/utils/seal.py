@@ -1,9 +1,7 @@
-"""Files that end with a digest of themselves: a single flipped bit is found before anything is made of them.
+"""Files that end with a digest of their content, so that a single flipped bit is found before they are used.
 
-zip archives (checkpoints, ``.npz``) and arrays (``.npy``) are read as before, since their readers ignore what follows.
+Other readers of zip archives (checkpoints, ``.npz``) and arrays (``.npy``) ignore the digest.
 """
-
-from __future__ import annotations
 
 import hashlib
 import re
@@ -18,7 +16,7 @@ END_OF_ARCHIVE, END_LENGTH = b"PK\x05\x06", 22
 
 
 def seal(file: IO[bytes]) -> None:
-    """Append the digest of what has been written to ``file``, which is open for reading too."""
+    """Append the digest of the content of ``file``, which is open for writing and reading."""
     length = file.seek(0, 2)
     file.seek(0)
     digest = _digest(file, length)
@@ -27,16 +25,16 @@ def seal(file: IO[bytes]) -> None:
 
 
 def has_seal(path: Path) -> bool:
-    """Whether a file ends with a seal, right or wrong; a version before the seals, or a file that was cut, has none."""
+    """Return whether a file ends with a seal, right or wrong; a file that was cut has none."""
     with path.open("rb") as file:
         return _read_seal(file) is not None
 
 
 def check_seal(path: Path) -> bool:
-    """Hold a file against its seal; False for a file without one, which a version before the seals has written.
+    """Compare a file with its seal; return False for a file without one.
 
     Raises:
-        ValueError: if they do not fit.
+        ValueError: if they do not agree.
     """
     with path.open("rb") as file:
         expected = _read_seal(file)
@@ -46,16 +44,16 @@ def check_seal(path: Path) -> bool:
         file.seek(0)
         digest = _digest(file, length)
     if digest != expected:
-        raise ValueError(f"expected content of sha256 {expected.decode()}, got {digest.decode()}: the file is damaged")
+        raise ValueError(f"expected the sha256 {expected.decode()}, got {digest.decode()}: the file is damaged")
     return True
 
 
 def check_archive(path: Path) -> None:
-    """Check a zip archive of stored records: by its seal, or without one by the records' CRCs.
+    """Check a zip archive of stored records by its seal, or by the records' CRCs if it has none.
 
     Raises:
-        Exception: whatever zipfile raises, and ValueError for an archive that is damaged, or has records larger than
-            itself, which would be memory that a lie asks for.
+        Exception: any that zipfile raises; ValueError for an archive that is damaged, or claims records larger than
+            itself, so that reading them could exhaust the memory.
     """
     sealed = check_seal(path)
     with zipfile.ZipFile(path) as archive:
@@ -66,23 +64,23 @@ def check_archive(path: Path) -> None:
             return
         with path.open("rb") as file:
             file.seek(size - END_LENGTH)
-            # Else what follows may be a damaged seal.
+            # Otherwise the file may end with a damaged seal.
             if not file.read().startswith(END_OF_ARCHIVE):
-                raise ValueError("expected a zip archive with a seal or nothing behind it, got something else there")
+                raise ValueError("expected a zip archive followed by a seal or by nothing, got other bytes after it")
         damaged = archive.testzip()
         if damaged is not None:
-            raise ValueError(f"expected the record {damaged} with its CRC, got another: the file is damaged")
+            raise ValueError(f"expected the CRC of record {damaged}, got another one: the file is damaged")
 
 
 def _read_seal(file: IO[bytes]) -> bytes | None:
-    """The digest that a file ends with; the position is the file's end afterwards."""
+    """Return the digest at the end of a file, and leave the position there."""
     file.seek(max(file.seek(0, 2) - SEAL_LENGTH, 0))
     found = re.fullmatch(re.escape(PREFIX) + rb"([0-9a-f]{64})\n", file.read())
     return None if found is None else found[1]
 
 
 def _digest(file: IO[bytes], length: int) -> bytes:
-    """The sha256 of the next ``length`` bytes, in hexadecimal digits."""
+    """Return the sha256 of the next ``length`` bytes, in hexadecimal digits."""
     digest = hashlib.sha256()
     while length > 0 and (chunk := file.read(min(length, CHUNK))):
         digest.update(chunk)

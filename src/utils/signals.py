@@ -1,6 +1,4 @@
-"""The signals that ask a program to end, and what a program does about them. Imports nothing that takes time."""
-
-from __future__ import annotations
+"""The signals that ask a program to end, and their handlers. Imports nothing that takes time."""
 
 import contextlib
 import math
@@ -26,10 +24,10 @@ Handlers = dict[signal.Signals, Any]
 
 
 def take_over(handler: Handler) -> Handlers:
-    """Have ``handler`` called for `SIGNALS`, and return the handlers until now, for `hand_back`.
+    """Install ``handler`` for `SIGNALS`, and return the previous handlers for `hand_back`.
 
-    A signal that this process was told to ignore stays ignored: ``nohup`` and shells that start a job in the background
-    mean it. Only the main thread may set handlers; in another one nothing changes.
+    A signal that this process ignores stays ignored, as ``nohup`` and background jobs of a shell want it. Only the main
+    thread may set handlers; in another one nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -38,7 +36,7 @@ def take_over(handler: Handler) -> Handlers:
 
 
 def hand_back(handlers: Handlers) -> None:
-    """Set the handlers that `take_over` returned, and forget them."""
+    """Restore the handlers that `take_over` returned, and forget them."""
     for number, handler in handlers.items():
         signal.signal(number, handler)
     handlers.clear()
@@ -46,10 +44,10 @@ def hand_back(handlers: Handlers) -> None:
 
 @contextmanager
 def exit_on_signals(advice: str = "") -> Iterator[None]:
-    """End the program by SystemExit with code 128 + n at signal n, and with one line instead of a traceback.
+    """At signal n, print one line and end the program by SystemExit with code 128 + n.
 
     Args:
-        advice: how to go on, the end of that line.
+        advice: the end of that line, such as how to continue.
     """
     owner = os.getpid()
     ending_since = -math.inf
@@ -72,7 +70,7 @@ def exit_on_signals(advice: str = "") -> Iterator[None]:
 
 
 def leave_closed_terminal() -> None:
-    """Print into nothing from now on where the terminal is gone: each print would raise an OSError."""
+    """Discard what is printed from now on if the terminal is gone, where each print would raise an OSError."""
     with contextlib.suppress(OSError):
         nothing = os.open(os.devnull, os.O_WRONLY)
         for descriptor in (1, 2):

@@ -18,6 +18,7 @@ import train
 from src.callbacks.ema import EMA
 from src.config.composition import compose_config
 from src.invertible import SpectralNormalised
+from src.runs.folder import RunFolder
 from tests.fakes import tiny_overrides
 from tests.image_files import write_mnist
 from tests.test_image_networks import FLOWS, one_step
@@ -41,7 +42,7 @@ def overrides(folder: Path, *more: str) -> list[str]:
 
 
 def checkpoint(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return torch.load(RunFolder(folder).checkpoint(), weights_only=True)
 
 
 @pytest.fixture(scope="module")
@@ -117,5 +118,5 @@ def test_the_average_of_bounded_weights_is_bounded_where_it_is_validated(tmp_pat
 
 @pytest.mark.parametrize("settings", [{"decay": 1.0}, {"decay": -0.1}, {"update_every_n_steps": 0}])
 def test_impossible_settings_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="expected an EMA decay"):
+    with pytest.raises(ValueError, match="expected decay in \[0, 1\)"):
         EMA(**settings)

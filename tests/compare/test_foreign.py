@@ -48,13 +48,13 @@ def test_no_resolver_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "hidden-treasure" not in page and "oc.env:SECRET" in page
 
 
-def test_what_a_resolver_would_say_is_no_difference(tmp_path: Path) -> None:
-    loggers = "logger=[csv,wandb]"
-    write_unfinished(tmp_path / "a", loggers)  # its group is ${oc.env:WANDB_RUN_GROUP,${experiment}}
-    write_unfinished(tmp_path / "b", loggers, "logger.wandb.group=known")
+def test_a_reference_of_an_earlier_version_is_no_difference(tmp_path: Path) -> None:
+    write_unfinished(tmp_path / "a", "trainer.max_epochs=12")
+    path = RunFolder(write_unfinished(tmp_path / "b", "trainer.max_epochs=12")).config
+    path.write_text(path.read_text().replace("max_epochs: 12", "max_epochs: ${network.epochs}"))
     assert '"differences":[]' in page_of(tmp_path)
-    write_unfinished(tmp_path / "c", loggers, "logger.wandb.group=other")
-    assert '"key":"logger.wandb.group"' in page_of(tmp_path)
+    write_unfinished(tmp_path / "c", "trainer.max_epochs=13")
+    assert '"key":"trainer.max_epochs"' in page_of(tmp_path)
 
 
 @pytest.mark.parametrize("place", PLACES, ids=".".join)

@@ -41,6 +41,10 @@ def test_a_configuration_of_an_earlier_version_is_todays(tmp_path: Path) -> None
     for node in (*earlier["callbacks"].values(), *earlier["logger"].values(), *earlier["trainer"]["plugins"]):
         node["_target_"] = renamed.get(node["_target_"], node["_target_"])
     earlier["callbacks"] |= TOTAL_TIME
+    data = earlier["datamodule"]
+    for group in ("foam", "scan"):  # whose values were arguments of the datamodule
+        data |= {key: value for key, value in data.pop(group).items() if key != "_target_"}
+    assert data["size"] == 32 and data["radius"] == [0.6, 0.9]
     assert checked(trusted_config(earlier, [])) == config
 
 

@@ -48,7 +48,7 @@ def test_hints_of_plain_types_and_literals() -> None:
     assert precision.allows(32) and not precision.allows("fp8") and not precision.allows(True)
     assert Plain(frozenset({float})).allows(3) and not Plain(frozenset({int})).allows(True)
     task = signature_of("src.tasks.density.Density")
-    assert task is not None and task.parameters["backprop"] is not None and task.takes_any
+    assert task is not None and task.parameters["backprop"] is not None and not task.takes_any
     assert task.parameters["backprop"].literals == ("reversible", "stored", "checkpoint", "memcnn")
 
 

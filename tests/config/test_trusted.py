@@ -18,6 +18,7 @@ from src.config.composition import compose_config
 from src.config.saved import trusted_config
 from src.config.trusted import ENVIRONMENT_VARIABLE, check_trusted, is_trusted
 from src.runs.checkpoint_io import AtomicCheckpointIO
+from src.runs.folder import RunFolder
 from src.utils.errors import ConfigError
 from tests.fakes import tiny_overrides
 
@@ -157,7 +158,7 @@ def hostile_checkpoint(folder: Path) -> Path:
     config["callbacks"]["evil"] = {"_target_": f"{__name__}.Evil", "path": str(folder / "ran")}
     checkpoint = {"state_dict": {"w": torch.zeros(1)}, "config": config, "global_step": 1}
     for name in ("last", "best"):
-        AtomicCheckpointIO().save_checkpoint(checkpoint, folder / "checkpoints" / f"{name}.ckpt")
+        AtomicCheckpointIO().save_checkpoint(checkpoint, RunFolder(folder).checkpoint(name))
     return folder
 
 
@@ -176,7 +177,7 @@ def test_every_command_refuses_a_hostile_checkpoint(
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 2
-    assert f"got callbacks.evil._target_={__name__}.Evil; to run that code" in capsys.readouterr().err
+    assert f"got callbacks.evil._target_={__name__}.Evil; add trust=[" in capsys.readouterr().err
     assert not (folder / "ran").exists()
 
 

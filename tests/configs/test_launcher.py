@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
 from src.config.composition import CONFIG_DIR
+from src.runs.folder import RunFolder
+from src.runs.summary import read_summary
 from src.sweeps.identity import identity_of_composed, identity_of_config
 from tests.fakes import tiny_overrides
 
@@ -46,6 +47,6 @@ def test_submitit_runs_train_py_and_its_runs_count(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     for seed in (0, 1):
-        summary = json.loads((tmp_path / f"run-{seed}" / "summary.json").read_text())
+        summary = read_summary(RunFolder(tmp_path / f"run-{seed}").summary)
         same = [*tiny_overrides("elsewhere"), f"seed={seed}", "logger=wandb"]
         assert identity_of_config({**summary["config"], "run_dir": summary["run_dir"]}) == identity_of_composed(same)

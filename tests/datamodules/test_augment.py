@@ -1,6 +1,6 @@
 import torch
 
-from src.datamodules.augment import random_cube_symmetry
+from src.datamodules.foam_volumes import random_cube_symmetry
 
 
 def test_all_48_symmetries_are_reached_about_equally_often():

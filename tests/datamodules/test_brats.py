@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from src.datamodules.brats import BratsDataModule
 from src.datamodules.brats import cache as brats_cache
 from src.datamodules.brats.cache import BratsCache
-from src.datamodules.brats.datamodule import BratsDataModule
 from src.datamodules.brats.releases import MODALITIES, RELEASES
-from src.datamodules.cache import exclusive
+from src.datamodules.cached_files import LOCK_NAME, exclusive
 from src.utils.seal import SEAL_LENGTH
 from tests.brats_files import AFFINE, SHAPE, case_folder, write_case, write_nifti
 from tests.damage import bit_flips
@@ -234,10 +234,10 @@ def spoil(root):
 def test_all_problems_are_listed_together_before_training(own_root):
     bad = spoil(own_root)
     for _ in range(2):  # the second time from the records
-        with pytest.raises(ValueError, match="expected whole cases of BraTS 2018") as caught:
+        with pytest.raises(ValueError, match="expected complete, valid cases of BraTS 2018") as caught:
             make(own_root).prepare_data()
         lines = str(caught.value).splitlines()
-        assert "got 4 that are not. datamodule.skip_bad_cases=true goes on" in lines[0]
+        assert "got 4 that are incomplete or invalid. datamodule.skip_bad_cases=true skips" in lines[0]
         assert [line.split(":")[0].strip() for line in lines[1:]] == bad
         for line, file, message in zip(
             lines[1:],
@@ -256,7 +256,7 @@ def test_bad_cases_can_be_skipped_without_moving_the_others(own_root):
         datamodule.prepare_data()
         datamodule.setup()
     [message] = [str(w.message) for w in caught if "bad cases" in str(w.message)]  # once
-    assert message.startswith(f"Going on without 4 bad cases of {own_root}:")
+    assert message.startswith(f"Skipping 4 bad cases of {own_root}:")
     assert all(f"\n  {name}: " in message for name in bad)
     for split, members in before.items():
         assert names(datamodule, split) == [name for name in members if name not in bad]
@@ -296,10 +296,10 @@ def test_cases_with_lying_headers_are_skipped(own_root):
     ):
         path = folder / f"{folder.name}_t2.nii.gz"
         with_header(**fields)(path, nib.load(path).get_fdata().astype(np.int16))
-    with pytest.raises(ValueError, match="got 2 that are not") as caught:
+    with pytest.raises(ValueError, match="got 2 that are incomplete or invalid") as caught:
         prepared(own_root)
     assert all(f"{folder.name}_t2.nii.gz: expected a whole NIfTI file" in str(caught.value) for folder in scans)
-    with pytest.warns(UserWarning, match="Going on without 2 bad cases"):
+    with pytest.warns(UserWarning, match="Skipping 2 bad cases"):
         cases = prepared(own_root, skip_bad_cases=True).cases
     assert not {folder.name for folder in scans} & {case.case.name for part in cases.values() for case in part}
 
@@ -324,7 +324,7 @@ def test_a_complete_cache_is_only_read(own_root, monkeypatch):
     before = files(own_root)
     assert len([path for path in before if path.name.endswith(".image.npy")]) == 10
     monkeypatch.setattr("src.datamodules.brats.cache.run_parallel", refuse)
-    monkeypatch.setattr("src.datamodules.brats.cache.require_writable", refuse)
+    monkeypatch.setattr("src.datamodules.cached_files.require_writable", refuse)
     monkeypatch.setattr("src.datamodules.brats.cache.read_case", refuse)
     prepared(own_root)
     assert files(own_root) == before
@@ -367,7 +367,7 @@ def test_what_is_missing_damaged_or_outdated_is_made_again_and_nothing_else(chan
     prepared(own_root)
     after = files(own_root)
     changed = {path.name.removeprefix(stem.name) for path in before if after.get(path) != before[path]}
-    assert changed - {"preprocessing.lock"} == {".image.npy", ".classes.npy", ".json"}
+    assert changed - {LOCK_NAME} == {".image.npy", ".classes.npy", ".json"}
     assert np.array_equal(np.load(stem.with_name(stem.name + ".image.npy")), expected)
     assert not leftover.exists()
 
@@ -386,12 +386,8 @@ def test_every_flipped_bit_of_a_cached_case_is_found_and_named(ending, own_root)
     path = case.stem.with_name(case.stem.name + ending)
     cache = BratsCache(datamodule.cache_dir, own_root, datamodule.release)
     for _ in bit_flips(path, 200):
-        with pytest.raises(ValueError, match=f"'{path}'"), warnings.catch_warnings():
-            warnings.filterwarnings("error", f"Preprocessing {case.case.name} again: .*", UserWarning)
-            try:
-                cache.has(case.case)  # warns of what the start finds
-            except UserWarning as warning:
-                raise ValueError(str(warning)) from warning
+        with pytest.raises(ValueError, match=f"'{path}'"):
+            cache.load(case.case)  # at the start
             arrays_of(case)
     assert cache.has(case.case)
     assert all(map(np.array_equal, arrays_of(case), expected))
@@ -422,7 +418,7 @@ def test_waits_for_whoever_preprocesses(own_root):
     datamodule = prepared(own_root)
     stem = datamodule.cases["train"][0].stem
     remove_record(own_root, stem)
-    with exclusive(stem.parent / "preprocessing.lock", "preprocesses"):
+    with exclusive(stem.parent, "preprocesses"):
         second = threading.Thread(target=prepared, args=(own_root,))
         second.start()
         second.join(0.5)
@@ -525,9 +521,9 @@ def test_prediction_of_another_folder(own_root, tmp_path):
     assert len(datamodule.cases["predict"]) == 2
     path = next(other.rglob("*_t1.nii.gz"))
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match=f"cases of BraTS 2018 in {other}, got 1 that are not"):
+    with pytest.raises(ValueError, match=f"cases of BraTS 2018 in {other}, got 1 that are incomplete or invalid"):
         prepared(own_root, "predict", predict_dir=str(other))
-    with pytest.warns(UserWarning, match="without 1 bad cases"):
+    with pytest.warns(UserWarning, match="Skipping 1 bad cases"):
         assert len(prepared(own_root, "predict", predict_dir=str(other), skip_bad_cases=True).cases["predict"]) == 1
 
 

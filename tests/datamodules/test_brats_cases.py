@@ -42,7 +42,7 @@ def test_layouts(release, ending, tmp_path):
         assert len(first.images) == len(MODALITIES) and first.images[1] == expected
         assert [case.truth is None for case in cases].count(True) == 1
         assert all(path.is_file() for case in cases for path in case.files)
-        assert first.without_truth().files == first.images
+        assert first._replace(truth=None).files == first.images
 
 
 @pytest.mark.parametrize("name", [2018, "2018"])
@@ -95,7 +95,7 @@ def test_a_link_to_nothing_is_a_problem(tmp_path):
     assert len(find_cases(tmp_path, find_release(2018))[0]) == 1
     target.unlink()
     cases, [problem] = find_cases(tmp_path, find_release(2018))
-    assert cases == [] and problem.file == path.name and "link to one that is not there" in problem.message
+    assert cases == [] and problem.file == path.name and "got a broken link" in problem.message
 
 
 def test_one_case_in_two_folders_is_a_problem(tmp_path):

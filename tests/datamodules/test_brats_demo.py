@@ -12,7 +12,7 @@ from scipy.ndimage import label as components
 
 from src.config.composition import CONFIG_DIR
 from src.config.targets import check_targets
-from src.datamodules.brats.datamodule import BratsDataModule
+from src.datamodules.brats import BratsDataModule
 from src.datamodules.brats.demo import BratsDemo
 from src.datamodules.brats.phantom import Tumour, make_phantom
 from src.datamodules.brats.releases import ED, ET, MODALITIES, NCR
@@ -136,7 +136,7 @@ def test_an_interruption_leaves_no_half_case(demo, tmp_path, monkeypatch):
 
 
 def test_a_complete_set_is_only_looked_at(demo, folder, monkeypatch):
-    monkeypatch.setattr("src.datamodules.brats.demo.require_writable", None)
+    monkeypatch.setattr("src.datamodules.cached_files.require_writable", None)
     monkeypatch.setattr("src.datamodules.brats.demo.run_parallel", None)
     demo.write(folder, 0)
 

@@ -17,7 +17,7 @@ SCRIPT = """
     import json, sys
     from pathlib import Path
     import torch
-    from src.datamodules.brats.datamodule import BratsDataModule
+    from src.datamodules.brats import BratsDataModule
     from src.utils.resident_memory import peak_resident_bytes
 
     def peak_gib():

@@ -161,8 +161,8 @@ WHOLE = "expected a whole NIfTI file, got"
         (coloured, "integers or floating-point numbers, got "),
         (shifted, r"affine of .*_t1.nii.gz, .*, got \[\[-1.0, 0.0, 0.0, 1.0\]"),
         (mirrored, r"affine of .*_t1.nii.gz, .*, got \[\[1.0"),
-        (with_nan, "expected finite values, got 1 that are not"),
-        (too_large, "expected finite values, got 2 that are not"),
+        (with_nan, "expected finite values, got 1 infinite or NaN values"),
+        (too_large, "expected finite values, got 2 infinite or NaN values"),
         (zeros, "expected a brain, got zeros only"),
     ],
 )
@@ -186,12 +186,12 @@ def test_a_damaged_uncompressed_file_is_named(damage, tmp_path):
 @pytest.mark.parametrize(
     ("release", "value", "message"),
     [
-        (2018, 3, "labels 0, 1, 2, 4 of release 2018, got 0, 1, 2, 3, 4, which release 2024 has"),
-        (2023, 4, "labels 0, 1, 2, 3 of release 2023, got 0, 1, 2, 3, 4, which release 2024 has"),
+        (2018, 3, r"labels 0, 1, 2, 4 of release 2018, got 0, 1, 2, 3, 4 \(labels of release 2024\)"),
+        (2023, 4, r"labels 0, 1, 2, 3 of release 2023, got 0, 1, 2, 3, 4 \(labels of release 2024\)"),
         (2024, 5, "labels 0, 1, 2, 3, 4 of release 2024, got 0, 1, 2, 3, 4, 5$"),
         (2018, 1.5, "got 0, 1, 1.5, 2, 4$"),
         (2018, -1, "got -1, 0, 1, 2, 4$"),
-        (2018, np.nan, "expected finite values, got 1 that are not"),
+        (2018, np.nan, "expected finite values, got 1 infinite or NaN values"),
     ],
 )
 def test_labels_outside_the_set_of_the_release_are_named(release, value, message, tmp_path):
@@ -210,7 +210,7 @@ def test_a_whole_case_of_another_release_is_recognised_by_its_labels(tmp_path):
     folder, _, labels = write_case(tmp_path, "2018")
     write_nifti(folder / f"{folder.name}_seg.nii.gz", np.where(labels == 4, 3, labels))
     [problem] = read(tmp_path)
-    assert problem.message.endswith("got 0, 1, 2, 3, which release 2023 or 2024 has")
+    assert problem.message.endswith("got 0, 1, 2, 3 (labels of release 2023 or 2024)")
 
 
 def test_everything_that_is_wrong_is_listed(tmp_path):

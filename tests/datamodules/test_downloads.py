@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from src.datamodules.cache import exclusive
+from src.datamodules.cached_files import LOCK_NAME, exclusive
 from src.datamodules.cifar10 import CIFAR10DataModule
 from src.datamodules.downloads import DataFileError
 from src.datamodules.mnist import MNISTDataModule
@@ -33,7 +33,7 @@ def make(kind, folder, **kwargs):
 
 
 def contents(datamodule):
-    return {p.name: p.read_bytes() for p in datamodule.files.folder.iterdir() if p.name != "download.lock"}
+    return {p.name: p.read_bytes() for p in datamodule.files.folder.iterdir() if p.name != LOCK_NAME}
 
 
 def test_whole_files_are_only_read_so_that_their_folder_may_be_read_only(kind, published, tmp_path, monkeypatch):
@@ -43,7 +43,7 @@ def test_whole_files_are_only_read_so_that_their_folder_may_be_read_only(kind, p
     for path in below:
         path.chmod(0o555 if path.is_dir() else 0o444)
     before = {path: path.stat() for path in below}
-    monkeypatch.setattr("src.datamodules.downloads.require_writable", None)  # root writes in spite of the mode
+    monkeypatch.setattr("src.datamodules.cached_files.require_writable", None)  # root writes in spite of the mode
     datamodule.prepare_data()
     datamodule.setup()
     assert sum(len(batch["label"]) for batch in datamodule.train_dataloader()) == 20
@@ -99,7 +99,7 @@ def test_a_damaged_file_is_named_and_downloaded_again(damage, kind, published, t
     damaged = victim.read_bytes()
     with (
         victim.open("rb") as reader,
-        pytest.warns(UserWarning, match=rf"Downloading {victim} again, .* expected md5 \w{{32}}, got \w{{32}} \("),
+        pytest.warns(UserWarning, match=rf"Replacing a damaged file: {victim}: expected md5 \w{{32}}, got \w{{32}} \("),
     ):
         datamodule.prepare_data()
         assert reader.read() == damaged  # the new file has been moved there, not written over the old one
@@ -231,7 +231,7 @@ def test_waits_for_whoever_downloads_and_takes_its_files(kind, published, tmp_pa
     quiet_libraries()
     datamodule = make(kind, tmp_path / "data")
     datamodule.files.folder.mkdir(parents=True)
-    with exclusive(datamodule.files.folder / "download.lock", "tests"):
+    with exclusive(datamodule.files.folder, "tests"):
         second = threading.Thread(target=datamodule.prepare_data)
         second.start()
         second.join(0.3)

@@ -15,26 +15,26 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from src.config.checks import checked
+from src.config.composition import compose_config
 from src.ct.fbp import FILTERS
-from src.datamodules.cache import exclusive
-from src.datamodules.foam_ct import LOCK_NAME, FoamCTDataModule
+from src.ct.foam import FoamSpec
+from src.ct.simulation import ScanSpec
+from src.datamodules.cached_files import exclusive
+from src.datamodules.foam_ct import FoamCTDataModule
 from src.datamodules.foam_volumes import FoamVolumes, find_damage, read_volumes
+from src.utils.errors import ConfigError
 from tests.damage import bit_flips
 
-SMALL = {
-    "size": 8,
-    "num_train": 3,
-    "num_val": 1,
-    "num_test": 2,
-    "num_balls": 4,
-    "num_trial_points": 1_000,
-    "num_views": 4,
-    "generation_workers": 0,
-}
+SMALL = {"num_train": 3, "num_val": 1, "num_test": 2, "generation_workers": 0}
+FOAM = {"num_balls": 4, "num_trial_points": 1_000}
+SCAN = {"size": 8, "num_views": 4}
 
 
-def make(folder, **kwargs):
-    return FoamCTDataModule(str(folder), **{**SMALL, **kwargs})
+def make(folder, foam=FOAM, scan=SCAN, **kwargs):
+    """A datamodule of tiny volumes, with other values in ``foam``, ``scan`` or as arguments."""
+    specs = FoamSpec(**{**FOAM, **foam}), ScanSpec(**{**SCAN, **scan})
+    return FoamCTDataModule(str(folder), *specs, **{**SMALL, **kwargs})
 
 
 def prepare(folder, **kwargs):
@@ -133,22 +133,22 @@ def test_more_volumes_keep_those_that_exist(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"size": 9},
-        {"num_balls": [4, 5]},
-        {"radius": [0.6, 0.8]},
-        {"half_height": 0.7},
-        {"max_radius": 0.21},
-        {"min_radius": 0.07},
-        {"num_trial_points": 1_001},
-        {"num_views": 5},
-        {"photon_count": None},
-        {"attenuation": 2.0},
-        {"axis_noise_deg": 1.0},
-        {"fbp_filter": "hann"},
-        {"detector_size": 30},
-        {"detector_oversampling": 1},
-        {"fbp_oversampling": 1},
-        {"truth_oversampling": 2},
+        {"scan": {"size": 9}},
+        {"foam": {"num_balls": [4, 5]}},
+        {"foam": {"radius": [0.6, 0.8]}},
+        {"foam": {"half_height": 0.7}},
+        {"foam": {"max_radius": 0.21}},
+        {"foam": {"min_radius": 0.07}},
+        {"foam": {"num_trial_points": 1_001}},
+        {"scan": {"num_views": 5}},
+        {"scan": {"photon_count": None}},
+        {"scan": {"attenuation": 2.0}},
+        {"scan": {"axis_noise_deg": 1.0}},
+        {"scan": {"fbp_filter": "hann"}},
+        {"scan": {"detector_size": 30}},
+        {"scan": {"detector_oversampling": 1}},
+        {"scan": {"fbp_oversampling": 1}},
+        {"scan": {"truth_oversampling": 2}},
         {"seed": 5},
     ],
 )
@@ -161,17 +161,34 @@ def test_every_parameter_of_the_data_is_in_the_key_and_runs(change, tmp_path):
 
 def test_equal_settings_written_differently_share_a_folder(tmp_path):
     folder = make(tmp_path).cache_folder
-    assert make(tmp_path, num_balls=[4, 4], photon_count=500, attenuation=1).cache_folder == folder
+    assert make(tmp_path, {"num_balls": [4, 4]}, {"photon_count": 500, "attenuation": 1}).cache_folder == folder
     assert make(tmp_path, num_train=50, batch_size=2, augment=False).cache_folder == folder
     as_config = OmegaConf.create({"radius": [0.6, 0.9], "num_balls": [4, 4]})
-    assert make(tmp_path, **as_config).cache_folder == folder
-    noise_free = make(tmp_path, photon_count=None).cache_folder
-    assert make(tmp_path, photon_count=float("inf")).cache_folder == noise_free
+    assert make(tmp_path, as_config).cache_folder == folder
+    noise_free = make(tmp_path, scan={"photon_count": None}).cache_folder
+    assert make(tmp_path, scan={"photon_count": float("inf")}).cache_folder == noise_free
+
+
+def test_caches_of_earlier_versions_are_found():
+    assert FoamCTDataModule().cache_folder.name == "size32-views12-e6c38bb159e0"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("datamodule.foam.num_bals=3", "got 'datamodule.foam.num_bals'; did you mean 'datamodule.foam.num_balls'"),
+        ("+datamodule.scan.num_viewz=3", "argument of src.ct.simulation.ScanSpec, got .*; did you mean 'num_views'"),
+        ("datamodule.scan.num_views=many", "expected datamodule.scan.num_views to be int, got 'many'"),
+    ],
+)
+def test_mistakes_in_the_groups_are_named(override, message):
+    with pytest.raises(ConfigError, match=message):
+        checked(compose_config(["run_dir=x", override]))
 
 
 @pytest.mark.parametrize("filter_name", FILTERS)
 def test_every_filter_can_be_chosen(filter_name, tmp_path):
-    assert make(tmp_path, fbp_filter=filter_name).spec.scan.fbp_filter == filter_name
+    assert make(tmp_path, scan={"fbp_filter": filter_name}).spec.scan.fbp_filter == filter_name
 
 
 def truncate(path):
@@ -217,7 +234,7 @@ def test_a_damaged_file_is_named_and_rebuilt(damage, tmp_path):
     before = contents(datamodule)
     victim = datamodule.cache_folder / "train" / "00001.npz"
     damage(victim)
-    with pytest.warns(UserWarning, match=r"Rebuilding .*, got '.*train/00001\.npz': \w+"):
+    with pytest.warns(UserWarning, match=r"Replacing a damaged file: .*, got '.*train/00001\.npz': \w+"):
         datamodule.prepare_data()
     assert find_damage(victim, 8) is None
     assert contents(datamodule) == before
@@ -278,7 +295,7 @@ def test_a_complete_cache_is_only_read(tmp_path, monkeypatch):
     def refuse(*arguments):
         raise AssertionError(arguments)
 
-    monkeypatch.setattr("src.datamodules.foam_ct.require_writable", refuse)
+    monkeypatch.setattr("src.datamodules.cached_files.require_writable", refuse)
     monkeypatch.setattr("src.datamodules.foam_ct.run_parallel", refuse)
     datamodule.prepare_data()
 
@@ -309,7 +326,7 @@ def test_waits_for_whoever_holds_the_lock(tmp_path):
     datamodule = prepare(tmp_path)
     victim = next(iter(contents(datamodule)))
     victim.unlink()
-    with exclusive(datamodule.cache_folder / LOCK_NAME, "holds the lock"):
+    with exclusive(datamodule.cache_folder, "holds the lock"):
         second = threading.Thread(target=prepare, args=(tmp_path,))
         second.start()
         second.join(0.5)
@@ -323,7 +340,10 @@ def test_ctrl_c_ends_the_workers_and_leaves_only_whole_files(tmp_path):
     script = textwrap.dedent(f"""
         if __name__ == "__main__":
             from src.datamodules.foam_ct import FoamCTDataModule
-            FoamCTDataModule({str(tmp_path)!r}, **{arguments!r}).prepare_data()
+            from src.ct.foam import FoamSpec
+            from src.ct.simulation import ScanSpec
+            specs = FoamSpec(**{FOAM!r}), ScanSpec(**{SCAN!r})
+            FoamCTDataModule({str(tmp_path)!r}, *specs, **{arguments!r}).prepare_data()
     """)
     (tmp_path / "generate.py").write_text(script)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -346,23 +366,23 @@ def test_ctrl_c_ends_the_workers_and_leaves_only_whole_files(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"size": 0}, "size of at least 1, got 0"),
+        ({"scan": {"size": 0}}, "size >= 1, got 0"),
         ({"num_train": 0}, "num_train of at least 1, got 0"),
         ({"num_val": -1}, "num_val of at least 1, got -1"),
         ({"num_test": 0}, "num_test of at least 1"),
-        ({"num_balls": 0}, r"num_balls as a range 0 < low <= high, got \[0, 0\]"),
-        ({"num_balls": [9, 3]}, r"got \[9, 3\]"),
-        ({"num_balls": [1, 2, 3]}, "num_balls as one number or a pair"),
-        ({"radius": [0.9, 0.3]}, "radius as a range"),
-        ({"radius": 1.5}, r"fits into the cube \[-1, 1\]\^3, got 1.5"),
-        ({"half_height": [0.5, 1.1]}, "half_height to be at most 1"),
-        ({"min_radius": 0.5}, "min_radius < max_radius"),
-        ({"num_views": 0}, "num_views of at least 1, got 0"),
-        ({"photon_count": 0}, "positive photon_count"),
-        ({"photon_count": -10}, "got -10"),
-        ({"attenuation": 0}, "positive, finite attenuation, got 0"),
-        ({"axis_noise_deg": -1}, "axis_noise_deg from 0"),
-        ({"fbp_filter": "ram-lak"}, "one of ramp, .*got 'ram-lak'"),
+        ({"foam": {"num_balls": 0}}, r"num_balls to be a range with 0 < low <= high, got \[0, 0\]"),
+        ({"foam": {"num_balls": [9, 3]}}, r"got \[9, 3\]"),
+        ({"foam": {"num_balls": [1, 2, 3]}}, "num_balls to be one number or a pair"),
+        ({"foam": {"radius": [0.9, 0.3]}}, "radius to be a range"),
+        ({"foam": {"radius": 1.5}}, r"fits into the cube \[-1, 1\]\^3, got 1.5"),
+        ({"foam": {"half_height": [0.5, 1.1]}}, "half_height to be at most 1"),
+        ({"foam": {"min_radius": 0.5}}, "min_radius < max_radius"),
+        ({"scan": {"num_views": 0}}, "num_views >= 1, got 0"),
+        ({"scan": {"photon_count": 0}}, "positive photon_count"),
+        ({"scan": {"photon_count": -10}}, "got -10"),
+        ({"scan": {"attenuation": 0}}, "positive, finite attenuation, got 0"),
+        ({"scan": {"axis_noise_deg": -1}}, r"axis_noise_deg in \[0, 90\)"),
+        ({"scan": {"fbp_filter": "ram-lak"}}, "one of ramp, .*got 'ram-lak'"),
         ({"batch_size": 0}, "batch_size of at least 1, got 0"),
         ({"num_workers": -1}, "num_workers of at least 0, got -1"),
         ({"generation_workers": -1}, "generation_workers of at least 0, got -1"),

@@ -62,7 +62,7 @@ def test_a_damaged_extracted_file_is_found_by_its_checksum_and_a_compressed_one_
     with serve(monkeypatch, folder) as (url, requested):
         publish_mnist(monkeypatch, folder, url)
         datamodule = make(tmp_path / "data", verify_checksums=True, download=True)
-        with pytest.warns(UserWarning, match=f"Downloading {victim} again"):
+        with pytest.warns(UserWarning, match=f"Replacing a damaged file: {victim}: "):
             datamodule.prepare_data()
         assert requested == [f"/MNIST/raw/{IMAGES}"]
     assert np.array_equal(datamodule.files.read_split("train")[0], make(folder).files.read_split("train")[0])

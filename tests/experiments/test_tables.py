@@ -27,6 +27,7 @@ from src.sweeps.search_space import SearchSpace
 from src.sweeps.sweep import read_sweep, with_overrides
 from src.tables.published import Published, Row, read_published
 from src.tables.results import describe, fits, load
+from src.tasks.metrics import described, from_plain
 from tests.image_files import write_cifar10, write_mnist
 
 KEYS = table_keys(EXPERIMENTS)
@@ -225,10 +226,12 @@ def test_every_row_takes_a_step(key: str, row: list[str], images: Path, tmp_path
 def test_every_row_measures_its_columns(key: str, row: list[str], images: Path, tmp_path: Path) -> None:
     summary = train.train(tiny(row, images, tmp_path))
     table = published_of(key)
-    described = describe(summary["model"], summary["config"])
-    columns = {table.columns[j].metric for i, j in table.entries() if fits(described, table.match(i, j))}
+    run = describe(summary["model"], summary["config"])
+    columns = {table.columns[j].metric for i, j in table.entries() if fits(run, table.match(i, j))}
     measured = {name for name, value in summary["metrics"].items() if value is not None}
     assert measured & columns and columns - measured <= OF_SOME_ROWS
+    descriptions = from_plain(summary["metric_descriptions"])
+    assert all(described(name, descriptions) for name in measured if name.startswith(("val/", "test/")))
 
 
 # Metrics that only some networks of a table have, or that only the paper has.

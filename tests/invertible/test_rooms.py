@@ -17,14 +17,15 @@ LIBRARY = Path(src.invertible.__file__).parent
 ARROWS: dict[str, set[str]] = {
     "arguments": set(),
     "export": set(),
+    "extras": set(),
     "module": {"export"},
     "shapes": {"module"},
-    "engine": {"arguments", "module"},
+    "engine": {"arguments", "extras", "module"},
     "layers": {"arguments", "export", "module", "engine"},
     "graph": {"module", "shapes", "engine"},
     "freia_parts": set(),
     "interop": {"module", "shapes", "freia_parts"},
-    "inspection": {"module", "shapes", "engine", "graph"},
+    "inspection": {"extras", "module", "shapes", "engine", "graph"},
 }
 
 

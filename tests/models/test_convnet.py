@@ -140,7 +140,7 @@ BAD = {
     "downsampling": (lambda: ConvNet(3, 2, downsampling="stride"), "one of max, checkerboard, nearest, average, got"),
     "dimension": (lambda: ConvNet(3, 2, spatial_dims=4), "spatial_dims to be 1, 2 or 3, got 4"),
     "slope": (lambda: ConvNet(3, 2, activation="sneaky_relu", slope=0.0), r"slope in \(0, 1\], got 0.0"),
-    "channels": (lambda: small("base")(torch.zeros(1, 1, 8, 8)), "expected images with 3 channels, got 1"),
+    "channels": (lambda: small("base")(torch.zeros(1, 1, 8, 8)), "expected 3 channels, got 1"),
     "size": (lambda: small("nearest")(images((8, 6))), r"divisible by the stride \(2, 2\), got \(4, 3\)"),
 }
 

@@ -231,7 +231,7 @@ BAD = {
     ),
     "dequantisation": (
         lambda: DensityModel(FixedAffine(1.0), (1, 2), dequantisation="none"),
-        "uniform, variational or a module, got 'none'",
+        "dequantisation to be one of uniform, variational, got 'none'",
     ),
     "image shape": (lambda: GOOD.log_likelihood(torch.zeros(1, 1, 2, 3)), r"shape \(B, 1, 2, 2\), got \(1, 1, 2, 3\)"),
     "latent shape": (lambda: GOOD.decode(torch.zeros(1, 2, 2)), r"shape \(B, 1, 2, 2\), got \(1, 2, 2\)"),

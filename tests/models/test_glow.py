@@ -113,7 +113,7 @@ BAD = {
     "coupling": (lambda: Glow(1, coupling="spline"), "coupling to be one of affine, additive, got 'spline'"),
     "permutation": (lambda: Glow(1, permutation="none"), "one of conv1x1, reverse, shuffle, got 'none'"),
     "size": (lambda: Glow(1, 3, 1, 4)(torch.zeros(1, 1, 28, 28)), r"divisible by 2\^3 = 8 .*got \(28, 28\)"),
-    "channels": (lambda: Glow(1, 1, 1, 4)(torch.zeros(1, 3, 4, 4)), "expected images with 1 channels, got 3"),
+    "channels": (lambda: Glow(1, 1, 1, 4)(torch.zeros(1, 3, 4, 4)), "expected 1 channels, got 3"),
 }
 
 

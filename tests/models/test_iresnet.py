@@ -25,8 +25,7 @@ from src.invertible import (
 )
 from src.invertible.engine.reversible import keeps_input
 from src.invertible.layers.lipschitz import SpectralNormalised
-from src.models.iresnet import IResNetClassifier, IResNetFlow
-from src.models.iresnet_blocks import contraction
+from src.models.iresnet import IResNetClassifier, IResNetFlow, contraction
 
 SIZES = {1: (8,), 2: (8, 4), 3: (4, 4, 4)}
 
@@ -415,5 +414,5 @@ def test_wrong_options_are_refused(name: str) -> None:
 def test_wrong_states_are_refused() -> None:
     with pytest.raises(ValueError, match="divisible"):
         flow()(torch.zeros(1, 1, 6, 8))
-    with pytest.raises(ValueError, match="expected images with 1 channels, got 2"):
+    with pytest.raises(ValueError, match="expected 1 channels, got 2"):
         classifier()(torch.zeros(1, 2, 8, 8))

@@ -94,7 +94,7 @@ def test_options_that_cannot_work_are_refused(options: dict[str, Any], message: 
 
 def test_images_that_do_not_fit_are_refused() -> None:
     net = network(padded_channels=8)
-    with pytest.raises(ValueError, match="images with 3 channels, got 1"):
+    with pytest.raises(ValueError, match="expected 3 channels, got 1"):
         net(torch.zeros(1, 1, 8, 8))
     with pytest.raises(ValueError, match="divisible by the stride"):
         net(torch.zeros(1, 3, 7, 7, dtype=torch.float64))

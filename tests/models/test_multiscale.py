@@ -65,7 +65,7 @@ def test_what_it_refuses() -> None:
             function(torch.zeros(1, 3, 8, 6))
     with pytest.raises(ValueError, match=r"divisible by 2\^2 = 4 for 2 levels, got \(8, 6\)"):
         flow(torch.zeros(1, 3, 8, 6))
-    with pytest.raises(ValueError, match="expected images with 3 channels, got 1"):
+    with pytest.raises(ValueError, match="expected 3 channels, got 1"):
         flow(torch.zeros(1, 1, 8, 8))
     with pytest.raises(ValueError, match="expected num_levels >= 1, got 0"):
         multiscale([], 1)

@@ -50,7 +50,7 @@ def test_other_sizes_are_padded_or_refused() -> None:
     assert network(padding_mode="reflect")(x).shape == (1, 3, 10, 11)
     with pytest.raises(ValueError, match=r"divisible by \(4, 4\)"):
         network()(x)
-    with pytest.raises(ValueError, match="images with 2 channels, got 1"):
+    with pytest.raises(ValueError, match="expected 2 channels, got 1"):
         network()(x[:, :1])
 
 

@@ -42,7 +42,8 @@ def test_time_and_metrics_go_on_and_a_test_changes_neither(tmp_path: Path) -> No
     assert third.earlier_s == 0.0 and third.metrics(trainer()) == {}
 
 
-def test_a_checkpoint_of_an_earlier_version_has_neither(tmp_path: Path) -> None:
+def test_checkpoints_of_format_0_can_be_resumed(tmp_path: Path) -> None:
     state = RunState(compose_config([f"run_dir={tmp_path}"]))
-    state.on_load_checkpoint(trainer(), None, {})  # type: ignore[arg-type]
-    assert state.earlier_s == 0.0 and state.metrics(trainer()) == {}
+    for checkpoint, seconds in (({}, 0.0), ({"callbacks": {"TotalTime": {"seconds": 9.0}}}, 9.0)):
+        state.on_load_checkpoint(trainer(), None, checkpoint)  # type: ignore[arg-type]
+        assert state.earlier_s == seconds and state.metrics(trainer()) == {}

@@ -19,9 +19,11 @@ from src.config.composition import compose_config
 from src.runs.formats import FORMAT, FORMAT_KEY
 from src.runs.summary import MEASURED, print_table, read_summary, summarise, write_summary
 from src.tasks.base import Report
+from src.tasks.metrics import Metric, from_plain
 from src.utils.reading import FileError
 
 ROOT = Path(__file__).resolve().parents[2]
+PSNR = Metric("psnr", "PSNR", "dB", "max", 2)
 
 
 def a_run(run_dir: Path, *callbacks: pl.Callback) -> Any:
@@ -30,7 +32,11 @@ def a_run(run_dir: Path, *callbacks: pl.Callback) -> Any:
     trainer = SimpleNamespace(callbacks=list(callbacks), current_epoch=2, global_step=8, strategy=device)
     config = compose_config(["seed=3", f"run_dir={run_dir}"])
     return SimpleNamespace(
-        config=config, trainer=trainer, task=torch.nn.Linear(2, 3), state=SimpleNamespace(earlier_s=5.0)
+        config=config,
+        trainer=trainer,
+        task=torch.nn.Linear(2, 3),
+        state=SimpleNamespace(earlier_s=5.0),
+        metric_descriptions=lambda: [PSNR],
     )
 
 
@@ -41,6 +47,7 @@ def test_a_summary_comes_back_as_it_was_written(tmp_path: Path) -> None:
     summary = summarise(run, {"val/loss": 0.5, "test/psnr": float("inf")}, "best.ckpt", 7.0)
     assert summary["metrics"] == {"test/psnr": None, "val/loss": 0.5}
     assert (summary["model"], summary["seed"], summary["num_parameters"]) == ("iunet", 3, 9)
+    assert from_plain(summary["metric_descriptions"]) == (PSNR,)
     assert summary["total_time_s"] == 12.0 and summary["steps"] == 8
     expected = {"step_time_s": 0.25, "peak_memory_bytes": 1000, "peak_memory_kind": "process_resident"}
     assert {name: summary[name] for name in MEASURED} == {**expected, "invertibility_error": None}

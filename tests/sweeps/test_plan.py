@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from src.config.checks import plain
 from src.config.composition import compose_config
+from src.runs.summary import write_summary
 from src.sweeps.plan import adopt, make_plan, table_keys
 from src.utils.errors import ConfigError
 from src.utils.reading import FileError
@@ -79,12 +79,10 @@ def test_a_cell_that_does_not_compose_is_refused_before_any_runs(experiments: Pa
 def test_runs_of_other_programs_are_taken_over(experiments: Path, tmp_path: Path) -> None:
     cells = make_plan(experiments, "table", []).cells(tmp_path / "outputs")
     run = tmp_path / "elsewhere" / "a" / "run"
-    run.mkdir(parents=True)
     config = plain(compose_config(["model=iunet", "logger=csv", f"run_dir={run}"]), resolve=True)
-    (run / "summary.json").write_text(json.dumps({"config": config, "run_dir": str(run), "metrics": {"x": 1.0}}))
+    write_summary({"config": config, "run_dir": str(run), "metrics": {"x": 1.0}})
     other = tmp_path / "elsewhere" / "b"
-    other.mkdir()
-    (other / "summary.json").write_text(json.dumps({"config": {**config, "seed": 5}, "run_dir": "b", "metrics": {}}))
+    write_summary({"config": {**config, "seed": 5}, "run_dir": str(other), "metrics": {}})
 
     taken = adopt(cells, [tmp_path / "elsewhere"])
     assert [cell.name for cell in taken] == ["model-iunet_seed-0"]

@@ -54,7 +54,7 @@ def test_judging_repeats_its_noise_and_leaves_the_trainings_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"values": "unit"}, "values=integers for a density, got 'unit'"),
+        ({"values": "unit"}, "values=integers for density estimation, got 'unit'"),
         ({"sample_shape": (3, 4, 4)}, r"images of shape \(3, 4, 4\), got \(1, 4, 4\)"),
     ],
 )
@@ -66,7 +66,7 @@ def test_data_that_do_not_fit_are_refused(changes: dict[str, Any], message: str)
 
 
 def test_another_network_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected a DensityModel for a density task, got Conv2d"):
+    with pytest.raises(ValueError, match="expected a DensityModel for task=density, got Conv2d"):
         Density(nn.Conv2d(1, 1, 1), partial(torch.optim.SGD, lr=0.1))  # type: ignore[arg-type]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -20,6 +19,8 @@ import eval as evaluation
 import train
 from src.config.composition import compose_config
 from src.models.unet import UNet
+from src.runs.folder import RunFolder
+from src.runs.summary import read_summary
 from src.tasks.segmentation import Segmentation
 from src.tasks.segmentation_heads import HEADS
 from tests.fake_segmentation import REGIONS, Linear, nested_case, segmentation_overrides
@@ -60,7 +61,7 @@ class Halves(nn.Conv3d):
         (unet(3), "dice_ce", "4 output channels for task.loss=dice_ce, one per class, background included, got 3"),
         (unet(4), "sigmoid_regions", r"3 output channels .* one per region \(ET, WT, TC\), got 4"),
         (Halves(), "dice_ce", r"keeps the spatial size \(8, 8, 8\), got \(4, 4, 4\)"),
-        (UNet(3, 4, 4, 2, 3), "dice_ce", "expected images with 3 channels, got 4"),
+        (UNet(3, 4, 4, 2, 3), "dice_ce", "expected 3 channels, got 4"),
         (UNet(4, 4, 4, 5, 3), "dice_ce", "divisible"),
     ],
 )
@@ -78,7 +79,7 @@ def test_data_without_regions_are_refused() -> None:
     ("settings", "message"),
     [
         ({"loss": "dice"}, r"task\.loss to be one of dice_ce, sigmoid_regions, got 'dice'"),
-        ({"overlap": 1.0}, r"task\.overlap from 0 to below 1, got 1\.0"),
+        ({"overlap": 1.0}, r"task\.overlap in \[0, 1\), got 1\.0"),
         ({"overlap": -0.1}, r"task\.overlap"),
         ({"blending": "linear"}, r"task\.blending to be one of constant, gaussian, got 'linear'"),
         ({"sw_batch_size": 0}, r"positive task\.sw_batch_size, got 0"),
@@ -230,10 +231,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_its_pictures_its_table_and_the_best_checkpoint(finished: Path) -> None:
     expected = ["checkpoints/best.ckpt", "curves.png", "images/test-overlays.png", "images/val-overlays-epoch-0001.png"]
     assert [name for name in expected if not (finished / name).is_file()] == []
-    with (finished / "test_table.csv").open() as file:
+    with RunFolder(finished).test_table.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["case"] for row in rows] == ["test_000", "test_001", "test_002"]
-    metrics = json.loads((finished / "summary.json").read_text())["metrics"]
+    metrics = read_summary(RunFolder(finished).summary)["metrics"]
     for name in ("loss", "dice", "dice_et", "sensitivity_wt", "hausdorff95_tc"):
         assert sum(float(row[name]) for row in rows) / 3 == pytest.approx(metrics[f"test/{name}"], rel=1e-6)
     regions = [metrics[f"test/dice_{region}"] for region in ("et", "wt", "tc")]
@@ -258,8 +259,8 @@ def test_two_processes_give_the_scores_of_one(tmp_path: Path) -> None:
     command = [sys.executable, "train.py", *segmentation_overrides(tmp_path, *arguments, "trainer.max_epochs=1")]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    of_two = json.loads((tmp_path / "summary.json").read_text())["metrics"]
+    of_two = read_summary(RunFolder(tmp_path).summary)["metrics"]
     config, checkpoint = evaluation.load([f"ckpt={tmp_path}", "trainer=cpu", f"run_dir={tmp_path / 'one'}"])
     of_one = evaluation.evaluate(config, checkpoint)["metrics"]
     assert of_one == pytest.approx({name: value for name, value in of_two.items() if name in of_one}, rel=1e-5)
-    assert len((tmp_path / "test_table.csv").read_text().splitlines()) == 1 + 3
+    assert len(RunFolder(tmp_path).test_table.read_text().splitlines()) == 1 + 3

@@ -1,6 +1,4 @@
-"""Which classes are taken for which."""
-
-from __future__ import annotations
+"""The confusion matrix of a classifier as a picture."""
 
 from pathlib import Path
 from typing import Any
@@ -13,24 +11,19 @@ from src.callbacks.pictures.drawing import publish
 
 
 class ConfusionMatrix(pl.Callback):
-    """Draws the task's ``confusion`` after a test, into ``confusion.png`` and the loggers that take images.
-
-    Args:
-        dirpath: folder of the picture.
-    """
+    """Draws the task's ``confusion`` after a test into ``<dirpath>/confusion.png``, and shows it in image loggers."""
 
     def __init__(self, dirpath: str) -> None:
         self.path = Path(dirpath) / "confusion.png"
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Draw."""
         if trainer.is_global_zero:
             names = getattr(trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
             publish(trainer, draw_confusion(pl_module.confusion, names), self.path, "confusion")
 
 
 def draw_confusion(counts: Tensor, names: list[str] | None = None) -> Figure:
-    """Draw counts (true class, predicted class), shaded by the share of the true class."""
+    """Draw counts (true class, predicted class), shaded by their fraction of the true class."""
     num_classes = len(counts)
     names = [str(name) for name in (names or range(num_classes))]
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)

@@ -1,6 +1,4 @@
-"""The curves of a run as one picture, whichever loggers it has."""
-
-from __future__ import annotations
+"""The curves of a run as one picture, independent of its loggers."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,20 +12,19 @@ from src.callbacks.pictures.drawing import save_figure
 from src.runs.folder import RunFolder
 from src.runs.history import STATE_KEY, History, curves_state, read_curves_state
 
-# Of a run's time, spent on drawing before the end: epochs may be shorter than a picture takes.
+# The fraction of a run's time that drawing may take before its end: epochs may be shorter than a picture takes.
 _SHARE = 0.01
 
 
 class Curves(pl.Callback):
     """Keeps the named metrics over the steps, in the checkpoint too, and draws them into ``curves.png``.
 
-    It draws at the end of an epoch, unless the last time is so recent that this would cost more than a hundredth of the
-    run, and at the end of training or when that is cut off. Metrics of a training step (``train/...``) are averaged
-    over the epoch.
+    It draws after an epoch, unless that would cost more than a hundredth of the run's time, and when training ends or
+    is interrupted. Metrics of a training step (``train/...``) are averaged over the epoch.
 
     Args:
         dirpath: folder of the picture.
-        panels: title of each panel and the metrics that it shows. A panel named "loss" has a logarithmic axis.
+        panels: title and metrics of each panel. A panel named "loss" has a logarithmic axis.
     """
 
     def __init__(self, dirpath: str, panels: Mapping[str, Sequence[str]]) -> None:
@@ -39,59 +36,43 @@ class Curves(pl.Callback):
 
     @property
     def state_key(self) -> str:
-        """Under which the checkpoint has the history."""
+        """The key of the history in a checkpoint."""
         return STATE_KEY
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the history, and what the epoch has brought so far."""
         return curves_state(self.history, self._running)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the history of the checkpoint."""
         self.history, self._running = read_curves_state(state_dict)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Collect the metrics of a training step."""
-        for name in self._names():
-            if name.startswith("train/") and name in trainer.callback_metrics:
-                self._running.setdefault(name, []).append(float(trainer.callback_metrics[name]))
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        for name, value in self._latest(trainer, "train/"):
+            self._running.setdefault(name, []).append(value)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add a point to each curve; Lightning writes this epoch's checkpoints afterwards."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        for name, values in self._running.items():
-            self._append(name, trainer.global_step, sum(values) / len(values))
+        means = [(name, sum(values) / len(values)) for name, values in self._running.items()]
+        for name, value in [*means, *self._latest(trainer, "val/")]:
+            self.history.setdefault(name, []).append((trainer.global_step, value))
         self._running.clear()
-        for name in self._names():
-            if name.startswith("val/") and name in trainer.callback_metrics:
-                self._append(name, trainer.global_step, float(trainer.callback_metrics[name]))
         if time.monotonic() >= self._next_time:
             self._draw(trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the whole history."""
-        self._draw(trainer)
+    def _latest(self, trainer: pl.Trainer, prefix: str) -> list[tuple[str, float]]:
+        names = [name for names in self.panels.values() for name in names if name.startswith(prefix)]
+        return [(name, float(trainer.callback_metrics[name])) for name in names if name in trainer.callback_metrics]
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Draw what there is of it."""
-        self._draw(trainer)
+    def _draw(self, trainer: pl.Trainer, *unused: Any) -> None:
+        if trainer.is_global_zero and self.history:
+            start = time.monotonic()
+            save_figure(draw_curves(self.history, self.panels), self.path)
+            stop = time.monotonic()
+            self._next_time = stop + (stop - start) / _SHARE
 
-    def _draw(self, trainer: pl.Trainer) -> None:
-        if not (trainer.is_global_zero and self.history):
-            return
-        start = time.monotonic()
-        save_figure(draw_curves(self.history, self.panels), self.path)
-        stop = time.monotonic()
-        self._next_time = stop + (stop - start) / _SHARE
-
-    def _names(self) -> list[str]:
-        return [name for names in self.panels.values() for name in names]
-
-    def _append(self, name: str, step: int, value: float) -> None:
-        self.history.setdefault(name, []).append((step, value))
+    on_train_end: Any = _draw
+    on_exception: Any = _draw
 
 
 def draw_curves(history: History, panels: Mapping[str, Sequence[str]]) -> Figure:

@@ -1,6 +1,4 @@
-"""How an invertible classifier sees images: what its first layers do, and straight lines between features."""
-
-from __future__ import annotations
+"""Pictures of an invertible classifier: its first layer, reconstructions, interpolations between features."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Straight lines in a space of codes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

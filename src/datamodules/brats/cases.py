@@ -1,17 +1,14 @@
 """The cases of a BraTS folder, and what is wrong with them."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from src.datamodules.brats.releases import MODALITIES, RELEASES, Release
+from src.datamodules.brats.releases import MODALITIES, RELEASES, ROLES, TRUTH, Release
 
 ENDINGS = (".nii.gz", ".nii")
-TRUTH = "seg"
 
 
 class Case(NamedTuple):
@@ -23,12 +20,8 @@ class Case(NamedTuple):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All of them."""
+        """The images and, if there is one, the truth."""
         return self.images if self.truth is None else (*self.images, self.truth)
-
-    def without_truth(self) -> Case:
-        """The same scan, to predict."""
-        return self._replace(truth=None)
 
 
 class Problem(NamedTuple):
@@ -40,73 +33,69 @@ class Problem(NamedTuple):
 
 
 def find_cases(folder: Path, release: Release) -> tuple[list[Case], list[Problem]]:
-    """Return the cases at any depth below a folder, sorted by name, and the problems of those that are not whole.
+    """Return the cases at any depth below a folder, sorted by name, and the problems of incomplete ones.
 
-    A folder is a case when it has a file whose name ends as a release's file does; the files bear the folder's name.
+    A folder is a case if it has a file whose name ends as the release's files do. The files bear the folder's name.
 
     Raises:
-        ValueError: if there is no case at all; it says which release the files look like.
+        ValueError: if there is no case at all; the message says which release the files look like.
     """
     if not folder.is_dir():
         raise ValueError(
-            f"expected data_dir as a folder of BraTS {release.name}, which its organisers hand out after registration, "
-            f"got {folder}, which {'is no folder' if folder.exists() else 'does not exist'}. "
+            f"expected data_dir to be a folder with BraTS {release.name}, which its organisers provide after "
+            f"registration, got {folder}, which {'is no folder' if folder.exists() else 'does not exist'}. "
             "datamodule=brats_demo makes a synthetic set"
         )
-    found = [_read_folder(path, names, release) for path, names in _case_folders(folder, release)]
+    found = [_find_files(path, names, release) for path, names in _case_folders(folder, release)]
     if not found:
+        example = f"{release.example}/{release.stem(release.example, MODALITIES[0])}.nii[.gz]"
         raise ValueError(
-            f"expected a folder of BraTS {release.name} with files such as {release.layout}, got {folder} with "
+            f"expected a folder of BraTS {release.name} with files such as {example}, got {folder} with "
             f"{_describe(folder)}"
         )
     counts = Counter(name for name, _, _ in found)
     cases, problems = [], []
-    for name, case, defects in sorted(found, key=lambda item: item[0]):
+    for name, files, defects in sorted(found, key=lambda item: item[0]):
         if counts[name] > 1:
-            defects = [*defects, Problem(name, name, f"expected one folder of this name, got {counts[name]}")]
+            defects.append(Problem(name, name, f"expected one folder of this name, got {counts[name]}"))
         problems += defects
-        if case is not None and not defects:
-            cases.append(case)
+        if not defects:
+            cases.append(Case(name, tuple(files[modality] for modality in MODALITIES), files.get(TRUTH)))
     return cases, list(dict.fromkeys(problems))
 
 
-def problem_list(problems: Sequence[Problem]) -> str:
-    """Return one line per problem."""
-    return "\n".join(f"  {problem.case}: {problem.file}: {problem.message}" for problem in problems)
-
-
 def _case_folders(folder: Path, release: Release) -> Iterator[tuple[Path, list[str]]]:
-    endings = tuple(release.stem("", role) + ending for role in (*MODALITIES, TRUTH) for ending in ENDINGS)
+    endings = tuple(release.stem("", role) + ending for role in ROLES for ending in ENDINGS)
     for path, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if any(name.endswith(endings) and not name.startswith(".") for name in names):
             yield Path(path), names
 
 
-def _read_folder(folder: Path, names: Sequence[str], release: Release) -> tuple[str, Case | None, list[Problem]]:
-    case, problems = folder.resolve().name if folder.name in ("", "..") else folder.name, []
+def _find_files(folder: Path, names: Sequence[str], release: Release) -> tuple[str, dict[str, Path], list[Problem]]:
+    """Return the name of a folder's case, its files by their role, and what is wrong with them."""
+    case = folder.resolve().name if folder.name in ("", "..") else folder.name
     files: dict[str, Path] = {}
-    for role in (*MODALITIES, TRUTH):
+    problems = []
+    for role in ROLES:
         stem = release.stem(case, role)
         stems = dict.fromkeys((stem, release.renamed.get(stem, stem)))
         present = [s + ending for s in stems for ending in ENDINGS if s + ending in names]
         if len(present) == 1 and (folder / present[0]).is_file():
             files[role] = folder / present[0]
         elif len(present) == 1:
-            problems.append(Problem(case, present[0], "expected a file, got a link to one that is not there"))
+            problems.append(Problem(case, present[0], "expected a file, got a broken link"))
         elif present:
             problems.append(Problem(case, stem, f"expected one file, got {' and '.join(present)}"))
         elif role != TRUTH:
             scans = sorted(name for name in names if name.endswith(ENDINGS))
             message = f"expected this file of modality {role}, got only {', '.join(scans)}"
             problems.append(Problem(case, f"{stem}.nii[.gz]", message))
-    if problems:
-        return case, None, problems
-    return case, Case(case, tuple(files[m] for m in MODALITIES), files.get(TRUTH)), []
+    return case, files, problems
 
 
 def _describe(folder: Path) -> str:
-    """Say what a folder without cases of the release has instead."""
+    """Say what a folder has instead of the release's cases."""
     others = [release.name for release in RELEASES.values() if any(_case_folders(folder, release))]
     if others:
         return f"files named as in release {' or '.join(others)}"

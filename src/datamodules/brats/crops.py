@@ -1,8 +1,9 @@
-"""Preprocessed cases as samples: random crops to train with, whole brains to judge and to predict."""
+"""Preprocessed cases as samples: random crops for training, whole brains for evaluation and prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,12 @@ from src.datamodules.brats.releases import BACKGROUND
 Sample = dict[str, Any]
 
 
+@dataclass(eq=False)
 class BratsVolumes(Dataset[Sample]):
-    """Whole brains: "image" (4, X, Y, Z), "index", and "label" (X, Y, Z) if asked for."""
+    """Whole brains: "image" (4, X, Y, Z), "index", and "label" (X, Y, Z) if ``labelled``."""
 
-    def __init__(self, cases: Sequence[CachedCase], labelled: bool) -> None:
-        self.cases = list(cases)
-        self.labelled = labelled
+    cases: Sequence[CachedCase]
+    labelled: bool
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -38,29 +39,17 @@ class BratsVolumes(Dataset[Sample]):
         return sample
 
 
+@dataclass(eq=False)
 class BratsCrops(Dataset[Sample]):
-    """One random crop per case: "image" (4, *size), "label" (*size), "index". What lies outside the brain's box is 0.
+    """One random crop per labelled case: "image" (4, *size), "label" (*size), "index"; 0 outside the brain's box.
 
-    All draws are from torch's global generator; see `src.datamodules.training_loader.Seeded`.
-
-    Args:
-        cases: with truth.
-        size: voxels of a crop along each axis.
-        tumour_probability: how often a crop is centred, as far as the volume reaches, at a voxel of a tumour class.
-        augmentation: changes a crop; None for none.
+    All draws are from torch's global generator; see `src.datamodules.loaders.Seeded` and `draw_crop`.
     """
 
-    def __init__(
-        self,
-        cases: Sequence[CachedCase],
-        size: Sequence[int],
-        tumour_probability: float,
-        augmentation: Augmentation | None,
-    ) -> None:
-        self.cases = list(cases)
-        self.size = tuple(size)
-        self.tumour_probability = tumour_probability
-        self.augmentation = augmentation
+    cases: Sequence[CachedCase]
+    size: Sequence[int]
+    tumour_probability: float
+    augmentation: Augmentation | None
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -77,11 +66,11 @@ class BratsCrops(Dataset[Sample]):
 
 
 def draw_crop(classes: NDArray[np.uint8], size: Sequence[int], tumour_probability: float) -> list[int]:
-    """Draw the first voxel of a crop; it is negative along axes where the crop begins outside of the volume.
+    """Draw the first voxel of a crop; it is negative along axes where the crop begins outside the volume.
 
-    A crop lies within the volume, or where it is larger, the volume within it. With ``tumour_probability`` it is
-    centred at a voxel of one of the tumour classes that the case has, each as likely as the other, and then moved to
-    where it may lie; otherwise all places are equally likely.
+    Along each axis the crop lies within the volume or, where it is larger, the volume within the crop. With
+    ``tumour_probability`` the crop is centred, as far as that allows, at a voxel of one of the case's tumour classes,
+    all equally likely; otherwise all places are equally likely.
     """
     low = [min(0, n - s) for n, s in zip(classes.shape, size, strict=True)]
     high = [max(0, n - s) for n, s in zip(classes.shape, size, strict=True)]
@@ -126,7 +115,7 @@ class Augmentation:
 
     def __call__(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Return an image (4, *size) and its label (*size), changed at random."""
-        # MONAI's transforms have generators of their own, which are the same in every worker and in no checkpoint.
+        # MONAI's transforms have their own generators, which are equal in all workers and not in checkpoints.
         for transform in (self.flips, self.intensities):
             transform.set_random_state(seed=_draw_below(2**31))
         flipped = self.flips({"image": image, "label": label[None]})

@@ -1,36 +1,33 @@
 """BraTS: brain tumours in MR scans of four modalities, in the layouts of its releases."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from src.datamodules.brats.cache import BratsCache, CachedCase
-from src.datamodules.brats.cases import Problem, find_cases, problem_list
+from src.datamodules.brats.cases import Problem, find_cases
 from src.datamodules.brats.crops import Augmentation, BratsCrops, BratsVolumes, Sample
-from src.datamodules.brats.demo import BratsDemo
+from src.datamodules.brats.demo import DEMO_RELEASE, BratsDemo
 from src.datamodules.brats.predictions import write_prediction
 from src.datamodules.brats.releases import CLASS_NAMES, MODALITIES, find_release
-from src.datamodules.brats.split import SPLITS, Split, draw_split, read_split, write_split
-from src.datamodules.cache import require_writable
-from src.datamodules.training_loader import TrainingLoader, own_generator
+from src.datamodules.brats.split import SPLITS, find_split
+from src.datamodules.loaders import SplitDataModule
+from src.utils.errors import check_range
 from src.utils.processes import available_cpus
 
 
-class BratsDataModule(pl.LightningDataModule):
+class BratsDataModule(SplitDataModule):
     """Scans of BraTS with their tumours, checked, cropped to the brain and z-scored once, and cached.
 
-    Batches are dicts of "image", float32 (B, 4, X, Y, Z), the modalities t1, t1ce, t2, flair, each with mean 0 and
-    deviation 1 over its voxels that are not 0; "label", int64 (B, X, Y, Z), classes 0 background, 1 necrosis and
-    non-enhancing core, 2 edema, 3 enhancing tumour and, in 2024 only, 4 resection cavity, whatever their values in the
-    release; "index", int64 (B,), the place in the split. Training batches are random crops; the others have one whole
-    brain each, and those for prediction no label.
+    Batches are dicts of "image", float32 (B, 4, X, Y, Z), the MODALITIES, each with mean 0 and deviation 1 over its
+    voxels that are not 0; "label", int64 (B, X, Y, Z), classes 0 background, 1 necrosis and non-enhancing core,
+    2 edema, 3 enhancing tumour and, in 2024 only, 4 resection cavity, whatever their values in the release; "index",
+    int64 (B,), the place in the split. Training batches are random crops. The others are one whole brain each, and
+    those for prediction have no label.
 
     Args:
         data_dir: the folder of the scans; cases are found at any depth. Cases without truth are for prediction only.
@@ -38,22 +35,24 @@ class BratsDataModule(pl.LightningDataModule):
         predict_dir: the scans to predict; None for data_dir.
         cache_dir: where the preprocessed scans go, uncompressed: about 55 MB for one of 240×240×155 voxels.
         size: voxels of a training crop along each axis.
-        tumour_probability: how often a crop is centred at a voxel of a tumour class; see src.datamodules.brats.crops.
+        tumour_probability: how often a crop is centred at a voxel of a tumour class; see `draw_crop`.
         augment: flip training crops and change their intensities.
-        intensity_scale, intensity_shift, noise_std: by how much; see src.datamodules.brats.crops.Augmentation.
-        val_fraction, test_fraction: of the labelled cases. The paper has 0.09 and, for want of public truth, none to
-            test with: 0.0 tests with the validation cases, which the choice of the checkpoint has seen.
+        intensity_scale, intensity_shift, noise_std: by how much; see `Augmentation`.
+        val_fraction, test_fraction: of the labelled cases. The paper has 0.09 and, as there is no public truth for a
+            test set, 0.0, which tests with the validation cases that also choose the checkpoint.
         seed: of the split. The order of cases, crops and augmentation follow the seed of the run.
-        split_file: the split, written where it does not exist yet, and otherwise read, whatever the fractions; None for
-            a file in the cache that is named after fractions and seed.
-        skip_bad_cases: go on without the cases that are not as they should be.
+        split_file: of the split; a file that exists is read, whatever the fractions. None for a file in the cache.
+        skip_bad_cases: leave out incomplete and invalid cases.
         batch_size: of training.
         num_workers, pin_memory: of the data loaders.
-        preprocessing_workers: processes that check and preprocess; None for one per CPU, 0 for none but this.
-        demo: writes a synthetic set below data_dir first, and that is used.
+        preprocessing_workers: processes that check and preprocess; None for one per CPU, 0 to work in this process.
+        demo: a synthetic set, which is written below data_dir and used.
 
     Attributes:
-        release: see src.datamodules.brats.releases.Release.
+        sample_shape: (4, X, Y, Z), of a training crop.
+        num_classes, class_names: the background is the first class.
+        regions: the classes of each region that is scored, in the order of the paper's table.
+        label_values: the value of each class in the release's files.
         cases: after setup, the cases of "train", "val", "test" or "predict".
 
     Raises:
@@ -85,122 +84,82 @@ class BratsDataModule(pl.LightningDataModule):
         preprocessing_workers: int | None = None,
         demo: BratsDemo | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, num_workers, pin_memory)
         self.release = find_release(release)
         if len(size) != 3 or min(size) < 1:
             raise ValueError(f"expected size as three positive numbers of voxels, got {list(size)}")
-        _check_range({"tumour_probability": tumour_probability}, 1.0)
-        _check_range({"val_fraction": val_fraction, "test_fraction": test_fraction}, 0.5)
-        _check_range({"intensity_scale": intensity_scale, "intensity_shift": intensity_shift, "noise_std": noise_std})
-        _check_range({"seed": seed, "num_workers": num_workers, "preprocessing_workers": preprocessing_workers or 0})
-        if batch_size < 1:
-            raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
-        if demo is not None and self.release.name != demo.release:
-            raise ValueError(f"expected release {demo.release}, the layout of the demo, got {release}")
+        check_range(0, 1, tumour_probability=tumour_probability)
+        check_range(0, 0.5, val_fraction=val_fraction, test_fraction=test_fraction)
+        check_range(0, intensity_scale=intensity_scale, intensity_shift=intensity_shift, noise_std=noise_std)
+        check_range(0, seed=seed, preprocessing_workers=preprocessing_workers)
+        if demo is not None and self.release.name != DEMO_RELEASE:
+            raise ValueError(f"expected release {DEMO_RELEASE}, the layout of the demo, got {release}")
+        self.label_values = dict(self.release.label_values)
+        self.regions = dict(self.release.regions)
+        self.num_classes = len(self.label_values)
+        self.class_names = CLASS_NAMES[: self.num_classes]
         self.demo = demo
         self.data_dir = Path(data_dir) if demo is None else demo.folder(Path(data_dir))
         self.predict_dir = self.data_dir if predict_dir is None else Path(predict_dir)
         self.cache_dir = Path(cache_dir)
         self.size = tuple(size)
+        self.sample_shape = (len(MODALITIES), *size)
         self.tumour_probability = tumour_probability
         self.intensities = (intensity_scale, intensity_shift, noise_std) if augment else None
         self.fractions = (val_fraction, test_fraction)
         self.seed = seed
         self.split_file = None if split_file is None else Path(split_file)
         self.skip_bad_cases = skip_bad_cases
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
         self.preprocessing_workers = available_cpus() if preprocessing_workers is None else preprocessing_workers
         self.cases: dict[str, list[CachedCase]] = {}
         self._said: set[str] = set()
 
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """Shape (4, X, Y, Z) of a training crop."""
-        return (len(self.modalities), *self.size)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, the background included."""
-        return len(self.release.label_values)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Their names."""
-        return CLASS_NAMES[: self.num_classes]
-
-    @property
-    def regions(self) -> dict[str, tuple[int, ...]]:
-        """The classes of each region that is scored, in the order of the paper's table."""
-        return dict(self.release.regions)
-
-    @property
-    def label_values(self) -> dict[int, int]:
-        """The value of each class in the release's files."""
-        return dict(self.release.label_values)
-
     def prepare_data(self) -> None:
-        """Write the demo, check and preprocess the scans, draw the split: whatever of it is not there yet.
+        """Write the demo, check and preprocess the scans, and draw the split, unless that is done already.
 
         Raises:
-            ValueError: cases are not as they should be, and not to be skipped; every problem is listed.
+            ValueError: there are bad cases, and skip_bad_cases is false; the message lists every problem.
         """
         if self.demo is not None:
             self.demo.write(self.data_dir, self.preprocessing_workers)
-        if self._predicting():
+        if self.trainer is not None and self.trainer.predicting:
             self._prepare_unlabelled()
         else:
             self._prepare_labelled()
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the cases of a stage; what `prepare_data` has made is only looked up.
-
-        Raises:
-            ValueError: see `prepare_data`.
-        """
+        """Find the cases of a stage, which `prepare_data` has made; raise ValueError as it does."""
         if stage == "predict":
             self.cases["predict"] = self._prepare_unlabelled()
         elif not set(SPLITS) <= set(self.cases):
             self.cases |= self._prepare_labelled()
 
-    def train_dataloader(self) -> DataLoader[Sample]:
-        """Return random crops, one per training case, shuffled."""
+    def dataset(self, split: str) -> Dataset[Sample]:
+        """Return the samples of a split: random crops to train with, otherwise whole brains."""
+        if split != "train":
+            return BratsVolumes(self.cases[split], labelled=split != "predict")
         augmentation = None if self.intensities is None else Augmentation(*self.intensities)
-        crops = BratsCrops(self.cases["train"], self.size, self.tumour_probability, augmentation)
-        return TrainingLoader(crops, self.trainer, batch_size=self.batch_size, **self._settings())
+        return BratsCrops(self.cases["train"], self.size, self.tumour_probability, augmentation)
 
-    def val_dataloader(self) -> DataLoader[Sample]:
-        """Return the validation cases, whole and one by one."""
-        return self._whole(BratsVolumes(self.cases["val"], labelled=True))
-
-    def test_dataloader(self) -> DataLoader[Sample]:
-        """Return the test cases, whole and one by one."""
-        return self._whole(BratsVolumes(self.cases["test"], labelled=True))
+    def settings(self, split: str) -> dict[str, Any]:
+        """Return the arguments of a split's DataLoader; whole brains come one by one."""
+        return super().settings(split) | ({} if split == "train" else {"batch_size": 1})
 
     def predict_dataloader(self) -> DataLoader[Sample]:
         """Return the cases of predict_dir, with or without truth, whole and one by one, without labels."""
-        return self._whole(BratsVolumes(self.cases["predict"], labelled=False))
+        return self.loader("predict")
 
     def case_name(self, split: str, index: int) -> str:
-        """Return the name of a case of a split, "train", "val", "test" or "predict", by the batches' "index"."""
+        """Return the name of a case by a batch's "index"; ``split`` may be "predict" too."""
         return self.cases[split][int(index)].case.name
 
     def save_prediction(self, index: int, label: Tensor, folder: Path) -> Path:
-        """Write classes (X, Y, Z) of a case to predict as the release's labels to ``<folder>/<case>.nii.gz``.
-
-        Args:
-            index: of the case, from the batch.
-            label: canonical classes of the whole brain that the batch had.
-            folder: is made if it does not exist.
+        """Write the classes (X, Y, Z) of a batch, with its "index", as labels to ``<folder>/<case>.nii.gz``.
 
         Raises:
             ValueError: if the shape is not the batch's, or a class is not the release's.
         """
         return write_prediction(self.cases["predict"][int(index)], label, self.release, folder)
-
-    def _predicting(self) -> bool:
-        return self.trainer is not None and self.trainer.predicting
 
     def _prepare_labelled(self) -> dict[str, list[CachedCase]]:
         """Return the usable cases of each part of the split. Bad ones are drawn too, so that skipping moves no case."""
@@ -223,8 +182,8 @@ class BratsDataModule(pl.LightningDataModule):
     def _prepare_unlabelled(self) -> list[CachedCase]:
         found, problems = find_cases(self.predict_dir, self.release)
         cache = self._cache(self.predict_dir)
-        # The arrays that training has made serve as well; a truth that is not as it should be is no matter here.
-        cases = [case if cache.has(case) else case.without_truth() for case in found]
+        # The arrays that training has made are used again; otherwise the truth, which may be bad, is not read.
+        cases = [case if cache.has(case) else case._replace(truth=None) for case in found]
         usable, more = cache.prepare(cases, self.preprocessing_workers)
         self._report([*problems, *more], self.predict_dir)
         return usable
@@ -236,52 +195,30 @@ class BratsDataModule(pl.LightningDataModule):
         if not problems:
             return
         count = len({problem.case for problem in problems})
+        listing = "\n".join(f"  {problem.case}: {problem.file}: {problem.message}" for problem in problems)
         if self.skip_bad_cases:
-            self._note(f"Going on without {count} bad cases of {folder}:\n{problem_list(problems)}")
+            self._note(f"Skipping {count} bad cases of {folder}:\n{listing}")
             return
         raise ValueError(
-            f"expected whole cases of BraTS {self.release.name} in {folder}, got {count} that are not. "
-            f"datamodule.skip_bad_cases=true goes on without them.\n{problem_list(problems)}"
+            f"expected complete, valid cases of BraTS {self.release.name} in {folder}, got {count} that are incomplete "
+            f"or invalid. datamodule.skip_bad_cases=true skips them.\n{listing}"
         )
 
     def _note(self, message: str) -> None:
-        if message not in self._said:  # at setup the same is found as before
+        if message not in self._said:  # setup finds the same as prepare_data
             self._said.add(message)
             rank_zero_warn(message)
 
-    def _split(self, names: Sequence[str]) -> Split:
-        path = self.split_file or self._default_split_file()
-        if not path.exists():
-            require_writable(path.parent)
-            write_split(path, draw_split(names, *self.fractions, self.seed))
-        split = read_split(path, names)
+    def _split(self, names: Sequence[str]) -> dict[str, list[str]]:
+        path = self.split_file
+        if path is None:
+            fractions = "val{:g}-test{:g}".format(*self.fractions)
+            path = self._cache(self.data_dir).folder / f"split-{fractions}-seed{self.seed}.json"
+        split = find_split(path, names, *self.fractions, self.seed)
         left_out = sorted(set(names) - {name for part in split.values() for name in part})
         if left_out:
             self._note(f"{len(left_out)} cases are in no part of {path} and are not used: {_enumerate(left_out)}")
         return split
-
-    def _default_split_file(self) -> Path:
-        val_fraction, test_fraction = self.fractions
-        return (
-            self._cache(self.data_dir).folder / f"split-val{val_fraction:g}-test{test_fraction:g}-seed{self.seed}.json"
-        )
-
-    def _whole(self, volumes: BratsVolumes) -> DataLoader[Sample]:
-        return DataLoader(volumes, batch_size=1, generator=own_generator(), **self._settings())
-
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": self.pin_memory,
-        }
-
-
-def _check_range(values: dict[str, Any], highest: float | None = None) -> None:
-    for name, value in values.items():
-        if value < 0 or (highest is not None and value > highest):
-            bounds = "of at least 0" if highest is None else f"from 0 to {highest:g}"
-            raise ValueError(f"expected {name} {bounds}, got {value}")
 
 
 def _enumerate(names: Sequence[str], shown: int = 10) -> str:

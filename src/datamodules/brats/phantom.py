@@ -1,12 +1,10 @@
 """Synthetic heads with a glioma, as four MR scans: an ellipsoidal brain without its skull, and nested tumours.
 
-Anatomy comes from level sets of smooth functions: ellipsoids whose distance is disturbed by smooth noise. Lengths are
-in half-axes of the brain, so that every number of voxels shows the same head. Intensities follow the contrasts of the
-modalities: fluid is dark in T1 and FLAIR and bright in T2, white matter is brighter than grey in T1 and darker in T2,
-edema is bright in T2 and FLAIR, and in T1 with contrast agent what has a broken barrier between blood and brain.
+The anatomy is made of level sets: distances to ellipsoids, disturbed by smooth noise. Lengths are in half-axes of the
+brain, so that scans of any size show the same head. Intensities follow the contrasts of the modalities: fluid is dark
+in T1 and FLAIR and bright in T2; white matter is brighter than grey in T1 and darker in T2; edema is bright in T2 and
+FLAIR; tissue with a broken blood-brain barrier is bright in T1 with contrast agent.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,9 +20,9 @@ Mask = NDArray[np.bool_]
 
 # Half-axes of the brain as fractions of the scan's sides.
 BRAIN_HALF_AXES = (0.42, 0.43, 0.45)
-# A voxel has a share of its neighbours' tissue: standard deviation of the blur, in voxels.
+# Voxels mix their neighbours' tissues (partial volume): standard deviation of the blur, in voxels.
 PARTIAL_VOLUME = 0.6
-# int16 scans have white matter near this in T1.
+# Intensity of white matter in T1, before individual scaling; scans are int16.
 WHITE_MATTER_INTENSITY = 600.0
 
 FLUID, GREY, WHITE, EDEMA, NECROSIS, SOLID, ENHANCING = range(7)
@@ -64,7 +62,7 @@ def make_phantom(rng: np.random.Generator, shape: Sequence[int], tumour: Tumour,
 
 
 def _brain_coordinates(rng: np.random.Generator, shape: Sequence[int]) -> Field:
-    """Return the place of each voxel in half-axes of the brain, (3, X, Y, Z), in an individual pose and size."""
+    """Return the coordinates of each voxel in half-axes of the brain, (3, X, Y, Z), for a random pose and size."""
     axes = []
     for voxels, fraction in zip(shape, BRAIN_HALF_AXES, strict=True):
         half_axis = fraction * voxels * rng.uniform(0.9, 1.0)
@@ -77,7 +75,7 @@ def _brain_coordinates(rng: np.random.Generator, shape: Sequence[int]) -> Field:
 
 
 def _smooth_noise(rng: np.random.Generator, shape: Sequence[int], length: float) -> Field:
-    """Return noise of mean 0 and deviation 1 that varies over ``length``, in half-axes of a brain in this shape."""
+    """Return noise of mean 0 and deviation 1 with the correlation length ``length``, in half-axes of the brain."""
     sigma = [max(length * fraction * n, 0.5) for n, fraction in zip(shape, BRAIN_HALF_AXES, strict=True)]
     noise = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma, mode="wrap", truncate=3.0)
     return (noise - noise.mean()) / noise.std()
@@ -116,7 +114,7 @@ def _draw_anatomy(rng: np.random.Generator, places: Field) -> tuple[Mask, NDArra
 def _draw_tumour(
     rng: np.random.Generator, places: Field, tissue: NDArray[np.int8], depth: Field, tumour: Tumour
 ) -> NDArray[np.uint8]:
-    """Return the classes: a core, what enhances in it, mostly as a rim, and around it edema along white matter."""
+    """Return the classes: a core, its enhancing part, mostly a rim, and edema around it along white matter."""
     shape = tissue.shape
     possible = np.argwhere((tissue == WHITE) & (depth > 0.3))
     centre = places[(slice(None), *possible[rng.integers(len(possible))])]
@@ -156,5 +154,5 @@ def _scan(
     clean *= np.exp(bias * _smooth_noise(rng, shape, 0.6))
     real, imaginary = noise * rng.standard_normal((2, *shape), dtype=np.float32)
     magnitude = np.hypot(clean + real, imaginary) * WHITE_MATTER_INTENSITY * rng.uniform(0.7, 1.4)
-    # In the brain nothing is 0, as in BraTS: 0 says that there is no brain.
+    # As in BraTS, 0 means outside the brain.
     return np.where(brain, np.maximum(np.rint(magnitude), 1), 0).astype(np.int16)

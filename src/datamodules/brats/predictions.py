@@ -1,7 +1,5 @@
 """Segmentations as NIfTI files in the place and the labels of the scan."""
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
 
@@ -23,7 +21,8 @@ def write_prediction(cached: CachedCase, label: Tensor, release: Release, folder
     Raises:
         ValueError: if the shape is not that of the box, or a class is not the release's.
     """
-    expected = tuple(end - first for first, end in cached.box)
+    part = cached.part
+    expected = tuple(side.stop - side.start for side in part)
     if tuple(label.shape) != expected:
         raise ValueError(f"expected classes of shape {expected} for {cached.case.name}, got {tuple(label.shape)}")
     classes = label.cpu().numpy()
@@ -31,15 +30,13 @@ def write_prediction(cached: CachedCase, label: Tensor, release: Release, folder
     if not found <= set(release.label_values):
         raise ValueError(f"expected classes among {sorted(release.label_values)}, got {sorted(found)}")
     labels = np.zeros(cached.shape, np.uint8)
-    box = tuple(slice(first, end) for first, end in cached.box)
-    for name, value in release.label_values.items():
-        labels[box][classes == name] = value
+    labels[part] = release.to_labels(classes, np.uint8)
     with reading(cached.case.images[0], "a NIfTI file"):
         scan = nib.Nifti1Image.from_filename(cached.case.images[0])
     header = scan.header.copy()
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
-    header["cal_min"], header["cal_max"] = 0, 0  # how bright the scan is to be shown
+    header["cal_min"], header["cal_max"] = 0, 0  # the range of brightness in viewers
     path = folder / f"{cached.case.name}.nii.gz"
     with atomic_write(path) as file:
         # No time in gzip's header: the same prediction is the same file.

@@ -1,7 +1,5 @@
 """Reading one case, and checking that its volumes fit together."""
 
-from __future__ import annotations
-
 import gzip
 import math
 from collections.abc import Iterator
@@ -12,8 +10,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from src.datamodules.brats.cases import TRUTH, Case, Problem
-from src.datamodules.brats.releases import MODALITIES, RELEASES, Release
+from src.datamodules.brats.cases import Case, Problem
+from src.datamodules.brats.releases import MODALITIES, RELEASES, ROLES, TRUTH, Release
 from src.utils.reading import FileError, reading
 
 # How far two files may place the same corner apart. Rounding in headers is below 1e-3 mm, a voxel is 1 mm.
@@ -28,7 +26,7 @@ class Volume(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """What the volumes of a case share, and the file that it is taken from."""
+    """The shape and the affine of a case's first volume, and its file."""
 
     file: str
     shape: tuple[int, ...]
@@ -43,11 +41,7 @@ class CaseVolumes(NamedTuple):
 
 
 def read_volume(path: Path) -> Volume:
-    """Read a NIfTI file to its end, so that gzip's checksum is verified.
-
-    Raises:
-        FileError: if it is damaged or not a volume.
-    """
+    """Read a NIfTI file to its end, which verifies gzip's checksum; raise FileError if it is no whole volume."""
     with reading(path, "a whole NIfTI file"):
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read()
@@ -57,7 +51,7 @@ def read_volume(path: Path) -> Volume:
 
 
 def _check_header(image: nib.Nifti1Image, length: int) -> None:
-    """Raise ValueError for the header of no volume, or of one that is not there: memory for it is never asked for."""
+    """Raise ValueError unless the header describes a volume that the file holds, before memory is asked for."""
     shape, dtype = image.shape, image.get_data_dtype()
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"expected a volume of 3 dimensions, got shape {shape}")
@@ -70,15 +64,12 @@ def _check_header(image: nib.Nifti1Image, length: int) -> None:
 
 
 def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
-    """Return the volumes of a case, or everything that is wrong with them.
-
-    Each file is read once and released, so that the memory is that of four float32 volumes and one file.
-    """
+    """Return the volumes of a case, or all its problems; the memory is that of four float32 volumes and one file."""
     problems: list[Problem] = []
     images = np.empty((len(MODALITIES), 0, 0, 0), np.float32)
     classes = None
     first: Geometry | None = None
-    for channel, (role, path) in enumerate(zip((*MODALITIES, TRUTH), case.files, strict=False)):
+    for channel, (role, path) in enumerate(zip(ROLES, case.files, strict=False)):
         try:
             volume = read_volume(path)
         except FileError as error:
@@ -92,18 +83,10 @@ def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
         if problems:
             continue
         if role == TRUTH:
-            classes = canonical(volume.voxels, release)
+            classes = release.to_classes(volume.voxels)
         else:
             images[channel] = volume.voxels
     return problems or CaseVolumes(images, classes)
-
-
-def canonical(labels: NDArray[Any], release: Release) -> NDArray[np.uint8]:
-    """Return the class of each label value of a release."""
-    classes = np.zeros(labels.shape, np.uint8)
-    for name, value in release.label_values.items():
-        classes[labels == value] = name
-    return classes
 
 
 def _find_geometry_errors(volume: Volume, first: Geometry) -> Iterator[str]:
@@ -116,10 +99,10 @@ def _find_geometry_errors(volume: Volume, first: Geometry) -> Iterator[str]:
 
 
 def _find_value_errors(voxels: NDArray[Any], role: str, release: Release) -> Iterator[str]:
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is counted
+    with np.errstate(over="ignore"):  # too large values become infinite, and are counted
         num_infinite = np.count_nonzero(~np.isfinite(voxels.astype(np.float32, copy=False)))
     if num_infinite:
-        yield f"expected finite values, got {num_infinite} that are not"
+        yield f"expected finite values, got {num_infinite} infinite or NaN values"
     elif role == TRUTH:
         yield from _find_label_errors(voxels, release)
     elif not voxels.any():
@@ -130,6 +113,6 @@ def _find_label_errors(labels: NDArray[Any], release: Release) -> Iterator[str]:
     found, allowed = set(np.unique(labels).tolist()), set(release.label_values.values())
     if not found <= allowed:
         fitting = [other.name for other in RELEASES.values() if found <= set(other.label_values.values())]
-        hint = f", which release {' or '.join(fitting)} has" if fitting else ""
+        hint = f" (labels of release {' or '.join(fitting)})" if fitting else ""
         shown = ", ".join(f"{value:g}" for value in sorted(found)[:10]) + (", …" if len(found) > 10 else "")
         yield f"expected labels {', '.join(map(str, sorted(allowed)))} of release {release.name}, got {shown}{hint}"

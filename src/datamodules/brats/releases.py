@@ -1,13 +1,17 @@
 """What differs between the releases of BraTS: file names, label values, regions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
 # The order of a volume's channels, in every release: native T1, T1 with contrast agent, T2, FLAIR.
 MODALITIES = ("t1", "t1ce", "t2", "flair")
+TRUTH = "seg"
+# The files of a case; unlabelled cases lack the last one.
+ROLES = (*MODALITIES, TRUTH)
 
 # The classes in memory, in every release.
 BACKGROUND, NCR, ED, ET, RC = range(5)
@@ -19,35 +23,36 @@ REGIONS: Mapping[str, tuple[int, ...]] = MappingProxyType({"ET": (ET,), "WT": (N
 
 @dataclass(frozen=True)
 class Release:
-    """One year's data set.
+    """One year's data set. A modality's file is ``<case><separator><suffix>.nii[.gz]``, the truth's has "seg"."""
 
-    Args:
-        name: the year.
-        separator, suffixes: a modality's file is ``<case><separator><suffix>.nii[.gz]``, the truth's has "seg".
-        example: of a case's name.
-        label_values: the value in the truth's file of each class in memory.
-        regions: what is scored, as unions of classes.
-        renamed: files with another name than the rest, by the name that they should have, both without ending.
-    """
-
-    name: str
+    name: str  # the year
     separator: str
     suffixes: Mapping[str, str]
-    example: str
-    label_values: Mapping[int, int]
-    regions: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: REGIONS)
-    renamed: Mapping[str, str] = field(default_factory=dict)
+    example: str  # a case's name
+    label_values: Mapping[int, int]  # the value in the truth's file of each class in memory
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: REGIONS)  # what is scored
+    renamed: Mapping[str, str] = field(default_factory=dict)  # irregular names by the regular ones, without ending
 
-    def stem(self, case: str, modality: str) -> str:
-        """Return the name, without ending, of a case's file of a modality or of the truth, "seg"."""
-        return f"{case}{self.separator}{self.suffixes.get(modality, modality)}"
+    def stem(self, case: str, role: str) -> str:
+        """Return the name, without ending, of a case's file of one of ROLES."""
+        return f"{case}{self.separator}{self.suffixes.get(role, role)}"
 
-    @property
-    def layout(self) -> str:
-        """One file's name, to show."""
-        return f"{self.example}/{self.stem(self.example, MODALITIES[0])}.nii[.gz]"
+    def to_classes(self, labels: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """Return the class in memory of each label value."""
+        classes = np.zeros(labels.shape, np.uint8)
+        for name, value in self.label_values.items():
+            classes[labels == value] = name
+        return classes
+
+    def to_labels(self, classes: NDArray[np.generic], dtype: DTypeLike) -> NDArray[np.generic]:
+        """Return the label value of each class in memory."""
+        labels = np.zeros(classes.shape, dtype)
+        for name, value in self.label_values.items():
+            labels[classes == name] = value
+        return labels
 
 
+RENAMED_2020 = {"BraTS20_Training_355_seg": "W39_1998.09.19_Segm"}
 UNDERSCORED = {name: name for name in MODALITIES}
 HYPHENATED = dict(zip(MODALITIES, ("t1n", "t1c", "t2w", "t2f"), strict=True))
 # Menze et al. (2015), Bakas et al. (2018): 1 necrosis and non-enhancing core, 2 edema, 4 enhancing tumour; no 3.
@@ -61,34 +66,16 @@ RELEASES = {
         Release("2017", "_", UNDERSCORED, "Brats17_TCIA_105_1", WITHOUT_THREE),
         Release("2018", "_", UNDERSCORED, "Brats18_TCIA01_131_1", WITHOUT_THREE),
         Release("2019", "_", UNDERSCORED, "BraTS19_TCIA01_131_1", WITHOUT_THREE),
-        Release(
-            "2020",
-            "_",
-            UNDERSCORED,
-            "BraTS20_Training_001",
-            WITHOUT_THREE,
-            renamed={"BraTS20_Training_355_seg": "W39_1998.09.19_Segm"},
-        ),
+        Release("2020", "_", UNDERSCORED, "BraTS20_Training_001", WITHOUT_THREE, renamed=RENAMED_2020),
         Release("2021", "_", UNDERSCORED, "BraTS2021_00000", WITHOUT_THREE),
         Release("2023", "-", HYPHENATED, "BraTS-GLI-00000-000", CONSECUTIVE),
-        Release(
-            "2024",
-            "-",
-            HYPHENATED,
-            "BraTS-GLI-00005-100",
-            {**CONSECUTIVE, RC: 4},
-            regions=MappingProxyType({**REGIONS, "RC": (RC,)}),
-        ),
+        Release("2024", "-", HYPHENATED, "BraTS-GLI-00005-100", {**CONSECUTIVE, RC: 4}, {**REGIONS, "RC": (RC,)}),
     )
 }
 
 
 def find_release(name: str | int) -> Release:
-    """Return a release by its year.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """Return the release of a year; raise ValueError if there is none."""
     if str(name) not in RELEASES:
         raise ValueError(f"expected release as one of {', '.join(RELEASES)}, got {name!r}")
     return RELEASES[str(name)]

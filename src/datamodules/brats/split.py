@@ -1,19 +1,26 @@
 """Which cases are for training, validation and test: drawn once and kept in a file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from src.datamodules.cached_files import require_writable
 from src.utils.files import write_text
 from src.utils.reading import read_json, reading
 
 SPLITS = ("train", "val", "test")
 
 Split = dict[str, list[str]]
+
+
+def find_split(path: Path, names: Sequence[str], val_fraction: float, test_fraction: float, seed: int) -> Split:
+    """Return the split of a JSON file, which is drawn and written first if it does not exist."""
+    if not path.exists():
+        require_writable(path.parent)
+        write_text(path, json.dumps(draw_split(names, val_fraction, test_fraction, seed), indent=2))
+    return read_split(path, names)
 
 
 def draw_split(names: Sequence[str], val_fraction: float, test_fraction: float, seed: int) -> Split:
@@ -35,21 +42,12 @@ def draw_split(names: Sequence[str], val_fraction: float, test_fraction: float, 
     return {"train": sorted(order[num_val + num_test :]), "val": held_out, "test": test}
 
 
-def write_split(path: Path, split: Split) -> None:
-    """Write a split as JSON: one list of cases each for "train", "val" and "test"."""
-    write_text(path, json.dumps(split, indent=2))
-
-
 def read_split(path: Path, names: Sequence[str]) -> Split:
-    """Read a split, whoever wrote it.
-
-    Args:
-        path: of the file.
-        names: of the labelled cases.
+    """Read a split, possibly the user's own; ``names`` are the labelled cases.
 
     Raises:
-        ValueError: if it is no split, has no cases for some part, has cases that are not among the names, or trains
-            with cases that it validates or tests with.
+        ValueError: if the file is no split, lacks cases for some part, has cases that are not among the names, or
+            trains with cases that it validates or tests with.
     """
     expected = f"a JSON file with lists of cases {', '.join(SPLITS)}"
     with reading(path, expected):

@@ -1,0 +1,1 @@
+"""Memory-efficient backpropagation through a tree of bijections. Names no layer."""

@@ -1,7 +1,5 @@
 """A cheap checksum of tensors' values. Unlike a version counter, it notices every kind of write."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -1,7 +1,5 @@
 """The ``memcnn`` policy: each leaf inside a `memcnn.InvertibleModuleWrapper` (van de Leemput et al., 2019)."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any

@@ -10,8 +10,6 @@ Parameters, their names, the loss and the gradients are the same under each.
 `torch.export` and `torch.onnx.export` record plain operations under each: a program has no backward pass of ours.
 """
 
-from __future__ import annotations
-
 from contextlib import ExitStack, nullcontext
 from typing import Any, Literal
 
@@ -112,12 +110,7 @@ def _checkpointed(leaf: InvertibleModule, call: Call, x: State, condition: Condi
 
 # Spelled out, so that a configuration can be judged from the source alone.
 PolicyName = Literal["reversible", "stored", "checkpoint", "memcnn"]
-POLICIES = {
-    "reversible": _reversible,
-    "stored": None,
-    "checkpoint": _checkpoint,
-    "memcnn": _memcnn,
-}
+POLICIES = {"reversible": _reversible, "stored": None, "checkpoint": _checkpoint, "memcnn": _memcnn}
 
 
 def invertible_roots(net: nn.Module) -> dict[str, InvertibleModule]:

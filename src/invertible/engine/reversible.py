@@ -4,8 +4,6 @@ One autograd node stands for the whole tree. It saves the output, walks the tree
 part's input while it computes the gradients; see `walk.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,15 +1,11 @@
-"""Values that layers of a tree compute from parameters alone: once per pass, and those of one kind in one batch.
-
-An orthogonal matrix takes some 150 operations on small tensors, and its gradient 500, whatever the number of matrices.
-One by one, in the forward pass and again in backward, that was half of all operations in a step of a small iUNet.
-"""
+"""Values that layers of a tree compute from parameters alone: once per pass, and those of one kind in one batch."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +38,7 @@ class SharedValue(nn.Module):
         return known[self] if self in known else self.values([self])[0]
 
 
-def _is_shared(module: nn.Module) -> bool:
+def _is_shared(module: nn.Module) -> TypeGuard[SharedValue]:
     return isinstance(module, SharedValue) and type(module).forward is SharedValue.forward
 
 
@@ -64,7 +60,7 @@ def values_at_once(modules: Iterable[SharedValue]) -> dict[nn.Module, Tensor]:
 def shared_values(root: nn.Module) -> Iterator[None]:
     """Inside, and without gradients, the modules in ``root`` return values that are computed here, once."""
     outer = _known()
-    _running.known = values_at_once(module for module in all_modules(root) if _is_shared(module))  # type: ignore[misc]
+    _running.known = values_at_once(module for module in all_modules(root) if _is_shared(module))
     try:
         yield
     finally:

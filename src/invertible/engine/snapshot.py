@@ -1,7 +1,5 @@
 """Tensors and modes of a network during its forward pass, restored while backward evaluates it again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """What the invertible trees of a network are called with, noted from outside."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

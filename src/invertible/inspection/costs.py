@@ -4,15 +4,12 @@ A block is a leaf of the network's invertible trees. `report` turns the result i
 network, run ``python inspect_net.py model=iunet size=32``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
 
 from ..engine.policies import POLICIES, invertible_roots, set_backprop
 from ..engine.replay import Buffers
@@ -198,5 +195,7 @@ def _backward_s(leaf: InvertibleModule, x: State, condition: Condition, policy: 
 
 
 def _seconds(call: Callable[[], Any], repeats: int) -> float:
+    from torch.utils.benchmark import Timer  # imports setuptools and looks for compilers
+
     timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
     return timer.timeit(repeats).mean

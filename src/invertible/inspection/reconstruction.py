@@ -1,7 +1,5 @@
 """How exactly ``backprop='reversible'`` rebuilds the states inside a tree, leaf by leaf."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """How many bytes a network's graph keeps for the backward pass, and for which block."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,0 +1,1 @@
+"""The bijections, one family a file, each with its backward rule beside it."""

@@ -1,7 +1,5 @@
 """Bijective activation functions."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

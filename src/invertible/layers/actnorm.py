@@ -1,7 +1,5 @@
 """Activation normalisation: an affine map per channel, started from the data."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Affine coupling, global scaling and permutation in one block."""
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,8 +10,7 @@ from torch import Tensor, nn
 
 from ..arguments import chosen, per_channel
 from ..module import InvertibleModule, Sequential
-from .affine import GlowCoupling
-from .clamp import Clamp
+from .affine import Clamp, GlowCoupling
 from .coupling import SubnetConstructor
 from .linear import Permutation
 from .mixing import OrthogonalMixing

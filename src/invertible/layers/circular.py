@@ -1,7 +1,5 @@
 """Circular convolution in the image domain."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Circular convolution as an invertible layer: its inverse and its log-determinant, frequency by frequency."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

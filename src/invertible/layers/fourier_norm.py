@@ -1,7 +1,5 @@
 """Upper bounds of the operator norms of linear layers and convolutions, from their Fourier transforms."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

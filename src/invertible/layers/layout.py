@@ -1,7 +1,5 @@
 """The memory layout of states: with their channels first or last."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 

@@ -1,7 +1,5 @@
 """Linear maps of the channels: invertible 1×1 convolutions and permutations."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import weakref
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from ..export import is_exporting
 from .activations import SneakyReLU
 from .fourier_norm import LinearLayer, fourier_norm_bound
+from .singular_vector import first_singular_vector, random_unit_vector
 
 # Slopes in [−1, 1] whatever their options.
 _ONE_LIPSCHITZ = (nn.Identity, nn.Tanh, nn.Sigmoid, nn.ReLU, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.CELU, SneakyReLU)
@@ -37,9 +39,6 @@ class LipSwish(nn.Module):
         return x * torch.sigmoid(x * nn.functional.softplus(self.theta)) / 1.1
 
 
-_SWEEP = 16  # vectors of one sweep of Lanczos' method
-_SETTLED = 12  # if the vectors after these no longer enlarge σ, the search ends
-_DENSE = 64  # a layer with at most so many inputs is decomposed
 _NOVELTY = 0.3  # length of the random vector that is added to the last singular vector
 
 
@@ -100,12 +99,7 @@ class SpectralNormalised(nn.Module):
     """
 
     def __init__(
-        self,
-        layer: nn.Module,
-        coefficient: float,
-        *,
-        tolerance: float = 1e-4,
-        max_iterations: int = 1000,
+        self, layer: nn.Module, coefficient: float, *, tolerance: float = 1e-4, max_iterations: int = 1000
     ) -> None:
         super().__init__()
         if not isinstance(layer, LinearLayer):
@@ -188,52 +182,18 @@ class SpectralNormalised(nn.Module):
         if not bool(torch.isfinite(weight).all()):
             raise ValueError("expected finite weights, got infinite or undefined ones: the training may have diverged")
         precise = weight.to(torch.promote_types(weight.dtype, torch.float32))
-        start = _random_vector(input_shape, precise)
+        start = random_unit_vector(input_shape, precise)
         if last is not None:
             start = last + _NOVELTY * start
         # An activation checkpoint must not count what is saved here: it is not repeated.
         with torch.autocast(weight.device.type, enabled=False), unwatched():
-            few = start.numel() <= _DENSE
-            return _Settled(self._decompose(precise, start) if few else self._iterate(precise, start), weight.clone())
-
-    def _decompose(self, weight: Tensor, like: Tensor) -> Tensor:
-        """The first singular vector, from the whole matrix."""
-        units = torch.eye(like.numel(), dtype=like.dtype, device=like.device)
-        with torch.no_grad():
-            columns = _linear_map(self.layer, weight, units.reshape(-1, *like.shape[1:])).flatten(1)
-        return _largest(columns)[0].reshape(like.shape)
-
-    def _iterate(self, weight: Tensor, vector: Tensor) -> Tensor:
-        """The first singular vector, by Lanczos' method with restarts."""
-        for _ in range(max(self.max_iterations // _SWEEP, 1)):
-            basis, images = self._sweep(weight, vector)
-            combination, norm = _largest(images)
-            vector = (combination @ basis).reshape(vector.shape)
-            if norm <= _largest(images[:_SETTLED])[1] * (1 + self.tolerance):
-                break
-        return _unit(vector)
-
-    def _sweep(self, weight: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """An orthonormal basis of the span of ``(AᵀA)ᵏ v``, k < n, and its images under A: (n, numbers) each."""
-        vector = _unit(vector).requires_grad_()
-        with torch.enable_grad():
-            image = _linear_map(self.layer, weight, vector)
-        basis = vector.new_zeros(_SWEEP, vector.numel())
-        images = vector.new_zeros(_SWEEP, image.numel())
-        basis[0], images[0] = vector.detach().flatten(), image.detach().flatten()
-        for k in range(1, _SWEEP):
-            # A is linear: its graph, made once, transposes it everywhere, whatever the padding and stride.
-            last = images[k - 1].reshape(image.shape)
-            product = torch.autograd.grad(image, vector, last, retain_graph=True)[0].flatten()
-            following = product
-            for _ in range(2):  # rounding errors of the first pass are the second's to remove
-                following = following - (basis @ following) @ basis
-            # Where only rounding errors are left, the basis spans all that v can reach: zeros fill it up.
-            is_new = following.norm() > 16 * torch.finfo(product.dtype).eps * product.norm()
-            basis[k] = _unit(following) * is_new
-            with torch.no_grad():
-                images[k] = _linear_map(self.layer, weight, basis[k].reshape(vector.shape)).flatten()
-        return basis, images
+            vector = first_singular_vector(
+                functools.partial(_linear_map, self.layer, precise),
+                start,
+                tolerance=self.tolerance,
+                max_iterations=self.max_iterations,
+            )
+        return _Settled(vector, weight.clone())
 
     def get_extra_state(self) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
         chosen = {
@@ -268,23 +228,6 @@ def _linear_map(layer: LinearLayer, weight: Tensor, x: Tensor, bias: Tensor | No
     if isinstance(layer, nn.Linear):
         return nn.functional.linear(x, weight, bias)
     return layer._conv_forward(x, weight, bias)
-
-
-def _random_vector(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """A fixed vector of norm 1, drawn without the global generators."""
-    generator = torch.Generator(like.device).manual_seed(0)
-    return _unit(torch.randn(1, *shape, generator=generator, dtype=like.dtype, device=like.device))
-
-
-def _unit(vector: Tensor) -> Tensor:
-    """The vector with norm 1, or zero if it is zero."""
-    return vector.detach() / vector.detach().norm().clamp(min=torch.finfo(vector.dtype).tiny)
-
-
-def _largest(images: Tensor) -> tuple[Tensor, float]:
-    """The unit combination (n,) of the rows (n, numbers) that is longest, and its length."""
-    squares, rotation = torch.linalg.eigh(images @ images.mT)  # ascending
-    return rotation[:, -1], math.sqrt(max(squares[-1].item(), 0.0))
 
 
 def bound_lipschitz(net: nn.Module, coefficient: float) -> nn.Module:

@@ -1,7 +1,5 @@
 """Elementwise maps between intervals and the real line: what a density of images puts before its flow."""
 
-from __future__ import annotations
-
 import math
 
 import torch

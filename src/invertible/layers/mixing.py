@@ -1,7 +1,5 @@
 """Invertible channel mixing."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

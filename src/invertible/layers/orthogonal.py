@@ -1,7 +1,5 @@
 """Maps that multiply the columns of a state by orthogonal matrices, and the matrices that they may start with."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext

@@ -5,8 +5,6 @@ them; the definitions are those of the authors' code (flow_ssl/invertible/downsa
 github.com/izmailovpavel/flowgmm), for any stride in 1 to 3 dimensions. The learned one is `Downsampling`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

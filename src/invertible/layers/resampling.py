@@ -1,7 +1,5 @@
 """Learnable invertible downsampling: space is traded for channels by an orthogonal strided convolution."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

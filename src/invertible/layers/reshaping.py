@@ -1,7 +1,5 @@
 """Splitting, joining and reshaping states: bijections that only rearrange numbers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

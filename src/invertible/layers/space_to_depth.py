@@ -1,7 +1,5 @@
 """Cutting the space of a state into blocks, and putting it together again."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import POLICIES, Inverse, InvertibleModule, OrthogonalMixing, Sequential, set_backprop
-from src.invertible.layers.affine import AffineCoupling, GlowCoupling
+from src.invertible.layers.affine import CLAMPS, AffineCoupling, GlowCoupling, find_clamp
 from src.invertible.layers.all_in_one import SCALES, AllInOneBlock, GlobalAffine
-from src.invertible.layers.clamp import CLAMPS, find_clamp
 from src.invertible.layers.coupling import AdditiveCoupling, Coupling, TwoSidedCoupling
 from src.invertible.layers.linear import Permutation
 from tests.invertible.engine.test_backprop import saved_bytes

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from src.invertible import Inverse, OnChannels, Sequential
-from src.invertible.layers.affine import AffineCoupling, GlowCoupling
+from src.invertible.layers.affine import CLAMPS, AffineCoupling, GlowCoupling
 from src.invertible.layers.all_in_one import SCALES, AllInOneBlock, GlobalAffine
-from src.invertible.layers.clamp import CLAMPS
 from src.invertible.layers.coupling import AdditiveCoupling, TwoSidedCoupling
 from tests.invertible.table.samples import SPATIAL, Case, dense, subnet
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from src.datamodules.training_loader import EpochSampler, TrainingLoader
+from src.datamodules.loaders import EpochSampler, TrainingLoader
 
 
 class Noisy(Dataset):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from src.datamodules.cache import require_writable, run_parallel
+from src.datamodules.cached_files import folder_name, make_missing, require_writable, run_parallel, whole_folder
 from src.utils.files import atomic_write
 from src.utils.processes import available_cpus
 
@@ -52,6 +52,54 @@ def test_require_writable(tmp_path):
             require_writable(folder)
 
 
+def test_another_parameter_is_another_folder():
+    names = {folder_name("size8", {"a": a, "b": b}) for a in (1, 2) for b in ("x", None)}
+    assert len(names) == 4 and all(name.startswith("size8-") for name in names)
+    assert folder_name("size8", {"b": "x", "a": 1}) in names
+
+
+def make_files(folder, names, made):
+    """Make files of a folder that are missing or empty, and note which."""
+
+    def find_unusable():
+        damages = {n: f"{folder / n} is empty" if (folder / n).exists() else None for n in names}
+        return {n: damage for n, damage in damages.items() if damage is None or not (folder / n).read_bytes()}
+
+    def make(unusable):
+        made.extend(unusable)
+        for name in unusable:
+            (folder / name).write_text(name)
+
+    make_missing(folder, "tests", find_unusable, make, {"names": names})
+
+
+def test_only_what_is_missing_or_damaged_is_made(tmp_path):
+    folder, made = tmp_path / "cache", []
+    make_files(folder, ["a", "b"], made)
+    assert made == ["a", "b"] and '"names"' in (folder / "parameters.json").read_text()
+    (folder / "b").write_bytes(b"")
+    (folder / "half.tmp").mkdir()
+    (folder / "half.tmp" / "inner.tmp").write_bytes(b"half")
+    with pytest.warns(UserWarning, match=f"Replacing a damaged file: {folder / 'b'} is empty"):
+        make_files(folder, ["a", "b", "c"], made)
+    assert made == ["a", "b", "b", "c"] and not (folder / "half.tmp").exists()
+    before = {path: path.stat().st_mtime_ns for path in (folder, *folder.iterdir())}
+    make_files(folder, ["a", "b", "c"], made)
+    assert len(made) == 4 and {path: path.stat().st_mtime_ns for path in (folder, *folder.iterdir())} == before
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with whole_folder(tmp_path / "a" / "case") as folder:
+        (folder / "file").write_text("1")
+        assert not (tmp_path / "a" / "case").exists()
+    assert (tmp_path / "a" / "case" / "file").read_text() == "1"
+    assert (tmp_path / "a" / "case").stat().st_mode == (tmp_path / "a").stat().st_mode
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "a" / "other") as folder:
+        (folder / "file").write_text("1")
+        raise KeyboardInterrupt
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["case"]
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_every_task_is_done_once_where_it_should(num_workers, tmp_path):
     paths = [tmp_path / str(n) for n in range(3)]
@@ -81,10 +129,8 @@ def test_available_cpus():
 
 @pytest.mark.slow
 def test_workers_that_still_start_say_nothing_about_ctrl_c():
-    code = (
-        "import time; from src.datamodules.cache import run_parallel; from src.utils.signals import exit_on_signals\n"
-    )
-    code += "if __name__ == '__main__':\n    print(flush=True)\n"
+    code = "import time; from src.datamodules.cached_files import run_parallel\n"
+    code += "from src.utils.signals import exit_on_signals\nif __name__ == '__main__':\n    print(flush=True)\n"
     code += "    with exit_on_signals(): run_parallel(time.sleep, [60, 60], 2, 'sleeping')"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True, text=True, **pipes)
