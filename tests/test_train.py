@@ -153,7 +153,7 @@ def test_a_process_can_be_stopped_from_outside(signum: int, code: int, tmp_path:
         process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    assert f"go on with: python train.py resume={tmp_path}" in errors
+    assert f"continue with: python train.py resume={tmp_path}" in errors
     assert torch.load(RunFolder(tmp_path).checkpoint(), weights_only=True)["global_step"] > 0
 
 

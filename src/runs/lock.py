@@ -32,8 +32,8 @@ def only_process(run_dir: str | Path) -> Iterator[None]:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 file.seek(0)
                 raise ConfigError(
-                    f"expected a run folder that no other process writes to, got {str(folder)!r}, where "
-                    f"{file.read() or 'another process'} runs; wait until it ends, or choose another run_dir"
+                    f"expected a run folder that no other process uses, got {str(folder)!r}, which "
+                    f"{file.read() or 'another process'} uses; wait until it ends or choose another run_dir"
                 ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")

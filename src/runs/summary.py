@@ -143,22 +143,16 @@ def print_table(summary: dict[str, Any], report: Report | None = None, console: 
             quality.add_row(*row)
         console.print(quality)
     cost = Table(show_header=False)
-    for label, value in _costs(summary):
-        cost.add_row(label, value)
+    cost.add_row("parameters", f"{summary['num_parameters']:,}")
+    if summary["step_time_s"] is not None:
+        cost.add_row("steps", f"{summary['steps']} in {summary['epochs']} epochs")
+        cost.add_row("time per step", f"{summary['step_time_s'] * 1000:.1f} ms")
+    cost.add_row("total time", f"{summary['total_time_s'] / 60:.1f} min")
+    if summary["peak_memory_bytes"] is not None:
+        kind = summary["peak_memory_kind"].replace("_", ", ")
+        cost.add_row("peak memory", f"{summary['peak_memory_bytes'] / GIB:.2f} GiB ({kind})")
+    if summary["invertibility_error"] is not None:
+        cost.add_row("invertibility error", f"{summary['invertibility_error']:.2e}")
     console.print(cost)
     # Outside of the table, where a long path is not cut.
     console.print(f"files: {summary['run_dir']}", soft_wrap=True, highlight=False)
-
-
-def _costs(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    costs = [("parameters", f"{summary['num_parameters']:,}")]
-    if summary["step_time_s"] is not None:
-        costs.append(("steps", f"{summary['steps']} in {summary['epochs']} epochs"))
-        costs.append(("time per step", f"{summary['step_time_s'] * 1000:.1f} ms"))
-    costs.append(("total time", f"{summary['total_time_s'] / 60:.1f} min"))
-    if summary["peak_memory_bytes"] is not None:
-        kind = summary["peak_memory_kind"].replace("_", ", ")
-        costs.append(("peak memory", f"{summary['peak_memory_bytes'] / GIB:.2f} GiB ({kind})"))
-    if summary["invertibility_error"] is not None:
-        costs.append(("invertibility error", f"{summary['invertibility_error']:.2e}"))
-    return costs

@@ -19,11 +19,9 @@ OUTPUTS = Path("outputs")
 
 
 def newest_unfinished(overrides: list[str], outputs: Path = OUTPUTS) -> Path:
-    """Return the folder of the newest run that has a checkpoint, no result after it, and every value of ``overrides``.
+    """Return the newest run folder ``<outputs>/<experiment>/<run>`` that has a checkpoint and no result after it.
 
-    Args:
-        overrides: the other arguments of the command line; they choose among the runs and change none.
-        outputs: the folder of all runs, ``<outputs>/<experiment>/<run>``.
+    The ``overrides``, the other arguments of the command line, choose among the runs and change none.
 
     Raises:
         ConfigError: if there is none, or an argument is wrong.
@@ -38,7 +36,7 @@ def newest_unfinished(overrides: list[str], outputs: Path = OUTPUTS) -> Path:
     wanted = f" with {' '.join(overrides)}" if overrides else ""
     raise ConfigError(
         f"expected an unfinished run{wanted} under {outputs}/ for resume=auto, got "
-        f"{len(unfinished)} unfinished of {len(runs)} runs with a checkpoint"
+        f"{len(runs)} runs with a checkpoint, of which {len(unfinished)} are unfinished"
         + "".join(f"\n  unfinished: {run.path}" for run in unfinished[:5])
     )
 
