@@ -28,6 +28,11 @@ SIZES = {
         *("network.blowup=4", "network.num_levels=2", "network.num_couplings=1"),
     ],
     "brats": BRATS,
+    "ct_slices": [
+        *("datamodule.size=24", "datamodule.num_views=30", "datamodule.num_pixels=35", "datamodule.batch_size=1"),
+        *("datamodule.num_train=4", "datamodule.num_val=2", "datamodule.num_test=2"),
+        *("network.blowup=4", "network.num_levels=2", "network.num_couplings=1"),
+    ],
     "iconvnet_figure4": [*IMAGES, "callbacks.images.num_images=2"],
     "iconvnet_table1": [*IMAGES, "network.convnet.width=4"],
     "iconvnet_table2": [*IMAGES, "callbacks.images.num_images=2"],
@@ -56,6 +61,8 @@ def tiny(experiment: str, folder: Path, run_dir: Path) -> list[str]:
     overrides = [f"experiment={experiment}", *TWO, *EPOCHS, *SIZES[experiment], "logger=csv", f"run_dir={run_dir}"]
     if SIZES[experiment] is BRATS:
         overrides += [f"datamodule.data_dir={folder / 'brats'}", f"datamodule.cache_dir={folder / 'brats_cache'}"]
+    if experiment == "ct_slices":
+        overrides += [f"datamodule.data_dir={folder / 'lodopab'}", f"datamodule.cache_dir={folder / 'lodopab_cache'}"]
     if experiment in FOLDERS:
         overrides += [f"datamodule.data_dir={folder / FOLDERS[experiment]}"]
     if FOLDERS.get(experiment) == ".":

@@ -20,14 +20,19 @@ def check_attenuation(attenuation: float) -> None:
 
 
 def add_poisson_noise(
-    line_integrals: Array, photon_count: float | None, attenuation: float, rng: np.random.Generator
+    line_integrals: Array,
+    photon_count: float | None,
+    attenuation: float,
+    rng: np.random.Generator,
+    least_count: float = 1.0,
 ) -> Array:
-    """Return line integrals estimated from photon counts, p̂ = −log(max(n, 1)/I₀)/μ, n ~ Poisson(I₀ exp(−μ p)).
+    """Return line integrals estimated from photon counts, p̂ = −log(max(n, n₀)/I₀)/μ, n ~ Poisson(I₀ exp(−μ p)).
 
     Args:
         line_integrals: p, of any shape, in lengths (half-widths of the cube) through material of attenuation 1.
         photon_count: I₀, the expected photons per pixel of the unattenuated beam; None or infinity adds no noise.
         attenuation: μ, the absorption per unit length of the material: exp(−μ) of the beam passes one half-width.
+        least_count: n₀, what is read where no photon arrived, so that the estimate is finite.
 
     Raises:
         ValueError: `photon_count` or `attenuation` is not positive.
@@ -41,8 +46,7 @@ def add_poisson_noise(
     np.exp(expected, out=expected)
     expected *= photon_count
     counts = rng.poisson(expected)
-    # A pixel that no photon reached is read as one photon: the estimate stays finite.
-    estimate = np.maximum(counts, 1, out=expected)
+    estimate = np.maximum(counts, least_count, out=expected)
     estimate /= photon_count
     np.log(estimate, out=estimate)
     estimate /= -attenuation

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import torch
-
 from src.ct.foam import FoamSpec
 from src.ct.simulation import SIMULATION_VERSION, ScanSpec, SimulationSpec
 from src.datamodules.cached_files import folder_name, make_missing, run_parallel
 from src.datamodules.foam_volumes import SPLITS, FoamVolumes, build_volume, find_damage, volume_path
 from src.datamodules.loaders import SplitDataModule
 from src.utils.errors import check_range
-from src.utils.processes import available_cpus
+from src.utils.processes import available_cpus, checked_device
 
 CHECKING_THREADS = 4
 
@@ -68,7 +66,7 @@ class FoamCTDataModule(SplitDataModule):
         self.num_volumes = dict(zip(SPLITS, (num_train, num_val, num_test), strict=True))
         self.augment = augment
         self.generation_workers = available_cpus() if generation_workers is None else generation_workers
-        self.generation_device = _checked_device(generation_device)
+        self.generation_device = checked_device(generation_device=generation_device)
         self._parameters = {"simulation_version": SIMULATION_VERSION, "seed": seed, **dataclasses.asdict(self.spec)}
         label = f"size{self.size}-views{self.spec.scan.num_views}"
         self.cache_folder = Path(data_dir) / folder_name(label, self._parameters)
@@ -96,12 +94,3 @@ class FoamCTDataModule(SplitDataModule):
     def _simulate(self, paths: Sequence[Path]) -> None:
         build = functools.partial(build_volume, spec=self.spec, seed=self.seed, device=self.generation_device)
         run_parallel(build, paths, self.generation_workers, "Simulating CT volumes")
-
-
-def _checked_device(name: str) -> str:
-    """Return the name of a device that can be used here, or raise ValueError."""
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"expected generation_device as a device of this machine, got {name!r}: {error}") from error
-    return name

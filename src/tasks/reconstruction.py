@@ -1,6 +1,6 @@
 """Learned post-processing: a network that maps a rough reconstruction to the truth."""
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -8,22 +8,24 @@ from torch.nn import functional as F
 
 from src.invertible import PolicyName
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
-from src.tasks.image_quality import MIN_SSIM_SIZE, quality
+from src.tasks.image_quality import MIN_SSIM_SIZE, SSIMWindow, quality
 from src.tasks.metrics import TASK_METRICS
 
 
 class Reconstruction(Task):
     """Minimises the squared l2 loss ||net(input) - target||^2 / n, and judges by PSNR and SSIM beside the input's.
 
-    Batches are dicts: "input" and "target" of shape (B, C, *spatial), "index" of shape (B,).
+    Batches are dicts: "input" and "target" of shape (B, C, *spatial), "index" of shape (B,). Inputs of another shape
+    than the targets, such as sinograms, are not judged.
 
     Args:
-        net: the network, (B, C, *spatial) to the same shape.
+        net: the network, from inputs to the shape of the targets.
         optimizer, scheduler, backprop: see `Task`.
-        data_range: range of the true intensities, for PSNR and SSIM.
+        data_range: range of the true intensities, for PSNR and SSIM; None: that of each target.
+        ssim_window: see `SSIMWindow`.
 
     Raises:
-        ValueError: if ``data_range`` is not positive.
+        ValueError: if ``data_range`` is not positive, or the window is unknown.
     """
 
     metrics = TASK_METRICS["reconstruction"]
@@ -33,13 +35,18 @@ class Reconstruction(Task):
         net: nn.Module,
         optimizer: MakeOptimizer,
         scheduler: MakeScheduler | None = None,
-        data_range: float = 1.0,
+        data_range: float | None = 1.0,
         backprop: PolicyName = "reversible",
+        ssim_window: SSIMWindow = "gaussian",
     ) -> None:
         super().__init__(net, optimizer, scheduler, backprop)
-        if not data_range > 0:
+        if data_range is not None and not data_range > 0:
             raise ValueError(f"expected a positive data_range, got {data_range}")
+        windows = get_args(SSIMWindow)
+        if ssim_window not in windows:
+            raise ValueError(f"expected ssim_window to be one of {', '.join(windows)}, got {ssim_window!r}")
         self.data_range = data_range
+        self.ssim_window = ssim_window
         # Quality of the inputs by stage and index. They never change, so once per set is enough.
         self._input_quality: dict[tuple[str, int], Tensor] = {}
 
@@ -51,25 +58,28 @@ class Reconstruction(Task):
         """
         if not hasattr(datamodule, "data_range"):
             raise ValueError(f"expected a datamodule with pairs of input and target, got {type(datamodule).__name__}")
-        if datamodule.data_range != self.data_range:
+        if self.data_range not in (None, datamodule.data_range):
             raise ValueError(f"expected task.data_range={datamodule.data_range}, as in the data, got {self.data_range}")
         shape = tuple(datamodule.sample_shape)
-        if min(shape[1:]) < MIN_SSIM_SIZE:
-            raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels per side for SSIM, got {min(shape[1:])}")
+        target = tuple(getattr(datamodule, "target_shape", shape))
+        if min(target[1:]) < MIN_SSIM_SIZE:
+            raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels per side for SSIM, got {min(target[1:])}")
         output = self.probe(self.net, shape)
-        if tuple(output.shape[1:]) != shape:
-            raise ValueError(f"expected a network that maps {shape} to the same shape, got {tuple(output.shape[1:])}")
+        if tuple(output.shape[1:]) != target:
+            wanted = "the same shape" if shape == target else str(target)
+            raise ValueError(f"expected a network that maps {shape} to {wanted}, got {tuple(output.shape[1:])}")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         return {"loss": F.mse_loss(self(batch["input"]), batch["target"])}
 
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
-        """Return loss, PSNR and SSIM, the latter two of the input as well; and the network's output."""
+        """Return loss, PSNR and SSIM, the latter two of the input as well if possible; and the network's output."""
         output = self(batch["input"])
         losses = (output.float() - batch["target"]).square().flatten(start_dim=1).mean(dim=1)
-        psnr, ssim = quality(output, batch["target"], self.data_range).unbind(dim=1)
-        psnr_fbp, ssim_fbp = self._judge_input(batch, stage).unbind(dim=1)
-        values = {"loss": losses, "psnr": psnr, "ssim": ssim, "psnr_fbp": psnr_fbp, "ssim_fbp": ssim_fbp}
+        psnr, ssim = self._quality(output, batch).unbind(dim=1)
+        values = {"loss": losses, "psnr": psnr, "ssim": ssim}
+        if batch["input"].shape == batch["target"].shape:
+            values["psnr_fbp"], values["ssim_fbp"] = self._judge_input(batch, stage).unbind(dim=1)
         return values, {"output": output}
 
     def report(self, metrics: dict[str, float | None]) -> Report | None:
@@ -78,14 +88,17 @@ class Reconstruction(Task):
             return None
         rows = []
         for metric in self.metrics[:2]:
-            before, after = metrics[f"test/{metric.name}_fbp"], metrics[f"test/{metric.name}"]
+            before, after = metrics.get(f"test/{metric.name}_fbp"), metrics[f"test/{metric.name}"]
             gain = None if before is None or after is None else after - before
             rows.append([metric.heading, metric.text(before), metric.text(after), metric.text(gain, sign=True)])
         return Report(["", "FBP", "network", "gain"], rows)
 
+    def _quality(self, images: Tensor, batch: Batch) -> Tensor:
+        return quality(images, batch["target"], self.data_range, self.ssim_window)
+
     def _judge_input(self, batch: Batch, stage: str) -> Tensor:
         keys = [(stage, index) for index in batch["index"].tolist()]
         if any(key not in self._input_quality for key in keys):
-            rows = quality(batch["input"], batch["target"], self.data_range)
+            rows = self._quality(batch["input"], batch)
             self._input_quality.update(zip(keys, rows, strict=True))
         return torch.stack([self._input_quality[key] for key in keys])

@@ -24,6 +24,18 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def checked_device(**devices: str) -> str:
+    """Return the name of a device, the value of a named argument; raise ValueError if it cannot be used here."""
+    import torch
+
+    ((argument, name),) = devices.items()
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"expected {argument} as a device of this machine, got {name!r}: {error}") from error
+    return name
+
+
 def distributed(name: str = "ddp", timeout_minutes: float = 30.0, **options: Any) -> Strategy:
     """Return Lightning's strategy for a distributed run.
 

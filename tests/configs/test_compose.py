@@ -29,6 +29,10 @@ FLOWS = ["glow", "iconvnet_flow", "iresnet_flow", "iunet_flow", "realnvp"]
 IMAGES = ["cifar10", "mnist"]
 PARTS = {
     "ct_postproc": {"model": ["iunet", "partially_reversible_unet", "unet"], "datamodule": ["foam_ct"]},
+    "ct_slices": {
+        "model": ["iunet", "partially_reversible_unet", "unet"],
+        "datamodule": ["lodopab", "lodopab_demo"],
+    },
     "iconvnet_figure4": {"model": FLOWS, "datamodule": IMAGES},
     "iconvnet_table1": {"model": CLASSIFIERS, "datamodule": IMAGES},
     "iconvnet_table2": {"model": FLOWS, "datamodule": IMAGES},

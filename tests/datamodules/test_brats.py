@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from src.datamodules import cached_arrays
 from src.datamodules.brats import BratsDataModule
-from src.datamodules.brats import cache as brats_cache
 from src.datamodules.brats.cache import BratsCache
 from src.datamodules.brats.releases import MODALITIES, RELEASES
 from src.datamodules.cached_files import LOCK_NAME, exclusive
@@ -374,7 +374,7 @@ def test_what_is_missing_damaged_or_outdated_is_made_again_and_nothing_else(chan
 
 def arrays_of(case):
     # A new process would read the file again, as it is now.
-    brats_cache._check_once.cache_clear()
+    cached_arrays._check_once.cache_clear()
     return np.array(case.image()), np.array(case.classes())
 
 

@@ -45,4 +45,11 @@ class ReconstructionPictures(EvaluationPictures):
         return {title: central_slices(sample[key][0]) for title, key in KEYS.items()}
 
     def figures(self, trainer: pl.Trainer, task: Any, samples: Mapping[int, Any]) -> dict[str, Figure]:
-        return {f"{index:03d}": triptych(columns, task.data_range) for index, columns in samples.items()}
+        return {f"{index:03d}": triptych(columns, _white(task, columns)) for index, columns in samples.items()}
+
+
+def _white(task: Any, columns: Mapping[str, Sequence[Tensor]]) -> float:
+    """Return the value that is drawn white: the top of the data's range, or the truth's largest value."""
+    if task.data_range is not None:
+        return task.data_range
+    return max(float(image.max()) for image in columns["truth"]) or 1.0

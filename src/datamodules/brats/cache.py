@@ -1,7 +1,6 @@
 """Preprocessed cases as files that a crop can be read from: checked, cropped to the brain, z-scored."""
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +13,16 @@ from numpy.typing import NDArray
 from src.datamodules.brats.cases import Case, Problem
 from src.datamodules.brats.reading import CaseVolumes, read_case
 from src.datamodules.brats.releases import BACKGROUND, MODALITIES, Release, find_release
+from src.datamodules.cached_arrays import (
+    check_array,
+    fingerprint,
+    mapped_array,
+    read_record,
+    write_array,
+    write_record,
+)
 from src.datamodules.cached_files import folder_name, make_missing, run_parallel
-from src.utils.files import atomic_write
 from src.utils.reading import FileError, reading
-from src.utils.seal import SEAL_LENGTH, check_seal, has_seal, seal
 
 # Changes whenever the same scans would give other arrays.
 PREPROCESSING_VERSION = 2
@@ -41,11 +46,11 @@ class CachedCase(NamedTuple):
 
     def image(self) -> NDArray[np.float32]:
         """Return the modalities, (4, X, Y, Z), mapped from the disk; raise FileError if the file is damaged."""
-        return _mapped(_file(self.stem, IMAGE))
+        return mapped_array(_file(self.stem, IMAGE), "a preprocessed scan")
 
     def classes(self) -> NDArray[np.uint8]:
         """Return the canonical classes, (X, Y, Z), mapped from the disk; raise FileError if the file is damaged."""
-        return _mapped(_file(self.stem, CLASSES))
+        return mapped_array(_file(self.stem, CLASSES), "a preprocessed truth")
 
 
 class BratsCache:
@@ -105,35 +110,35 @@ class BratsCache:
     def load(self, case: Case) -> CachedCase | list[Problem] | None:
         """Return a case or its problems, None if it has to be made; raise FileError for a damaged file."""
         stem = _stem(self.folder, case)
-        path = _file(stem, RECORD)
-        if not path.exists():
+        path, what = _file(stem, RECORD), "the record of a preprocessed case"
+        record = read_record(path, what)
+        if record is None:
             return None
-        with reading(path, "the record of a preprocessed case"):
-            sealed, content = check_seal(path), path.read_bytes()
-            record = json.loads(content[:-SEAL_LENGTH] if sealed else content)
-            if not sealed or record["sources"] != _fingerprint(case):
+        with reading(path, what):
+            if record["sources"] != fingerprint(case.files):
                 return None
             problems, oddities = ([Problem(case.name, *p) for p in record[key]] for key in ("problems", "oddities"))
             if problems:
                 return problems
             box = tuple((first, end) for first, end in record["box"])
-            _check_arrays(stem, tuple(end - first for first, end in box), case.truth is not None)
+            spatial = tuple(end - first for first, end in box)
+            check_array(_file(stem, IMAGE), (len(MODALITIES), *spatial))
+            if case.truth is not None:
+                check_array(_file(stem, CLASSES), spatial)
             return CachedCase(case, stem, tuple(record["shape"]), box, tuple(oddities))
 
 
 def _preprocess(case: Case, release: str, folder: Path) -> None:
     """Check one case and write its arrays, or what is wrong with it, and then its record."""
     stem = _stem(folder, case)
-    record: dict[str, Any] = {"sources": _fingerprint(case), "problems": [], "oddities": []}
+    record: dict[str, Any] = {"sources": fingerprint(case.files), "problems": [], "oddities": []}
     result = read_case(case, find_release(release))
     if isinstance(result, CaseVolumes):
         record |= {"shape": result.images.shape[1:], "box": _write_arrays(stem, result)}
         record["oddities"] = [[oddity.file, oddity.message] for oddity in result.oddities]
     else:
         record["problems"] = [[problem.file, problem.message] for problem in result]
-    with atomic_write(_file(stem, RECORD)) as file:
-        file.write(json.dumps(record).encode())
-        seal(file)
+    write_record(_file(stem, RECORD), record)
 
 
 def _write_arrays(stem: Path, volumes: CaseVolumes) -> list[tuple[int, int]]:
@@ -147,45 +152,10 @@ def _write_arrays(stem: Path, volumes: CaseVolumes) -> list[tuple[int, int]]:
     normalise = NormalizeIntensity(nonzero=True)
     for brain in brains:  # one by one, to save memory
         brain[...] = normalise(brain)
-    arrays: dict[Path, NDArray[Any]] = {_file(stem, IMAGE): brains}
+    write_array(_file(stem, IMAGE), brains)
     if volumes.classes is not None:
-        arrays[_file(stem, CLASSES)] = volumes.classes[part]
-    for path, array in arrays.items():
-        with atomic_write(path) as file:
-            np.save(file, array)
-            seal(file)
+        write_array(_file(stem, CLASSES), volumes.classes[part])
     return box
-
-
-def _check_arrays(stem: Path, spatial: tuple[int, ...], labelled: bool) -> None:
-    """Raise FileError for an array that is missing, cut off or of another shape; its values are not read."""
-    shapes = {_file(stem, IMAGE): (len(MODALITIES), *spatial)} | ({_file(stem, CLASSES): spatial} if labelled else {})
-    for path, expected in shapes.items():
-        with reading(path, f"an array {expected} with its digest"):
-            shape = np.load(path, mmap_mode="r").shape
-            if shape != expected or not has_seal(path):
-                raise ValueError(f"shape {shape}, {'a' if has_seal(path) else 'no'} digest")
-
-
-def _mapped(path: Path) -> NDArray[Any]:
-    """Return an array, mapped from the disk, after its digest was checked."""
-    with reading(path, "a preprocessed scan (remove it, and the next start makes it again)"):
-        stat = path.stat()
-        _check_once(path, stat.st_size, stat.st_mtime_ns)
-        return np.load(path, mmap_mode="r")
-
-
-@functools.cache
-def _check_once(path: Path, size: int, mtime_ns: int) -> None:
-    """Raise ValueError for an array that is not as it was written; a process asks once for each state of a file."""
-    if not check_seal(path):
-        raise ValueError("no digest")
-
-
-def _fingerprint(case: Case) -> dict[str, list[int]]:
-    # With the folder's name, because files in folders of their own may all have the same name.
-    stats = {f"{path.parent.name}/{path.name}": path.stat() for path in case.files}
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
 def _stem(folder: Path, case: Case) -> Path:
