@@ -7,7 +7,7 @@ import random
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -84,6 +84,15 @@ def test_a_triptych_shows_all_columns_in_one_grey_window() -> None:
     assert {image.get_clim() for image in images} == {(0.0, 1.0)}
     greys = [float(image.cmap(image.norm(image.get_array()))[0, 0, 0]) for image in images[:3]]
     assert greys == pytest.approx([0.0, 0.5, 1.0], abs=0.01)
+
+
+def test_without_a_range_the_truths_largest_value_is_white(tmp_path: Path) -> None:
+    truth = torch.full((1, 1, 8, 8), 3.0)
+    callback, task = ReconstructionPictures(str(tmp_path)), SimpleNamespace(data_range=None)
+    kept = callback.kept("val", {"input": truth[0] * 2, "output": truth[0] / 2, "target": truth[0]})
+    [figure] = callback.figures(cast(Any, None), task, {0: kept}).values()
+    images = [axes.get_images()[0] for axes in figure.axes]
+    assert [float(image.get_array().mean()) for image in images] == [1.0, 0.5, 1.0]
 
 
 def shown(folder: Path, **trainer_state: Any) -> list[str]:

@@ -91,3 +91,24 @@ def test_a_volume_smaller_than_the_window_is_refused() -> None:
     small = torch.zeros(1, 1, 10, 16, 16)
     with pytest.raises(ValueError, match="at least 11 voxels per side"):
         ssim(small, small, 1.0)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 14, 16, 18), (3, 1, 20, 24)])
+@pytest.mark.parametrize("offset", [0.0, -30.0])
+def test_the_uniform_window_and_the_truths_own_range_are_those_of_scikit_image(
+    shape: tuple[int, ...], offset: float
+) -> None:
+    output, target = (volume * 3 + offset for volume in volumes(*shape))
+    found = quality(output, target, None, "uniform")
+    for row, o, t in zip(found, output[:, 0].double().numpy(), target[:, 0].double().numpy(), strict=True):
+        data_range = t.max() - t.min()
+        expected = [
+            peak_signal_noise_ratio(t, o, data_range=data_range),
+            structural_similarity(t, o, data_range=data_range),
+        ]
+        np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_constant_truth_has_no_range_and_is_judged_by_its_values() -> None:
+    target = torch.ones(2, 1, 12, 12)
+    assert torch.equal(quality(target + 0.5, target, None), quality(target + 0.5, target, 1.0))

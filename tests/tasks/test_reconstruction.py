@@ -55,6 +55,7 @@ class Crop(nn.Conv3d):
         (Crop(), {}, r"maps \(1, 12, 12, 12\) to the same shape, got \(1, 10, 10, 10\)"),
         (nn.Conv3d(1, 1, 1), {"data_range": 2.0}, r"task\.data_range=2\.0, as in the data, got 1\.0"),
         (nn.Conv3d(1, 1, 1), {"sample_shape": (1, 10, 10, 10)}, "at least 11"),
+        (nn.Conv3d(1, 1, 1), {"target_shape": (1, 14, 14, 14)}, r"maps \(1, 12, 12, 12\) to \(1, 14, 14, 14\), got"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(net: nn.Module, data: dict[str, Any], message: str) -> None:
@@ -70,10 +71,21 @@ def test_the_check_changes_nothing() -> None:
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-@pytest.mark.parametrize("settings", [{"data_range": 0.0}, {"data_range": float("nan")}, {"backprop": "magic"}])
+@pytest.mark.parametrize(
+    "settings", [{"data_range": 0.0}, {"data_range": float("nan")}, {"backprop": "magic"}, {"ssim_window": "hann"}]
+)
 def test_bad_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         task(nn.Conv3d(1, 1, 1), **settings)
+
+
+def test_inputs_of_another_shape_than_the_targets_are_not_judged() -> None:
+    reconstruction = task(nn.Upsample((14, 12, 12)), data_range=None, ssim_window="uniform")
+    data = batch() | {"target": torch.rand(2, 1, 14, 12, 12)}
+    values, shown = reconstruction.judge(data, "test")
+    assert set(values) == {"loss", "psnr", "ssim"} and shown["output"].shape == data["target"].shape
+    report = reconstruction.report({f"test/{name}": value.mean().item() for name, value in values.items()})
+    assert report is not None and [row[1::2] for row in report.rows] == [["-", "-"]] * 2
 
 
 def test_without_a_schedule_the_rate_is_constant() -> None:
