@@ -96,7 +96,10 @@ def test_label_maps_of_another_run_are_not_mixed_silently(
     arguments = [f"output={tmp_path}", f"datamodule.predict_dir={scans}"]
     run(monkeypatch, f"ckpt={finished}", *arguments)
     other = f"ckpt={finished / 'checkpoints' / 'last.ckpt'}"
-    for changed, message in ((other, "best.ckpt'; overwrite=true"), ("task.overlap=0.5", "got some with overlap 0.25")):
+    for changed, message in (
+        (other, "best.ckpt'; overwrite=true"),
+        ("task.overlap=0.5", "got label maps with overlap 0.25"),
+    ):
         source = [changed] if changed == other else [f"ckpt={finished}", changed]
         with pytest.raises(SystemExit) as stopped:
             run(monkeypatch, *source, *arguments)
@@ -106,7 +109,7 @@ def test_label_maps_of_another_run_are_not_mixed_silently(
     (tmp_path / "predictions.json").unlink()
     with pytest.raises(SystemExit):
         run(monkeypatch, other, *arguments)
-    assert "got some with checkpoint None" in capsys.readouterr().err
+    assert "got label maps with checkpoint None" in capsys.readouterr().err
 
 
 def test_missing_scans_are_named(

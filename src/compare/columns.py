@@ -41,7 +41,9 @@ def columns_of(runs: Sequence[RunRecord]) -> list[Column]:
     known = list(dict.fromkeys(metric for run in runs for metric in _metrics(run)))
     names = {name for run in runs for name in run.summary["metrics"]}
     metrics = {name: described(name, known) or Metric(name) for name in names}
-    columns = {name: Column(name, name, m.unit or None, m.better, "metric") for name, m in metrics.items()}
+    # The page shows the numbers themselves, a fraction without its %.
+    units = {name: (metric.unit if metric.factor == 1 else "") or None for name, metric in metrics.items()}
+    columns = {name: Column(name, name, units[name], metrics[name].better, "metric") for name in names}
     monitored = {metric for run in runs if (metric := _monitor(run))}
     qualities = _qualities(columns, monitored, known)
     several = len({run.summary["experiment"] for run in runs}) > 1

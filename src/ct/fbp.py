@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..invertible.arguments import check_choice, check_positive
 from .geometry import DETECTOR_HALF_WIDTH, Array, ParallelBeam, grid_centres
 
 # Windows W(f) on the ramp, for frequencies f in cycles per pixel, |f| <= 1/2.
@@ -26,12 +27,6 @@ FILTERS = (*WINDOWS, NO_FILTER)
 MAX_VOXELS_PER_SLAB = 2**22
 
 
-def check_filter(filter_name: str) -> None:
-    """Raise ValueError unless `filter_name` is one of FILTERS."""
-    if filter_name not in FILTERS:
-        raise ValueError(f"expected filter as one of {', '.join(FILTERS)}, got {filter_name!r}")
-
-
 def filter_views(sinogram: Tensor, pixel_size: float, filter_name: str = "ramp") -> Tensor:
     """Filter every detector row with the band-limited ramp h times a window; `none` returns the rows unchanged.
 
@@ -45,7 +40,7 @@ def filter_views(sinogram: Tensor, pixel_size: float, filter_name: str = "ramp")
     Raises:
         ValueError: unknown filter.
     """
-    check_filter(filter_name)
+    check_choice("filter", filter_name, FILTERS)
     if filter_name == NO_FILTER:
         return sinogram
     num_pixels = sinogram.shape[-1]
@@ -58,13 +53,7 @@ def filter_views(sinogram: Tensor, pixel_size: float, filter_name: str = "ramp")
     return torch.fft.irfft(torch.fft.rfft(sinogram, length) * response, length)[..., :num_pixels]
 
 
-def backproject(
-    views: Tensor,
-    geometry: ParallelBeam,
-    z: Array,
-    y: Array,
-    x: Array,
-) -> Tensor:
+def backproject(views: Tensor, geometry: ParallelBeam, z: Array, y: Array, x: Array) -> Tensor:
     """Return (π/V) Σ_φ views_φ(t = p·axis, s = p·e(φ)) at all points p = (x, y, z) of a grid, bilinearly.
 
     Args:
@@ -113,8 +102,7 @@ def filtered_backprojection(sinogram: Tensor, geometry: ParallelBeam, size: int,
     expected = (geometry.num_views, geometry.detector_size, geometry.detector_size)
     if tuple(sinogram.shape) != expected:
         raise ValueError(f"expected a sinogram of shape {expected}, got {tuple(sinogram.shape)}")
-    if size < 1:
-        raise ValueError(f"expected a reconstruction size of at least 1, got {size}")
+    check_positive(size=size)
     planes = grid_centres(size)
     views = filter_views(sinogram, geometry.pixel_size, filter_name)
     # The detector coordinates (s, t) of p and −p differ in sign only. So half of the grid, with each view and the view

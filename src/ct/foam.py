@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..invertible.arguments import check_positive
 from .geometry import Array
 from .placement import place_balls
 
@@ -35,11 +36,7 @@ class FoamPhantom:
 
     def to_arrays(self) -> dict[str, Array]:
         """Return the phantom as named arrays, for a file."""
-        return {
-            "cylinder": np.array([self.radius, self.half_height]),
-            "centres": self.centres,
-            "radii": self.radii,
-        }
+        return {"cylinder": np.array([self.radius, self.half_height]), "centres": self.centres, "radii": self.radii}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> FoamPhantom:
@@ -90,7 +87,7 @@ class FoamSpec:
             low, high = _as_range(name, getattr(self, name))
             object.__setattr__(self, name, (kind(low), kind(high)))
             if not 0 < low <= high:
-                raise ValueError(f"expected {name} as a range 0 < low <= high, got [{low}, {high}]")
+                raise ValueError(f"expected {name} to be a range with 0 < low <= high, got [{low}, {high}]")
             if name != "num_balls" and high > 1:
                 raise ValueError(
                     f"expected {name} to be at most 1, so that the cylinder fits into the cube [-1, 1]^3, got {high}"
@@ -99,14 +96,13 @@ class FoamSpec:
             raise ValueError(
                 f"expected 0 <= min_radius < max_radius, got min_radius={self.min_radius}, max_radius={self.max_radius}"
             )
-        if self.num_trial_points < 1:
-            raise ValueError(f"expected num_trial_points of at least 1, got {self.num_trial_points}")
+        check_positive(num_trial_points=self.num_trial_points)
 
 
 def _as_range(name: str, value: float | Sequence[float]) -> Sequence[float]:
     low_high = value if isinstance(value, Sequence) else (value, value)
     if len(low_high) != 2:
-        raise ValueError(f"expected {name} as one number or a pair [low, high], got {value}")
+        raise ValueError(f"expected {name} to be one number or a pair [low, high], got {value}")
     return low_high
 
 

@@ -11,6 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ..invertible.arguments import check_positive
+
 Array = NDArray[np.float64]
 
 CUBE_DIAGONAL = (1.0, 1.0, 1.0)
@@ -56,10 +58,8 @@ class ParallelBeam:
     def __post_init__(self) -> None:
         axis = np.asarray(self.axis, dtype=float)
         if axis.shape != (3,) or not np.isfinite(axis).all() or not axis.any():
-            raise ValueError(f"expected axis as a finite non-zero vector (x, y, z), got {self.axis}")
-        for name in ("num_views", "detector_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
+            raise ValueError(f"expected axis to be a finite non-zero vector (x, y, z), got {self.axis}")
+        check_positive(num_views=self.num_views, detector_size=self.detector_size)
         object.__setattr__(self, "axis", axis / np.linalg.norm(axis))
 
     @property

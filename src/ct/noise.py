@@ -10,7 +10,7 @@ from .geometry import Array
 def check_photon_count(photon_count: float | None) -> None:
     """Raise ValueError unless the count is positive (or None, for a measurement without noise)."""
     if photon_count is not None and not photon_count > 0:
-        raise ValueError(f"expected a positive photon_count, or none for no noise, got {photon_count}")
+        raise ValueError(f"expected a positive photon_count, or None for no noise, got {photon_count}")
 
 
 def check_attenuation(attenuation: float) -> None:

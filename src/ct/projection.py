@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..invertible.arguments import check_positive
 from .foam import FoamPhantom
 from .geometry import DETECTOR_HALF_WIDTH, Array, ParallelBeam, grid_centres
 
@@ -28,8 +29,7 @@ def project(
     Raises:
         ValueError: `oversampling` is less than 1.
     """
-    if oversampling < 1:
-        raise ValueError(f"expected detector oversampling of at least 1, got {oversampling}")
+    check_positive(oversampling=oversampling)
     shape = (geometry.num_views, geometry.detector_size, geometry.detector_size)
     sums = torch.zeros(shape, dtype=torch.float64, device=device)  # over the sub-pixels of each pixel
     _add_cylinder(sums, phantom, geometry, oversampling)

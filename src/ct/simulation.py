@@ -6,16 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from .fbp import check_filter, filtered_backprojection
+from ..invertible.arguments import check_choice, check_positive
+from .fbp import FILTERS, filtered_backprojection
 from .foam import FoamPhantom, FoamSpec, draw_foam
 from .geometry import CUBE_DIAGONAL, DETECTOR_HALF_WIDTH, ParallelBeam, tilted_axis
 from .noise import add_poisson_noise, check_attenuation, check_photon_count
 from .projection import project
-from .voxelisation import downsample, voxelise
-
-Volume = NDArray[np.float32]
+from .voxelisation import Volume, downsample, voxelise
 
 # Part of every cache key: raise it when the same parameters and seed no longer give the same volumes.
 SIMULATION_VERSION = 1
@@ -60,15 +58,14 @@ class ScanSpec:
             photon_count = None if self.photon_count == math.inf else float(self.photon_count)
             object.__setattr__(self, "photon_count", photon_count)
         for name in ("size", "num_views", "detector_oversampling", "fbp_oversampling", "truth_oversampling"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
-        if self.detector_size is not None and self.detector_size < 1:
-            raise ValueError(f"expected detector_size of at least 1, got {self.detector_size}")
+            check_positive(**{name: getattr(self, name)})
+        if self.detector_size is not None:
+            check_positive(detector_size=self.detector_size)
         if not 0 <= self.axis_noise_deg < 90:
-            raise ValueError(f"expected axis_noise_deg from 0 up to 90, got {self.axis_noise_deg}")
+            raise ValueError(f"expected axis_noise_deg in [0, 90), got {self.axis_noise_deg}")
         check_photon_count(self.photon_count)
         check_attenuation(self.attenuation)
-        check_filter(self.fbp_filter)
+        check_choice("fbp_filter", self.fbp_filter, FILTERS)
 
     @property
     def detector_pixels(self) -> int:

@@ -37,8 +37,7 @@ class TrialPoints:
         self.points *= sides.astype(np.float32)[:, None, None]
         self.points += self.cell_centres[:, :, None]
         self.clearance = np.minimum(
-            cylinder_radius - np.hypot(self.points[0], self.points[1]),
-            cylinder_half_height - np.abs(self.points[2]),
+            cylinder_radius - np.hypot(self.points[0], self.points[1]), cylinder_half_height - np.abs(self.points[2])
         )
         np.minimum(self.clearance, self.max_radius, out=self.clearance)
         self.largest = self.clearance.max(axis=1)  # (cells,)

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ..invertible.arguments import check_positive
 from .foam import FoamPhantom
 from .geometry import grid_centres
 
@@ -24,7 +25,7 @@ def downsample(volume: Tensor, factor: int) -> Tensor:
         ValueError: a side of the volume is not a multiple of `factor`.
     """
     if factor < 1 or any(side % factor for side in volume.shape):
-        raise ValueError(f"expected sides that are multiples of a factor >= 1, got {tuple(volume.shape)} and {factor}")
+        raise ValueError(f"expected sides divisible by a factor >= 1, got {tuple(volume.shape)} and {factor}")
     return volume if factor == 1 else functional.avg_pool3d(volume[None, None], factor)[0, 0]
 
 
@@ -40,8 +41,7 @@ def voxelise(phantom: FoamPhantom, size: int, oversampling: int = 4, device: str
     Raises:
         ValueError: `size` or `oversampling` is less than 1.
     """
-    if size < 1 or oversampling < 1:
-        raise ValueError(f"expected size and oversampling of at least 1, got {size} and {oversampling}")
+    check_positive(size=size, oversampling=oversampling)
     samples = torch.from_numpy(grid_centres(size * oversampling)).to(device)
     # (size, size, size + 2): differences along x of the numbers of samples in air
     steps = samples.new_zeros(size, size, size + 2)

@@ -1,6 +1,6 @@
-"""Checks of options and shapes that many layers share."""
+"""Checks of options and shapes that layers, networks and scans share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 from torch import Tensor
@@ -14,9 +14,35 @@ def chosen(option: str, name: str, entries: Mapping[str, Entry]) -> Entry:
     Raises:
         ValueError: for an unknown name.
     """
-    if name not in entries:
-        raise ValueError(f"expected {option} to be one of {', '.join(entries)}, got {name!r}")
+    check_choice(option, name, entries)
     return entries[name]
+
+
+def check_choice(option: str, value: object, known: Collection[str]) -> None:
+    """Raise a `ValueError` unless the value of an option is one of the known names."""
+    if value not in known:
+        raise ValueError(f"expected {option} to be one of {', '.join(known)}, got {value!r}")
+
+
+def check_positive(**numbers: int) -> None:
+    """Raise a `ValueError` unless each option is at least 1."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"expected {name} >= 1, got {number}")
+
+
+def check_spatial_dims(spatial_dims: int) -> int:
+    """``spatial_dims``, or a `ValueError` unless it is 1, 2 or 3."""
+    if spatial_dims not in (1, 2, 3):
+        raise ValueError(f"expected spatial_dims to be 1, 2 or 3, got {spatial_dims}")
+    return spatial_dims
+
+
+def same_padding(kernel_size: int) -> int:
+    """The padding with which a convolution keeps the spatial size, or a `ValueError` unless the kernel size is odd."""
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"expected an odd kernel_size, got {kernel_size}")
+    return kernel_size // 2
 
 
 def per_dimension(value: int | Sequence[int], spatial_dims: int, name: str) -> tuple[int, ...]:
@@ -25,8 +51,7 @@ def per_dimension(value: int | Sequence[int], spatial_dims: int, name: str) -> t
     Raises:
         ValueError: for another length, numbers below 1, or another number of dimensions than 1, 2 or 3.
     """
-    if spatial_dims not in (1, 2, 3):
-        raise ValueError(f"expected spatial_dims to be 1, 2 or 3, got {spatial_dims}")
+    check_spatial_dims(spatial_dims)
     values = (value,) * spatial_dims if isinstance(value, int) else tuple(value)
     if len(values) != spatial_dims or min(values) < 1:
         raise ValueError(f"expected {name} to be {spatial_dims} positive integers or one, got {value}")
@@ -37,6 +62,16 @@ def check_channels(x: Tensor, channels: int) -> None:
     """Raise a `ValueError` unless ``x`` is a state of shape (B, channels, *spatial)."""
     if x.ndim < 2 or x.shape[1] != channels:
         raise ValueError(f"expected {channels} channels, got {x.shape[1] if x.ndim > 1 else 'no such dimension'}")
+
+
+def check_halvings(x: Tensor, num_levels: int) -> None:
+    """Raise a `ValueError` unless the spatial size of a state (B, C, *spatial) can be halved on each level."""
+    divisor = 2**num_levels
+    if any(size % divisor for size in x.shape[2:]):
+        raise ValueError(
+            f"expected a spatial size divisible by 2^{num_levels} = {divisor} for {num_levels} levels, "
+            f"got {tuple(x.shape[2:])}"
+        )
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:

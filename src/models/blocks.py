@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..invertible.arguments import chosen
-from .checks import check_positive, check_spatial_dims, same_padding
+from ..invertible.arguments import check_positive, check_spatial_dims, chosen, same_padding
 from .convolution import Conv3d
 from .in_place import LeakyReLU
 

@@ -5,9 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..invertible import INVERTIBLE_POOLINGS, SneakyReLU, invertible_pooling
-from ..invertible.arguments import check_channels
+from ..invertible.arguments import check_channels, check_choice, check_spatial_dims
 from .blocks import BATCH_NORMS, CONVOLUTIONS, MAX_POOLS
-from .checks import check_choice, check_spatial_dims
 from .in_place import ReLU
 from .invertible_classifier import SpatialMean
 

@@ -4,8 +4,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from ..invertible.arguments import check_positive, check_spatial_dims
 from .blocks import CONVOLUTIONS, make_norm, start_at_zero
-from .checks import check_positive, check_spatial_dims
 from .in_place import ReLU
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..invertible import Checkerboard, GlowCoupling, Inverse, Logit, Sequential, keep_input, to_blocks
+from ..invertible.arguments import check_positive, check_spatial_dims
 from .blocks import CONVOLUTIONS
-from .checks import check_positive, check_spatial_dims
 from .coupling_nets import GlowNet
 from .in_place import ReLU
 from .multiscale import group_by_parity

@@ -15,8 +15,7 @@ from ..invertible import (
     Permutation,
     Sequential,
 )
-from ..invertible.arguments import chosen
-from .checks import check_positive
+from ..invertible.arguments import check_positive, chosen
 from .coupling_nets import GlowNet, zero_convolution
 from .multiscale import multiscale, squeezed_channels
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ..invertible import ActNorm, FourierConvolution, InvertibleModule, SneakyReLU, invertible_pooling
 from ..invertible import Sequential as InvertibleSequential
-from .checks import check_positive, check_spatial_dims
+from ..invertible.arguments import check_positive, check_spatial_dims
 from .invertible_classifier import InjectivePadding, InvertibleClassifier, pooled_head
 from .multiscale import multiscale, squeezed_channels
 

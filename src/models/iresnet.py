@@ -19,9 +19,8 @@ from ..invertible import (
     per_dimension,
 )
 from ..invertible import Sequential as InvertibleSequential
-from ..invertible.arguments import chosen
+from ..invertible.arguments import check_positive, check_spatial_dims, chosen
 from .blocks import CONVOLUTIONS
-from .checks import check_positive, check_spatial_dims
 from .invertible_classifier import InjectivePadding, InvertibleClassifier, pooled_head
 from .multiscale import multiscale, squeezed_channels
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from ..invertible import AdditiveCoupling, Checkerboard, Inverse, InvertibleModule, Permutation, SubnetConstructor
 from ..invertible import Sequential as InvertibleSequential
+from ..invertible.arguments import check_positive, check_spatial_dims
 from .blocks import CONVOLUTIONS, make_norm
-from .checks import check_positive, check_spatial_dims
 from .invertible_classifier import InjectivePadding, InvertibleClassifier, pooled_head
 
 

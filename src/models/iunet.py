@@ -24,9 +24,8 @@ from ..invertible import (
     Sequential,
     SubnetConstructor,
 )
-from ..invertible.arguments import check_channels
+from ..invertible.arguments import check_channels, check_spatial_dims
 from .blocks import ConvBlock
-from .checks import check_spatial_dims
 from .convolution import fast_layout
 from .iunet_layout import achievable_channels, couplings_per_level, layout, strides_per_level
 from .spatial_padding import SpatialPadding

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ..invertible import Checkerboard, GlowCoupling, Inverse, Step
 from ..invertible import Sequential as InvertibleSequential
-from ..invertible.arguments import check_channels
-from .checks import check_halvings, check_spatial_dims
+from ..invertible.arguments import check_channels, check_halvings, check_spatial_dims
 from .coupling_nets import GlowNet
 from .iunet import IUNet
 from .iunet_layout import split_channels

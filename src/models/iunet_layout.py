@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 
 from ..invertible import per_dimension
-from .checks import check_positive
+from ..invertible.arguments import check_positive
 
 
 def strides_per_level(

@@ -17,8 +17,8 @@ from ..invertible import (
     Permutation,
     Sequential,
 )
+from ..invertible.arguments import check_choice
 from .blocks import ConvBlock
-from .checks import check_choice
 from .iunet import IUNet
 from .iunet_layout import strides_per_level
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from ..invertible import AdditiveCoupling, Checkerboard, Sequential
-from .checks import same_padding
+from ..invertible.arguments import same_padding
 from .invertible_classifier import InjectivePadding, InvertibleClassifier
 
 

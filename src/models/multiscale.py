@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..invertible import Checkerboard, Inverse, InvertibleModule, OnChannels, Permutation, Sequential, Step
-from ..invertible.arguments import check_channels
-from .checks import check_halvings, check_positive, check_spatial_dims
+from ..invertible.arguments import check_channels, check_halvings, check_positive, check_spatial_dims
 
 
 def multiscale(levels: Sequence[Sequence[InvertibleModule]], in_channels: int, *, spatial_dims: int = 2) -> Sequential:

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from ..invertible import AdditiveCoupling, TwoSidedCoupling
 from ..invertible import Sequential as InvertibleSequential
-from ..invertible.arguments import check_channels
+from ..invertible.arguments import check_channels, check_positive, check_spatial_dims
 from .blocks import CONVOLUTIONS, MAX_POOLS, ProjectionConv
-from .checks import check_positive, check_spatial_dims
 from .in_place import LeakyReLU
 from .spatial_padding import SpatialPadding
 

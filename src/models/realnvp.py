@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..invertible import ActNorm, GlowCoupling, Inverse, InvertibleModule, Sequential, SubnetConstructor
-from .checks import check_positive
+from ..invertible.arguments import check_positive
 from .coupling_nets import ResidualNet
 from .multiscale import group_by_parity, multiscale, squeezed_channels
 

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ..invertible.arguments import check_channels
+from ..invertible.arguments import check_channels, check_positive, check_spatial_dims
 from .blocks import MAX_POOLS, TRANSPOSED_CONVOLUTIONS, ConvBlock, ProjectionConv
-from .checks import check_positive, check_spatial_dims
 from .spatial_padding import SpatialPadding
 
 

@@ -28,7 +28,7 @@ def open_journal(path: Path) -> JournalStorage:
     # The system releases this lock when a process is killed. Optuna's own lock, a link, would remain, and with a
     # relative path every process would wait for it forever.
     lock = FileLock(path.with_suffix(".lock"))
-    with reading(path, "the trials of a search; without this file it begins anew"):
+    with reading(path, "the trials of a search (delete the file to start again)"):
         with lock:
             _drop_unfinished_line(path)
             _check_lines(path)

@@ -45,15 +45,14 @@ def ssim(output: Tensor, target: Tensor, data_range: float) -> Tensor:
     """
     spatial = tuple(target.shape[2:])
     if min(spatial) < MIN_SSIM_SIZE:
-        raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels a side for SSIM, got {spatial}")
+        raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels per side for SSIM, got {spatial}")
     # Relative to the means of the images, and with the variance of the difference instead of the covariance: squares of
     # an intensity that is large compared with the structure would cancel all digits of the structure.
     dims = tuple(range(2, target.ndim))
     offsets = output.mean(dims, keepdim=True), target.mean(dims, keepdim=True)
     a, b = output - offsets[0], target - offsets[1]
-    mean_a, mean_b, square_a, square_b, square_difference = _windowed_means(
-        torch.stack((a, b, a**2, b**2, (a - b) ** 2))
-    )
+    images = torch.stack((a, b, a**2, b**2, (a - b) ** 2))
+    mean_a, mean_b, square_a, square_b, square_difference = _windowed_means(images)
     variances = (square_a - mean_a**2).clamp(min=0) + (square_b - mean_b**2).clamp(min=0)
     variance_of_difference = (square_difference - (mean_a - mean_b) ** 2).clamp(min=0)
     difference = mean_a - mean_b + (offsets[0] - offsets[1])

@@ -41,15 +41,15 @@ def test_arrays_and_back(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_balls": (5, 4)}, r"num_balls as a range 0 < low <= high, got \[5, 4\]"),
+        ({"num_balls": (5, 4)}, r"num_balls to be a range with 0 < low <= high, got \[5, 4\]"),
         ({"num_balls": (0, 4)}, "num_balls"),
-        ({"radius": (0.8, 0.5)}, "radius as a range"),
-        ({"half_height": (-0.1, 0.5)}, "half_height as a range"),
+        ({"radius": (0.8, 0.5)}, "radius to be a range"),
+        ({"half_height": (-0.1, 0.5)}, "half_height to be a range"),
         ({"radius": (0.8, 1.2)}, r"radius to be at most 1.*got 1\.2"),
         ({"half_height": (0.8, 1.01)}, "half_height to be at most 1"),
         ({"min_radius": 0.3, "max_radius": 0.2}, "min_radius=0.3, max_radius=0.2"),
         ({"min_radius": -0.1}, "0 <= min_radius"),
-        ({"num_trial_points": 0}, "num_trial_points of at least 1, got 0"),
+        ({"num_trial_points": 0}, "num_trial_points >= 1, got 0"),
     ],
 )
 def test_bad_values_are_named(arguments, message):

@@ -41,8 +41,8 @@ def test_tilted_axis_has_the_angle_asked_for():
         (((0, 0, 0), 3, 3), "non-zero vector"),
         (((0, 1), 3, 3), r"got \(0, 1\)"),
         (((0, 0, np.nan), 3, 3), "finite"),
-        (((0, 0, 1), 0, 3), "num_views of at least 1, got 0"),
-        (((0, 0, 1), 3, -2), "detector_size of at least 1, got -2"),
+        (((0, 0, 1), 0, 3), "num_views >= 1, got 0"),
+        (((0, 0, 1), 3, -2), "detector_size >= 1, got -2"),
     ],
 )
 def test_bad_values_are_named(arguments, message):

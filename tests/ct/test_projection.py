@@ -129,5 +129,5 @@ def test_slice_against_astra():
 
 
 def test_no_oversampling_below_one():
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    with pytest.raises(ValueError, match="oversampling >= 1, got 0"):
         project(FoamPhantom(0.5, 0.5, *NO_BALLS), ParallelBeam((0, 0, 1), 1, 4), oversampling=0)

@@ -77,14 +77,14 @@ def test_gpu_agrees_with_cpu():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"size": 0}, "size of at least 1, got 0"),
-        ({"num_views": 0}, "num_views of at least 1, got 0"),
+        ({"size": 0}, "size >= 1, got 0"),
+        ({"num_views": 0}, "num_views >= 1, got 0"),
         ({"photon_count": 0}, "positive photon_count.*got 0"),
         ({"attenuation": -1.0}, "attenuation, got -1"),
-        ({"axis_noise_deg": -1.0}, "axis_noise_deg from 0 up to 90, got -1"),
+        ({"axis_noise_deg": -1.0}, r"axis_noise_deg in \[0, 90\), got -1"),
         ({"axis_noise_deg": float("nan")}, "axis_noise_deg"),
         ({"fbp_filter": "gauss"}, "got 'gauss'"),
-        ({"detector_size": 0}, "detector_size of at least 1, got 0"),
+        ({"detector_size": 0}, "detector_size >= 1, got 0"),
         ({"detector_oversampling": 0}, "detector_oversampling"),
         ({"fbp_oversampling": 0}, "fbp_oversampling"),
         ({"truth_oversampling": -2}, "truth_oversampling"),

@@ -75,7 +75,7 @@ def test_downsampling_twice_by_two_is_once_by_four(phantom):
 
 
 def test_bad_values_are_named(phantom):
-    with pytest.raises(ValueError, match=r"multiples of a factor >= 1, got \(5, 4, 4\) and 2"):
+    with pytest.raises(ValueError, match=r"divisible by a factor >= 1, got \(5, 4, 4\) and 2"):
         downsample(torch.zeros(5, 4, 4), 2)
-    with pytest.raises(ValueError, match="at least 1, got 0 and 4"):
+    with pytest.raises(ValueError, match="size >= 1, got 0"):
         voxelise(phantom, 0)

@@ -110,12 +110,7 @@ def _checkpointed(leaf: InvertibleModule, call: Call, x: State, condition: Condi
 
 # Spelled out, so that a configuration can be judged from the source alone.
 PolicyName = Literal["reversible", "stored", "checkpoint", "memcnn"]
-POLICIES = {
-    "reversible": _reversible,
-    "stored": None,
-    "checkpoint": _checkpoint,
-    "memcnn": _memcnn,
-}
+POLICIES = {"reversible": _reversible, "stored": None, "checkpoint": _checkpoint, "memcnn": _memcnn}
 
 
 def invertible_roots(net: nn.Module) -> dict[str, InvertibleModule]:

@@ -99,12 +99,7 @@ class SpectralNormalised(nn.Module):
     """
 
     def __init__(
-        self,
-        layer: nn.Module,
-        coefficient: float,
-        *,
-        tolerance: float = 1e-4,
-        max_iterations: int = 1000,
+        self, layer: nn.Module, coefficient: float, *, tolerance: float = 1e-4, max_iterations: int = 1000
     ) -> None:
         super().__init__()
         if not isinstance(layer, LinearLayer):

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..arguments import chosen
+from ..arguments import check_positive, chosen
 
 
 class LogDetEstimator(Protocol):
@@ -58,8 +58,7 @@ class TruncatedLogDet:
     num_terms: int = 10
 
     def __post_init__(self) -> None:
-        if self.num_terms < 1:
-            raise ValueError(f"expected num_terms >= 1, got {self.num_terms}")
+        check_positive(num_terms=self.num_terms)
 
     def __call__(self, g: Tensor, x: Tensor, *, create_graph: bool) -> Tensor:
         return _power_series(g, x, [1.0] * self.num_terms, create_graph=create_graph)
@@ -102,11 +101,7 @@ class RussianRouletteLogDet:
             weights.append(1 / reached)
 
 
-ESTIMATORS: dict[str, Any] = {
-    "exact": ExactLogDet,
-    "truncated": TruncatedLogDet,
-    "roulette": RussianRouletteLogDet,
-}
+ESTIMATORS: dict[str, Any] = {"exact": ExactLogDet, "truncated": TruncatedLogDet, "roulette": RussianRouletteLogDet}
 
 
 def logdet_estimator(logdet: str | LogDetEstimator, num_terms: int | None = None) -> LogDetEstimator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..arguments import check_positive
 from ..module import BackStep, Composite, InvertibleModule, Position, Step
 from .layout import laid_out_as
 
@@ -17,8 +18,7 @@ class OnChannels(Composite):
 
     def __init__(self, inner: InvertibleModule, num_kept: int) -> None:
         super().__init__()
-        if num_kept < 1:
-            raise ValueError(f"expected at least one kept channel, got num_kept={num_kept}")
+        check_positive(num_kept=num_kept)
         self.inner = inner
         self.num_kept = num_kept
 

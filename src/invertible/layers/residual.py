@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..arguments import check_channels
+from ..arguments import check_channels, check_positive
 from ..engine.replay import AutocastState
 from ..engine.snapshot import Snapshot
 from ..module import InvertibleModule, trained_parameters
@@ -136,8 +136,7 @@ class ResidualBlock(InvertibleModule):
             raise ValueError(f"expected a coefficient between 0 and 1, got {coefficient}")
         if tolerance is not None and not tolerance > 0:
             raise ValueError(f"expected a positive tolerance, got {tolerance}")
-        if max_iterations < 1:
-            raise ValueError(f"expected max_iterations >= 1, got {max_iterations}")
+        check_positive(max_iterations=max_iterations)
         self.channels = channels
         self.subnet = bound_lipschitz(subnet(channels, channels), coefficient)
         if not lipschitz_constant(self.subnet) < 1:
