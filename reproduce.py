@@ -1,16 +1,16 @@
 """Rebuild a paper's table: ``python reproduce.py iunet_table1 scale=small --jobs 2``.
 
-Runs what is missing of ``experiments/<key>/sweep.yaml`` and writes the table beside the published one into
-``experiments/<key>/results/<scale>/``. Stop it at any time: the same command continues.
+Runs the missing runs of ``experiments/<key>/sweep.yaml`` and writes our table with the published numbers to
+``experiments/<key>/results/<scale>/``. You can stop it at any time; the same command continues.
 
     key=value           values of the sweep's parameters (scale=medium seed=0,1); arguments for every run (trainer=gpu)
-    --jobs 1            runs at a time; the cores are shared out among them
+    --jobs 1            number of parallel runs; they share the cores
     --fail-fast         stop when a run fails
     --sweep search      another sweep file of the folder
     --count 20          number of trials of a random or Bayesian search
-    --runs <folder> ... folders whose finished runs count as well
-    --dry-run           print each run's state and command, and run nothing (grids only)
-    --render            write the table, or the ranking of a search, from the results that exist
+    --runs <folder> ... folders with finished runs to include
+    --dry-run           print the state and command of each run without running anything (grids only)
+    --render            write the table, or the ranking of a search, from the existing results
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from src.utils.errors import ConfigError
 if TYPE_CHECKING:
     from src.sweeps.cell import Cell
     from src.sweeps.plan import Plan
-    from src.sweeps.runner import Entry
+    from src.sweeps.runner import Attempt
 
 SHOWN_LOG_LINES, SHOWN_TRIALS = 12, 10
 # The sweep file of the table; other files are searches and studies.
@@ -75,15 +75,15 @@ def _grid(plan: Plan, options: Options) -> int:
     if options.dry_run:
         return _print_commands(cells)
     table = EXPERIMENTS / plan.key / "results" / plan.variant if options.sweep == TABLE_SWEEP else None
-    entries: list[Entry] = []
+    attempts: list[Attempt] = []
 
-    def keep(entry: Entry) -> None:
-        if table is not None and entry.state is State.FINISHED:
-            store([entry.cell], table)
+    def keep(attempt: Attempt) -> None:
+        if table is not None and attempt.state is State.FINISHED:
+            store([attempt.cell], table)
 
     try:
         if not options.render:
-            entries = _run(iter(cells), len(cells), options, keep)
+            attempts = _run(iter(cells), len(cells), options, keep)
     finally:
         # After Ctrl-C as well: the table marks the missing runs.
         if table is not None:
@@ -91,8 +91,8 @@ def _grid(plan: Plan, options: Options) -> int:
             outdated = render(published, table, plan, cells)
             print(f"table: {table.relative_to(Path.cwd())}/table.md")
             if outdated:
-                print(f"without {', '.join(outdated)}: measured under another configuration than today's")
-    return _report(entries)
+                print(f"left out {', '.join(outdated)}: measured with a configuration that has changed since")
+    return _report(attempts)
 
 
 def _search(plan: Plan, options: Options) -> int:
@@ -102,24 +102,24 @@ def _search(plan: Plan, options: Options) -> int:
         raise ConfigError("expected a grid for --dry-run, got a search, whose trials depend on earlier results")
     folder = plan.parent() / "_".join([options.sweep, *plan.variant.split("_")[1:]])
     search = Search(plan.sweep, options.count, list(plan.overrides), plan.identify, folder)
-    entries = [] if options.render else _run(search.cells(), search.count, options, search.tell)
+    attempts = [] if options.render else _run(search.cells(), search.count, options, search.tell)
     path = search.write_ranking()
     for value, parameters in search.ranking()[:SHOWN_TRIALS]:
         print(f"{search.metric.name} {value:.6g}: {' '.join(f'{k}={parameters[k]}' for k in plan.sweep.varied)}")
     print(f"all trials: {path}")
-    return _report(entries)
+    return _report(attempts)
 
 
-def _run(cells: Iterator[Cell], total: int, options: Options, on_change: Callable[[Entry], None]) -> list[Entry]:
+def _run(cells: Iterator[Cell], total: int, options: Options, on_change: Callable[[Attempt], None]) -> list[Attempt]:
     from src.sweeps.process import cell_environment
     from src.sweeps.progress import progress
     from src.sweeps.runner import Runner
 
     with progress(total, options.jobs) as shown:
 
-        def changed(entry: Entry) -> None:
-            on_change(entry)
-            shown.changed(entry)
+        def changed(attempt: Attempt) -> None:
+            on_change(attempt)
+            shown.changed(attempt)
 
         environment = cell_environment(options.jobs)
         return Runner(
@@ -136,17 +136,20 @@ def _print_commands(cells: list[Cell]) -> int:
     return 0
 
 
-def _report(entries: list[Entry]) -> int:
+def _report(attempts: list[Attempt]) -> int:
     """Print the failed runs with the ends of their logs, and return the exit code."""
     from src.sweeps.process import last_lines
     from src.sweeps.runner import State
 
-    failed = [entry for entry in entries if entry.state is State.FAILED]
-    for entry in failed:
-        print(f"\n{entry.cell.name} failed with exit code {entry.exit_code}; {entry.cell.log} ends:", file=sys.stderr)
-        print("\n".join(last_lines(entry.cell.log, SHOWN_LOG_LINES)), file=sys.stderr)
+    failed = [attempt for attempt in attempts if attempt.state is State.FAILED]
+    for attempt in failed:
+        print(
+            f"\n{attempt.cell.name} failed with exit code {attempt.exit_code}; {attempt.cell.log} ends:",
+            file=sys.stderr,
+        )
+        print("\n".join(last_lines(attempt.cell.log, SHOWN_LOG_LINES)), file=sys.stderr)
     if failed:
-        print(f"\n{len(failed)} of {len(entries)} runs failed; the same command tries them again", file=sys.stderr)
+        print(f"\n{len(failed)} of {len(attempts)} runs failed; the same command tries them again", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -156,7 +159,8 @@ def _help() -> str:
 
 def main() -> None:
     """Run the command line."""
-    run_command_line(_help, lambda arguments: sys.exit(reproduce(arguments)), advice="; the same command continues")
+    advice = "; run the same command to continue"
+    run_command_line(_help, lambda arguments: sys.exit(reproduce(arguments)), advice=advice)
 
 
 if __name__ == "__main__":

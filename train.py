@@ -103,7 +103,7 @@ def _resume(arguments: list[str]) -> None:
     source = options.resume
     if source == "auto":
         source = str(newest_unfinished(overrides))
-        print(f"resume=auto: continuing {source}", flush=True)
+        print(f"resume=auto: resuming {source}", flush=True)
     path = find_checkpoint(source)
     # Lightning starts the other processes with this command line: they must not look for the newest run again.
     sys.argv[1:] = [f"resume={path}", *(f"trust={module}" for module in options.trust), *overrides]

@@ -139,7 +139,7 @@ def test_several_nodes_need_a_folder_that_they_share(monkeypatch: pytest.MonkeyP
     for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(variable, raising=False)
     config = compose_config(["trainer=ddp", "trainer.num_nodes=2"])
-    with pytest.raises(ConfigError, match="expected run_dir=<a folder that all nodes see>"):
+    with pytest.raises(ConfigError, match="expected run_dir=<a folder shared by all nodes>"):
         choose_run_dir(config)
     config.trainer.num_nodes = 1
     monkeypatch.setenv("SLURM_PROCID", "0")

@@ -102,8 +102,19 @@ def test_every_flow_takes_a_step(model: str, data_set: str, folder: Path, tmp_pa
     assert (tmp_path / "images" / "test-samples.png").is_file()
 
 
-@pytest.mark.parametrize("backprop", ["stored", "checkpoint", "memcnn"])
-@pytest.mark.parametrize(("experiment", "model"), [("irevnet_lab", "irevnet"), ("iconvnet_table2", "glow")])
+def slow(*values: str) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "model", "backprop"),
+    [
+        ("irevnet_lab", "irevnet", "checkpoint"),
+        ("iconvnet_table2", "glow", "memcnn"),
+        *(slow("irevnet_lab", "irevnet", backprop) for backprop in ("stored", "memcnn")),
+        *(slow("iconvnet_table2", "glow", backprop) for backprop in ("stored", "checkpoint")),
+    ],
+)
 def test_images_train_under_every_policy(
     experiment: str, model: str, backprop: str, folder: Path, tmp_path: Path
 ) -> None:
@@ -114,7 +125,9 @@ def test_images_train_under_every_policy(
     assert summary_of(overrides)["steps"] == 1
 
 
-@pytest.mark.parametrize(("experiment", "model"), [("irevnet_lab", "lab_irevnet"), ("iconvnet_table2", "iunet_flow")])
+@pytest.mark.parametrize(
+    ("experiment", "model"), [("irevnet_lab", "lab_irevnet"), slow("iconvnet_table2", "iunet_flow")]
+)
 def test_images_train_in_bfloat16(experiment: str, model: str, folder: Path, tmp_path: Path) -> None:
     options = {**CLASSIFIERS, **FLOWS}[model]
     overrides = one_step(experiment, model, "mnist", folder, tmp_path, "trainer.precision=bf16-mixed", *options)

@@ -83,7 +83,7 @@ def test_an_update_that_ruins_the_weights_replaces_no_checkpoint(
 ) -> None:
     # In the last step of an epoch, no further loss is computed before the checkpoints are due.
     fault = "+callbacks.fault={_target_:tests.faults.InfiniteGradient,step:2}"
-    with pytest.raises(NonFiniteStateError, match=r"expected a finite state after step 3, got net\..* with NaN"):
+    with pytest.raises(NonFiniteStateError, match=r"expected finite values after step 3, got NaN or infinity in net\."):
         run(tmp_path, EVERY_STEP, fault)
     assert checkpoint(tmp_path)["global_step"] == 2
     assert not RunFolder(tmp_path).checkpoint("best").exists()
@@ -99,7 +99,7 @@ def test_a_full_disk_gives_one_message_and_loses_nothing(
         run(tmp_path, EVERY_STEP)
     message = capsys.readouterr().err
     assert f"No space left on device: '{tmp_path}/checkpoints/best.ckpt'\n" in message
-    assert f"\ngo on with: python train.py resume={tmp_path}\n" in message
+    assert f"\ncontinue with: python train.py resume={tmp_path}\n" in message
     assert "Traceback" not in message and message.count("\n") < 5
     resume(monkeypatch, f"resume={tmp_path}")
     assert_equal(tmp_path, whole["plain"])
@@ -132,7 +132,7 @@ def test_a_run_stopped_in_its_test_has_the_summary_of_the_whole_run(
     with pytest.raises(SystemExit) as stopped:
         run(tmp_path, f"+callbacks.stop={{_target_:tests.faults.SignalInTest,signum:{int(signum)}}}")
     assert stopped.value.code == 128 + signum
-    assert f"go on with: python train.py resume={tmp_path}" in capsys.readouterr().err
+    assert f"continue with: python train.py resume={tmp_path}" in capsys.readouterr().err
     assert not RunFolder(tmp_path).summary.exists()
     resume(monkeypatch, f"resume={tmp_path}", "callbacks.stop.signum=0")
     assert_equal(tmp_path, whole["plain"])
@@ -219,7 +219,7 @@ def test_a_run_folder_has_one_process(
     shutil.copytree(whole["plain"], folder)
     rows = RunFolder(folder).metrics.read_text()
     process = held(folder)
-    message = rf"expected a run folder that no other process writes to, got .*process {process.pid} on "
+    message = rf"expected a run folder that no other process uses, got .*process {process.pid} on "
     try:
         with pytest.raises(SystemExit):
             resume(monkeypatch, f"resume={folder}")

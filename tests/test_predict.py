@@ -83,7 +83,7 @@ def test_a_prediction_resumes_with_the_missing_cases_and_overwrites_on_request(
     run(monkeypatch, *arguments)
     assert second.is_file() and first.stat().st_mtime_ns == before
     output = capsys.readouterr().out
-    assert f"2 of 3 cases are already in {tmp_path}" in output and "1 label maps written" in output
+    assert f"{tmp_path} already has 2 of 3 cases" in output and "1 label maps written" in output
     run(monkeypatch, *arguments)
     assert "0 label maps written" in capsys.readouterr().out
     run(monkeypatch, *arguments, "overwrite=true")
@@ -96,7 +96,10 @@ def test_label_maps_of_another_run_are_not_mixed_silently(
     arguments = [f"output={tmp_path}", f"datamodule.predict_dir={scans}"]
     run(monkeypatch, f"ckpt={finished}", *arguments)
     other = f"ckpt={finished / 'checkpoints' / 'last.ckpt'}"
-    for changed, message in ((other, "best.ckpt'; overwrite=true"), ("task.overlap=0.5", "got some with overlap 0.25")):
+    for changed, message in (
+        (other, "best.ckpt'; overwrite=true"),
+        ("task.overlap=0.5", "got label maps with overlap 0.25"),
+    ):
         source = [changed] if changed == other else [f"ckpt={finished}", changed]
         with pytest.raises(SystemExit) as stopped:
             run(monkeypatch, *source, *arguments)
@@ -106,7 +109,7 @@ def test_label_maps_of_another_run_are_not_mixed_silently(
     (tmp_path / "predictions.json").unlink()
     with pytest.raises(SystemExit):
         run(monkeypatch, other, *arguments)
-    assert "got some with checkpoint None" in capsys.readouterr().err
+    assert "got label maps with checkpoint None" in capsys.readouterr().err
 
 
 def test_missing_scans_are_named(

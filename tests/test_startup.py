@@ -44,10 +44,10 @@ def test_help_and_composition_take_less_than_two_seconds(arguments: list[str]) -
         (["trainer.max_epochs=three"], "expected trainer.max_epochs to be int or null, got 'three'"),
         (["network.num_levels=9"], "expected at most 6 levels"),
         (["model.body.padding_mode=reflect", "network.num_levels=9"], "expected at most 6 levels"),
-        (["trainer.max_epochs=-3"], "expected trainer.max_epochs of at least 0"),
+        (["trainer.max_epochs=-3"], "expected trainer.max_epochs to be at least 0"),
         (["trainer.accelerator=gpuu"], "did you mean 'gpu'"),
         (["backprop=revesible"], "did you mean 'reversible'"),
-        (["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=9"], "expected datamodule.num_val of at least 9"),
+        (["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=9"], "datamodule.num_val to be at least 9"),
     ],
 )
 def test_impossible_configurations_are_refused_within_three_seconds(arguments: list[str], message: str) -> None:

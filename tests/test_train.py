@@ -153,7 +153,7 @@ def test_a_process_can_be_stopped_from_outside(signum: int, code: int, tmp_path:
         process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    assert f"go on with: python train.py resume={tmp_path}" in errors
+    assert f"continue with: python train.py resume={tmp_path}" in errors
     assert torch.load(RunFolder(tmp_path).checkpoint(), weights_only=True)["global_step"] > 0
 
 
@@ -191,7 +191,7 @@ def test_typos_get_a_one_line_answer_at_once(arguments: list[str], message: str)
         ("+task.lr=3", "expected an argument of src.tasks.reconstruction.Reconstruction, got task.lr"),
         ("+nettwork.x=3", "did you mean 'network'?"),
         ("seed=-1", "expected seed"),
-        ("task.data_range=2.0", "expected task.data_range 1.0"),
+        ("task.data_range=2.0", "expected task.data_range=1.0"),
         ("model.in_channels=2", "in_channels|channels"),
     ],
 )

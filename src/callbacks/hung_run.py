@@ -23,7 +23,7 @@ SECOND_CTRL_C_S = 5.0
 
 
 class EndHungRun(pl.Callback):
-    """Ends a process of a distributed run that was asked to end by a signal and makes no progress any more.
+    """Ends a process of a distributed run that a signal asked to end and that no longer makes progress.
 
     A process that waits for another one in a collective operation runs none of Python's signal handlers. If the other
     one never comes, no signal that can be caught would end it. So a thread watches for signals. If no batch is done
@@ -107,9 +107,8 @@ class EndHungRun(pl.Callback):
         received: list[int] = []
         with heard:
             while True:
-                patience_s = self.patience_s
-                if received.count(signal.SIGINT) > 1:
-                    patience_s = min(patience_s, SECOND_CTRL_C_S)
+                hurried = received.count(signal.SIGINT) > 1
+                patience_s = min(self.patience_s, SECOND_CTRL_C_S) if hurried else self.patience_s
                 left_s = self._progress + patience_s - time.monotonic() if received else None
                 if left_s is not None and left_s <= 0:
                     return self._end(trainer, signal.Signals(received[0]))
@@ -126,8 +125,8 @@ class EndHungRun(pl.Callback):
         frames = traceback.extract_stack(sys._current_frames()[threading.main_thread().ident or 0])
         where = "".join(traceback.format_list([f for f in frames if "/torch/" not in f.filename][-4:]))
         print(
-            f"process {trainer.global_rank} has made no progress since {received.name} and is ended; the run can "
-            f"continue from its last checkpoint. The process hangs here:\n{where}",
+            f"process {trainer.global_rank} has made no progress since {received.name} and is ended; the run can be "
+            f"resumed from its last checkpoint. The process hangs here:\n{where}",
             file=sys.stderr,
             flush=True,
         )
@@ -145,5 +144,4 @@ def _forget() -> None:
         signal.set_wakeup_fd(-1)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_forget)

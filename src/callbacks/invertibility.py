@@ -1,4 +1,4 @@
-"""How well the invertible parts of a network are inverted, measured on real data while it learns."""
+"""How well the invertible parts of a network are inverted, measured on real data during training."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 
 from src.invertible import FORWARD, INVERSE, Condition, InvertibleModule, State
-from src.invertible.inspection import FirstCalls, TreeCall, relative_error
+from src.invertible.inspection import FirstCalls, relative_error
 from src.utils.reduced import log_reduced
 
 
@@ -23,8 +23,8 @@ def relative_inversion_error(module: InvertibleModule, x: State, condition: Cond
 class Invertibility(pl.Callback):
     """Logs ``val/invertibility_error``: the worst relative error of the invertible parts on the first validation batch.
 
-    An invertible part is a largest one, inside no other; its input is that of its first call. Networks without an
-    invertible part log nothing.
+    These are the invertible parts that are inside no other one. The input of a part is that of its first call. Networks
+    without an invertible part log nothing.
 
     Attributes:
         last_error: the latest value, or None.
@@ -35,11 +35,9 @@ class Invertibility(pl.Callback):
         self._watch: FirstCalls | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the latest value."""
         return {"last_error": self.last_error}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Begin with the value of the checkpoint."""
         self.last_error = state_dict["last_error"]
 
     def summary(self, trainer: pl.Trainer) -> dict[str, Any]:
@@ -47,23 +45,15 @@ class Invertibility(pl.Callback):
         return {"invertibility_error": self.last_error}
 
     def on_validation_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, *rest: Any
     ) -> None:
         """Watch the invertible parts during the first batch."""
         if batch_idx == 0:
             self._watch = FirstCalls(pl_module)
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Invert what the parts made of their inputs."""
-        calls = self._stop_watching()
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        """Invert the outputs of the parts."""
+        calls = self._watch.close() if self._watch else []
         if not calls:
             return
         with trainer.precision_plugin.forward_context():
@@ -73,9 +63,5 @@ class Invertibility(pl.Callback):
         self.last_error = float(worst["val/invertibility_error"])
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave nothing behind."""
-        self._stop_watching()
-
-    def _stop_watching(self) -> list[TreeCall]:
-        watch, self._watch = self._watch, None
-        return watch.close() if watch else []
+        if self._watch:
+            self._watch.close()

@@ -9,8 +9,6 @@ import torch
 
 from src.utils.reduced import log_reduced
 
-GIB = 2**30
-
 
 class PeakMemory(pl.Callback):
     """Logs ``memory/peak_gib`` at the end of each training epoch.
@@ -43,7 +41,7 @@ class PeakMemory(pl.Callback):
         cuda = pl_module.device.type == "cuda"
         now = torch.cuda.max_memory_allocated(pl_module.device) if cuda else peak_resident_bytes()
         self.peak_bytes = max(self.peak_bytes, now)
-        log_reduced(pl_module, {"memory/peak_gib": self.peak_bytes / GIB}, "max")
+        log_reduced(pl_module, {"memory/peak_gib": self.peak_bytes / 2**30}, "max")
 
 
 def peak_resident_bytes() -> int:

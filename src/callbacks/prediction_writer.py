@@ -49,16 +49,16 @@ class PredictionWriter(pl.Callback):
         for index, label in zip(batch["index"].tolist(), outputs, strict=True):
             datamodule.save_prediction(index, label, self.folder)
             name = datamodule.case_name("predict", index)
-            assert is_written(self.folder, name), f"a continued prediction looks for {name}{SUFFIXES[0]}"
+            assert is_written(self.folder, name), f"a resumed prediction looks for {name}{SUFFIXES[0]}"
             self.num_written += 1
 
     def _check_origin(self) -> None:
-        found = read_json(self.note, "where label maps come from") if self.note.is_file() else {}
+        found = read_json(self.note, "the origin of label maps") if self.note.is_file() else {}
         different = [f"{key} {found.get(key)!r}" for key, value in self.origin.items() if found.get(key) != value]
         if different:
             raise ValueError(
                 f"expected output={self.folder} to be empty or to have label maps with "
-                f"{', '.join(f'{key} {value!r}' for key, value in self.origin.items())}, got some with "
+                f"{', '.join(f'{key} {value!r}' for key, value in self.origin.items())}, got label maps with "
                 f"{', '.join(different)}; overwrite=true replaces them"
             )
 
@@ -69,13 +69,7 @@ def is_written(folder: Path, case: str) -> bool:
 
 
 def only_missing(loader: DataLoader, case_name: Callable[[str, int], str], folder: Path) -> DataLoader:
-    """Return the loader without the cases whose label maps are in the folder; these are not read.
-
-    Args:
-        loader: item i of its data set is case i.
-        case_name: the datamodule's.
-        folder: of the label maps.
-    """
+    """Return the loader, whose item i is case i, without the cases whose label maps are in the folder."""
     cases: Any = loader.dataset
     missing = [index for index in range(len(cases)) if not is_written(folder, case_name("predict", index))]
     return DataLoader(

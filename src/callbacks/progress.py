@@ -32,7 +32,7 @@ class RichProgress(RichProgressBar):
 class LineProgress(ProgressBar):
     """Prints a line after each epoch, and every ``interval_s`` seconds within long epochs, tests and predictions.
 
-    A bar that redraws itself would flood a log file. Without any progress, a slow run would look like a dead one.
+    A bar that redraws itself would flood a log file. Without any output, a slow run would look like a dead one.
     """
 
     def __init__(self, interval_s: float = 30.0) -> None:
@@ -44,11 +44,9 @@ class LineProgress(ProgressBar):
         self._total: float = 0
 
     def enable(self) -> None:
-        """Print, in the first process."""
         self._enabled = True
 
-    def disable(self) -> None:
-        """Stay silent, in the others."""
+    def disable(self) -> None:  # Lightning calls it in all processes but the first
         self._enabled = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -70,14 +68,10 @@ class LineProgress(ProgressBar):
         numbers = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in metrics.items()]
         step = trainer.global_step
         done, left = step - self._first_step, self._total - step
-        known = done > 0 and math.isfinite(left)
-        print(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {step}/{self._total:.0f}",
-            *numbers,
-            *([_minutes_left(self._started, done, left)] if known else []),
-            sep="  ",
-            flush=True,
-        )
+        if done > 0 and math.isfinite(left):
+            numbers.append(_minutes_left(self._started, done, left))
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        print(epoch, f"step {step}/{self._total:.0f}", *numbers, sep="  ", flush=True)
 
     def _start_evaluation(self, *unused: Any) -> None:
         self._evaluation_started = time.monotonic()

@@ -8,8 +8,8 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
-from src.invertible import POLICIES, InvertibleModule, keep_input
-from src.invertible.inspection import FirstCalls, LeafError, LeafNames, TreeCall, reconstruction_errors
+from src.invertible import POLICIES, keep_input
+from src.invertible.inspection import FirstCalls, LeafError, LeafNames, reconstruction_errors
 from src.utils.reduced import reduced
 
 METRIC = "train/reconstruction_error"
@@ -18,9 +18,9 @@ METRIC = "train/reconstruction_error"
 class ReversibilityGuard(pl.Callback):
     """Watches how exactly ``backprop=reversible`` rebuilds the states of the network while it trains.
 
-    Every so many steps it walks back through the invertible parts on the current batch, block by block (a block is a
-    leaf of the tree), and compares each rebuilt state with the true one. It warns once about each block whose error is
-    past the threshold. With ``switch`` that block keeps its input from then on, which takes one more state in memory:
+    At regular steps it walks back through the invertible parts on the current batch, block by block (a block is a leaf
+    of the tree), and compares each rebuilt state with the true one. It warns once about each block whose error is above
+    the threshold. With ``switch`` that block keeps its input from then on, which takes one more state in memory, and
     the blocks before it start from the exact state again. Switched blocks are saved in the checkpoint.
 
     It logs the worst error as ``train/reconstruction_error`` at the steps that it measures. A measurement costs about a
@@ -75,11 +75,9 @@ class ReversibilityGuard(pl.Callback):
         self._step = trainer.global_step  # of the row that this batch becomes a part of
         self._watch = FirstCalls(pl_module, lambda tree: tree.backprop_policy is POLICIES["reversible"])
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
         """Walk back through what was called."""
-        calls = self._stop_watching()
+        calls = self._watch.close() if self._watch else []
         if not calls:
             return
         names = LeafNames(pl_module)
@@ -90,21 +88,15 @@ class ReversibilityGuard(pl.Callback):
             for error in found:
                 self._judge(names(error.leaf), error, pl_module)
         worst = torch.tensor(list(self.errors.values())).max()  # NaN, if there is one
-        self._log(trainer, reduced(pl_module, {METRIC: worst}, "max")[METRIC])
+        worst = reduced(pl_module, {METRIC: worst}, "max")[METRIC]
+        # A row of its own: Lightning's `log` would repeat the value at every step until the next measurement.
+        trainer.callback_metrics[METRIC] = worst
+        for logger in trainer.loggers:
+            logger.log_metrics({METRIC: float(worst)}, step=self._step)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave nothing behind."""
-        self._stop_watching()
-
-    def _stop_watching(self) -> list[TreeCall]:
-        watch, self._watch = self._watch, None
-        return watch.close() if watch else []
-
-    def _log(self, trainer: pl.Trainer, error: torch.Tensor) -> None:
-        """Log a row of its own: Lightning's ``log`` would repeat the value at every step until the next measurement."""
-        trainer.callback_metrics[METRIC] = error
-        for logger in trainer.loggers:
-            logger.log_metrics({METRIC: float(error)}, step=self._step)
+        if self._watch:
+            self._watch.close()
 
     def _judge(self, name: str, error: LeafError, net: nn.Module) -> None:
         self.errors[name] = float(np.maximum(error.rebuilt, self.errors.get(name, 0.0)))  # NaN, if one is
@@ -113,17 +105,14 @@ class ReversibilityGuard(pl.Callback):
         self._warned.add(name)
         advice = "set switch=true, or backprop=stored"
         if self.switch:
-            self._switch(error.leaf, net)
+            # The leaf may be an inverse made on the way: the network's own part is inside.
+            names = {part: name for name, part in net.named_modules()}
+            own = next(part for part in error.leaf.modules() if part in names)
+            keep_input(own)
+            self.switched.append(names[own])
             advice = "its input is stored from now on"
         rank_zero_warn(
-            f"block {name}: its input is rebuilt with a relative error of {error.rebuilt:.1e} ({error.own:.1e} by the "
-            f"block alone), past the threshold {self.threshold:.1e}, and gradients of earlier blocks are as inexact; "
-            f"{advice}"
+            f"block {name} rebuilds its input with a relative error of {error.rebuilt:.1e} ({error.own:.1e} without "
+            f"the errors of later blocks), above the threshold {self.threshold:.1e}; gradients of earlier blocks are "
+            f"equally inexact; {advice}"
         )
-
-    def _switch(self, leaf: InvertibleModule, net: nn.Module) -> None:
-        # The leaf may be an inverse made on the way: the network's own part is inside.
-        names = {part: name for name, part in net.named_modules()}
-        own = next(part for part in leaf.modules() if part in names)
-        keep_input(own)
-        self.switched.append(names[own])

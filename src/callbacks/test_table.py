@@ -12,11 +12,7 @@ from src.utils.files import write_text
 
 
 class TestTable(pl.Callback):
-    """Writes the ``test_table`` of the task as ``test_table.csv`` and as a table to W&B.
-
-    Args:
-        dirpath: the run folder.
-    """
+    """Writes the ``test_table`` of the task into the run folder ``dirpath`` and as a table to W&B."""
 
     __test__ = False  # pytest would collect it by its name
 

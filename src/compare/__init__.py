@@ -1,1 +1,0 @@
-"""Compare runs: read their files and write one page."""

@@ -11,7 +11,7 @@ GIB = 2**30
 
 
 class Column(NamedTuple):
-    """One column.
+    """A column of the table.
 
     Attributes:
         key: its name in filters.
@@ -28,8 +28,6 @@ class Column(NamedTuple):
     role: str
 
 
-TEXTS = [Column(key, key, None, None, "text") for key in ("model", "experiment", "scale", "backprop")]
-SEED = Column("seed", "seed", None, None, "seed")
 COSTS = [
     Column("parameters", "parameters", None, "min", "cost"),
     Column("step_time", "time per step", "ms", "min", "cost"),
@@ -42,13 +40,17 @@ def columns_of(runs: Sequence[RunRecord]) -> list[Column]:
     """Return the columns for which the runs have values: identity, quality, cost, then all other metrics."""
     known = list(dict.fromkeys(metric for run in runs for metric in _metrics(run)))
     names = {name for run in runs for name in run.summary["metrics"]}
-    columns = {name: _column(name, known) for name in names}
+    metrics = {name: described(name, known) or Metric(name) for name in names}
+    # The page shows the numbers themselves, a fraction without its %.
+    units = {name: (metric.unit if metric.factor == 1 else "") or None for name, metric in metrics.items()}
+    columns = {name: Column(name, name, units[name], metrics[name].better, "metric") for name in names}
     monitored = {metric for run in runs if (metric := _monitor(run))}
     qualities = _qualities(columns, monitored, known)
     several = len({run.summary["experiment"] for run in runs}) > 1
+    texts = ("model", *(["experiment"] if several else []), "scale", "backprop")
     return [
-        *[column for column in TEXTS if several or column.key != "experiment"],
-        SEED,
+        *[Column(key, key, None, None, "text") for key in texts],
+        Column("seed", "seed", None, None, "seed"),
         *[columns[name]._replace(role="quality") for name in qualities],
         *COSTS,
         *[columns[name] for name in sorted(names - set(qualities))],
@@ -79,11 +81,6 @@ def _metrics(run: RunRecord) -> list[Metric]:
     return known
 
 
-def _column(name: str, known: Sequence[Metric]) -> Column:
-    metric = described(name, known) or Metric(name)
-    return Column(name, name, metric.unit or None, metric.better, "metric")
-
-
 def _qualities(columns: Mapping[str, Column], monitored: set[str], known: Sequence[Metric]) -> list[str]:
     """Return the metrics of the test set that can be good or bad, and those that chose the best checkpoints, first."""
     tested = {name for name in columns if name.startswith("test/")}
@@ -92,11 +89,12 @@ def _qualities(columns: Mapping[str, Column], monitored: set[str], known: Sequen
     judged = {name for name in candidates if columns[name].better} or candidates
     leaves = {_leaf(name) for name in monitored}
 
-    def position(name: str) -> int:
+    def rank(name: str) -> tuple[bool, bool, int, str]:
         metric = described(name, known)
-        return known.index(metric) if metric else len(known)
+        position = known.index(metric) if metric else len(known)
+        return _leaf(name) not in leaves, not name.startswith("test/"), position, name
 
-    return sorted(judged, key=lambda n: (_leaf(n) not in leaves, not n.startswith("test/"), position(n), n))
+    return sorted(judged, key=rank)
 
 
 def _monitor(run: RunRecord) -> str | None:

@@ -27,21 +27,20 @@ MAX_POINTS = 2000
 
 
 def build_page(sources: Sources, images: str = "all") -> str:
-    """Return the page of these runs as HTML and note in ``sources.notes`` what it cannot show.
+    """Return the page of at least one run as HTML and note in ``sources.notes`` what it cannot show.
 
-    Args:
-        sources: with at least one run.
-        images: which pictures to embed: ``all``, ``test`` or ``none``.
+    It embeds the pictures that ``images`` selects: ``all``, ``test`` or ``none``.
     """
     script = "\n".join((ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{script}\n}})();\n'
     style = (ASSETS / "style.css").read_text(encoding="utf-8")
+    data = page_data(sources, images)
     parts = {
-        "title": html.escape(_title(sources)),
+        "title": html.escape(data["title"]),
         # The hashes allow only these two blocks, so the data cannot inject a script.
         "policy": f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'",
         "style": style,
-        "data": script_safe(page_data(sources, images)),
+        "data": script_safe(data),
         "script": script,
     }
     template = (ASSETS / "page.html").read_text(encoding="utf-8")
@@ -51,6 +50,7 @@ def build_page(sources: Sources, images: str = "all") -> str:
 def page_data(sources: Sources, images: str) -> dict[str, Any]:
     """Return the data that the page's script shows, as plain containers."""
     runs = list(sources.runs.values())
+    experiments = sorted({str(run.summary["experiment"]) for run in runs})
     # One picture takes about 30 ms, so hundreds take several seconds.
     console = Console(stderr=True)
     named = track(sources.runs.items(), "Reading pictures", console=console, disable=not console.is_terminal)
@@ -58,7 +58,7 @@ def page_data(sources: Sources, images: str) -> dict[str, Any]:
     figures = sources.figures if images != "none" else {}
     uris = {name: pictures.data_uri_or_note(path, sources.notes) for name, path in figures.items()}
     return {
-        "title": _title(sources),
+        "title": f"{', '.join(experiments)}: {len(runs)} run{'s' if len(runs) != 1 else ''}",
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "runs": shown,
         "columns": [column._asdict() for column in columns_of(runs)],
@@ -76,8 +76,6 @@ def script_safe(data: Any) -> str:
 
 
 def _run_data(name: str, run: RunRecord, images: str, notes: list[str]) -> dict[str, Any]:
-    # A test metric is a single point, which the table shows.
-    curves = {m: thin(points, MAX_POINTS) for m, points in run.history.items() if not m.startswith("test/")}
     return {
         "name": name,
         "path": str(run.path),
@@ -85,7 +83,8 @@ def _run_data(name: str, run: RunRecord, images: str, notes: list[str]) -> dict[
         "commit": run.summary.get("git_commit"),
         "memoryKind": run.summary.get("peak_memory_kind"),
         "values": values_of(run),
-        "curves": curves,
+        # A test metric is a single point, which the table shows.
+        "curves": {m: thin(points, MAX_POINTS) for m, points in run.history.items() if not m.startswith("test/")},
         "pictures": pictures.embed(run, images, notes),
         "seriesLengths": {key: len(series) for key, series in run.pictures.items()},
     }
@@ -114,12 +113,6 @@ def thin(points: Sequence[tuple[int, float]], limit: int) -> dict[str, Any]:
 def _rounded(value: float) -> float | None:
     # Six digits are more than a screen shows, and take half the bytes.
     return float(f"{value:.6g}") if math.isfinite(value) else None
-
-
-def _title(sources: Sources) -> str:
-    experiments = sorted({str(run.summary["experiment"]) for run in sources.runs.values()})
-    count = len(sources.runs)
-    return f"{', '.join(experiments)}: {count} run{'s' if count != 1 else ''}"
 
 
 def _hash(text: str) -> str:

@@ -25,7 +25,6 @@ def embed(run: RunRecord, choice: str, notes: list[str]) -> dict[str, Frames]:
     """Return the run's pictures by name, each as a list of (epoch, data URI) ordered by epoch.
 
     Args:
-        run: the run.
         choice: ``all``, ``test`` (only the pictures made after training) or ``none``.
         notes: receives a line for each damaged picture, which is skipped.
     """
@@ -33,9 +32,7 @@ def embed(run: RunRecord, choice: str, notes: list[str]) -> dict[str, Frames]:
         return {}
     found: dict[str, Frames] = {}
     for name, series in run.pictures.items():
-        if choice == "test" and None not in series:
-            continue
-        for epoch in choose_epochs(series):
+        for epoch in choose_epochs(series) if choice == "all" or None in series else []:
             uri = data_uri_or_note(series[epoch], notes)
             if uri is not None:
                 found.setdefault(name, []).append((epoch, uri))

@@ -78,13 +78,9 @@ def _summary_so_far(config: dict[str, Any], history: History) -> dict[str, Any]:
     if absent:
         raise ValueError(f"it has no {', '.join(absent)}")
     check_sections(config)
-    return _presentable(
-        {
-            **{key: config[key] for key in ("experiment", "scale", "backprop", "seed")},
-            "model": model_name(config),
-            "metrics": {name: points[-1][1] for name, points in sorted(history.items())},
-        }
-    )
+    summary = {key: config[key] for key in ("experiment", "scale", "backprop", "seed")}
+    metrics = {name: points[-1][1] for name, points in sorted(history.items())}
+    return _presentable({**summary, "model": model_name(config), "metrics": metrics})
 
 
 def _presentable(summary: dict[str, Any]) -> dict[str, Any]:

@@ -42,18 +42,14 @@ def find_sources(arguments: Sequence[str]) -> Sources:
 
 def short_names(paths: Sequence[Path]) -> list[str]:
     """Return the shortest ends of the paths that are all different; ``results`` and suffixes are ignored."""
-    parts = [_telling_parts(path.resolve()) for path in paths]
+    # A folder's name may contain a dot, too: lr=0.01.
+    bare = [path.with_suffix("") if path.suffix in (".json", ".png") else path for path in map(Path.resolve, paths)]
+    parts = [[part for part in path.parts if part != "results"] for path in bare]
     for depth in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(p[-depth:]) for p in parts]
         if len(set(names)) == len(names):
             return names
     return [str(path) for path in paths]
-
-
-def _telling_parts(path: Path) -> list[str]:
-    # A folder's name may contain a dot, too: lr=0.01.
-    name = path.stem if path.suffix in (".json", ".png") else path.name
-    return [part for part in (*path.parts[:-1], name) if part != "results"]
 
 
 def _runs_of(path: Path, found: Sources) -> list[RunRecord]:
@@ -65,16 +61,13 @@ def _runs_of(path: Path, found: Sources) -> list[RunRecord]:
         folders = [folder.path for folder in run_folders(path)]
         if folders:
             return _readable(read_run, folders, path, found)
-        found.figures.update(_figures(path))
+        figures = sorted(path.rglob("*.png"))
+        names = [f"{path.name}: {name}" for name in short_names(figures)]
+        found.figures |= dict(zip(names, figures, strict=True))
         return _readable(read_result, sorted(path.rglob("*.json")), path, found)
     raise ValueError(
         f"expected a run folder with summary.json, a folder of runs or experiments/<key>, got {str(path)!r}"
     )
-
-
-def _figures(table: Path) -> dict[str, Path]:
-    paths = sorted(table.rglob("*.png"))
-    return {f"{table.name}: {name}": path for name, path in zip(short_names(paths), paths, strict=True)}
 
 
 def _readable(

@@ -24,9 +24,9 @@ def checked(config: DictConfig) -> DictConfig:
         ConfigError: naming the key, and what was expected.
     """
     check_config(config)
+    with_folder = config.copy()
     # Values that refer to a run folder which is not chosen yet must be text, not null.
-    with_folder = OmegaConf.merge(config, {"run_dir": "."}) if config.run_dir is None else config
-    assert isinstance(with_folder, DictConfig)
+    with_folder.run_dir = config.run_dir or "."
     check_targets(with_folder)
     check_combinations(with_folder)
     return config

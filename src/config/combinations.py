@@ -25,9 +25,9 @@ def check_combinations(config: DictConfig) -> None:
     for key, least in (("max_epochs", 0), ("max_steps", -1)):
         value = trainer.get(key)
         if isinstance(value, int) and value < least:
-            raise ConfigError(f"expected trainer.{key} of at least {least}, got {value}")
+            raise ConfigError(f"expected trainer.{key} to be at least {least}, got {value}")
     if trainer.get("overfit_batches"):
-        raise ConfigError("expected trainer.limit_train_batches to train on part of the data, got overfit_batches")
+        raise ConfigError("expected trainer.limit_train_batches for training on part of the data, got overfit_batches")
     _check_machine(trainer)
     _check_processes(config)
     _check_sharding(config)
@@ -43,17 +43,17 @@ def _check_machine(trainer: DictConfig) -> None:
         )
     wanted = _number(devices)
     if wanted is not None and wanted < 1 and wanted != -1:
-        raise ConfigError(f"expected trainer.devices of at least 1, -1 or auto, got {devices}")
+        raise ConfigError(f"expected trainer.devices to be at least 1, -1 or auto, got {devices}")
     if accelerator in ("gpu", "cuda", "mps"):
         present = _gpus(accelerator)
         highest = max(devices) + 1 if isinstance(devices, ListConfig) else wanted or 1
         if highest > present:
             raise ConfigError(
-                f"expected a trainer that this machine has, got trainer.accelerator={accelerator} "
-                f"trainer.devices={devices} with {present} such devices; trainer=cpu runs anywhere"
+                f"expected devices that this machine has, got trainer.accelerator={accelerator} "
+                f"trainer.devices={devices} on a machine with {present} such devices; trainer=cpu runs anywhere"
             )
     elif trainer.get("precision") in ("16-mixed", 16, "16") and (accelerator == "cpu" or _gpus("gpu") == 0):
-        raise ConfigError(f"expected trainer.precision=bf16-mixed on a CPU, got {trainer.precision}")
+        raise ConfigError(f"expected trainer.precision=bf16-mixed or 32-true on a CPU, got {trainer.precision}")
 
 
 def _gpus(accelerator: str) -> int:
@@ -78,8 +78,7 @@ def _check_processes(config: DictConfig) -> None:
         # Without validation images (0) there is nothing to share.
         if isinstance(samples, int) and 0 < samples < processes:
             raise ConfigError(
-                f"expected datamodule.{split} of at least {processes}, a sample for each process of the trainer, "
-                f"got {samples}"
+                f"expected datamodule.{split} to be at least {processes}, one sample per process, got {samples}"
             )
 
 
@@ -91,7 +90,7 @@ def _check_sharding(config: DictConfig) -> None:
     if strategy.startswith("fsdp") and config.backprop not in SHARDED:
         raise ConfigError(
             f"expected backprop to be one of {', '.join(SHARDED)} with trainer.strategy={strategy}, got "
-            f"{config.backprop!r}: FSDP puts views in the place of the parameters, and memcnn does not find them"
+            f"{config.backprop!r}: FSDP replaces the parameters by views, which memcnn does not find"
         )
 
 
@@ -106,5 +105,5 @@ def _check_levels(config: DictConfig) -> None:
         most = side.bit_length()  # a side of 32 to 63 voxels can be halved five times: six levels
         if levels > most:
             raise ConfigError(
-                f"expected at most {most} levels for a side of {side}, from {side} down to 1, got {key}={levels}"
+                f"expected at most {most} levels for a side of {side}, which each level halves, got {key}={levels}"
             )

@@ -1,7 +1,8 @@
 """Composing the configuration, and explaining in one line why a command line does not compose."""
 
+import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,10 +11,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from src.config.suggestions import explain_unknown_key
 from src.utils.errors import ConfigError, did_you_mean
+from src.utils.nested import dotted
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
 
@@ -71,12 +72,8 @@ def _explain_choice(error: MissingConfigException) -> str:
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
     # Hydra lists the options of a single choice, not those of a list such as logger=[csv,wandb].
     options = error.options or sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
-    return f"expected {group} to be one of {', '.join(options)}, got {choice!r}{_nearest(choice, options)}"
-
-
-def _nearest(choice: str, options: Sequence[str]) -> str:
-    hint = did_you_mean(choice, options)
-    return hint if "did you mean" in hint else ""
+    nearest = did_you_mean(choice, options, listed=False)
+    return f"expected {group} to be one of {', '.join(options)}, got {choice!r}{nearest}"
 
 
 def _explain_override(error: ConfigCompositionException, overrides: list[str]) -> str:
@@ -90,4 +87,21 @@ def _explain_override(error: ConfigCompositionException, overrides: list[str]) -
     except (MissingConfigException, ConfigCompositionException):
         # Another argument is wrong as well; the defaults suffice to name the nearest key.
         config = _compose([])
-    return explain_unknown_key(key, config, config_groups())
+    return explain_unknown_key(key, config)
+
+
+def config_keys(config: DictConfig) -> list[str]:
+    """Return every key of the configuration, dotted; an interpolation need not resolve to be one."""
+    return [key for key, _ in dotted(OmegaConf.to_container(config))]
+
+
+def explain_unknown_key(key: str, config: DictConfig) -> str:
+    """Return the message for a ``key`` that the configuration does not have, with the key that was probably meant."""
+    parent = key.rpartition(".")[0]
+    # A word without a dot most likely means a top-level key or a group, another one a key of its section.
+    section = OmegaConf.select(config, parent) if parent else None
+    siblings = [f"{parent}.{name}" for name in map(str, section)] if isinstance(section, DictConfig) else []
+    near = siblings if parent else [*map(str, config), *config_groups()]
+    is_near = bool(difflib.get_close_matches(key, near, n=1, cutoff=0.6))
+    valid = near if is_near else [*config_keys(config), *config_groups()]
+    return f"expected a key of the configuration, got {key!r}{did_you_mean(key, valid)}"

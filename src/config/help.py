@@ -1,5 +1,6 @@
 """The texts of ``python train.py --help`` and ``python train.py experiment=?``, from the configurations themselves."""
 
+import itertools
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -9,21 +10,20 @@ from src.config.composition import CONFIG_DIR
 USAGE = """\
 python train.py [group=choice] [key=value] [+new.key=value]
 
-  experiment=<name>  scale=small|medium|paper     what to reproduce, and how large
+  experiment=<name>  scale=small|medium|paper     what to train and at which size
   model=<network>  backprop=reversible|stored|checkpoint|memcnn
-  resume=<run folder>|auto                        go on with an interrupted run
+  resume=<run folder>|auto                        continue an interrupted run
   trainer.max_epochs=3  task.optimizer.lr=1e-3    any value of the configuration; --cfg job shows all of them
   --multirun seed=0,1,2                           one run after the other
 """
 GROUPS = {
     "model": "the network",
     "datamodule": "the data",
-    "task": "the loss and the metrics; an experiment chooses it",
-    "trainer": "where it runs",
-    "logger": "the destination of numbers and pictures; several as logger=[csv,tensorboard]",
-    "callbacks": "what happens during training",
+    "task": "the loss and the metrics; set by the experiment",
+    "trainer": "hardware and number of processes",
+    "logger": "where metrics and pictures are logged; combine with logger=[csv,tensorboard]",
+    "callbacks": "checkpoints, pictures and checks during training",
 }
-HIDDEN = {"base"}  # the part that the choices of a group share
 SCALES = ("small", "medium", "paper")
 
 
@@ -33,7 +33,7 @@ def help_text(config_dir: Path = CONFIG_DIR) -> str:
     for group, meaning in GROUPS.items():
         lines = [f"{group}: {meaning}"]
         for path in sorted((config_dir / group).glob("*.yaml")):
-            if path.stem not in HIDDEN:
+            if path.stem != "base":  # the part that the choices of a group share
                 lines.append(f"  {path.stem:26}{_first_sentence(path)}")
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
@@ -41,7 +41,7 @@ def help_text(config_dir: Path = CONFIG_DIR) -> str:
 
 def experiments_text(config_dir: Path = CONFIG_DIR) -> str:
     """Return the experiments with their descriptions and the time and memory of each scale."""
-    lines = ["experiment: with the time and memory of each scale"]
+    lines = ["experiment: time and memory of each scale"]
     for path in sorted((config_dir / "experiment").glob("*.yaml")):
         node = OmegaConf.load(path)
         about = node.get("about", {}) if isinstance(node, DictConfig) else {}
@@ -52,10 +52,6 @@ def experiments_text(config_dir: Path = CONFIG_DIR) -> str:
 
 def _first_sentence(path: Path) -> str:
     """Return the first sentence of the comment at the beginning of a file."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        if not line.startswith("# @package"):
-            lines.append(line.lstrip("# "))
-    return " ".join(lines).partition(". ")[0].rstrip(".")
+    comment = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    text = " ".join(line.lstrip("# ") for line in comment if not line.startswith("# @package"))
+    return text.partition(". ")[0].rstrip(".")

@@ -5,8 +5,8 @@ from typing import Any
 from src.config.signatures import signature_of
 from src.config.trusted import targets_of_configs
 
-# Callbacks of which every run has the function now.
-GONE = ("src.callbacks.total_time.TotalTime",)
+# A callback of which every run has the function now.
+GONE = "src.callbacks.total_time.TotalTime"
 # Groups of arguments that once were the datamodule's own.
 FOAM_GROUPS = {"foam": "src.ct.foam.FoamSpec", "scan": "src.ct.simulation.ScanSpec"}
 
@@ -20,7 +20,7 @@ def modernised(node: Any) -> Any:
         return [modernised(child) for child in node]
     if not isinstance(node, dict):
         return node
-    kept = {key: modernised(child) for key, child in node.items() if _target(child) not in GONE}
+    kept = {key: modernised(child) for key, child in node.items() if _target(child) != GONE}
     target = _target(node)
     if target.startswith("src.") and signature_of(target) is None:
         named = [other for other in targets_of_configs() if other.rpartition(".")[2] == target.rpartition(".")[2]]

@@ -6,9 +6,8 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from src.config.composition import compose_config, config_groups, parse_overrides
+from src.config.composition import compose_config, config_groups, config_keys, explain_unknown_key, parse_overrides
 from src.config.moved import modernised
-from src.config.suggestions import config_keys, explain_unknown_key
 from src.config.trusted import check_trusted, pinned, targets_in
 from src.utils.errors import ConfigError
 
@@ -57,8 +56,8 @@ def _replace_group(config: DictConfig, override: Override) -> None:
 def _set_value(config: DictConfig, override: Override) -> None:
     key = override.key_or_group
     if override.is_delete() or override.is_sweep_override():
-        raise ConfigError(f"expected key=value for a run that exists, got {override.input_line!r}")
+        raise ConfigError(f"expected key=value for a saved run, got {override.input_line!r}")
     if not override.is_add() and key not in set(config_keys(config)):
-        raise ConfigError(explain_unknown_key(key, config, config_groups()))
+        raise ConfigError(explain_unknown_key(key, config))
     with open_dict(config):
         OmegaConf.update(config, key, override.value(), merge=True, force_add=True)

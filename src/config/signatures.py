@@ -43,15 +43,11 @@ NOTHING = Signature({}, takes_any=False)
 
 @dataclass(frozen=True)
 class _Found:
-    """A definition, with the file and the name of the module that it stands in."""
+    """A definition, with the file and the name of its module."""
 
     node: ast.AST
     path: Path
     module: str
-
-    @property
-    def package(self) -> str:
-        return self.module if self.path.name == "__init__.py" else self.module.rpartition(".")[0]
 
 
 def signature_of(path: str) -> Signature | None:
@@ -64,9 +60,13 @@ def _signature(found: _Found) -> Signature | None:
     node = found.node
     if isinstance(node, ast.ClassDef):
         if any("dataclass" in ast.dump(decorator) for decorator in node.decorator_list):
-            return _of_fields(found, node)
+            fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+            hints = {n.target.id: _plain(n.annotation, found) for n in fields}  # type: ignore[union-attr]
+            return None if node.bases else Signature(hints, takes_any=False)
         own = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-        inherited = _of_bases([_resolve(base, found) for base in node.bases])
+        bases = [_signature(base) if base else None for base in (_resolve(base, found) for base in node.bases)]
+        # A base without an __init__ of its own, such as ABC, leaves it to the next one.
+        inherited = None if None in bases else next((s for s in bases if s and s != NOTHING), NOTHING)
         if own is None:
             return inherited
         signature = _of_function(found, own, skip_first=True)
@@ -75,21 +75,6 @@ def _signature(found: _Found) -> Signature | None:
             return Signature({**inherited.parameters, **signature.parameters}, takes_any=True)
         return signature
     return _of_function(found, node) if isinstance(node, ast.FunctionDef) else None
-
-
-def _of_bases(bases: list[_Found | None]) -> Signature | None:
-    signatures = [_signature(base) if base is not None else None for base in bases]
-    if any(signature is None for signature in signatures):
-        return None
-    # A base without an __init__ of its own, such as ABC, leaves it to the next one.
-    return next((s for s in signatures if s is not None and s != NOTHING), NOTHING)
-
-
-def _of_fields(found: _Found, node: ast.ClassDef) -> Signature | None:
-    """Return the signature of a dataclass without bases."""
-    fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
-    hints = {n.target.id: _plain(n.annotation, found) for n in fields}  # type: ignore[union-attr]
-    return None if node.bases else Signature(hints, takes_any=False)
 
 
 def _of_function(found: _Found, node: ast.FunctionDef, skip_first: bool = False) -> Signature:
@@ -123,9 +108,7 @@ def _plain(hint: ast.AST, place: _Found) -> Plain | None:
 
 def _union(hints: list[ast.expr], place: _Found) -> Plain | None:
     parts = [_plain(hint, place) for hint in hints]
-    if any(part is None for part in parts):
-        return None
-    return functools.reduce(Plain.__or__, parts)  # type: ignore[arg-type]
+    return None if None in parts else functools.reduce(Plain.__or__, parts)  # type: ignore[arg-type]
 
 
 def _resolve(name: ast.AST, place: _Found) -> _Found | None:
@@ -141,12 +124,12 @@ def _resolve(name: ast.AST, place: _Found) -> _Found | None:
 
 def _imports(place: _Found) -> Iterator[tuple[str, str]]:
     """Yield (local name, full dotted name) of everything that a module imports."""
+    package = place.module.split(".")[: None if place.path.name == "__init__.py" else -1]
     for node in _statements(_parse(place.path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.asname or alias.name, alias.name
         elif isinstance(node, ast.ImportFrom):
-            package = place.package.split(".")
             base = package[: len(package) - node.level + 1] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
@@ -181,14 +164,12 @@ def _find(path: str) -> _Found | None:
     return _lookup(_Found(_parse(file), file, name), rest[0]) if len(rest) == 1 else None
 
 
-def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
+def _statements(tree: ast.Module | ast.If | ast.Try) -> Iterator[ast.stmt]:
     """Yield the statements of a module, including those in its ``if`` and ``try`` blocks."""
-    waiting = list(tree.body)
-    while waiting:
-        node = waiting.pop(0)
+    for node in [*tree.body, *getattr(tree, "orelse", ())]:
         yield node
         if isinstance(node, (ast.If, ast.Try)):
-            waiting[:0] = [*node.body, *node.orelse]
+            yield from _statements(node)
 
 
 @functools.cache

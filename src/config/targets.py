@@ -19,20 +19,17 @@ def check_targets(config: DictConfig) -> None:
         ConfigError: naming the node, the argument, and the nearest valid one or the expected type.
     """
     for place, node in dotted(config, lists=True):
-        if isinstance(node, DictConfig) and "_target_" in node:
-            _check_node(place, node)
-
-
-def _check_node(place: str, node: DictConfig) -> None:
-    path = node["_target_"]
-    signature = signature_of(path) or _imported_signature(place, path)
-    for key in map(str, node):
-        if key in HYDRA_KEYS:
+        if not isinstance(node, DictConfig) or "_target_" not in node:
             continue
-        if key not in signature.parameters and not signature.takes_any:
-            hint = did_you_mean(key, signature.parameters)
-            raise ConfigError(f"expected an argument of {path}, got {place}.{key}{hint}")
-        _check_value(f"{place}.{key}", node[key], signature.parameters.get(key))
+        path = node["_target_"]
+        signature = signature_of(path) or _imported_signature(place, path)
+        for key in map(str, node):
+            if key in HYDRA_KEYS:
+                continue
+            if key not in signature.parameters and not signature.takes_any:
+                hint = did_you_mean(key, signature.parameters)
+                raise ConfigError(f"expected an argument of {path}, got {place}.{key}{hint}")
+            _check_value(f"{place}.{key}", node[key], signature.parameters.get(key))
 
 
 def _check_value(place: str, value: Any, hint: Plain | None) -> None:
@@ -41,10 +38,9 @@ def _check_value(place: str, value: Any, hint: Plain | None) -> None:
         return
     types = sorted("null" if kind is type(None) else kind.__name__ for kind in hint.types)
     words = [str(literal) for literal in hint.literals]
-    nearest = did_you_mean(str(value), words) if words else ""
     raise ConfigError(
         f"expected {place} to be {'one of ' if words else ''}{', '.join(words)}{' or ' if words and types else ''}"
-        f"{' or '.join(types)}, got {value!r}{nearest if 'did you mean' in nearest else ''}"
+        f"{' or '.join(types)}, got {value!r}{did_you_mean(str(value), words, listed=False)}"
     )
 
 

@@ -45,26 +45,24 @@ def check_trusted(config: DictConfig, trusted: Sequence[str] = ()) -> None:
     ``trusted`` and of the environment variable INVERTIBLE_IMAGING_TRUST. The name alone proves nothing
     (``torch.nn.modules.os.system``): the object itself must be defined there.
 
-    Args:
-        config: of a checkpoint, with the changes of the command line, and `pinned`.
-        trusted: further module prefixes, or whole names.
+    The configuration has to be `pinned`; ``trusted`` are module prefixes or whole names.
 
     Raises:
         ConfigError: naming each key and its target, and how to trust it.
     """
     trusted = [*trusted, *filter(None, os.environ.get(ENVIRONMENT_VARIABLE, "").split(","))]
     resolved = list(_strings(OmegaConf.to_container(config, resolve=True)))
-    # A value that were resolved again later could differ from the one that is checked here.
+    # A value that is resolved again later could differ from the one that is checked here.
     unstable = [(p, t) for p, t in _strings(OmegaConf.to_container(config, resolve=False)) if not _is_constant(t)]
     for place, text in unstable + [(place, text) for place, text in resolved if "${" in text]:
-        raise ConfigError(f"expected {place} of a saved configuration as a value or ${{key}}, got {text!r}")
+        raise ConfigError(f"expected {place} of a saved configuration to be a value or ${{key}}, got {text!r}")
     targets = [(place, text) for place, text in resolved if place.endswith("._target_")]
     wrong = {place: text for place, text in targets if not is_trusted(text, trusted)}
     if wrong:
         raise ConfigError(
-            "expected a saved configuration to name classes of this project and of the libraries that it builds on, "
-            f"got {', '.join(f'{place}={text}' for place, text in wrong.items())}; to run that code, "
-            f"add trust=[{','.join(dict.fromkeys(wrong.values()))}]"
+            "expected a saved configuration to name only classes of this project and its libraries, "
+            f"got {', '.join(f'{place}={text}' for place, text in wrong.items())}; "
+            f"add trust=[{','.join(dict.fromkeys(wrong.values()))}] to allow that code"
         )
 
 
@@ -108,7 +106,9 @@ def is_trusted(target: str, trusted: Sequence[str] = ()) -> bool:
         return False
     if own and _lies_in(module, trusted):
         return True
-    return inspect.isclass(found) and _lies_in(module, PACKAGES) and bool(KINDS & _bases(found))
+    if not inspect.isclass(found) or not _lies_in(module, PACKAGES):
+        return False
+    return any(f"{base.__module__}.{base.__qualname__}" in KINDS for base in inspect.getmro(found))
 
 
 def targets_in(node: Any, key: str = "") -> Iterator[str]:
@@ -125,10 +125,6 @@ def _strings(node: Any) -> Iterator[tuple[str, str]]:
 
 def _lies_in(name: str, prefixes: Sequence[str] | set[str]) -> bool:
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
-
-
-def _bases(kind: type) -> set[str]:
-    return {f"{base.__module__}.{base.__qualname__}" for base in inspect.getmro(kind)}
 
 
 @functools.cache

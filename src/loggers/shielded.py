@@ -57,4 +57,5 @@ def _shielded_experiment(get: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _warn(logger: Any, call: str, error: Exception) -> None:
     if not logger._closed and call not in logger._warned:
         logger._warned.add(call)
-        rank_zero_warn(f"{type(logger).__name__}.{call} failed, the run continues: {type(error).__name__}: {error}")
+        name = f"{type(logger).__name__}.{call}"
+        rank_zero_warn(f"{name} failed, but the run continues: {type(error).__name__}: {error}")

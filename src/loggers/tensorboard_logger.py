@@ -12,11 +12,7 @@ from src.loggers.run_logger import LatestRow, final_numbers
 
 
 class TensorBoardRun(TensorBoardLogger):
-    """Lightning's logger; the HPARAMS page shows the run with its configuration and its final numbers.
-
-    Args:
-        kwargs: of `TensorBoardLogger`.
-    """
+    """Lightning's logger; the HPARAMS page shows the run with its configuration and its final numbers."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

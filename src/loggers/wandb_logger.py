@@ -30,7 +30,7 @@ def has_api_key() -> bool:
     try:
         return bool(os.environ.get("WANDB_API_KEY") or get_netrc_auth(server, raise_errors=True))
     except netrc.NetrcParseError as error:
-        raise ValueError(f"expected a readable netrc file to look for the W&B key in, got {error}") from error
+        raise ValueError(f"expected a readable netrc file with the W&B key, got {error}") from error
 
 
 def wandb_mode() -> str | None:
@@ -92,9 +92,7 @@ def run_id(run_dir: str) -> str:
 def wandb_logger(run_dir: str, **settings: Any) -> WandbRun:
     """Return the W&B logger of the run in ``run_dir``; a resumed run continues the same W&B run.
 
-    Args:
-        run_dir: the run folder; W&B keeps its files in ``<run_dir>/wandb``.
-        settings: further arguments of WandbLogger, such as project, group, tags.
+    W&B keeps its files in ``<run_dir>/wandb``. Further ``settings`` of WandbLogger are project, group, tags.
     """
     # Without `quiet`, W&B adds forty lines of sparklines to the table that the run prints itself.
     quiet = wandb.Settings(quiet=True)

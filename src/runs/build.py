@@ -8,7 +8,6 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.loggers import Logger
 
 from src.loggers.run_logger import RunLogger
 from src.loggers.shielded import shielded
@@ -23,7 +22,7 @@ from src.tasks.metrics import CALLBACK_METRICS, Metric
 
 @dataclass
 class Run:
-    """The objects of a run; ``callbacks`` by their names in the configuration."""
+    """The objects of a run, with ``callbacks`` by their names in the configuration."""
 
     config: DictConfig
     datamodule: pl.LightningDataModule
@@ -37,13 +36,13 @@ class Run:
         return next((c for c in self.trainer.callbacks if isinstance(c, kind)), None)  # type: ignore[attr-defined]
 
     def check_data(self) -> None:
-        """Check that network and data fit, on the training device because a large sample takes a CPU long.
+        """Check that network and data fit, on the training device because a large sample takes a long time on a CPU.
 
         Then set the precision of the network. Lightning would do so only after it has loaded a checkpoint, which would
         round weights in double precision to single precision.
 
         Raises:
-            ValueError: if they do not fit, or nothing that is measured is called ``monitor.metric``.
+            ValueError: if they do not fit, or no metric is called ``monitor.metric``.
         """
         self.task.to(self.trainer.strategy.root_device)
         self.task.check_data(self.datamodule)
@@ -75,10 +74,7 @@ class Run:
 
 
 def build(config: DictConfig) -> Run:
-    """Build the run of a checked configuration; nothing is written, generated or trained.
-
-    Args:
-        config: checked by `src.config.checks.checked`, so that only values can be wrong.
+    """Build the run of a configuration that passed `src.config.checks.checked`; nothing is generated or trained.
 
     Raises:
         ValueError: for a value that a constructor refuses.
@@ -91,20 +87,12 @@ def build(config: DictConfig) -> Run:
     datamodule = instantiate(config.datamodule)
     task = instantiate(config.task, _partial_=True)(net=instantiate(config.model))
     callbacks = {name: instantiate(node) for name, node in (config.get("callbacks") or {}).items()}
-    loggers = [_logger(node) for node in (config.get("logger") or {}).values()]
+    loggers = [instantiate(node) for node in (config.get("logger") or {}).values()]
+    # All but the project's own file are trackers, whose failure is only a warning.
+    loggers = [logger if isinstance(logger, CsvLogger) else shielded(logger) for logger in loggers]
     if not loggers:
         # It refuses to run without a logger.
         callbacks = {name: c for name, c in callbacks.items() if not isinstance(c, LearningRateMonitor)}
     state = RunState(config)
-    trainer = instantiate(
-        config.trainer,
-        callbacks=[*callbacks.values(), state],
-        logger=loggers or False,
-    )
+    trainer = instantiate(config.trainer, callbacks=[*callbacks.values(), state], logger=loggers or False)
     return Run(config, datamodule, task, trainer, callbacks, state)
-
-
-def _logger(node: DictConfig) -> Logger:
-    """Build a logger; all but the project's own file are trackers, whose failure is only a warning."""
-    logger = instantiate(node)
-    return logger if isinstance(logger, CsvLogger) else shielded(logger)

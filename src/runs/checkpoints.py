@@ -61,7 +61,7 @@ def check_architecture(checkpoint: dict[str, Any], task: nn.Module, model: str) 
     parts = [
         _listed("missing from the checkpoint", [n for n in expected if n not in found]),
         _listed("unknown to the network", [n for n in found if n not in expected]),
-        _listed("of another shape", [f"{n}: expected {expected[n]}, got {found[n]}" for n in reshaped]),
+        _listed("with another shape", [f"{n}: expected {expected[n]}, got {found[n]}" for n in reshaped]),
     ]
     raise ValueError(
         f"expected a checkpoint of {model}, got one of {checkpoint['config']['model']['_target_']} "

@@ -45,19 +45,15 @@ def read_config(path: Path) -> dict[str, Any]:
         FileError: for a damaged file, and for content that no run writes.
     """
     with reading(path, "the configuration of a run"):
-        _check_syntax(path.read_text(encoding="utf-8"))
+        # Aliases may multiply without limit, and deep nesting would keep OmegaConf busy without limit.
+        depth = 0
+        for event in yaml.parse(path.read_text(encoding="utf-8")):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("expected no aliases")
+            if depth > MAX_DEPTH:
+                raise ValueError(TOO_DEEP)
         config = plain(load_config(path), resolve=False)
         check_depth(config)
         # As summary.json would hold it.
         return json.loads(json.dumps(config, default=str))
-
-
-def _check_syntax(text: str) -> None:
-    """Refuse aliases, which may multiply without limit, and what would keep OmegaConf busy without limit."""
-    depth = 0
-    for event in yaml.parse(text):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError("expected no aliases")
-        if depth > MAX_DEPTH:
-            raise ValueError(TOO_DEEP)

@@ -1,4 +1,4 @@
-"""States of a training that are worth going on from."""
+"""States of a training from which it makes sense to continue."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,7 +21,7 @@ def check_finite(checkpoint: Mapping[str, Any], net: nn.Module, everywhere: Call
     Args:
         checkpoint: Lightning's, before it is written.
         net: whose parameters the entries of "state_dict" are.
-        everywhere: whether something holds in all processes of a distributed run, which end together then.
+        everywhere: tells whether a condition holds in all processes of a distributed run, so that they end together.
 
     Raises:
         NonFiniteStateError: naming the first tensor that is not, in this process.
@@ -35,9 +35,9 @@ def check_finite(checkpoint: Mapping[str, Any], net: nn.Module, everywhere: Call
                 bad = f"{name} of {key}" if key != "state_dict" else name
     if not everywhere(bad is None):
         raise NonFiniteStateError(
-            f"expected a finite state after step {checkpoint['global_step']}, got {bad or 'another one'} with NaN or "
-            "infinity: the latest update has ruined it, and it is not saved. Likely remedies: a smaller "
-            "task.optimizer.lr, a smaller trainer.gradient_clip_val, trainer.precision=32-true"
+            f"expected finite values after step {checkpoint['global_step']}, got NaN or infinity in "
+            f"{bad or 'another process'}. The last update caused them, and the checkpoint was not saved. Possible "
+            "remedies: a smaller task.optimizer.lr, a smaller trainer.gradient_clip_val, trainer.precision=32-true"
         )
 
 

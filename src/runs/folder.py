@@ -26,11 +26,7 @@ Series = dict[int | None, Path]
 
 
 class RunFolder:
-    """The paths of a run's files; nothing is created or read.
-
-    Args:
-        path: the run folder.
-    """
+    """The paths of the files in the run folder ``path``; nothing is created or read."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -92,7 +88,7 @@ def choose_run_dir(config: DictConfig) -> str:
         return os.environ[ENVIRONMENT_VARIABLE]
     tasks = int(os.environ.get("SLURM_NTASKS", "1")) if "SLURM_PROCID" in os.environ else 1
     if tasks > 1 or config.trainer.get("num_nodes", 1) > 1:
-        raise ConfigError("expected run_dir=<a folder that all nodes see> for several nodes without torchrun, got null")
+        raise ConfigError("expected run_dir=<a folder shared by all nodes> on several nodes without torchrun, got null")
     run_dir = _new_name(config)
     os.environ[ENVIRONMENT_VARIABLE] = run_dir
     return run_dir

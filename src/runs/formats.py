@@ -51,12 +51,7 @@ def check_depth(content: Any) -> None:
     """
     level = [content]
     for _ in range(MAX_DEPTH):
-        level = [child for node in level for child in _children(node)]
+        containers = [node for node in level if isinstance(node, dict | list)]
+        level = [child for node in containers for child in (node.values() if isinstance(node, dict) else node)]
     if level:
         raise ValueError(TOO_DEEP)
-
-
-def _children(node: Any) -> list[Any]:
-    if isinstance(node, dict):
-        return list(node.values())
-    return node if isinstance(node, list) else []

@@ -41,18 +41,15 @@ def read_rows(path: Path) -> list[Row]:
         header, *lines = list(csv.reader(complete.splitlines())) or [[STEP]]
         if STEP not in header:
             raise ValueError(f"expected a column {STEP!r}, got {', '.join(header)!r}")
-        return [_row(header, cells, number) for number, cells in enumerate(lines, start=2)]
-
-
-def _row(header: list[str], cells: list[str], number: int) -> Row:
-    try:
-        named = dict(zip(header, cells, strict=True))
-        step = _step(named.pop(STEP))
-        return step, {name: float(cell) for name, cell in named.items() if cell}
-    except ValueError as error:
-        raise ValueError(
-            f"expected {len(header)} numbers or empty cells in line {number}, got {','.join(cells)!r}"
-        ) from error
+        rows: list[Row] = []
+        for number, cells in enumerate(lines, start=2):
+            try:
+                named = dict(zip(header, cells, strict=True))
+                rows.append((_step(named.pop(STEP)), {name: float(cell) for name, cell in named.items() if cell}))
+            except ValueError as error:
+                expected = f"{len(header)} numbers or empty cells in line {number}"
+                raise ValueError(f"expected {expected}, got {','.join(cells)!r}") from error
+        return rows
 
 
 def read_history(folder: RunFolder) -> History:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
 import torch
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -34,9 +34,6 @@ class CheckpointOnInterrupt(Checkpoint):
     A second Ctrl-C or an error interrupts a step or a validation and writes no checkpoint: random numbers, counters
     and tables would be ahead of the weights. The run resumes from the previous checkpoint.
 
-    Args:
-        run_dir: the run folder.
-
     Attributes:
         received: the signal that ended training; None without one.
     """
@@ -49,7 +46,7 @@ class CheckpointOnInterrupt(Checkpoint):
         # Whether Lightning was told to stop, which it does between two steps or epochs.
         self._ending = False
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Handle the signals while training runs.
 
         Lightning's own handler would interrupt a validation, and in a distributed run it communicates at once,
@@ -59,28 +56,28 @@ class CheckpointOnInterrupt(Checkpoint):
         self._previous_handlers = take_over(self._on_signal)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """End training if a signal was received."""
         if between_updates(trainer, batch_idx):
             self._end_if_signalled(trainer)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let a validation that is due finish."""
         self._tell_lightning(trainer, False)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End training if a signal was received."""
         self._end_if_signalled(trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the handlers; a signal received after the last epoch prevents the test."""
         self._end_if_signalled(trainer)
         hand_back(self._previous_handlers)
         if trainer.received_sigterm:
             raise SIGTERMException
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the checkpoint if Lightning stopped as it was told to; then restore the handlers.
 
         Not earlier: a signal to a process and to its group arrives twice.
@@ -94,7 +91,7 @@ class CheckpointOnInterrupt(Checkpoint):
         finally:
             hand_back(self._previous_handlers)
 
-    def _end_if_signalled(self, trainer: pl.Trainer) -> None:
+    def _end_if_signalled(self, trainer: Trainer) -> None:
         signalled = 0 if self.received is None else int(self.received)
         if trainer.world_size > 1:
             latest = torch.tensor(signalled, device=trainer.strategy.root_device)
@@ -104,7 +101,7 @@ class CheckpointOnInterrupt(Checkpoint):
             self.received = signal.Signals(signalled)
             self._tell_lightning(trainer, True)
 
-    def _tell_lightning(self, trainer: pl.Trainer, end: bool) -> None:
+    def _tell_lightning(self, trainer: Trainer, end: bool) -> None:
         """Set the flag of Lightning's own handler, at which its loops stop where they are consistent.
 
         In a version without this private flag the run stops here without a checkpoint, and resumes from its last one.
@@ -124,7 +121,7 @@ class CheckpointOnInterrupt(Checkpoint):
             if self.received == signal.SIGINT:
                 hand_back(self._previous_handlers)
                 raise KeyboardInterrupt
-            say("\nCtrl-C: ending after this step (press again to stop at once)")
+            say("\nCtrl-C: stopping after this step (press again to stop now)")
         self.received = signal.Signals(signum)
 
 
@@ -136,7 +133,7 @@ def ending(run: Run) -> Iterator[None]:
         SystemExit: with 128 + n after signal n.
     """
     can_be_resumed = RunFolder(run.config.run_dir).checkpoint().exists
-    advice = f"go on with: python train.py resume={run.config.run_dir}"
+    advice = f"continue with: python train.py resume={run.config.run_dir}"
     try:
         yield
     except (SystemExit, KeyboardInterrupt):

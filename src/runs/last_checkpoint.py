@@ -4,7 +4,7 @@ import math
 import time
 from typing import Any
 
-import pytorch_lightning as pl
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from src.runs.early_rows import log_row_of_epoch, log_row_of_step
@@ -12,12 +12,12 @@ from src.runs.finite import check_finite
 from src.runs.folder import RunFolder
 
 
-def between_updates(trainer: pl.Trainer, batch_idx: int) -> bool:
+def between_updates(trainer: Trainer, batch_idx: int) -> bool:
     """Whether no accumulated gradients wait for an update after this batch; a checkpoint does not contain them."""
     return trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
 
 
-def _validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
+def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
     counted = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
     return trainer.is_last_batch or (counted + 1) % (trainer.val_check_batch or math.inf) == 0
 
@@ -49,31 +49,26 @@ class LastCheckpoint(Checkpoint):
         self._written = time.monotonic()
         self._step = 0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._written = time.monotonic()
         self._step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write if it is due and no validation comes first."""
-        if (
-            between_updates(trainer, batch_idx)
-            and not _validation_follows(trainer, batch_idx)
-            and self._is_due(trainer)
-        ):
+        is_consistent = between_updates(trainer, batch_idx) and not _validation_follows(trainer, batch_idx)
+        if is_consistent and self._is_due(trainer):
             log_row_of_step(trainer)
             self._write(trainer)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write; the validation of this epoch is over."""
         log_row_of_epoch(trainer)
         self._write(trainer)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Prevent that a checkpoint with NaN or infinity replaces a finite one, in this or another file.
 
         Raises:
@@ -81,7 +76,7 @@ class LastCheckpoint(Checkpoint):
         """
         check_finite(checkpoint, pl_module, trainer.strategy.reduce_boolean_decision)
 
-    def _is_due(self, trainer: pl.Trainer) -> bool:
+    def _is_due(self, trainer: Trainer) -> bool:
         if self.every_n_steps is not None and trainer.global_step - self._step >= self.every_n_steps:
             return True
         if self.every_n_minutes is None:
@@ -89,7 +84,7 @@ class LastCheckpoint(Checkpoint):
         # All processes write together, but their clocks differ.
         return trainer.strategy.broadcast(time.monotonic() - self._written >= 60 * self.every_n_minutes)
 
-    def _write(self, trainer: pl.Trainer) -> None:
+    def _write(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path, weights_only=False)  # the optimizer too
         self._written = time.monotonic()
         self._step = trainer.global_step

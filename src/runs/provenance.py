@@ -12,7 +12,7 @@ PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaco
 
 
 def provenance(folder: Path) -> dict[str, Any]:
-    """Return them for the checkout in ``folder``."""
+    """Return the commit of the checkout in ``folder``, the hardware and the package versions."""
     return {"git_commit": git_commit(folder), "hardware": hardware(), "versions": versions()}
 
 
@@ -47,19 +47,13 @@ def hardware() -> dict[str, Any]:
     """Return the processor, the number of cores that this process may use, torch's threads and the GPUs."""
     import torch
 
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        "cpu": _cpu_name(),
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
         "cores": available_cpus(),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "platform": platform.platform(),
     }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

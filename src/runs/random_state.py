@@ -4,13 +4,13 @@ import random
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
 
 KEY = "random_state"
 
 
-class RandomState(pl.Callback):
+class RandomState(Callback):
     """Keeps the states of torch's, numpy's and Python's generators in the checkpoint, for every process.
 
     A resumed run then draws the same numbers as an uninterrupted one, and ends with the same weights. The order and
@@ -20,9 +20,7 @@ class RandomState(pl.Callback):
     def __init__(self) -> None:
         self._loaded: list[dict[str, Any]] | None = None
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add ``checkpoint["random_state"]``, a list with the states of each process."""
         states: list[Any] = [generator_states()]
         if trainer.world_size > 1:
@@ -30,13 +28,11 @@ class RandomState(pl.Callback):
             torch.distributed.all_gather_object(states, generator_states())
         checkpoint[KEY] = states
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the states until the network is set up, because that may draw numbers too."""
         self._loaded = checkpoint.get(KEY)
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the states of the checkpoint from which training resumes.
 
         A process that the interrupted run did not have starts from its own seed.

@@ -1,11 +1,11 @@
-"""Everything that a run keeps across the processes that continue it, apart from the training itself."""
+"""Everything outside the training itself that a run keeps across the processes that continue it."""
 
 import os
 import time
 from typing import Any
 
-import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
@@ -15,7 +15,7 @@ from src.runs.config_file import write_config
 from src.runs.formats import FORMAT, FORMAT_KEY
 
 
-class RunState(pl.Callback):
+class RunState(Callback):
     """Keeps configuration, latest metrics and wall time in each checkpoint; writes config.yaml and tells the loggers.
 
     A checkpoint keeps the references inside the configuration, so that an override of ``seed`` or ``network`` still
@@ -24,8 +24,7 @@ class RunState(pl.Callback):
     Lightning itself starts without metrics: a run resumed for its test alone would know nothing of its training. Its
     Timer counts the training without the data generation, and takes over the time of a checkpoint loaded for a test.
 
-    Args:
-        config: the whole configuration, with ``run_dir`` set.
+    The configuration has its ``run_dir`` set.
 
     Attributes:
         earlier_s: seconds that the processes before this one ran.
@@ -38,11 +37,11 @@ class RunState(pl.Callback):
         self._earlier_metrics: dict[str, float] = {}
         self._described = False
 
-    def metrics(self, trainer: pl.Trainer) -> dict[str, float]:
+    def metrics(self, trainer: Trainer) -> dict[str, float]:
         """Return the latest value of every metric, those of earlier processes included."""
         return {**self._earlier_metrics, **{name: float(value) for name, value in trainer.callback_metrics.items()}}
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the configuration and tell the loggers: the data exist by now, and the run begins."""
         if not trainer.is_global_zero or self._described:
             return
@@ -55,9 +54,7 @@ class RunState(pl.Callback):
             else:
                 logger.log_hyperparams(plain(self.config, resolve=True))
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add ``format``, ``config`` (plain containers), ``metrics`` and ``total_time_s``."""
         checkpoint |= {
             FORMAT_KEY: FORMAT,
@@ -66,14 +63,11 @@ class RunState(pl.Callback):
             "total_time_s": self.earlier_s + time.perf_counter() - self._started,
         }
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Continue from the checkpoint of a training, which a test does not; find its best checkpoint again.
 
-        Where the run folder was moved or copied, `ModelCheckpoint` would forget the best score, and the next
-        checkpoint, however bad, would replace the best one. A file that was not moved with the folder is used where it
-        is.
+        If the run folder was moved or copied, `ModelCheckpoint` would forget the best score, and the next checkpoint,
+        however bad, would replace the best one. A file that was not moved with the folder is used where it is.
         """
         states = checkpoint.get("callbacks", {})
         if trainer.state.fn == TrainerFn.FITTING:

@@ -33,12 +33,9 @@ class SavedRunOptions:
 
 
 def saved_run(options: SavedRunOptions, overrides: list[str], purpose: str) -> tuple[DictConfig, Path]:
-    """Return the configuration and the checkpoint that a command line asks for.
+    """Return the configuration, changed by ``overrides``, and the checkpoint that a command line asks for.
 
-    Args:
-        options: which run.
-        overrides: changes of its configuration.
-        purpose: results go to a new folder ``<run folder>/<purpose>/<time>-<checkpoint>`` unless ``run_dir`` is given.
+    Results go to a new folder ``<run folder>/<purpose>/<time>-<checkpoint>`` unless ``run_dir`` is given.
 
     Raises:
         ConfigError: for arguments that do not fit, naming the nearest key.

@@ -50,7 +50,7 @@ class Cell:
 
     @property
     def log(self) -> Path:
-        """The output of the run, over all attempts."""
+        """The output of all attempts at the run."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
@@ -92,15 +92,8 @@ def make_cell(
     Raises:
         ConfigError: if ``identify`` refuses its arguments.
     """
-    arguments = [f"{name}={value}" for name, value in parameters.items()]
-    return Cell(
-        sweep=sweep,
-        parameters=parameters,
-        overrides=tuple(overrides),
-        name=cell_name(sweep, parameters),
-        identity=identify([*arguments, *overrides]),
-        parent=parent,
-    )
+    identity = identify([*(f"{name}={value}" for name, value in parameters.items()), *overrides])
+    return Cell(sweep, parameters, tuple(overrides), cell_name(sweep, parameters), identity, parent)
 
 
 def cell_name(sweep: Sweep, parameters: dict[str, Any]) -> str:

@@ -13,13 +13,7 @@ ENVIRONMENT_VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 
 
 def command_line(sweep: Sweep, parameters: dict[str, Any], more: Sequence[str] = ()) -> list[str]:
-    """Return the arguments that start a cell, as W&B's agent would.
-
-    Args:
-        sweep: whose ``command`` is the template.
-        parameters: the values of this cell.
-        more: arguments behind those of the template.
-    """
+    """Return the arguments that start a cell, as W&B's agent would, followed by ``more``."""
     macros = _macros(sweep.program, parameters)
     arguments: list[str] = []
     for part in sweep.command:
@@ -51,5 +45,4 @@ def _macros(program: str, parameters: dict[str, Any]) -> dict[str, list[str]]:
 
 def for_people(command: Sequence[str]) -> str:
     """Return a command line as one would type it."""
-    words = command[1:] if command[0] == "/usr/bin/env" else command
-    return shlex.join(words)
+    return shlex.join(command[1:] if command[0] == "/usr/bin/env" else command)

@@ -17,8 +17,6 @@ WATCHING_CALLBACKS = (
     *("last", "interrupt", "random_state", "progress", "learning_rate", "peak_memory", "step_time", "invertibility"),
     *("test_table", "curves", "images", "confusion", "total_time", "hung_run"),
 )
-# Other values refer to this section, and contain its values once they are resolved.
-REFERRED_TO = "network"
 
 # From the arguments of a cell to its identity, plain containers.
 Identify = Callable[[list[str]], Any]
@@ -63,7 +61,8 @@ def identity_of_config(config: dict[str, Any]) -> dict[str, Any]:
     """
     # A stored result has no run_dir, but its trainer knows the folder.
     place = config.get("run_dir") or config.get("trainer", {}).get("default_root_dir")
-    return _without_place({key: value for key, value in config.items() if key != REFERRED_TO}, str(place))
+    # Other values refer to the section network, and contain its values once they are resolved.
+    return _without_place({key: value for key, value in config.items() if key != "network"}, str(place))
 
 
 def _without_place(node: Any, run_dir: str, key: str = "") -> Any:

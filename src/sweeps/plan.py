@@ -73,10 +73,8 @@ class Plan:
         Raises:
             ConfigError: if the arguments of one do not compose.
         """
-        return [
-            make_cell(self.sweep, parameters, self.overrides, self.identify, self.parent(outputs))
-            for parameters in grid(self.sweep)
-        ]
+        parent = self.parent(outputs)
+        return [make_cell(self.sweep, values, self.overrides, self.identify, parent) for values in grid(self.sweep)]
 
 
 def table_keys(experiments: Path) -> list[str]:
@@ -85,16 +83,10 @@ def table_keys(experiments: Path) -> list[str]:
 
 
 def make_plan(experiments: Path, key: str, arguments: Sequence[str], name: str = "sweep") -> Plan:
-    """Return the plan of ``python reproduce.py <key> <arguments>``.
-
-    Args:
-        experiments: where the folders of the tables are.
-        key: the folder of the table.
-        arguments: Hydra overrides.
-        name: the sweep file in that folder, without its ending.
+    """Return the plan of ``python reproduce.py <key> <arguments>`` for the sweep file ``<key>/<name>.yaml``.
 
     Raises:
-        ConfigError: for an unknown key, a file that is no sweep, or arguments that are no overrides.
+        ConfigError: for an unknown key, a file that is not a sweep, or arguments that are not Hydra overrides.
     """
     keys = table_keys(experiments)
     if key not in keys:

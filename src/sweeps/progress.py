@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.sweeps.process import last_lines
-from src.sweeps.runner import Entry, State
+from src.sweeps.runner import Attempt, State
 
 DONE = (State.FINISHED, State.SKIPPED)
 STYLES = {State.FAILED: "red", State.RUNNING: "yellow", State.FINISHED: "green"}
@@ -19,18 +19,11 @@ MAX_ROWS = 30
 
 
 class SweepLines:
-    """Prints a line when a cell starts or ends, and now and then the latest log line of each running cell.
-
-    Args:
-        total: number of cells.
-        jobs: number of cells that run at a time.
-        console: where to print.
-        interval_s: seconds between log lines.
-    """
+    """Prints a line when a cell starts or ends, and every ``interval_s`` the last log line of each running cell."""
 
     def __init__(self, total: int, jobs: int, console: Console, interval_s: float = 60.0) -> None:
         self.total, self.jobs = total, jobs
-        self.entries: list[Entry] = []
+        self.attempts: list[Attempt] = []
         self._console, self._interval_s = console, interval_s
         self._printed = time.monotonic()
 
@@ -40,42 +33,39 @@ class SweepLines:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def changed(self, entry: Entry) -> None:
-        """Show that an entry has a new state."""
-        self._note(entry)
-        took = f" after {duration(entry.seconds)}" if entry.seconds else ""
-        again = " again" if entry.state is State.RUNNING and entry.resumed else ""
-        self._print(f"{entry.cell.name}: {entry.state.value}{again}{took} ({self.text()})")
+    def changed(self, attempt: Attempt) -> None:
+        """Show that an attempt has a new state."""
+        if attempt not in self.attempts:
+            self.attempts.append(attempt)
+        took = f" after {duration(attempt.seconds)}" if attempt.seconds else ""
+        again = " again" if attempt.state is State.RUNNING and attempt.resumed else ""
+        self._print(f"{attempt.cell.name}: {attempt.state.value}{again}{took} ({self.text()})")
 
-    def tick(self, entries: list[Entry]) -> None:
+    def tick(self, attempts: list[Attempt]) -> None:
         """Show that time passes."""
         if time.monotonic() - self._printed >= self._interval_s:
-            for entry in entries:
-                if entry.state is State.RUNNING:
-                    self._print(f"{entry.cell.name}: {' '.join(last_lines(entry.cell.log, 1))}")
+            for attempt in attempts:
+                if attempt.state is State.RUNNING:
+                    self._print(f"{attempt.cell.name}: {' '.join(last_lines(attempt.cell.log, 1))}")
 
     def seconds_left(self) -> float | None:
         """Return an estimate from the mean time of the cells finished in this session; None before the first one."""
-        times = [entry.seconds for entry in self.entries if entry.state is State.FINISHED and not entry.resumed]
+        times = [a.seconds for a in self.attempts if a.state is State.FINISHED and not a.resumed]
         if not times:
             return None
         mean = sum(times) / len(times)
-        running = [entry.seconds for entry in self.entries if entry.state is State.RUNNING]
-        waiting = self.total - sum(entry.state is not State.WAITING for entry in self.entries)
+        running = [attempt.seconds for attempt in self.attempts if attempt.state is State.RUNNING]
+        waiting = self.total - sum(attempt.state is not State.WAITING for attempt in self.attempts)
         return (waiting * mean + sum(max(0.0, mean - seconds) for seconds in running)) / self.jobs
 
     def text(self) -> str:
         """Return for example ``"5 of 12 done, 1 failed, about 8 min left"``."""
-        done, failed = (sum(entry.state in states for entry in self.entries) for states in (DONE, (State.FAILED,)))
+        done, failed = (sum(attempt.state in states for attempt in self.attempts) for states in (DONE, (State.FAILED,)))
         left = self.seconds_left()
         parts = [f"{done} of {self.total} done"]
         parts += [f"{failed} failed"] if failed else []
         parts += [f"about {duration(left)} left"] if left is not None and done + failed < self.total else []
         return ", ".join(parts)
-
-    def _note(self, entry: Entry) -> None:
-        if entry not in self.entries:
-            self.entries.append(entry)
 
     def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, markup=False)
@@ -93,11 +83,7 @@ class SweepTable(SweepLines):
     def __exit__(self, *exception: object) -> None:
         self._live.__exit__(None, None, None)
 
-    def changed(self, entry: Entry) -> None:
-        """Include the entry in the next redraw."""
-        self._note(entry)
-
-    def tick(self, entries: list[Entry]) -> None:
+    def _print(self, line: str) -> None:
         """Do nothing: the table redraws itself."""
 
     def _table(self) -> Group:
@@ -105,15 +91,15 @@ class SweepTable(SweepLines):
         for column in ("cell", "state", "time"):
             table.add_column(column, no_wrap=True)
         # It gets the rest of the width, however long the line.
-        table.add_column("last line of its log", overflow="ellipsis", no_wrap=True, ratio=1)
+        table.add_column("last line of the log", overflow="ellipsis", no_wrap=True, ratio=1)
         # The latest cells, and all earlier ones that did not go well.
-        latest = self.entries[-MAX_ROWS:]
-        for entry in list(self.entries):
-            if entry in latest or entry.state not in DONE:
-                said = last_lines(entry.cell.log, 1) if entry.state in (State.RUNNING, State.FAILED) else []
-                state = Text(entry.state.value, style=STYLES.get(entry.state, ""))
-                took = duration(entry.seconds) if entry.seconds else ""
-                table.add_row(entry.cell.name, state, took, " ".join(said))
+        latest = self.attempts[-MAX_ROWS:]
+        for attempt in list(self.attempts):
+            if attempt in latest or attempt.state not in DONE:
+                said = last_lines(attempt.cell.log, 1) if attempt.state in (State.RUNNING, State.FAILED) else []
+                state = Text(attempt.state.value, style=STYLES.get(attempt.state, ""))
+                took = duration(attempt.seconds) if attempt.seconds else ""
+                table.add_row(attempt.cell.name, state, took, " ".join(said))
         return Group(table, Text(self.text(), style="bold"))
 
 

@@ -26,8 +26,8 @@ class State(enum.Enum):
 
 
 @dataclass(eq=False)
-class Entry:
-    """A cell and its state; its running time and exit code in this session, and whether it was resumed."""
+class Attempt:
+    """What this session does with a cell: its state, its running time, its exit code, and whether it was resumed."""
 
     cell: Cell
     state: State = State.WAITING
@@ -42,10 +42,10 @@ class Runner:
     Args:
         cells: the next one is drawn when fewer than ``jobs`` run.
         jobs: number of cells that run at a time.
-        environment: the environment of their processes.
+        environment: of their processes.
         fail_fast: whether a failure stops all others.
-        on_change: called with an entry when its state changes.
-        on_tick: called with all entries in between.
+        on_change: called with an attempt when its state changes.
+        on_tick: called with all attempts in between.
         poll_s: seconds between two checks of the processes.
         grace_s: seconds that a cell has to save its checkpoint before it is killed.
     """
@@ -57,12 +57,12 @@ class Runner:
         environment: Mapping[str, str],
         *,
         fail_fast: bool = False,
-        on_change: Callable[[Entry], None] = lambda entry: None,
-        on_tick: Callable[[list[Entry]], None] = lambda entries: None,
+        on_change: Callable[[Attempt], None] = lambda attempt: None,
+        on_tick: Callable[[list[Attempt]], None] = lambda attempts: None,
         poll_s: float = 0.2,
         grace_s: float = 120.0,
     ) -> None:
-        self.entries: list[Entry] = []
+        self.attempts: list[Attempt] = []
         self._cells = cells
         self._jobs = jobs
         self._environment = environment
@@ -71,12 +71,12 @@ class Runner:
         self._on_tick = on_tick
         self._poll_s = poll_s
         self._grace_s = grace_s
-        self._running: dict[Entry, CellProcess] = {}
+        self._running: dict[Attempt, CellProcess] = {}
         # When the cells that other processes run were last checked.
-        self._elsewhere: dict[Entry, float] = {}
+        self._elsewhere: dict[Attempt, float] = {}
 
-    def run(self) -> list[Entry]:
-        """Run all cells; return their entries.
+    def run(self) -> list[Attempt]:
+        """Run all cells; return their attempts.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C, once the running cells have saved their checkpoints.
@@ -85,59 +85,55 @@ class Runner:
             exhausted = False
             while True:
                 self._check_processes()
-                if self._fail_fast and any(entry.state is State.FAILED for entry in self.entries):
+                if self._fail_fast and any(attempt.state is State.FAILED for attempt in self.attempts):
                     break
                 self._retry()
                 while not exhausted and len(self._running) < self._jobs:
-                    exhausted = not self._start_next()
+                    cell = next(self._cells, None)
+                    exhausted = cell is None
+                    if cell is not None:
+                        self.attempts.append(Attempt(cell))
+                        self._start(self.attempts[-1])
                 if exhausted and not self._running and not self._elsewhere:
                     break
-                self._on_tick(self.entries)
+                self._on_tick(self.attempts)
                 time.sleep(self._poll_s)
         finally:
             self._stop_all()
-        return self.entries
+        return self.attempts
 
-    def _start_next(self) -> bool:
-        cell = next(self._cells, None)
-        if cell is None:
-            return False
-        self.entries.append(Entry(cell))
-        self._start(self.entries[-1])
-        return True
-
-    def _start(self, entry: Entry) -> None:
-        self._elsewhere.pop(entry, None)
-        if entry.cell.is_finished():
-            self._set(entry, State.SKIPPED)
+    def _start(self, attempt: Attempt) -> None:
+        self._elsewhere.pop(attempt, None)
+        if attempt.cell.is_finished():
+            self._set(attempt, State.SKIPPED)
             return
-        process = start(entry.cell, self._environment)
+        process = start(attempt.cell, self._environment)
         if process is None:
-            self._elsewhere[entry] = time.monotonic()
-            self._set(entry, State.ELSEWHERE)
+            self._elsewhere[attempt] = time.monotonic()
+            self._set(attempt, State.ELSEWHERE)
             return
-        self._running[entry] = process
-        entry.resumed = process.resumed
-        self._set(entry, State.RUNNING)
+        self._running[attempt] = process
+        attempt.resumed = process.resumed
+        self._set(attempt, State.RUNNING)
 
-    def _set(self, entry: Entry, state: State) -> None:
-        if entry.state is not state:
-            entry.state = state
-            self._on_change(entry)
+    def _set(self, attempt: Attempt, state: State) -> None:
+        if attempt.state is not state:
+            attempt.state = state
+            self._on_change(attempt)
 
     def _retry(self) -> None:
         """Check the cells that other processes run again: they may be finished, or free after a crash."""
-        for entry, looked in list(self._elsewhere.items()):
+        for attempt, looked in list(self._elsewhere.items()):
             if len(self._running) < self._jobs and time.monotonic() - looked > RETRY_S:
-                self._start(entry)
+                self._start(attempt)
 
     def _check_processes(self) -> None:
-        for entry, process in list(self._running.items()):
-            entry.seconds, entry.exit_code = process.seconds(), process.exit_code()
-            if entry.exit_code is not None:
-                del self._running[entry]
-                finished = entry.exit_code == 0 and entry.cell.is_finished()
-                self._set(entry, State.FINISHED if finished else State.FAILED)
+        for attempt, process in list(self._running.items()):
+            attempt.seconds, attempt.exit_code = process.seconds(), process.exit_code()
+            if attempt.exit_code is not None:
+                del self._running[attempt]
+                finished = attempt.exit_code == 0 and attempt.cell.is_finished()
+                self._set(attempt, State.FINISHED if finished else State.FAILED)
 
     def _stop_all(self) -> None:
         """Let the cells save their checkpoints; a second Ctrl-C kills them."""
@@ -148,9 +144,9 @@ class Runner:
             for process in self._running.values():
                 process.wait(max(0.0, deadline - time.monotonic()))
         finally:
-            for entry, process in self._running.items():
+            for attempt, process in self._running.items():
                 process.stop(signal.SIGKILL)
                 process.wait(1.0)
-                entry.seconds, entry.exit_code = process.seconds(), process.exit_code()
-                self._set(entry, State.FINISHED if entry.cell.is_finished() else State.STOPPED)
+                attempt.seconds, attempt.exit_code = process.seconds(), process.exit_code()
+                self._set(attempt, State.FINISHED if attempt.cell.is_finished() else State.STOPPED)
             self._running.clear()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from src.sweeps.cell import Cell, make_cell
 from src.sweeps.identity import Identify
 from src.sweeps.journal import open_journal
-from src.sweeps.runner import Entry, State
+from src.sweeps.runner import Attempt, State
 from src.sweeps.search_space import SearchSpace
 from src.sweeps.sweep import Sweep
 from src.utils.errors import ConfigError
@@ -34,8 +34,8 @@ class Search:
         sweep: with ``method`` random or bayes and a metric.
         count: total number of trials, earlier sessions included; None for the sweep's ``run_cap``.
         overrides: further arguments of every trial.
-        identify: returns the identity of a run from its arguments.
-        folder: the folder of the trials and of ``search.journal``.
+        identify: see `src.sweeps.identity`.
+        folder: of the trials and of ``search.journal``.
 
     Raises:
         ConfigError: for a sweep without a metric or number of trials, or with a distribution that cannot be drawn.
@@ -43,7 +43,7 @@ class Search:
 
     def __init__(self, sweep: Sweep, count: int | None, overrides: list[str], identify: Identify, folder: Path) -> None:
         if sweep.metric is None:
-            raise ConfigError("expected a metric that the search optimises, got none")
+            raise ConfigError("expected a metric for the search to optimise, got none")
         count = sweep.run_cap if count is None else count
         if count is None or count < 1:
             raise ConfigError(f"expected a positive number of trials (--count or run_cap), got {count}")
@@ -60,24 +60,21 @@ class Search:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._folder.mkdir(parents=True, exist_ok=True)
+        storage = open_journal(self._folder / "search.journal")
         study = optuna.create_study(
-            study_name="search",
-            storage=open_journal(self._folder / "search.journal"),
-            direction=self.metric.goal,
-            load_if_exists=True,
+            study_name="search", storage=storage, direction=self.metric.goal, load_if_exists=True
         )
-        if study.direction.name.lower() != self.metric.goal:
-            raise ConfigError(f"expected a search to {study.direction.name.lower()} as in {self._folder}, got another")
+        goal = study.direction.name.lower()
+        if goal != self.metric.goal:
+            raise ConfigError(f"expected metric.goal={goal} as in {self._folder}, got {self.metric.goal}")
         # With a fixed seed, every session would draw the same values as the first one.
         seed = len(study.trials)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.sampler = (
-                optuna.samplers.RandomSampler(seed=seed)
-                if self._sweep.method == "random"
-                # constant_liar: parallel trials avoid each other.
-                else optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-            )
+            if self._sweep.method == "random":
+                study.sampler = optuna.samplers.RandomSampler(seed=seed)
+            else:  # with constant_liar parallel trials avoid each other
+                study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         return study
 
     def cells(self) -> Iterator[Cell]:
@@ -90,7 +87,7 @@ class Search:
             else:
                 self._fail([trial.number])
         while sum(map(self._is_whole, self.study.trials)) < self.count:
-            asked = self._space.ask(self.study)
+            asked = self.study.ask(self._space.distributions)
             yield self._cell(asked.number, asked.params)
 
     def _is_whole(self, trial: FrozenTrial) -> bool:
@@ -108,28 +105,28 @@ class Search:
         self._numbers[cell.folder.name].append(number)
         return cell
 
-    def tell(self, entry: Entry) -> None:
+    def tell(self, attempt: Attempt) -> None:
         """Tell Optuna the result of a finished cell; an interrupted one stays open for the next session.
 
         A trial whose metric is not finite (null in summary.json) counts as failed.
 
         Raises:
             ConfigError: for a run that did not log the metric.
-        FileError: for a damaged summary.
+            FileError: for a damaged summary.
         """
-        numbers = self._numbers[entry.cell.folder.name]
-        if entry.state in (State.FINISHED, State.SKIPPED):
-            metrics = entry.cell.summary()["metrics"]
+        numbers = self._numbers[attempt.cell.folder.name]
+        if attempt.state in (State.FINISHED, State.SKIPPED):
+            metrics = attempt.cell.summary()["metrics"]
             if self.metric.name not in metrics:
                 known = ", ".join(sorted(metrics))
-                raise ConfigError(f"expected the metric {self.metric.name!r} in {entry.cell.folder}, got {known}")
+                raise ConfigError(f"expected the metric {self.metric.name!r} in {attempt.cell.folder}, got {known}")
             value = finite_number(metrics[self.metric.name])
             if value is None:
                 self._fail(numbers)
-                return
-            for number in numbers:
-                self.study.tell(number, value, skip_if_finished=True)
-        elif entry.state is State.FAILED:
+            else:
+                for number in numbers:
+                    self.study.tell(number, value, skip_if_finished=True)
+        elif attempt.state is State.FAILED:
             self._fail(numbers)
 
     def ranking(self) -> list[tuple[float, dict[str, Any]]]:

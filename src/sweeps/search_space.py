@@ -11,20 +11,13 @@ from src.sweeps.sweep import Sweep
 from src.utils.errors import ConfigError
 
 if TYPE_CHECKING:
-    from optuna import Trial
     from optuna.distributions import BaseDistribution
-
-# What Optuna cannot draw is drawn as a quantile, a number between these, and looked up.
-LOWEST_QUANTILE, HIGHEST_QUANTILE = 1e-6, 1 - 1e-6
 
 
 class SearchSpace:
     """The parameters of a sweep as Optuna distributions.
 
     A normal distribution and categories with probabilities are drawn as quantiles.
-
-    Args:
-        sweep: whose parameters.
 
     Raises:
         ConfigError: for a distribution that cannot be drawn, by its name.
@@ -42,17 +35,13 @@ class SearchSpace:
         drawn = {name: self._lookups.get(name, lambda value: value)(value) for name, value in trial_params.items()}
         return dict(sorted({**self.constants, **drawn}.items()))
 
-    def ask(self, study: Any) -> Trial:
-        """Return the study's next trial."""
-        return study.ask(self.distributions)
-
 
 def _distribution(name: str, spec: dict[str, Any]) -> BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     kind = spec.get("distribution")
     if kind == "normal" or "probabilities" in spec:
-        return FloatDistribution(LOWEST_QUANTILE, HIGHEST_QUANTILE)
+        return FloatDistribution(1e-6, 1 - 1e-6)  # a quantile, which is looked up
     low: Any = spec.get("min")
     high: Any = spec.get("max")
     step = spec.get("q", 1)

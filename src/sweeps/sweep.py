@@ -22,7 +22,7 @@ DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 
 
 @dataclass(frozen=True)
-class Metric:
+class Objective:
     """The metric of summary.json that a search optimises, and ``minimize`` or ``maximize``."""
 
     name: str
@@ -47,7 +47,7 @@ class Sweep:
     method: str
     parameters: dict[str, dict[str, Any]]
     command: tuple[str, ...]
-    metric: Metric | None
+    metric: Objective | None
     run_cap: int | None
     varied: tuple[str, ...]
 
@@ -88,39 +88,35 @@ def _sweep(content: dict[str, Any], place: str) -> Sweep:
         command=tuple(map(str, content.get("command") or DEFAULT_COMMAND)),
         metric=_metric(content.get("metric"), place),
         run_cap=content.get("run_cap"),
-        varied=tuple(sorted(name for name, spec in parameters.items() if not _is_constant(spec))),
+        varied=tuple(sorted(name for name, spec in parameters.items() if "value" not in spec)),
     )
 
 
 def _check_parameter(name: str, spec: Any, place: str) -> None:
     if not isinstance(spec, dict):
-        raise ConfigError(f"expected parameters.{name} to be like {{values: [1, 2]}} in {place}, got {spec!r}")
+        raise ConfigError(f"expected parameters.{name} in the form {{values: [1, 2]}} in {place}, got {spec!r}")
     if "parameters" in spec:
-        raise ConfigError(f"expected dotted names ({name}.<key>) in place of nested parameters in {place}, got {name}")
+        raise ConfigError(f"expected dotted names ({name}.<key>) instead of nested parameters in {place}, got {name}")
     if "value" not in spec and not spec.get("values") and "distribution" not in spec and not {"min", "max"} <= {*spec}:
         raise ConfigError(f"expected parameters.{name} to have value, values, or min and max in {place}, got {spec}")
 
 
-def _is_constant(spec: dict[str, Any]) -> bool:
-    return "value" in spec
-
-
-def _metric(content: Any, place: str) -> Metric | None:
+def _metric(content: Any, place: str) -> Objective | None:
     if content is None:
         return None
     if not isinstance(content, dict) or not content.get("name") or content.get("goal", GOALS[0]) not in GOALS:
         raise ConfigError(f"expected metric {{name: ..., goal: {' | '.join(GOALS)}}} in {place}, got {content!r}")
-    return Metric(content["name"], content.get("goal", GOALS[0]))
+    return Objective(content["name"], content.get("goal", GOALS[0]))
 
 
 def with_overrides(sweep: Sweep, overrides: list[str]) -> tuple[Sweep, list[str]]:
     """Return the sweep with the values that the command line gives its parameters, and all other overrides.
 
-    ``seed=0,1`` gives a parameter of the sweep two values, ``model=unet`` one; ``trainer.max_epochs=1``, which is no
+    ``seed=0,1`` gives a parameter of the sweep two values, ``model=unet`` one. ``trainer.max_epochs=1``, which is not a
     parameter of the sweep, goes to every cell.
 
     Raises:
-        ConfigError: for what is no ``key=value``, and for several values of what is no parameter.
+        ConfigError: for an argument that is not ``key=value``, and for several values of another key.
     """
     parameters, others = dict(sweep.parameters), []
     for override in parse_overrides(overrides):
@@ -129,7 +125,7 @@ def with_overrides(sweep: Sweep, overrides: list[str]) -> tuple[Sweep, list[str]
             parameters[override.key_or_group] = {"value": values[0]} if len(values) == 1 else {"values": values}
         elif len(values) > 1:
             raise ConfigError(
-                f"expected one value for what is no parameter of the sweep, got {override.input_line!r}"
+                f"expected a single value for a key that is not a parameter of the sweep, got {override.input_line!r}"
                 f"{did_you_mean(override.key_or_group, sweep.parameters)}"
             )
         else:

@@ -1,4 +1,4 @@
-"""Draw a table beside the published one as pairs of dots."""
+"""Draw the published numbers and ours as pairs of dots."""
 
 import textwrap
 from typing import Any
@@ -11,7 +11,6 @@ from src.tables.numbers import heading
 from src.tables.table import Table
 
 TITLE_CHARACTERS_PER_INCH = 10
-TITLE_LINES = 4
 # A panel whose numbers span more than this factor has a logarithmic axis.
 LINEAR_RANGE = 50
 
@@ -30,7 +29,7 @@ def draw(table: Table) -> Figure:
     panels[0].invert_yaxis()
     title = f"{table.published.title} ({', '.join([table.scale, *table.changes])})"
     width = int(TITLE_CHARACTERS_PER_INCH * figure.get_figwidth())
-    figure.suptitle(textwrap.fill(title, width, max_lines=TITLE_LINES, placeholder=" …"), fontsize=11)
+    figure.suptitle(textwrap.fill(title, width, max_lines=4, placeholder=" …"), fontsize=11)
     if handles:
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
     return figure
@@ -59,8 +58,9 @@ def _draw_panel(axes: Axes, table: Table, columns: list[int]) -> None:
             if entry.measured is not None:
                 deviation = entry.measured.deviation
                 axes.errorbar(entry.measured.mean, y, xerr=deviation, fmt="o", color=color, label=f"{name}here")
-    numbers = [n for row in table.entries for j in columns for n in row[j].numbers()]
-    if numbers and min(numbers) > 0 and max(numbers) > LINEAR_RANGE * min(numbers):
+    numbers = [row[j].number(ours) for row in table.entries for j in columns for ours in (True, False)]
+    known = [number for number in numbers if number is not None]
+    if known and min(known) > 0 and max(known) > LINEAR_RANGE * min(known):
         axes.set_xscale("log")
     axes.grid(alpha=0.3)
 

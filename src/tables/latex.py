@@ -1,4 +1,4 @@
-"""Write a table with the published numbers beside ours as LaTeX (package booktabs)."""
+"""Write a table of the published numbers and ours as LaTeX (package booktabs)."""
 
 from src.tables.numbers import heading, measured_text, published_text
 from src.tables.table import Table
@@ -10,8 +10,7 @@ SPECIAL |= {"×": r"$\times$", "→": r"$\to$", "³": "$^3$", "²": "$^2$"}
 def to_latex(table: Table) -> str:
     """Return a ``table`` environment with our numbers, each followed by the published one in brackets."""
     published = table.published
-    head = [*published.head, *map(heading, published.columns)]
-    lines = [_line(head)]
+    lines = [_line([*published.head, *map(heading, published.columns)])]
     for i, label in enumerate(table.labels):
         cells = [*label]
         for j, column in enumerate(published.columns):

@@ -1,4 +1,4 @@
-"""Write a table with the published numbers beside ours as Markdown."""
+"""Write a table of the published numbers and ours as Markdown."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -9,12 +9,7 @@ from src.tables.table import Table
 
 
 def to_markdown(table: Table, command: str) -> str:
-    """Return the whole page.
-
-    Args:
-        table: the filled table.
-        command: the command that makes it.
-    """
+    """Return the whole page, with the command that makes it."""
     parts = [
         f"# {table.published.title}",
         f"Scale {', '.join(f'`{word}`' for word in (table.scale, *table.changes))}, compared with "
@@ -34,10 +29,9 @@ def to_markdown(table: Table, command: str) -> str:
 
 def _beside(table: Table) -> str:
     """The published table with our numbers; the best of each row is bold."""
-    columns = table.published.columns
     head = [*table.published.head]
     rows = [[*label] for label in table.labels]
-    for j, column in enumerate(columns):
+    for j, column in enumerate(table.published.columns):
         is_published = any(row[j].published is not None for row in table.entries)
         head += [f"{heading(column)}, here", "published"] if is_published else [heading(column)]
         for i, cells in enumerate(rows):
@@ -63,7 +57,10 @@ def _first_in_rows(table: Table) -> str:
     lines = []
     for metric in table.ranked_metrics():
         columns = table.columns_of(metric)
-        firsts = {ours: _firsts(table, metric, ours) for ours in (True, False)}
+        bests = {
+            ours: [table.best_in_row(i, metric, ours) for i in range(len(table.entries))] for ours in (True, False)
+        }
+        firsts = {ours: [best for best in found if best is not None] for ours, found in bests.items()}
         if len(columns) < 2 or not firsts[True]:
             continue
         counts = [
@@ -73,11 +70,6 @@ def _first_in_rows(table: Table) -> str:
         ]
         lines.append(f"- Best by `{metric}`: {'; '.join(counts)}.")
     return "\n".join(lines)
-
-
-def _firsts(table: Table, metric: str, ours: bool) -> list[int]:
-    found = [table.best_in_row(i, metric, ours) for i in range(len(table.entries))]
-    return [column for column in found if column is not None]
 
 
 def _differences(table: Table) -> str:

@@ -1,13 +1,13 @@
 """Format the numbers of a table."""
 
-from src.tables.published import Column
+from src.tables.published import NumberColumn
 from src.tables.table import Entry
 from src.tasks.metrics import decimal
 
 NOT_RUN, NONE = "not run", "–"
 
 
-def published_text(entry: Entry, column: Column, tolerance: float | None = None) -> str:
+def published_text(entry: Entry, column: NumberColumn, tolerance: float | None = None) -> str:
     """Return the paper's number."""
     if entry.published is None:
         return NONE
@@ -15,7 +15,7 @@ def published_text(entry: Entry, column: Column, tolerance: float | None = None)
     return f"{_signed(entry.published, column)}{around}"
 
 
-def measured_text(entry: Entry, column: Column) -> str:
+def measured_text(entry: Entry, column: NumberColumn) -> str:
     """Return our number, with its deviation if there are several seeds."""
     if entry.measured is None:
         return NOT_RUN if entry.is_ours and not entry.runs else NONE
@@ -24,15 +24,15 @@ def measured_text(entry: Entry, column: Column) -> str:
     return f"{_signed(entry.measured.mean, column)}{around}"
 
 
-def difference_text(entry: Entry, column: Column) -> str:
+def difference_text(entry: Entry, column: NumberColumn) -> str:
     """Return ours minus the paper's."""
     return NONE if entry.difference is None else decimal(entry.difference, column.digits, sign=True)
 
 
-def _signed(value: float, column: Column) -> str:
+def _signed(value: float, column: NumberColumn) -> str:
     return decimal(value, column.digits, sign=column.difference is not None and value != 0)
 
 
-def heading(column: Column) -> str:
+def heading(column: NumberColumn) -> str:
     """Return the name of a column with its unit."""
     return f"{column.name} ({column.unit})" if column.unit else column.name

@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column of numbers; the metric's description supplies ``better``, ``digits`` and ``unit`` if absent.
+class NumberColumn:
+    """One column of numbers; the metric's description supplies better, digits, factor and unit if they are absent.
 
     Attributes:
         name: the heading.
@@ -64,12 +64,9 @@ class Published:
     """A table.
 
     Attributes:
-        title: the title.
         source: where the numbers come from.
         setting: how the paper measured them.
         head: names of the columns that label a row.
-        columns: the columns of numbers.
-        rows: the rows of numbers.
         task: the task that describes the metrics, such as ``reconstruction``; None if the program is not train.py.
         here: by column of the head, the key of our configuration whose value may differ from the label.
         differs: other differences from the paper, by scale; those of ``all`` apply to every scale.
@@ -79,7 +76,7 @@ class Published:
     source: str
     setting: str
     head: tuple[str, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[NumberColumn, ...]
     rows: tuple[Row, ...]
     task: str | None = None
     here: dict[str, str] = field(default_factory=dict)
@@ -106,8 +103,11 @@ def read_published(path: Path) -> Published:
     """
     with reading(path, "published numbers"):
         content = read_yaml(path, "published numbers")
-        metrics = _metrics(content.get("task"), path)
-        for key, kind in {"columns": Column, "rows": Row}.items():
+        task = content.get("task")
+        if task is not None and task not in TASK_METRICS:
+            raise ConfigError(f"expected task to be one of {', '.join(TASK_METRICS)} in {path}, got {task!r}")
+        metrics = () if task is None else TASK_METRICS[task]
+        for key, kind in {"columns": NumberColumn, "rows": Row}.items():
             items = content.get(key)
             if not isinstance(items, list) or not items:
                 raise ConfigError(f"expected a list of {key} in {path}, got {items!r}")
@@ -118,16 +118,10 @@ def read_published(path: Path) -> Published:
         return table
 
 
-def _metrics(task: Any, path: Path) -> tuple[Metric, ...]:
-    if task is not None and task not in TASK_METRICS:
-        raise ConfigError(f"expected task to be one of {', '.join(TASK_METRICS)} in {path}, got {task!r}")
-    return () if task is None else TASK_METRICS[task]
-
-
 def _description(column: dict[str, Any], metrics: tuple[Metric, ...]) -> dict[str, Any]:
     """Return what the metric's description says about a column."""
     metric = described(str(column["metric"]), metrics) if "metric" in column else None
-    return {"better": metric.better, "digits": metric.digits, "unit": metric.unit} if metric else {}
+    return {key: getattr(metric, key) for key in ("better", "digits", "factor", "unit")} if metric else {}
 
 
 def _build(kind: Callable[..., T], content: Any, place: str) -> T:
@@ -140,12 +134,10 @@ def _build(kind: Callable[..., T], content: Any, place: str) -> T:
     missing = [name for name, p in names.items() if p.default is p.empty and name not in content]
     if missing:
         raise ConfigError(f"expected {', '.join(missing)} in {place}, got none")
-    frozen = {
-        k: tuple(v) if isinstance(v, list) and k in ("head", "label", "values") else v for k, v in content.items()
-    }
-    if "label" in frozen:
-        frozen["label"] = tuple(map(str, frozen["label"]))
-    return kind(**frozen)
+    frozen = {key: tuple(value) for key, value in content.items() if key in ("head", "values")}
+    if "label" in content:
+        frozen["label"] = tuple(map(str, content["label"]))
+    return kind(**{**content, **frozen})
 
 
 def _check(table: Published, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Write a table as Markdown, LaTeX and a figure beside the results."""
+"""Write a table as Markdown, LaTeX and a figure into the folder of the results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +13,10 @@ from src.utils.files import atomic_write, write_text
 
 
 def render(published: Published, folder: Path, plan: Plan, cells: Sequence[Cell]) -> list[str]:
-    """Write ``table.md``, ``table.tex`` and ``figure.png`` from the results in a folder.
-
-    Args:
-        published: the published numbers.
-        folder: the results, one JSON file per run.
-        plan: the plan of the runs.
-        cells: the runs with their present configurations.
+    """Write ``table.md``, ``table.tex`` and ``figure.png`` from the results in a folder, one JSON file per run.
 
     Returns:
-        The names of results that were left out because their configuration has changed.
+        The names of results that were left out because the configurations of their cells have changed.
     """
     from src.tables.figure import draw
     from src.tables.latex import to_latex

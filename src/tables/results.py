@@ -50,11 +50,9 @@ def store(cells: Iterable[Cell], folder: Path) -> None:
 
 
 def load(folder: Path, cells: Iterable[Cell] = ()) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the results in a folder, and the names of those left out.
+    """Return the results in a folder, one file per run, and the names of those left out.
 
-    Args:
-        folder: the results, one file per run.
-        cells: the runs with their present configurations; a result of one of them with another digest is left out.
+    A result of one of the cells is left out if the cell would now run with another configuration.
     """
     results = [_read_result(path) for path in sorted(folder.glob("*.json"))]
     today = {cell.name: cell for cell in cells}
@@ -75,9 +73,9 @@ def _is_of(result: dict[str, Any], cell: Cell) -> bool:
 def _read_result(path: Path) -> dict[str, Any]:
     result = read_summary(path, REQUIRED)
     with reading(path, "the result of a run"):
-        for key in ("hardware", "versions"):
-            as_mapping(result[key])
-        return result
+        as_mapping(result["hardware"])
+        as_mapping(result["versions"])
+    return result
 
 
 def describe(model: str, config: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from src.tables.published import Column, Published
+from src.tables.published import NumberColumn, Published
 from src.tables.results import describe, fits
 
 
@@ -15,7 +15,6 @@ class Measured:
 
     mean: float
     deviation: float | None
-    seeds: tuple[int, ...]
 
 
 @dataclass
@@ -43,9 +42,11 @@ class Entry:
             return None
         return self.measured.mean - self.published
 
-    def numbers(self) -> list[float]:
-        """Return the numbers there are, of the paper's and ours."""
-        return [n for n in (self.published, self.measured.mean if self.measured else None) if n is not None]
+    def number(self, ours: bool) -> float | None:
+        """Return our number or the paper's."""
+        if not ours:
+            return self.published
+        return None if self.measured is None else self.measured.mean
 
 
 @dataclass
@@ -53,11 +54,10 @@ class Table:
     """A published table and our runs.
 
     Attributes:
-        published: the published table.
         scale: the scale of our runs.
         changes: other values in which our runs differ from the sweep file.
-        entries: the entries by row and column.
-        labels: the row labels, with the values that differ here.
+        entries: by row and column.
+        labels: of the rows, with the values that differ here.
     """
 
     published: Published
@@ -82,7 +82,7 @@ class Table:
     def best_in_row(self, row: int, metric: str, ours: bool) -> int | None:
         """Return the best column of a row, None unless all columns of the metric have a number there."""
         columns = self.columns_of(metric)
-        numbers = [_number(self.entries[row][j], ours) for j in columns]
+        numbers = [self.entries[row][j].number(ours) for j in columns]
         if len(columns) < 2 or any(number is None for number in numbers):
             return None
         best = max if self.published.columns[columns[0]].better == "max" else min
@@ -100,7 +100,11 @@ def make_table(published: Published, results: list[dict[str, Any]], scale: str, 
         entry.runs = [result for description, result in described if fits(description, published.match(i, j))]
         entry.measured = _measure(published.columns[j], entry.runs)
         for key, config_key in published.here.items():
-            _say_what_is_here(labels[i], published.head.index(key), published.rows[i].label, config_key, entry.runs)
+            position = published.head.index(key)
+            original = published.rows[i].label[position]
+            here = {str(describe("", run["config"]).get(config_key)) for run in entry.runs} - {original}
+            if here:
+                labels[i][position] = f"{original} ({', '.join(sorted(here))} here)"
     _fill_differences(published, entries)
     table = Table(published, scale, tuple(changes), entries, [tuple(label) for label in labels])
     for metric in table.ranked_metrics():
@@ -108,22 +112,12 @@ def make_table(published: Published, results: list[dict[str, Any]], scale: str, 
     return table
 
 
-def _measure(column: Column, runs: list[dict[str, Any]]) -> Measured | None:
-    values = [(run["seed"], run["metrics"].get(column.metric, run.get(str(column.metric)))) for run in runs]
-    known = sorted((seed, column.factor * value) for seed, value in values if value is not None)
+def _measure(column: NumberColumn, runs: list[dict[str, Any]]) -> Measured | None:
+    values = [run["metrics"].get(column.metric, run.get(str(column.metric))) for run in runs]
+    known = [column.factor * value for value in values if value is not None]
     if not known:
         return None
-    numbers = [value for _, value in known]
-    deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
-    return Measured(statistics.fmean(numbers), deviation, tuple(seed for seed, _ in known))
-
-
-def _say_what_is_here(
-    label: list[str], position: int, original: tuple[str, ...], key: str, runs: list[dict[str, Any]]
-) -> None:
-    here = {str(describe("", run["config"]).get(key)) for run in runs} - {original[position]}
-    if here:
-        label[position] = f"{original[position]} ({', '.join(sorted(here))} here)"
+    return Measured(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
 
 
 def _fill_differences(published: Published, entries: list[list[Entry]]) -> None:
@@ -139,13 +133,7 @@ def _fill_differences(published: Published, entries: list[list[Entry]]) -> None:
             entries[i][j].is_ours = True
             own, other = entries[i][of].measured, entries[labels.index(row.minus)][of].measured
             if own is not None and other is not None:
-                entries[i][j].measured = Measured(own.mean - other.mean, None, own.seeds)
-
-
-def _number(entry: Entry, ours: bool) -> float | None:
-    if not ours:
-        return entry.published
-    return None if entry.measured is None else entry.measured.mean
+                entries[i][j].measured = Measured(own.mean - other.mean, None)
 
 
 def _rank(table: Table, metric: str) -> None:

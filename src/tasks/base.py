@@ -31,7 +31,7 @@ class Report(NamedTuple):
 
 
 class Task(pl.LightningModule):
-    """A loss to train with, and numbers per sample to judge by.
+    """A loss to train with, and numbers that judge each sample.
 
     Batches are dicts with "index" of shape (B,), the number of each sample in its set. A subclass defines the loss
     (`losses`), the numbers of a sample of a validation or test set (`judge`), their descriptions (`metrics`), and which
@@ -102,14 +102,9 @@ class Task(pl.LightningModule):
         stages = [stage for stage in titles if any(f"{stage}/{metric.name}" in metrics for metric in self.metrics)]
         if "test" not in stages:
             return None
-        return Report(
-            ["", *(titles[stage] for stage in stages)],
-            [
-                [metric.heading, *(metric.text(metrics.get(f"{stage}/{metric.name}")) for stage in stages)]
-                for metric in self.metrics
-                if f"test/{metric.name}" in metrics
-            ],
-        )
+        shown = [metric for metric in self.metrics if f"test/{metric.name}" in metrics]
+        rows = [[m.heading, *(m.text(metrics.get(f"{stage}/{m.name}")) for stage in stages)] for m in shown]
+        return Report(["", *(titles[stage] for stage in stages)], rows)
 
     def summarise_table(self, table: SampleTable, stage: str) -> dict[str, float]:
         """Return the metrics of a whole set; by default the mean of each column."""
@@ -131,9 +126,9 @@ class Task(pl.LightningModule):
         if not torch.isfinite(means["loss"]):
             raise NonFiniteLossError(
                 f"expected a finite training loss, got {means['loss'].item()} in epoch {self.current_epoch}, "
-                f"step {self.global_step}. Likely remedies: a smaller task.optimizer.lr, a smaller "
-                "trainer.gradient_clip_val, trainer.precision=32-true, backprop=stored (to rule out an inverse that "
-                "loses accuracy). Or the input data are not finite."
+                f"step {self.global_step}. Possible remedies: a smaller task.optimizer.lr, a smaller "
+                "trainer.gradient_clip_val, trainer.precision=32-true, backprop=stored (if the inverse is inexact). "
+                "Also check that the input data are finite."
             )
         for name, value in means.items():
             self.log(f"train/{name}", value, on_step=True, on_epoch=False, prog_bar=name == "loss")
@@ -155,9 +150,7 @@ class Task(pl.LightningModule):
         """Log the metrics of the validation set."""
         self._log_table("val")
 
-    def on_test_epoch_start(self) -> None:
-        """Start a new table."""
-        self._table = SampleTable()
+    on_test_epoch_start = on_validation_epoch_start
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test set and keep the table per sample."""
@@ -174,14 +167,10 @@ class Task(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def probe(self, function: Callable[[Tensor], Tensor], shape: Sequence[int]) -> Tensor:
-        """Return the output of a part of the network for one sample of zeros, in evaluation mode.
-
-        Args:
-            function: the part, which takes (B, *shape).
-            shape: of a sample.
+        """Return the output of a part of the network for one sample of zeros, (1, *shape), in evaluation mode.
 
         Raises:
-            ValueError: if the part does not take such samples.
+            ValueError: if the part fails.
         """
         was_training = self.net.training
         self.net.eval()
@@ -190,7 +179,7 @@ class Task(pl.LightningModule):
                 return function(torch.zeros(1, *shape, device=next(self.net.parameters()).device))
         except RuntimeError as error:
             raise ValueError(
-                f"expected a network that takes samples of shape {tuple(shape)}, got {type(self.net).__name__}, which "
+                f"expected a network that accepts samples of shape {tuple(shape)}, but {type(self.net).__name__} "
                 f"fails: {error}"
             ) from error
         finally:
@@ -205,7 +194,7 @@ class Task(pl.LightningModule):
         self._table.gather(self.all_gather)
         headline = self.metrics[0].name if self.metrics else "loss"
         for name, value in self.summarise_table(self._table, stage).items():
-            # Every process has the same number.
+            # Every process has the same value.
             self.log(f"{stage}/{name}", value, prog_bar=name == headline)
 
 

@@ -76,15 +76,11 @@ class Classification(Task):
 
     def summarise_table(self, table: SampleTable, stage: str) -> dict[str, float]:
         """Return the means, and the maximum of the reconstruction errors; count the confusions."""
-        self.confusion = multiclass_confusion_matrix(
-            table.column("prediction").long(), table.column("label").long(), self._classes_of(table)
-        )
+        prediction, label = table.column("prediction").long(), table.column("label").long()
+        num_classes = max(self._num_classes, int(torch.cat((prediction, label)).max()) + 1)
+        self.confusion = multiclass_confusion_matrix(prediction, label, num_classes)
         metrics = {name: table.column(name).mean().item() for name in ("loss", "accuracy")}
         if "reconstruction_error" in table.columns:
             errors = table.column("reconstruction_error")
             metrics |= {"reconstruction_error": errors.mean().item(), "reconstruction_error_max": errors.max().item()}
         return metrics
-
-    def _classes_of(self, table: SampleTable) -> int:
-        largest = torch.cat((table.column("prediction"), table.column("label"))).max()
-        return max(self._num_classes, int(largest) + 1)

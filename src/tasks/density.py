@@ -33,10 +33,10 @@ class Density(Task):
         """
         values = getattr(datamodule, "values", None)
         if values != "integers":
-            raise ValueError(f"expected a datamodule with values=integers for a density, got {values!r}")
+            raise ValueError(f"expected a datamodule with values=integers for density estimation, got {values!r}")
         shape = tuple(datamodule.sample_shape)
         if shape != tuple(self.net.sample_shape):
-            raise ValueError(f"expected a model of images of shape {shape}, got {tuple(self.net.sample_shape)}")
+            raise ValueError(f"expected a model for images of shape {shape}, got {tuple(self.net.sample_shape)}")
         latent = self.probe(self.net.encode, shape)
         if tuple(latent.shape[1:]) != shape:
             raise ValueError(f"expected a flow that keeps the shape {shape}, got {tuple(latent.shape[1:])}")

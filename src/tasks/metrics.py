@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from src.utils.reading import finite_number
+
 Better = Literal["max", "min"]
 
 
@@ -18,11 +20,12 @@ class Metric:
     Attributes:
         name: without its stage: ``psnr`` of ``val/psnr`` and ``test/psnr``. Callbacks name theirs in full.
         label: for people; by default the name.
-        unit: of the number; "" without one.
+        unit: in which it is printed; "" without one.
         better: whether ``max`` or ``min`` is better; None: neither.
         digits: behind the decimal point.
         stages: in which it is measured.
         per_region: whether ``<name>_<region>`` is measured too.
+        factor: from the number to its unit: 100 for a fraction that is printed in %.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Metric:
     digits: int = 4
     stages: tuple[str, ...] = ("val", "test")
     per_region: bool = False
+    factor: float = 1.0
 
     @property
     def heading(self) -> str:
@@ -49,7 +53,7 @@ class Metric:
 
     def text(self, value: float | None, *, sign: bool = False) -> str:
         """Return a value as it is printed."""
-        return "-" if value is None else decimal(value, self.digits, sign=sign)
+        return "-" if value is None else decimal(self.factor * value, self.digits, sign=sign)
 
 
 ALWAYS = ("train", "val", "test")
@@ -70,7 +74,7 @@ TASK_METRICS: dict[str, tuple[Metric, ...]] = {
         LOSS,
     ),
     "classification": (
-        Metric("accuracy", "accuracy", "", "max", stages=ALWAYS),
+        Metric("accuracy", "accuracy", "%", "max", 2, stages=ALWAYS, factor=100.0),
         Metric("loss", "cross entropy", "nats", "min", stages=ALWAYS),
         Metric("reconstruction_error", "‖x − Φ⁻¹Φx‖ / ‖x‖, mean", "", "min", stages=("test",)),
         Metric("reconstruction_error_max", "‖x − Φ⁻¹Φx‖ / ‖x‖, worst", "", "min", stages=("test",)),
@@ -99,7 +103,7 @@ CALLBACK_METRICS = (
 
 
 def described(full_name: str, metrics: Iterable[Metric]) -> Metric | None:
-    """Return the description of what is logged as ``full_name``: of its full name if there is one; None if unknown."""
+    """Return the most specific description of the metric that is logged as ``full_name``; None if it is unknown."""
     fitting = [metric for metric in metrics if metric.describes(full_name)]
     return max(fitting, key=lambda metric: len(metric.name), default=None)
 
@@ -123,12 +127,12 @@ def decimal(value: float, digits: int, *, sign: bool = False) -> str:
 
 
 def to_plain(metrics: Iterable[Metric]) -> list[dict[str, Any]]:
-    """Return descriptions as summary.json carries them; the names of its metrics tell the stages."""
+    """Return descriptions as summary.json has them; the names of its metrics tell the stages."""
     return [{key: value for key, value in asdict(metric).items() if key != "stages"} for metric in metrics]
 
 
 def from_plain(content: Any) -> tuple[Metric, ...]:
-    """Return the descriptions that a summary.json of anyone carries; what describes nothing is left out."""
+    """Return the descriptions in a summary.json from anywhere; entries that describe no metric are left out."""
     items = [item for item in content if isinstance(item, dict)] if isinstance(content, list) else []
     return tuple(_metric(item) for item in items if isinstance(item.get("name"), str))
 
@@ -138,4 +142,5 @@ def _metric(item: dict[str, Any]) -> Metric:
     better = item["better"] if item.get("better") in ("max", "min") else None
     digits = item.get("digits")
     known_digits = digits if type(digits) is int and 0 <= digits <= 12 else Metric.digits
-    return Metric(**texts, better=better, digits=known_digits, per_region=item.get("per_region") is True)
+    factor = finite_number(item.get("factor")) or Metric.factor
+    return Metric(**texts, better=better, digits=known_digits, per_region=item.get("per_region") is True, factor=factor)

@@ -46,25 +46,21 @@ class Reconstruction(Task):
     def check_data(self, datamodule: Any) -> None:
         """Run one empty volume of the data's size through the network.
 
-        Args:
-            datamodule: has ``sample_shape`` (C, *spatial) and ``data_range``.
-
         Raises:
             ValueError: if the network does not take or return such volumes, or the data ranges differ.
         """
         if not hasattr(datamodule, "data_range"):
-            raise ValueError(f"expected a datamodule of pairs to reconstruct, got {type(datamodule).__name__}")
+            raise ValueError(f"expected a datamodule with pairs of input and target, got {type(datamodule).__name__}")
         if datamodule.data_range != self.data_range:
-            raise ValueError(f"expected task.data_range {datamodule.data_range} of the data, got {self.data_range}")
+            raise ValueError(f"expected task.data_range={datamodule.data_range}, as in the data, got {self.data_range}")
         shape = tuple(datamodule.sample_shape)
         if min(shape[1:]) < MIN_SSIM_SIZE:
-            raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels a side for SSIM, got {min(shape[1:])}")
+            raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels per side for SSIM, got {min(shape[1:])}")
         output = self.probe(self.net, shape)
         if tuple(output.shape[1:]) != shape:
             raise ValueError(f"expected a network that maps {shape} to the same shape, got {tuple(output.shape[1:])}")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss."""
         return {"loss": F.mse_loss(self(batch["input"]), batch["target"])}
 
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:

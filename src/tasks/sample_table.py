@@ -49,10 +49,9 @@ class SampleTable:
 
     def records(self) -> list[dict[str, float]]:
         """Return one dict per gathered sample: its index and the columns."""
-        return [
-            {"index": int(row[0]), **dict(zip(self.columns, row[1:], strict=True))} for row in self._gathered().tolist()
-        ]
+        rows = self._gathered().tolist()
+        return [{"index": int(index), **dict(zip(self.columns, row, strict=True))} for index, *row in rows]
 
     def _gathered(self) -> Tensor:
-        assert self._rows is not None, "gather() comes first"
+        assert self._rows is not None, "call gather() first"
         return self._rows

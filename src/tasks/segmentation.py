@@ -60,7 +60,7 @@ class Segmentation(Task):
         if loss not in HEADS:
             raise ValueError(f"expected task.loss to be one of {', '.join(HEADS)}, got {loss!r}")
         if not 0 <= overlap < 1:
-            raise ValueError(f"expected task.overlap from 0 to below 1, got {overlap}")
+            raise ValueError(f"expected task.overlap in [0, 1), got {overlap}")
         if blending not in BLENDINGS:
             raise ValueError(f"expected task.blending to be one of {', '.join(BLENDINGS)}, got {blending!r}")
         if sw_batch_size < 1:
@@ -77,10 +77,6 @@ class Segmentation(Task):
 
     def check_data(self, datamodule: Any) -> None:
         """Run one empty crop of the data's size through the network, and take over the data's classes and regions.
-
-        Args:
-            datamodule: has ``sample_shape`` (C, *spatial) of a crop, ``num_classes`` and ``regions``, the classes of
-                each.
 
         Raises:
             ValueError: if the network does not take such crops, or has the wrong number of outputs.
@@ -103,20 +99,19 @@ class Segmentation(Task):
     @property
     def head(self) -> Head:
         """The meaning of the outputs."""
-        assert self._head is not None, "check_data() comes first"
+        assert self._head is not None, "call check_data() first"
         return self._head
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss."""
         return {"loss": self._loss(self(batch["image"]), batch["label"])}
 
     def logits(self, volumes: Tensor) -> Tensor:
         """Return the blended logits of whole volumes (B, C, *spatial) in single precision: (B, outputs, *spatial)."""
         logits = sliding_window_inference(
             volumes,
-            roi_size=self._window,
-            sw_batch_size=self.sw_batch_size,
-            predictor=lambda windows: self(windows).float(),
+            self._window,
+            self.sw_batch_size,
+            lambda x: self(x).float(),
             overlap=self.overlap,
             mode=self.blending,
         )

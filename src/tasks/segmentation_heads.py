@@ -1,7 +1,7 @@
 """The meaning of the output channels of a segmentation network: its loss and its label map."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 import torch
@@ -55,7 +55,6 @@ class SoftmaxClasses(Head):
         self._loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, squared_pred=True)
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Return the mean loss."""
         return self._loss(logits, label[:, None])
 
     def label_map(self, logits: Tensor) -> Tensor:
@@ -87,7 +86,6 @@ class SigmoidRegions(Head):
         self._dice = DiceLoss(sigmoid=True, squared_pred=True)
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Return the mean loss."""
         target = region_masks(label, self.regions).to(logits.dtype)
         return self._dice(logits, target) + F.binary_cross_entropy_with_logits(logits, target)
 
@@ -106,14 +104,11 @@ def _paints(num_classes: int, regions: Regions) -> list[tuple[int, int]]:
     apart = all(a < b or b < a or not a & b for a, b in combinations(sets, 2))
     if not apart or any(len(classes) != 1 for classes in own) or not set().union(*sets) <= set(range(1, num_classes)):
         raise ValueError(
-            f"expected nested or separate regions of classes 1 to {num_classes - 1} for task.loss=sigmoid_regions, "
-            f"each with one class that no smaller region has, got {dict(regions)}"
+            f"expected nested or disjoint regions of classes 1 to {num_classes - 1} for task.loss=sigmoid_regions, "
+            f"each with one class that its smaller regions lack, got {dict(regions)}"
         )
     order = sorted(range(len(sets)), key=lambda output: -len(sets[output]))
     return [(output, next(iter(own[output]))) for output in order]
 
 
-HEADS: dict[str, type[SoftmaxClasses] | type[SigmoidRegions]] = {
-    "dice_ce": SoftmaxClasses,
-    "sigmoid_regions": SigmoidRegions,
-}
+HEADS: dict[str, Callable[[int, Regions], Head]] = {"dice_ce": SoftmaxClasses, "sigmoid_regions": SigmoidRegions}

@@ -12,8 +12,8 @@ class ConfigError(ValueError):
     """The configuration or the command line asks for something that does not exist."""
 
 
-def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the valid name nearest to ``name``, else the list of all valid names.
+def did_you_mean(name: str, valid: Iterable[str], *, listed: bool = True) -> str:
+    """Return ``"; did you mean 'x'?"`` for the valid name nearest to ``name``, else, if ``listed``, all valid names.
 
     A dotted name is compared as a whole, and its last part with the last parts, so that ``max_epoch`` finds
     ``trainer.max_epochs``.
@@ -26,7 +26,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
         nearest = [by_leaf[leaf] for leaf in leaves]
     if nearest:
         return f"; did you mean {nearest[0]!r}?"
-    return f"; valid: {', '.join(names)}" if len(names) <= 20 else ""
+    return f"; valid: {', '.join(names)}" if listed and len(names) <= 20 else ""
 
 
 def check_range(low: float, high: float = math.inf, **values: float | None) -> None:
@@ -42,7 +42,7 @@ USER_ERRORS = (ValueError, ArithmeticError, OSError)
 
 
 def full_traceback_wanted(arguments: list[str]) -> bool:
-    """Return whether HYDRA_FULL_ERROR or ``debug=true`` on the command line asks for the whole traceback."""
+    """Return whether HYDRA_FULL_ERROR or ``debug=true`` on the command line asks for the full traceback."""
     return os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=true" in [a.lower() for a in arguments]
 
 
@@ -95,6 +95,6 @@ def user_errors(show_traceback: bool) -> Iterator[None]:
         if show_traceback or not is_user_error(error):
             raise
         lines = [f"error: {root_message(error)}", *getattr(error, "__notes__", [])]
-        lines.append("(debug=true or HYDRA_FULL_ERROR=1 shows the whole traceback)")
+        lines.append("(debug=true or HYDRA_FULL_ERROR=1 shows the full traceback)")
         print("\n".join(lines), file=sys.stderr)
         sys.exit(2)

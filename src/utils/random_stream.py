@@ -10,9 +10,7 @@ import torch
 def own_stream(seed: int, device: torch.device) -> Iterator[None]:
     """Inside the block, torch draws from a stream that starts at ``seed``; afterwards the previous stream continues.
 
-    Args:
-        seed: of the stream.
-        device: its generator is replaced, besides the CPU's.
+    It replaces the generators of the CPU and of ``device``.
     """
     is_cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if is_cuda else []):

@@ -23,7 +23,12 @@ def reduced(module: pl.LightningModule, values: Mapping[str, Tensor | float], by
     scalars = [torch.as_tensor(value, device=module.device).detach() for value in values.values()]
     dtype = torch.float64 if any(scalar.dtype == torch.float64 for scalar in scalars) else torch.float32
     stacked = torch.stack([scalar.to(dtype) for scalar in scalars])
-    everyones = _gathered(module, stacked)  # (processes, values)
+    try:
+        strategy = module.trainer.strategy
+    except RuntimeError:  # not attached to a trainer
+        everyones = stacked[None]  # (processes, values)
+    else:
+        everyones = strategy.all_gather(stacked).reshape(-1, len(stacked))
     # Not the backend's own reductions: gloo's maximum loses a NaN.
     found = everyones.mean(dim=0) if by == "mean" else everyones.amax(dim=0)
     return dict(zip(values, found.unbind(), strict=True))
@@ -37,19 +42,9 @@ def log_reduced(
     With ``sync_dist=True`` Lightning reduces an epoch's number when it is first read. If only the first process reads
     it, to show it, that process waits for the others for ever.
 
-    Args:
-        module, values, by: see `reduced`.
-        options: of `LightningModule.log`.
+    The ``options`` are those of `LightningModule.log`.
     """
     found = reduced(module, values, by)
     for name, value in found.items():
         module.log(name, value, **options)
     return found
-
-
-def _gathered(module: pl.LightningModule, values: Tensor) -> Tensor:
-    try:
-        strategy = module.trainer.strategy
-    except RuntimeError:  # not attached
-        return values[None]
-    return strategy.all_gather(values).reshape(-1, len(values))

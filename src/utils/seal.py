@@ -44,7 +44,7 @@ def check_seal(path: Path) -> bool:
         file.seek(0)
         digest = _digest(file, length)
     if digest != expected:
-        raise ValueError(f"expected content of sha256 {expected.decode()}, got {digest.decode()}: the file is damaged")
+        raise ValueError(f"expected the sha256 {expected.decode()}, got {digest.decode()}: the file is damaged")
     return True
 
 
@@ -66,10 +66,10 @@ def check_archive(path: Path) -> None:
             file.seek(size - END_LENGTH)
             # Otherwise the file may end with a damaged seal.
             if not file.read().startswith(END_OF_ARCHIVE):
-                raise ValueError("expected a zip archive with a seal or nothing behind it, got something else there")
+                raise ValueError("expected a zip archive followed by a seal or by nothing, got other bytes after it")
         damaged = archive.testzip()
         if damaged is not None:
-            raise ValueError(f"expected the record {damaged} with its CRC, got another: the file is damaged")
+            raise ValueError(f"expected the CRC of record {damaged}, got another one: the file is damaged")
 
 
 def _read_seal(file: IO[bytes]) -> bytes | None:

@@ -9,9 +9,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from src.config.checks import check_config, model_name
-from src.config.composition import compose_config
+from src.config.composition import compose_config, config_keys
 from src.config.saved import with_overrides
-from src.config.suggestions import config_keys
 from src.config.targets import check_targets
 from src.utils.errors import ConfigError, did_you_mean, full_traceback_wanted, user_errors
 

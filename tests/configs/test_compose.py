@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from src.config.checks import check_config
 from src.config.composition import CONFIG_DIR, compose_config
@@ -65,12 +67,27 @@ def check(config: DictConfig) -> None:
     check_targets(config)
 
 
-def test_every_experiment_and_every_part_is_covered() -> None:
+def test_every_experiment_and_every_task_is_covered() -> None:
     assert sorted(PARTS) == EXPERIMENTS
-    for group in ("model", "datamodule"):
-        assert {name for parts in PARTS.values() for name in parts[group]} == set(choices(group))
     tasks = {composed(f"experiment={e}", "scale=small").task["_target_"] for e in EXPERIMENTS}
     assert len(tasks) == len(choices("task"))
+
+
+@pytest.mark.parametrize("group", ["model", "datamodule"])
+def test_parts_outside_of_all_experiments_name_arguments_that_exist(group: str) -> None:
+    for choice in set(choices(group)) - {name for parts in PARTS.values() for name in parts[group]}:
+        node = OmegaConf.load(CONFIG_DIR / group / f"{choice}.yaml")
+        assert any(is_valid_part(experiment, group, node.get(group, node)) for experiment in EXPERIMENTS), choice
+
+
+def is_valid_part(experiment: str, group: str, node: DictConfig) -> bool:
+    """Whether an experiment has the values that a part refers to, and the part's own are those of its constructors."""
+    config = composed(f"experiment={experiment}").copy()
+    config[group] = node
+    with suppress(InterpolationKeyError):
+        check(config)
+        return True
+    return False
 
 
 @pytest.mark.parametrize(("experiment", "group", "choice"), CASES)

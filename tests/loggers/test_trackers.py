@@ -52,8 +52,8 @@ def test_a_tracker_that_fails_in_everything_is_a_warning(
     assert asked[-1] == "finish True" and len(messages) == len(set(messages))
     if can_be_opened:
         assert {"add_scalar", "add_image"} <= set(asked)
-        assert any("log_metrics failed, the run continues: " in message for message in messages)
-        assert any("finish failed, the run continues: RuntimeError: gone" in message for message in messages)
+        assert any("log_metrics failed, but the run continues: " in message for message in messages)
+        assert any("finish failed, but the run continues: RuntimeError: gone" in message for message in messages)
     else:
         assert asked.count("experiment") == 1
         assert len(messages) == 1 and "ConnectionError: no server" in messages[0]
@@ -100,7 +100,7 @@ train.train(config)
 def test_a_home_that_cannot_be_written_costs_no_result(expected: dict[str, Any], tmp_path: Path) -> None:
     done = run_with_wandb(tmp_path, HOME="/proc/nowhere")
     assert done.returncode == 0, done.stderr
-    assert "WandbRun.log_metrics failed, the run continues: " in done.stderr and result(tmp_path) == expected
+    assert "WandbRun.log_metrics failed, but the run continues: " in done.stderr and result(tmp_path) == expected
 
 
 @pytest.mark.slow
@@ -122,5 +122,5 @@ def test_a_temporary_folder_that_is_cleared_costs_no_result(expected: dict[str, 
     clear = "+callbacks.clear._target_=tests.fakes.RemoveTemporaryFiles"
     done = run_with_wandb(tmp_path / "run", clear, TMPDIR=str(tmp_path / "tmp"))
     assert done.returncode == 0, done.stderr
-    assert "WandbRun.log_metrics failed, the run continues: FileNotFoundError" in done.stderr
+    assert "WandbRun.log_metrics failed, but the run continues: FileNotFoundError" in done.stderr
     assert result(tmp_path / "run") == expected

@@ -123,7 +123,9 @@ def test_records_that_unpack_to_more_than_the_file_are_refused(tmp_path: Path) -
 def test_misfitting_weights_are_listed() -> None:
     checkpoint = {"state_dict": nn.Linear(2, 3).state_dict(), "config": {"model": {"_target_": "a.Linear"}}}
     check_architecture(checkpoint, nn.Linear(2, 3), "a.Linear")
-    with pytest.raises(ValueError, match=r"of a\.Linear, got one of a\.Linear.*1 of another shape \(weight: expected "):
+    with pytest.raises(
+        ValueError, match=r"of a\.Linear, got one of a\.Linear.*1 with another shape \(weight: expected "
+    ):
         check_architecture(checkpoint, nn.Linear(4, 3), "a.Linear")
     with pytest.raises(
         ValueError, match=r"b\.Deep, .*4 missing .*\(0\.weight, 0\.bias, 1\.weight, \.\.\.\); 2 unknown"

@@ -67,7 +67,7 @@ def test_the_newest_run_with_these_values(outputs: Path, overrides: list[str], n
     [
         (
             ["seed=2"],
-            r"run with seed=2 under .* for resume=auto, got 4 unfinished of 5 runs.*\n  unfinished: ",
+            r"with seed=2 under .*, got 5 runs with a checkpoint, of which 4 are unfinished.*\n  unfinished: ",
         ),
         (["scale=medium"], "expected an unfinished run with scale=medium"),
         (["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'"),
@@ -80,7 +80,7 @@ def test_without_one_the_others_are_named(outputs: Path, overrides: list[str], m
 
 
 def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="got 0 unfinished of 0 runs"):
+    with pytest.raises(ConfigError, match="got 0 runs with a checkpoint, of which 0 are unfinished"):
         newest_unfinished([], tmp_path)
 
 

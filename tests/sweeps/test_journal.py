@@ -16,16 +16,16 @@ import pytest
 from src.runs.summary import write_summary
 from src.sweeps.cell import Cell
 from src.sweeps.identity import identity_of_arguments
-from src.sweeps.runner import Entry, State
+from src.sweeps.runner import Attempt, State
 from src.sweeps.search import Search
-from src.sweeps.sweep import Metric, Sweep
+from src.sweeps.sweep import Objective, Sweep
 from src.utils.files import write_text
 from src.utils.reading import FileError
 from tests.sweeps.programs import COMMAND
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP = Sweep(
-    "train.py", "bayes", {n: {"min": 0.0, "max": 1.0} for n in "xy"}, COMMAND, Metric("loss"), None, ("x", "y")
+    "train.py", "bayes", {n: {"min": 0.0, "max": 1.0} for n in "xy"}, COMMAND, Objective("loss"), None, ("x", "y")
 )
 
 
@@ -33,18 +33,18 @@ def search(folder: Path, count: int) -> Search:
     return Search(SWEEP, count, [], identity_of_arguments, folder)
 
 
-def finish(cell: Cell, loss: float) -> Entry:
+def finish(cell: Cell, loss: float) -> Attempt:
     """As train.py does, whose summary has null for what is not finite."""
     value = loss if math.isfinite(loss) else None
     write_summary({"metrics": {"loss": value}, "run_dir": str(cell.folder)})
-    return Entry(cell, State.FINISHED)
+    return Attempt(cell, State.FINISHED)
 
 
 def complete(folder: Path, count: int, loss: float = 0.5) -> list[float]:
     """Run what is missing of a search; return its values."""
     found = search(folder, count)
     for cell in found.cells():
-        found.tell(Entry(cell, State.SKIPPED) if cell.is_finished() else finish(cell, loss))
+        found.tell(Attempt(cell, State.SKIPPED) if cell.is_finished() else finish(cell, loss))
     return [value for value, _ in found.ranking()]
 
 
@@ -62,11 +62,11 @@ def test_a_trial_that_diverged_has_failed_and_the_search_goes_on(loss: float, tm
 
 def test_a_damaged_summary_is_named(tmp_path: Path) -> None:
     found = search(tmp_path, 1)
-    entry = finish(next(found.cells()), 1.0)
+    attempt = finish(next(found.cells()), 1.0)
     for content in ("{", "{}", "[]", '{"metrics": []}'):
-        entry.cell.run.summary.write_text(content)
-        with pytest.raises(FileError, match=re.escape(str(entry.cell.run.summary))):
-            found.tell(entry)
+        attempt.cell.run.summary.write_text(content)
+        with pytest.raises(FileError, match=re.escape(str(attempt.cell.run.summary))):
+            found.tell(attempt)
 
 
 def test_a_search_goes_on_from_wherever_its_journal_was_cut_off(tmp_path: Path) -> None:
@@ -85,16 +85,16 @@ def test_a_process_that_was_killed_while_it_wrote_holds_no_lock(tmp_path: Path) 
     script = """
         import os, pathlib, signal, sys
         from src.sweeps.identity import identity_of_arguments
-        from src.sweeps.runner import Entry, State
+        from src.sweeps.runner import Attempt, State
         from src.sweeps.search import Search
-        from src.sweeps.sweep import Metric, Sweep
+        from src.sweeps.sweep import Objective, Sweep
 
-        sweep = Sweep("train.py", "random", {"x": {"min": 0.0, "max": 1.0}}, (), Metric("loss"), None, ("x",))
+        sweep = Sweep("train.py", "random", {"x": {"min": 0.0, "max": 1.0}}, (), Objective("loss"), None, ("x",))
         search = Search(sweep, 3, [], identity_of_arguments, pathlib.Path("search"))
         if sys.argv[1] == "killed":
             os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
         for cell in search.cells():
-            search.tell(Entry(cell, State.FAILED))
+            search.tell(Attempt(cell, State.FAILED))
         print([trial.state.name for trial in search.study.trials])
     """
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{textwrap.dedent(script)}"]

@@ -15,7 +15,7 @@ import pytest
 
 from src.sweeps.cell import Cell
 from src.sweeps.process import cell_environment, last_lines, start
-from src.sweeps.runner import Entry, Runner, State
+from src.sweeps.runner import Attempt, Runner, State
 from src.utils.files import write_text
 from tests.sweeps.programs import cells_of, starts, sweep_of, write_program
 
@@ -30,16 +30,16 @@ from src.utils.files import write_text
 from tests.sweeps.programs import cells_of, sweep_of
 program, parent = sys.argv[1], Path(sys.argv[2])
 cells = cells_of(sweep_of(program, x=[1, 2, 3], steps=[int(sys.argv[3])]), parent)
-print([entry.state.name for entry in Runner(iter(cells), 2, cell_environment(2), poll_s=0.02).run()])
+print([attempt.state.name for attempt in Runner(iter(cells), 2, cell_environment(2), poll_s=0.02).run()])
 """
 
 
-def run(cells: list[Cell], jobs: int = 2, **settings: object) -> list[Entry]:
+def run(cells: list[Cell], jobs: int = 2, **settings: object) -> list[Attempt]:
     return Runner(iter(cells), jobs, cell_environment(jobs), poll_s=0.02, **settings).run()  # type: ignore[arg-type]
 
 
-def states(entries: list[Entry]) -> list[State]:
-    return [entry.state for entry in entries]
+def states(attempts: list[Attempt]) -> list[State]:
+    return [attempt.state for attempt in attempts]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -57,8 +57,8 @@ def driver(program: str, parent: Path, steps: int) -> subprocess.Popen[str]:
 def test_cells_run_once_and_are_skipped_afterwards(tmp_path: Path) -> None:
     cells = cells_of(sweep_of(write_program(tmp_path), x=[1, 2, 3]), tmp_path / "runs")
     seen: list[tuple[str, State]] = []
-    entries = run(cells, on_change=lambda entry: seen.append((entry.cell.name, entry.state)))
-    assert states(entries) == [State.FINISHED] * 3
+    attempts = run(cells, on_change=lambda attempt: seen.append((attempt.cell.name, attempt.state)))
+    assert states(attempts) == [State.FINISHED] * 3
     assert [state for name, state in seen if name == "x-1"] == [State.RUNNING, State.FINISHED]
     assert cells[1].summary()["metrics"]["loss"] == pytest.approx(1.7**2)
     assert states(run(cells)) == [State.SKIPPED] * 3
@@ -86,8 +86,8 @@ def test_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_one_failure_does_not_stop_the_others(tmp_path: Path) -> None:
     cells = cells_of(sweep_of(write_program(tmp_path), fail=[1, 0]), tmp_path / "runs")
-    entries = run(cells, jobs=1)
-    assert states(entries) == [State.FAILED, State.FINISHED] and entries[0].exit_code == 1
+    attempts = run(cells, jobs=1)
+    assert states(attempts) == [State.FAILED, State.FINISHED] and attempts[0].exit_code == 1
     assert last_lines(cells[0].log, 2) == ["about to fail", "expected a better value, got fail=1"]
     # It is tried again.
     assert states(run(cells, jobs=1)) == [State.FAILED, State.SKIPPED]
@@ -95,8 +95,8 @@ def test_one_failure_does_not_stop_the_others(tmp_path: Path) -> None:
 
 def test_a_program_that_says_success_without_a_summary_has_failed(tmp_path: Path) -> None:
     (tmp_path / "nothing.py").write_text("")
-    (entry,) = run(cells_of(sweep_of(str(tmp_path / "nothing.py"), x=[1]), tmp_path / "runs"))
-    assert entry.state is State.FAILED and entry.exit_code == 0
+    (attempt,) = run(cells_of(sweep_of(str(tmp_path / "nothing.py"), x=[1]), tmp_path / "runs"))
+    assert attempt.state is State.FAILED and attempt.exit_code == 0
 
 
 def test_fail_fast_stops_the_others_with_a_checkpoint(tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_an_interrupted_cell_goes_on_and_one_without_a_checkpoint_starts_anew(tm
         cell.folder.mkdir(parents=True)
         (cell.folder / "rest").touch()
     write_text(stopped.run.checkpoint(), '{"done": 2, "steps": 3}')
-    entries = run([stopped, fresh])
-    assert states(entries) == [State.FINISHED] * 2
-    assert [entry.resumed for entry in entries] == [True, False]
+    attempts = run([stopped, fresh])
+    assert states(attempts) == [State.FINISHED] * 2
+    assert [attempt.resumed for attempt in attempts] == [True, False]
     assert dict(starts(tmp_path / "runs")) == {stopped.folder.name: "resumed", fresh.folder.name: "new"}
     # What the run knows itself is not said again, how it is run is.
     command = stopped.log.read_text().splitlines()[0]
@@ -177,12 +177,12 @@ def test_a_running_cell_is_locked_and_a_dead_ones_lock_is_free(tmp_path: Path) -
 def test_ctrl_c_saves_and_says_so(tmp_path: Path) -> None:
     cells = cells_of(sweep_of(write_program(tmp_path), steps=[1000, 1001]), tmp_path / "runs")
 
-    def interrupt(entries: list[Entry]) -> None:
-        if all(entry.cell.can_be_resumed() for entry in entries) and len(entries) == 2:
+    def interrupt(attempts: list[Attempt]) -> None:
+        if all(attempt.cell.can_be_resumed() for attempt in attempts) and len(attempts) == 2:
             raise KeyboardInterrupt
 
     runner = Runner(iter(cells), 2, cell_environment(2), on_tick=interrupt, poll_s=0.02)
     with pytest.raises(KeyboardInterrupt):
         runner.run()
-    assert states(runner.entries) == [State.STOPPED] * 2
-    assert [entry.exit_code for entry in runner.entries] == [143, 143]
+    assert states(runner.attempts) == [State.STOPPED] * 2
+    assert [attempt.exit_code for attempt in runner.attempts] == [143, 143]

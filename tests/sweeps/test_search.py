@@ -14,26 +14,26 @@ import pytest
 from src.sweeps.cell import Cell
 from src.sweeps.identity import identity_of_arguments
 from src.sweeps.process import cell_environment
-from src.sweeps.runner import Entry, Runner, State
+from src.sweeps.runner import Attempt, Runner, State
 from src.sweeps.search import Search
 from src.sweeps.search_space import SearchSpace
-from src.sweeps.sweep import Metric, Sweep
+from src.sweeps.sweep import Objective, Sweep
 from src.utils.errors import ConfigError
 from tests.sweeps.programs import COMMAND, starts, write_program
 
 
 def sweep(method: str = "bayes", program: str = "train.py", **parameters: Any) -> Sweep:
-    return Sweep(program, method, parameters, COMMAND, Metric("loss"), None, tuple(sorted(parameters)))
+    return Sweep(program, method, parameters, COMMAND, Objective("loss"), None, tuple(sorted(parameters)))
 
 
 def search(a_sweep: Sweep, folder: Path, count: int | None = 4) -> Search:
     return Search(a_sweep, count, [], identity_of_arguments, folder)
 
 
-def finish(cell: Cell, loss: float) -> Entry:
+def finish(cell: Cell, loss: float) -> Attempt:
     cell.folder.mkdir(parents=True)
     cell.run.summary.write_text(json.dumps({"metrics": {"loss": loss}}))
-    return Entry(cell, State.FINISHED)
+    return Attempt(cell, State.FINISHED)
 
 
 def draws(spec: dict[str, Any], folder: Path, count: int = 60) -> list[Any]:
@@ -119,13 +119,13 @@ def test_a_search_needs_a_metric_and_a_number(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a positive number of trials"):
         search(sweep(x=x), tmp_path, None)
     assert search(dataclasses.replace(sweep(x=x), run_cap=7), tmp_path, None).count == 7
-    entry = finish(next(search(sweep(x=x), tmp_path).cells()), 1.0)
-    again = search(dataclasses.replace(sweep(x=x), metric=Metric("los")), tmp_path)
+    attempt = finish(next(search(sweep(x=x), tmp_path).cells()), 1.0)
+    again = search(dataclasses.replace(sweep(x=x), metric=Objective("los")), tmp_path)
     list(again.cells())
     with pytest.raises(ConfigError, match=r"expected the metric 'los' in .*, got loss"):
-        again.tell(entry)
-    with pytest.raises(ConfigError, match="expected a search to minimize"):
-        search(dataclasses.replace(sweep(x=x), metric=Metric("loss", "maximize")), tmp_path)
+        again.tell(attempt)
+    with pytest.raises(ConfigError, match=r"expected metric\.goal=minimize as in .*, got maximize"):
+        search(dataclasses.replace(sweep(x=x), metric=Objective("loss", "maximize")), tmp_path)
 
 
 def test_a_bayesian_search_comes_near_the_best(tmp_path: Path) -> None:
@@ -149,8 +149,8 @@ def test_an_interrupted_search_goes_on_with_its_open_trials(method: str, tmp_pat
     cells = first.cells()
     done, failed, open_ = next(cells), next(cells), next(cells)
     first.tell(finish(done, 0.5))
-    first.tell(Entry(failed, State.FAILED))
-    first.tell(Entry(open_, State.STOPPED))
+    first.tell(Attempt(failed, State.FAILED))
+    first.tell(Attempt(open_, State.STOPPED))
 
     second = search(a_sweep, tmp_path, 5)
     names = [cell.name for cell in second.cells()]
@@ -160,9 +160,9 @@ def test_an_interrupted_search_goes_on_with_its_open_trials(method: str, tmp_pat
 
 
 def test_a_maximum_is_found_too(tmp_path: Path) -> None:
-    found = search(dataclasses.replace(sweep(x={"values": [1, 2]}), metric=Metric("loss", "maximize")), tmp_path, 6)
+    found = search(dataclasses.replace(sweep(x={"values": [1, 2]}), metric=Objective("loss", "maximize")), tmp_path, 6)
     for cell in found.cells():
-        found.tell(Entry(cell, State.SKIPPED) if cell.is_finished() else finish(cell, cell.parameters["x"]))
+        found.tell(Attempt(cell, State.SKIPPED) if cell.is_finished() else finish(cell, cell.parameters["x"]))
     # Trials with the same parameters share a run.
     assert len(list(tmp_path.glob("*/summary.json"))) <= 2 and len(found.ranking()) == 6
     assert found.ranking()[0][1]["x"] == 2
@@ -172,8 +172,8 @@ def test_a_search_runs_programs_side_by_side(tmp_path: Path) -> None:
     program = write_program(tmp_path)
     a_sweep = sweep("bayes", program, x={"min": 0.0, "max": 1.0}, steps={"value": 1})
     found = search(a_sweep, tmp_path / "runs", 4)
-    entries = Runner(found.cells(), 2, cell_environment(2), on_change=found.tell, poll_s=0.02).run()
-    assert [entry.state for entry in entries] == [State.FINISHED] * 4
+    attempts = Runner(found.cells(), 2, cell_environment(2), on_change=found.tell, poll_s=0.02).run()
+    assert [attempt.state for attempt in attempts] == [State.FINISHED] * 4
     assert len(starts(tmp_path / "runs")) == 4
     best, parameters = found.ranking()[0]
     assert best == pytest.approx((parameters["x"] - 0.3) ** 2)

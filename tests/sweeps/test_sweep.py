@@ -11,7 +11,7 @@ import yaml
 
 from src.sweeps.command import command_line, for_people
 from src.sweeps.grid import grid
-from src.sweeps.sweep import Metric, Sweep, read_sweep, with_overrides
+from src.sweeps.sweep import Objective, Sweep, read_sweep, with_overrides
 from src.utils.errors import ConfigError
 from src.utils.reading import FileError
 from tests.sweeps.programs import sweep_of
@@ -35,7 +35,7 @@ def test_a_grid_is_expanded_in_the_order_of_wandbs_own_code() -> None:
 
 def test_a_sweep_is_read(tmp_path: Path) -> None:
     sweep = read(tmp_path, metric={"name": "val/psnr", "goal": "maximize"}, run_cap=3)
-    assert sweep.metric == Metric("val/psnr", "maximize") and sweep.run_cap == 3
+    assert sweep.metric == Objective("val/psnr", "maximize") and sweep.run_cap == 3
     assert sweep.command == ("${env}", "${interpreter}", "${program}", "${args}")
     one = read(tmp_path, parameters={"b": {"values": [1]}, "a": {"min": 0, "max": 1}, "c": {"value": 3}})
     # One value in a list may become several on the command line: it names the cell.
@@ -49,7 +49,7 @@ def test_a_sweep_is_read(tmp_path: Path) -> None:
         ({"program": None}, "expected program in"),
         ({"method": "gird"}, "expected method to be one of grid, random, bayes"),
         ({"parameters": {}}, "expected parameters in"),
-        ({"parameters": {"seed": 3}}, r"expected parameters\.seed to be like"),
+        ({"parameters": {"seed": 3}}, r"expected parameters\.seed in the form"),
         ({"parameters": {"seed": {"values": []}}}, r"expected parameters\.seed to have value, values, or min and max"),
         ({"parameters": {"a": {"parameters": {"b": {"value": 1}}}}}, r"expected dotted names \(a\.<key>\)"),
         ({"metric": {"goal": "maximize"}}, "expected metric {name"),
@@ -87,7 +87,7 @@ def test_the_command_line_restricts_the_sweep_and_goes_to_every_cell(tmp_path: P
     assert grid(changed) == [{"scale": "paper", "seed": 3}, {"scale": "paper", "seed": 4}]
     assert others == ["trainer=gpu", "+a.b={c: 1}", "~logger"]
     assert changed.varied == ("seed",)
-    with pytest.raises(ConfigError, match=r"expected one value .* got 'sede=1,2'; did you mean 'seed'"):
+    with pytest.raises(ConfigError, match=r"expected a single value .* got 'sede=1,2'; did you mean 'seed'"):
         with_overrides(sweep, ["sede=1,2"])
     with pytest.raises(ConfigError, match="expected key=value, got 'seed'"):
         with_overrides(sweep, ["seed"])

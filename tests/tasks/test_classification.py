@@ -64,7 +64,7 @@ def test_a_test_counts_confusions_and_measures_the_inverse() -> None:
     assert classification.confusion is not None
     assert classification.confusion.tolist() == [[0, 0, 1], [0, 0, 1], [0, 0, 2]]
     report = classification.report({f"test/{name}": value for name, value in metrics.items()})
-    assert report is not None and report.rows[0] == ["accuracy", "0.5000"] and len(report.rows) == 4
+    assert report is not None and report.rows[0] == ["accuracy (%)", "50.00"] and len(report.rows) == 4
 
 
 def test_validation_does_not_invert_and_plain_networks_never_do() -> None:

@@ -54,7 +54,7 @@ def test_judging_repeats_its_noise_and_leaves_the_trainings_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"values": "unit"}, "values=integers for a density, got 'unit'"),
+        ({"values": "unit"}, "values=integers for density estimation, got 'unit'"),
         ({"sample_shape": (3, 4, 4)}, r"images of shape \(3, 4, 4\), got \(1, 4, 4\)"),
     ],
 )

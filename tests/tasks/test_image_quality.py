@@ -89,5 +89,5 @@ def test_autocast_does_not_coarsen_the_numbers() -> None:
 
 def test_a_volume_smaller_than_the_window_is_refused() -> None:
     small = torch.zeros(1, 1, 10, 16, 16)
-    with pytest.raises(ValueError, match="at least 11 voxels a side"):
+    with pytest.raises(ValueError, match="at least 11 voxels per side"):
         ssim(small, small, 1.0)

@@ -43,12 +43,14 @@ def test_a_value_is_printed_with_its_digits() -> None:
     assert [psnr.text(20.5), psnr.text(6.5, sign=True), psnr.text(None), psnr.text(1e-9)] == [
         *("20.50", "+6.50", "-", "1.0e-09"),
     ]
+    accuracy = TASK_METRICS["classification"][0]
+    assert (accuracy.heading, accuracy.text(0.5)) == ("accuracy (%)", "50.00")
 
 
 def test_descriptions_survive_the_summary_and_what_describes_nothing_is_left_out() -> None:
-    own = [Metric("fid", "FID", "", "min", 1), Metric("dice", per_region=True)]
+    own = [Metric("fid", "FID", "%", "min", 1, factor=100.0), Metric("dice", per_region=True)]
     assert from_plain(json.loads(json.dumps(to_plain(own)))) == tuple(own)
-    hostile = [None, {}, {"name": 3}, {"name": "a", "unit": [1], "better": "up", "digits": 10**9, "per_region": "x"}]
+    hostile = [None, {}, {"name": 3}, {"name": "a", "unit": [1], "better": "up", "digits": 10**9, "factor": "2"}]
     assert from_plain(hostile) == (Metric("a"),) and from_plain({"name": "a"}) == from_plain(None) == ()
 
 

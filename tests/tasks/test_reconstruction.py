@@ -38,7 +38,7 @@ def test_the_loss_is_the_squared_l2_distance_per_voxel() -> None:
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
-    with pytest.raises(NonFiniteLossError, match=r"got nan in epoch 0, step 0\. Likely remedies"):
+    with pytest.raises(NonFiniteLossError, match=r"got nan in epoch 0, step 0\. Possible remedies"):
         task(ToNaN()).training_step(batch(), 0)
 
 
@@ -53,7 +53,7 @@ class Crop(nn.Conv3d):
     ("net", "data", "message"),
     [
         (Crop(), {}, r"maps \(1, 12, 12, 12\) to the same shape, got \(1, 10, 10, 10\)"),
-        (nn.Conv3d(1, 1, 1), {"data_range": 2.0}, r"task\.data_range 2\.0 of the data, got 1\.0"),
+        (nn.Conv3d(1, 1, 1), {"data_range": 2.0}, r"task\.data_range=2\.0, as in the data, got 1\.0"),
         (nn.Conv3d(1, 1, 1), {"sample_shape": (1, 10, 10, 10)}, "at least 11"),
     ],
 )

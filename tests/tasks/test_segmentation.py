@@ -79,7 +79,7 @@ def test_data_without_regions_are_refused() -> None:
     ("settings", "message"),
     [
         ({"loss": "dice"}, r"task\.loss to be one of dice_ce, sigmoid_regions, got 'dice'"),
-        ({"overlap": 1.0}, r"task\.overlap from 0 to below 1, got 1\.0"),
+        ({"overlap": 1.0}, r"task\.overlap in \[0, 1\), got 1\.0"),
         ({"overlap": -0.1}, r"task\.overlap"),
         ({"blending": "linear"}, r"task\.blending to be one of constant, gaussian, got 'linear'"),
         ({"sw_batch_size": 0}, r"positive task\.sw_batch_size, got 0"),

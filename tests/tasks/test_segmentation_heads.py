@@ -110,5 +110,5 @@ def test_a_region_beside_the_others_is_painted_too() -> None:
     ],
 )
 def test_regions_that_no_label_map_follows_from_are_refused(regions: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"expected nested or separate regions of classes 1 to 3"):
+    with pytest.raises(ValueError, match=r"expected nested or disjoint regions of classes 1 to 3"):
         SigmoidRegions(4, regions)

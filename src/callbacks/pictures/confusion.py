@@ -11,11 +11,7 @@ from src.callbacks.pictures.drawing import publish
 
 
 class ConfusionMatrix(pl.Callback):
-    """Draws the task's ``confusion`` after a test into ``confusion.png``, and shows it in loggers that take images.
-
-    Args:
-        dirpath: folder of the picture.
-    """
+    """Draws the task's ``confusion`` after a test into ``<dirpath>/confusion.png``, and shows it in image loggers."""
 
     def __init__(self, dirpath: str) -> None:
         self.path = Path(dirpath) / "confusion.png"

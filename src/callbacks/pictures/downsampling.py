@@ -5,7 +5,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from matplotlib.figure import Figure
 from skimage import data
 from torch import Tensor
 
@@ -25,7 +24,7 @@ class DownsamplingPictures(pl.Callback):
     image before and after an orthogonal mixing of its channels).
 
     Args:
-        dirpath: folder of the pictures.
+        dirpath: of the pictures.
         name: the photograph, one of scikit-image's.
     """
 
@@ -50,17 +49,19 @@ class DownsamplingPictures(pl.Callback):
         if not trainer.is_global_zero:
             return
         image = photograph(self.name)[None, None]
-        learned = _with_matrix(pl_module.net.matrices().detach().cpu())
         figures = {"figure1": figure1(image), "figure2": figure2(image), "channel_mixing": channel_mixing()}
         if self.at_start is not None:
-            figures["figure4"] = figure4(image, _with_matrix(self.at_start), learned)
+            start, learned = (_downsampling(m.double()) for m in (self.at_start, pl_module.net.matrices().cpu()))
+            sparse = tiled(learned(image))
+            figures["figure4"] = {"image": image, "random start": tiled(start(image)), "trained to be sparse": sparse}
         for name, panels in figures.items():
-            publish(trainer, draw(panels), self.dirpath / picture_name(name), f"images/{name}")
+            figure = image_grid({"": [image[0] for image in panels.values()]}, titles=list(panels), cell_inches=3.2)
+            publish(trainer, figure, self.dirpath / picture_name(name), f"images/{name}")
 
 
 def figure1(image: Tensor) -> Panels:
     """Return the image, its pixel shuffle and its Haar transform."""
-    shuffle, haar = _with_init("pixel_shuffle"), _with_init("haar")
+    shuffle, haar = _downsampling("pixel_shuffle"), _downsampling("haar")
     return {"image": image, "pixel shuffle": tiled(shuffle(image)), "Haar": tiled(haar(image))}
 
 
@@ -70,21 +71,16 @@ def figure2(image: Tensor) -> Panels:
     The channels are an image and three darker copies of it, as in a network whose features are not adapted to its
     upsampling.
     """
-    coarse = tiled(_with_init("haar")(image))[..., : image.shape[2] // 2, : image.shape[3] // 2]
+    coarse = tiled(_downsampling("haar")(image))[..., : image.shape[2] // 2, : image.shape[3] // 2]
     channels = torch.cat([coarse * gain for gain in (1.0, 0.75, 0.5, 0.25)], dim=1)
-    shuffled = _with_init("pixel_shuffle").inverse(channels)
-    smooth = _with_init("haar").inverse(torch.cat([2 * coarse, *[torch.zeros_like(coarse)] * 3], dim=1))
+    shuffled = _downsampling("pixel_shuffle").inverse(channels)
+    smooth = _downsampling("haar").inverse(torch.cat([2 * coarse, *[torch.zeros_like(coarse)] * 3], dim=1))
     return {
         "four channels": tiled(channels, scale=False),
         "inverse pixel shuffle": shuffled,
         "detail": _detail(shuffled),
         "inverse Haar, details 0: detail": _detail(smooth),
     }
-
-
-def figure4(image: Tensor, at_start: Downsampling, learned: Downsampling) -> Panels:
-    """Return the image, its random learnable downsampling, and the one trained to be sparse."""
-    return {"image": image, "random start": tiled(at_start(image)), "trained to be sparse": tiled(learned(image))}
 
 
 @torch.no_grad()
@@ -119,14 +115,5 @@ def _detail(image: Tensor) -> Tensor:
     return image[..., height - 140 : height - 76, width - 40 : width + 24]
 
 
-def draw(panels: Panels) -> Figure:
-    """Draw titled images side by side, in the range [0, 1]."""
-    return image_grid({"": [image[0] for image in panels.values()]}, titles=list(panels), cell_inches=3.2)
-
-
-def _with_init(init: str) -> Downsampling:
+def _downsampling(init: str | Tensor) -> Downsampling:
     return Downsampling(1, 2, spatial_dims=2, init=init, learnable=False)
-
-
-def _with_matrix(matrix: Tensor) -> Downsampling:
-    return Downsampling(1, 2, spatial_dims=2, init=matrix.double(), learnable=False)

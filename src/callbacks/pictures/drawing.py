@@ -1,6 +1,5 @@
 """Drawing images side by side, and handing figures to files and loggers."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,15 +19,10 @@ def image_grid(
     titles: Sequence[str] = (),
     cell_inches: float = 0.8,
 ) -> Figure:
-    """Draw a row of images per entry, each image (1, H, W) in grey or (3, H, W) in colour.
+    """Draw rows of images by the text on their left, each image (1, H, W) in grey or (3, H, W) in colour.
 
-    All share the range [0, white]: equal greys are equal values, and what lies outside is black or white.
-
-    Args:
-        rows: images by the text on their left.
-        white: the value that is drawn white.
-        titles: of the columns; none by default.
-        cell_inches: side of an image.
+    All share the range [0, white]: equal greys are equal values, and values outside are drawn black or white.
+    ``titles`` are those of the columns, and ``cell_inches`` is the side of an image.
     """
     num_columns = max(len(images) for images in rows.values())
     width, height = cell_inches * num_columns + (1.2 if any(rows) else 0), cell_inches * len(rows) + 0.1
@@ -54,11 +48,9 @@ def _as_picture(image: Tensor, white: float) -> NDArray:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    """Write a figure as PNG, completely or not at all."""
     with atomic_write(path) as file:
-        file.write(buffer.getvalue())
+        figure.savefig(file, format="png", dpi=120)
 
 
 def publish(trainer: pl.Trainer, figure: Figure, path: Path, key: str) -> None:

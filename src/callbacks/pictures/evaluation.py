@@ -40,22 +40,11 @@ class EvaluationPictures(pl.Callback):
         self._kept: dict[int, Any] = {}
 
     def kept(self, name: str, sample: dict[str, Tensor]) -> Any:
-        """Return what is needed of a sample until the end of the evaluation; by default its image.
-
-        Args:
-            name: of the sample in its set.
-            sample: an entry of the batch and of the step's outputs, without the batch axis.
-        """
+        """Return what `figures` needs of a sample: entries of batch and outputs without batch axis; here its image."""
         return sample["image"].detach()
 
     def figures(self, trainer: pl.Trainer, task: Any, samples: Mapping[int, Any]) -> dict[str, Figure]:
-        """Return the figures by name.
-
-        Args:
-            trainer: of the run.
-            task: of the run, with its network in evaluation mode.
-            samples: what `kept` returned, by index, in ascending order.
-        """
+        """Return the figures by name; ``samples`` is what `kept` returned, by index in ascending order."""
         raise NotImplementedError
 
     def _draws(self, trainer: pl.Trainer, stage: str) -> bool:

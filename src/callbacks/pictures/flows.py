@@ -1,4 +1,4 @@
-"""What a normalizing flow draws and how it sees images: samples, reconstructions, interpolations."""
+"""Pictures of a normalizing flow: samples, reconstructions, interpolations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

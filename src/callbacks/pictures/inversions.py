@@ -1,4 +1,4 @@
-"""How an invertible classifier sees images: what its first layers do, and straight lines between features."""
+"""Pictures of an invertible classifier: its first layer, reconstructions, interpolations between features."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

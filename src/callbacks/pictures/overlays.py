@@ -1,4 +1,4 @@
-"""Pictures of segmentations: what the scanner saw, the true classes and the predicted ones."""
+"""Pictures of segmentations: the scan, the true classes and the predicted ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -128,7 +128,6 @@ class Overlays(EvaluationPictures):
         return Slice("\n".join(lines), modalities, {title: cut(label) for title, label in maps.items()})
 
     def figures(self, trainer: pl.Trainer, task: Any, samples: Mapping[int, Slice]) -> dict[str, Figure]:
-        """Return one picture of all cases."""
         if not samples:
             return {}
         classes = trainer.datamodule.class_names[1:]  # type: ignore[attr-defined]

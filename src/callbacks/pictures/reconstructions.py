@@ -45,5 +45,4 @@ class ReconstructionPictures(EvaluationPictures):
         return {title: central_slices(sample[key][0]) for title, key in KEYS.items()}
 
     def figures(self, trainer: pl.Trainer, task: Any, samples: Mapping[int, Any]) -> dict[str, Figure]:
-        """Return a triptych per volume."""
         return {f"{index:03d}": triptych(columns, task.data_range) for index, columns in samples.items()}
