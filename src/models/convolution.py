@@ -82,13 +82,11 @@ class Conv3d(nn.Conv3d):
 
     def _is_ours(self, x: Tensor) -> bool:
         """Whether `_Convolution` can replace torch's convolution."""
-        transforms_active = getattr(torch._C, "_are_functorch_transforms_active", None)
-        is_under_torch_func = transforms_active is None or transforms_active()  # true where torch does not tell
         return (
             _runs_on_onednn(x)
             and x.ndim == 5
             and _precision(x) == torch.float32
-            and not is_under_torch_func
+            and not _under_torch_func()
             and self.padding_mode == "zeros"
             and self.groups == 1
             and max(self.kernel_size) > 1
@@ -96,6 +94,12 @@ class Conv3d(nn.Conv3d):
             and self.padding == tuple((size - 1) / 2 for size in self.kernel_size)
             and _onednn() is not None
         )
+
+
+def _under_torch_func() -> bool:
+    """Whether a transform of `torch.func` runs; True if this version of torch does not tell."""
+    active = getattr(torch._C, "_are_functorch_transforms_active", None)
+    return active is None or active()
 
 
 class _Convolution(torch.autograd.Function):
