@@ -128,9 +128,11 @@ class _Repeatable(nn.Module):
 
     def _first(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         """The first evaluation: outputs that memcnn may free."""
-        leaf, is_watched = self._leaf[0], _has_hooks(self._leaf[0])
+        leaf, modules = self._leaf[0], all_modules(self._leaf[0])
+        # Hooks see, and may keep, what the leaf or a part of it reads and returns.
+        is_watched = any(module._forward_hooks or module._forward_pre_hooks for module in modules)
         state, condition = self._arguments(inputs)
-        start = LeafStart(all_modules(leaf), inputs[0].device)
+        start = LeafStart(modules, inputs[0].device)
         with past_policies():
             seen = map_tensors(Tensor.clone, state) if is_watched else state
             result, self._result_form = tree_flatten(self._call(leaf, seen, condition))
@@ -151,11 +153,6 @@ class _Repeatable(nn.Module):
                 seen.add(node)
                 nodes += [before for before, _ in node.next_functions]
         return [p for p in self._snapshot.originals if p.requires_grad and p.grad_fn not in seen]
-
-
-def _has_hooks(leaf: InvertibleModule) -> bool:
-    """Whether hooks see, and may keep, what the leaf or a part of it reads and returns."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in all_modules(leaf))
 
 
 def _with_memory_of_their_own(outputs: Iterable[Tensor], inputs: tuple[Tensor, ...]) -> list[Tensor]:

@@ -12,12 +12,9 @@ from ..module import Call, Condition, InvertibleModule, State, map_tensors
 
 @dataclass
 class TreeCall:
-    """A tree and what it was called with, free of the caller's graph.
+    """The bijection whose forward pass a call is, `inverted` where the inverse was called, and the call's arguments.
 
-    Attributes:
-        tree: the bijection whose forward pass the call is: the `inverted` one where the inverse was called.
-        x: its input.
-        condition: its condition.
+    The arguments are detached from the caller's graph.
     """
 
     tree: InvertibleModule
@@ -31,7 +28,6 @@ class FirstCalls:
     Trees are the bijections of `invertible_roots`: inside of a padding, which no inverse can restore.
 
     Args:
-        net: the network.
         is_watched: which of the trees; all of them by default.
     """
 

@@ -24,9 +24,6 @@ class ActNorm(InvertibleModule):
 
     State (B, C, *spatial); ``log|det dy/dx| = Σ s`` times the number of voxels.
 
-    Args:
-        channels: number of channels C.
-
     Raises:
         ValueError: for another number of channels, or a first batch that is not finite.
     """

@@ -88,7 +88,6 @@ class SpectralNormalised(nn.Module):
     the memory of 16 inputs and outputs of one sample. The state dict holds the vectors as extra state.
 
     Args:
-        layer: ``torch.nn.Linear`` or a convolution.
         coefficient: the bound ``c``.
         tolerance: relative growth of σ over the last quarter of a sweep at which the iteration ends.
         max_iterations: about the largest number of products.
@@ -142,7 +141,7 @@ class SpectralNormalised(nn.Module):
             ValueError: before the first forward pass, and as `fourier_norm_bound` does.
         """
         if not self._settled:
-            raise ValueError("expected a forward pass before the bound is asked for, got none")
+            raise ValueError("expected a forward pass before the bound is computed, got none")
         return max(
             fourier_norm_bound(self.layer, shape[1:], weight=self.normalised_weight(shape)) for shape in self._settled
         )
@@ -150,8 +149,10 @@ class SpectralNormalised(nn.Module):
     def _input_shape(self, x: Tensor) -> tuple[int, ...]:
         if isinstance(self.layer, nn.Linear):
             return (x.shape[-1],)
-        # A pointwise convolution is the same matrix at every voxel: one of them has the norm of all.
-        return (x.shape[1], *[1] * (x.ndim - 2)) if _is_pointwise(self.layer) else tuple(x.shape[1:])
+        is_padded = not isinstance(self.layer.padding, str) and any(self.layer.padding)
+        if is_padded or max(self.layer.kernel_size) > 1:
+            return tuple(x.shape[1:])
+        return (x.shape[1], *[1] * (x.ndim - 2))  # the same matrix at every voxel: one of them has the norm of all
 
     @torch.compiler.disable
     def _vector(self, input_shape: tuple[int, ...]) -> Tensor:
@@ -213,12 +214,6 @@ def _find(known: Iterable[_Settled], weight: Tensor) -> _Settled | None:
     return next((settled for settled in known if torch.equal(settled.values, weight)), None)
 
 
-def _is_pointwise(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
-    """Whether each output voxel is made of one input voxel, each input voxel in one output voxel at most."""
-    padded = not isinstance(layer.padding, str) and any(layer.padding)
-    return all(k == 1 for k in layer.kernel_size) and not padded
-
-
 def unwatched() -> saved_tensors_hooks:
     """A context for graphs that are built and used inside: hooks on saved tensors do not see them."""
     return saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
@@ -275,5 +270,5 @@ def lipschitz_constant(net: nn.Module) -> float:
         return 1.0
     raise ValueError(
         "expected linear layers, convolutions, activations with a known Lipschitz constant and nn.Sequential of them, "
-        f"got {type(net).__name__}; a module of your own may state its attribute lipschitz_constant"
+        f"got {type(net).__name__}; your own modules can set the attribute lipschitz_constant"
     )

@@ -77,8 +77,8 @@ def fixed_point(
         warnings.warn(
             f"the fixed-point iteration did not converge for {failed} of {len(change)} samples: after "
             f"{report.iterations} iterations the relative change is {report.change:.1e}, expected at most "
-            f"{report.accepted:.1e}. A smaller coefficient contracts faster; a larger tolerance or max_iterations may "
-            "help.",
+            f"{report.accepted:.1e}. Use a smaller coefficient, which contracts faster, or a larger "
+            "tolerance or max_iterations.",
             FixedPointWarning,
             stacklevel=2,
         )
@@ -140,7 +140,9 @@ class ResidualBlock(InvertibleModule):
         self.channels = channels
         self.subnet = bound_lipschitz(subnet(channels, channels), coefficient)
         if not lipschitz_constant(self.subnet) < 1:
-            raise ValueError(f"expected a contraction, got Lipschitz constant {lipschitz_constant(self.subnet):.3g}")
+            raise ValueError(
+                f"expected a contraction, got a subnet with Lipschitz constant {lipschitz_constant(self.subnet):.3g}"
+            )
         self.logdet = logdet_estimator(logdet)
         self.eval_logdet = None if eval_logdet is None else logdet_estimator(eval_logdet)
         self.tolerance = tolerance
