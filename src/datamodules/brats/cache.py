@@ -20,7 +20,7 @@ from src.utils.reading import FileError, reading
 from src.utils.seal import SEAL_LENGTH, check_seal, has_seal, seal
 
 # Changes whenever the same scans would give other arrays.
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 # Endings of a case's files.
 RECORD, IMAGE, CLASSES = "json", "image.npy", "classes.npy"
 
@@ -32,6 +32,7 @@ class CachedCase(NamedTuple):
     stem: Path
     shape: tuple[int, ...]  # of the scan
     box: tuple[tuple[int, int], ...]  # first and last-plus-one voxel along each axis
+    oddities: tuple[Problem, ...] = ()  # what is unusual about the scans
 
     @property
     def part(self) -> tuple[slice, ...]:
@@ -112,20 +113,22 @@ class BratsCache:
             record = json.loads(content[:-SEAL_LENGTH] if sealed else content)
             if not sealed or record["sources"] != _fingerprint(case):
                 return None
-            if record["problems"]:
-                return [Problem(case.name, *problem) for problem in record["problems"]]
+            problems, oddities = ([Problem(case.name, *p) for p in record[key]] for key in ("problems", "oddities"))
+            if problems:
+                return problems
             box = tuple((first, end) for first, end in record["box"])
             _check_arrays(stem, tuple(end - first for first, end in box), case.truth is not None)
-            return CachedCase(case, stem, tuple(record["shape"]), box)
+            return CachedCase(case, stem, tuple(record["shape"]), box, tuple(oddities))
 
 
 def _preprocess(case: Case, release: str, folder: Path) -> None:
     """Check one case and write its arrays, or what is wrong with it, and then its record."""
     stem = _stem(folder, case)
-    record: dict[str, Any] = {"sources": _fingerprint(case), "problems": []}
+    record: dict[str, Any] = {"sources": _fingerprint(case), "problems": [], "oddities": []}
     result = read_case(case, find_release(release))
     if isinstance(result, CaseVolumes):
         record |= {"shape": result.images.shape[1:], "box": _write_arrays(stem, result)}
+        record["oddities"] = [[oddity.file, oddity.message] for oddity in result.oddities]
     else:
         record["problems"] = [[problem.file, problem.message] for problem in result]
     with atomic_write(_file(stem, RECORD)) as file:
@@ -180,7 +183,8 @@ def _check_once(path: Path, size: int, mtime_ns: int) -> None:
 
 
 def _fingerprint(case: Case) -> dict[str, list[int]]:
-    stats = {path.name: path.stat() for path in case.files}
+    # With the folder's name, because files in folders of their own may all have the same name.
+    stats = {f"{path.parent.name}/{path.name}": path.stat() for path in case.files}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 

@@ -31,7 +31,8 @@ class BratsDataModule(SplitDataModule):
 
     Args:
         data_dir: the folder of the scans; cases are found at any depth. Cases without truth are for prediction only.
-        release: the year, 2017 to 2021, 2023 or 2024: how files are named, and what the values of the truth mean.
+        release: the year, 2017 to 2021, 2023 or 2024: how files are named, and what the values of the truth mean;
+            "2017-et3" to "2021-et3" if the truth has 3 where the organisers have 4, as in preprocessed copies.
         predict_dir: the scans to predict; None for data_dir.
         cache_dir: where the preprocessed scans go, uncompressed: about 55 MB for one of 240×240×155 voxels.
         size: voxels of a training crop along each axis.
@@ -171,6 +172,7 @@ class BratsDataModule(SplitDataModule):
         names = sorted({case.name for case in labelled} | {problem.case for problem in problems})
         usable, more = self._cache(self.data_dir).prepare(labelled, self.preprocessing_workers)
         self._report([*problems, *more], self.data_dir)
+        self._note_oddities(usable)
         split = self._split(names)
         by_name = {cached.case.name: cached for cached in usable}
         parts = {part: [by_name[name] for name in split[part] if name in by_name] for part in SPLITS}
@@ -186,6 +188,7 @@ class BratsDataModule(SplitDataModule):
         cases = [case if cache.has(case) else case._replace(truth=None) for case in found]
         usable, more = cache.prepare(cases, self.preprocessing_workers)
         self._report([*problems, *more], self.predict_dir)
+        self._note_oddities(usable)
         return usable
 
     def _cache(self, folder: Path) -> BratsCache:
@@ -204,6 +207,15 @@ class BratsDataModule(SplitDataModule):
             f"or invalid. datamodule.skip_bad_cases=true skips them.\n{listing}"
         )
 
+    def _note_oddities(self, cases: Sequence[CachedCase]) -> None:
+        oddities = [oddity for cached in cases for oddity in cached.oddities]
+        if oddities:
+            listing = _enumerate([f"{oddity.file}: {oddity.message}" for oddity in oddities], separator="\n  ")
+            self._note(
+                f"The background of {len(oddities)} scans is not 0, and their z-scores include it. BraTS has 0 outside "
+                f"of the brain.\n  {listing}"
+            )
+
     def _note(self, message: str) -> None:
         if message not in self._said:  # setup finds the same as prepare_data
             self._said.add(message)
@@ -221,5 +233,5 @@ class BratsDataModule(SplitDataModule):
         return split
 
 
-def _enumerate(names: Sequence[str], shown: int = 10) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+def _enumerate(names: Sequence[str], shown: int = 10, separator: str = ", ") -> str:
+    return separator.join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

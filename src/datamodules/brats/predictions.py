@@ -3,14 +3,13 @@
 import gzip
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from torch import Tensor
 
 from src.datamodules.brats.cache import CachedCase
+from src.datamodules.brats.nifti import read_image
 from src.datamodules.brats.releases import Release
 from src.utils.files import atomic_write
-from src.utils.reading import reading
 
 
 def write_prediction(cached: CachedCase, label: Tensor, release: Release, folder: Path) -> Path:
@@ -31,8 +30,7 @@ def write_prediction(cached: CachedCase, label: Tensor, release: Release, folder
         raise ValueError(f"expected classes among {sorted(release.label_values)}, got {sorted(found)}")
     labels = np.zeros(cached.shape, np.uint8)
     labels[part] = release.to_labels(classes, np.uint8)
-    with reading(cached.case.images[0], "a NIfTI file"):
-        scan = nib.Nifti1Image.from_filename(cached.case.images[0])
+    scan = read_image(cached.case.images[0])
     header = scan.header.copy()
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
@@ -40,5 +38,5 @@ def write_prediction(cached: CachedCase, label: Tensor, release: Release, folder
     path = folder / f"{cached.case.name}.nii.gz"
     with atomic_write(path) as file:
         # No time in gzip's header: the same prediction is the same file.
-        file.write(gzip.compress(nib.Nifti1Image(labels, scan.affine, header).to_bytes(), mtime=0))
+        file.write(gzip.compress(type(scan)(labels, scan.affine, header).to_bytes(), mtime=0))
     return path

@@ -1,28 +1,20 @@
 """Reading one case, and checking that its volumes fit together."""
 
-import gzip
-import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from src.datamodules.brats.cases import Case, Problem
-from src.datamodules.brats.releases import MODALITIES, RELEASES, ROLES, TRUTH, Release
-from src.utils.reading import FileError, reading
+from src.datamodules.brats.nifti import Volume, read_volume
+from src.datamodules.brats.releases import MODALITIES, ROLES, TRUTH, Release
+from src.utils.reading import FileError
 
 # How far two files may place the same corner apart. Rounding in headers is below 1e-3 mm, a voxel is 1 mm.
 AFFINE_TOLERANCE_MM = 0.1
-
-
-class Volume(NamedTuple):
-    """Voxels (X, Y, Z) and the 4×4 matrix from their indices to millimetres."""
-
-    voxels: NDArray[Any]
-    affine: NDArray[np.float64]
+# How far a label may be from its value: the scale in a header of floating-point numbers turns 1 into 1.00002.
+LABEL_TOLERANCE = 1e-3
 
 
 class Geometry(NamedTuple):
@@ -38,34 +30,13 @@ class CaseVolumes(NamedTuple):
 
     images: NDArray[np.float32]
     classes: NDArray[np.uint8] | None
-
-
-def read_volume(path: Path) -> Volume:
-    """Read a NIfTI file to its end, which verifies gzip's checksum; raise FileError if it is no whole volume."""
-    with reading(path, "a whole NIfTI file"):
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read()
-        image = nib.Nifti1Image.from_bytes(content)
-        _check_header(image, len(content))
-        return Volume(np.asanyarray(image.dataobj), image.affine)
-
-
-def _check_header(image: nib.Nifti1Image, length: int) -> None:
-    """Raise ValueError unless the header describes a volume that the file holds, before memory is asked for."""
-    shape, dtype = image.shape, image.get_data_dtype()
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"expected a volume of 3 dimensions, got shape {shape}")
-    if dtype.kind not in "iuf":
-        raise ValueError(f"expected integers or floating-point numbers, got {dtype}")
-    proxy: Any = image.dataobj
-    needed = proxy.offset + math.prod(shape) * dtype.itemsize
-    if needed > length:
-        raise ValueError(f"expected {needed} bytes for shape {shape} of {dtype}, got {length}")
+    oddities: list[Problem]  # what is unusual about the files, but no reason to refuse them
 
 
 def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
     """Return the volumes of a case, or all its problems; the memory is that of four float32 volumes and one file."""
     problems: list[Problem] = []
+    oddities: list[Problem] = []
     images = np.empty((len(MODALITIES), 0, 0, 0), np.float32)
     classes = None
     first: Geometry | None = None
@@ -75,6 +46,8 @@ def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
         except FileError as error:
             problems.append(Problem(case.name, path.name, str(error)))
             continue
+        if role == TRUTH:
+            volume = volume._replace(voxels=_snapped(volume.voxels))
         if first is None:
             first = Geometry(path.name, volume.voxels.shape, volume.affine)
             images = np.empty((len(MODALITIES), *first.shape), np.float32)
@@ -86,7 +59,24 @@ def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
             classes = release.to_classes(volume.voxels)
         else:
             images[channel] = volume.voxels
-    return problems or CaseVolumes(images, classes)
+            oddities += [Problem(case.name, path.name, message) for message in _find_oddities(volume.voxels)]
+    return problems or CaseVolumes(images, classes, oddities)
+
+
+def _snapped(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return labels with those that are nearly integers as integers."""
+    if labels.dtype.kind in "iu":
+        return labels
+    nearest = np.rint(labels)
+    return np.where(np.abs(labels - nearest) <= LABEL_TOLERANCE, nearest, labels)
+
+
+def _find_oddities(voxels: NDArray[Any]) -> Iterator[str]:
+    """Say if the background is not 0: most voxels on the six faces of a skull-stripped scan show no brain."""
+    faces = np.concatenate([np.take(voxels, side, axis).ravel() for axis in range(voxels.ndim) for side in (0, -1)])
+    if 2 * np.count_nonzero(faces) > faces.size:
+        values, counts = np.unique(faces, return_counts=True)
+        yield f"{np.mean(faces != 0):.0%} of the outermost voxels are not 0, most often {values[counts.argmax()]:g}"
 
 
 def _find_geometry_errors(volume: Volume, first: Geometry) -> Iterator[str]:
@@ -112,7 +102,7 @@ def _find_value_errors(voxels: NDArray[Any], role: str, release: Release) -> Ite
 def _find_label_errors(labels: NDArray[Any], release: Release) -> Iterator[str]:
     found, allowed = set(np.unique(labels).tolist()), set(release.label_values.values())
     if not found <= allowed:
-        fitting = [other.name for other in RELEASES.values() if found <= set(other.label_values.values())]
-        hint = f" (labels of release {' or '.join(fitting)})" if fitting else ""
+        other = release.with_labels(found)
+        hint = f"; release={other.name} reads them" if other is not None else ""
         shown = ", ".join(f"{value:g}" for value in sorted(found)[:10]) + (", …" if len(found) > 10 else "")
         yield f"expected labels {', '.join(map(str, sorted(allowed)))} of release {release.name}, got {shown}{hint}"
