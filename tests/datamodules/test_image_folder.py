@@ -47,9 +47,7 @@ def make(folder, **kwargs):
 
 def rows(dataset):
     """Images as bytes, with their labels."""
-    return sorted(
-        (image.numpy().tobytes(), int(label)) for image, label in zip(dataset.images, dataset.labels, strict=True)
-    )
+    return sorted((image.numpy().tobytes(), int(y)) for image, y in zip(dataset.images, dataset.labels, strict=True))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
