@@ -43,10 +43,10 @@ def make_volumes(rng, shape=SHAPE, dtype=np.int16, values=(0, 1, 2, 4)):
 
 def case_folder(root, release, index):
     """Return the path of the case in the release's layout."""
-    folder = Path(root)
-    if release in ("2017", "2018", "2019"):
+    folder, year = Path(root), release[:4]
+    if year in ("2017", "2018", "2019"):
         folder = folder / ("LGG" if index % 3 == 2 else "HGG")
-    return folder / NAMES[release].format(index)
+    return folder / NAMES[year].format(index)
 
 
 def write_case(root, release="2018", index=0, ending=".nii.gz", labelled=True, dtype=np.int16, shape=SHAPE):

@@ -104,4 +104,7 @@ def _converted(name: str, kind: Any, text: str) -> Any:
         return text.lower() == "true"
     if kind is int and not (text.isdecimal() and int(text)):
         raise ConfigError(f"expected {name} to be a positive integer, got {text!r}")
-    return kind(text)
+    try:
+        return kind(text)
+    except ValueError as error:  # of a float
+        raise ConfigError(f"expected {name} to be a number, got {text!r}") from error

@@ -16,7 +16,7 @@ from src.datamodules.volumes.cache import CLASSES, IMAGE, CaseCache, Preprocesse
 from src.datamodules.volumes.cases import Case, Problem
 
 # Changes whenever the same scans would give other files.
-PREPROCESSING_VERSION = 2
+PREPROCESSING_VERSION = 3
 
 
 def brats_cache(cache_dir: Path, data_dir: Path, release: Release) -> CaseCache:
@@ -49,4 +49,5 @@ def preprocess(case: Case, release: str) -> Preprocessed | list[Problem]:
     arrays: dict[str, NDArray[Any]] = {IMAGE: brains}
     if volumes.classes is not None:
         arrays[CLASSES] = volumes.classes[part]
-    return Preprocessed(arrays, {"shape": volumes.images.shape[1:], "box": box})
+    oddities = [[oddity.file, oddity.message] for oddity in volumes.oddities]
+    return Preprocessed(arrays, {"shape": volumes.images.shape[1:], "box": box, "oddities": oddities})

@@ -10,8 +10,8 @@ from src.datamodules.brats.cases import find_cases
 from src.datamodules.brats.demo import DEMO_RELEASE, BratsDemo
 from src.datamodules.brats.predictions import write_prediction
 from src.datamodules.brats.releases import CLASS_NAMES, MODALITIES, find_release
-from src.datamodules.volumes.cache import CaseCache
-from src.datamodules.volumes.datamodule import Found, SegmentationDataModule
+from src.datamodules.volumes.cache import CachedCase, CaseCache
+from src.datamodules.volumes.datamodule import Found, SegmentationDataModule, enumerated
 from src.utils.errors import check_range
 
 
@@ -26,7 +26,8 @@ class BratsDataModule(SegmentationDataModule):
 
     Args:
         data_dir: the folder of the scans; cases are found at any depth. Cases without truth are for prediction only.
-        release: the year, 2017 to 2021, 2023 or 2024: how files are named, and what the values of the truth mean.
+        release: the year, 2017 to 2021, 2023 or 2024: how files are named, and what the values of the truth mean;
+            "2017-et3" to "2021-et3" if the truth has 3 where the organisers have 4, as in preprocessed copies.
         predict_dir: the scans to predict; None for data_dir.
         cache_dir: where the preprocessed scans go, uncompressed: about 55 MB for one of 240×240×155 voxels.
         size: voxels of a training crop along each axis.
@@ -116,6 +117,16 @@ class BratsDataModule(SegmentationDataModule):
     def cache_of(self, folder: Path) -> CaseCache:
         """Return the cache of a folder's scans."""
         return brats_cache(self.cache_dir, folder, self.release)
+
+    def note_oddities(self, cases: Sequence[CachedCase]) -> None:
+        """Warn of scans whose background is not 0."""
+        oddities = [": ".join(oddity) for cached in cases for oddity in cached.facts["oddities"]]
+        if oddities:
+            listing = enumerated(oddities, separator="\n  ")
+            self.note(
+                f"The background of {len(oddities)} scans is not 0, and their z-scores include it. BraTS has 0 outside "
+                f"of the brain.\n  {listing}"
+            )
 
     def save_prediction(self, index: int, label: Tensor, folder: Path) -> Path:
         """Write the classes (X, Y, Z) of a batch, with its "index", as labels to ``<folder>/<case>.nii.gz``.

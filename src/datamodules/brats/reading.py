@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from src.datamodules.brats.releases import MODALITIES, RELEASES, ROLES, TRUTH, Release
+from src.datamodules.brats.releases import MODALITIES, ROLES, TRUTH, Release
 from src.datamodules.volumes.cases import Case, Problem
-from src.datamodules.volumes.reading import Geometry, count_infinite, geometry_errors, read_volume
+from src.datamodules.volumes.checks import Geometry, count_infinite, geometry_errors, listed, snapped
+from src.datamodules.volumes.nifti import read_volume
 from src.utils.reading import FileError
 
 
@@ -17,11 +18,13 @@ class CaseVolumes(NamedTuple):
 
     images: NDArray[np.float32]
     classes: NDArray[np.uint8] | None
+    oddities: list[Problem]  # what is unusual about the files, but no reason to refuse them
 
 
 def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
     """Return the volumes of a case, or all its problems; the memory is that of four float32 volumes and one file."""
     problems: list[Problem] = []
+    oddities: list[Problem] = []
     images = np.empty((len(MODALITIES), 0, 0, 0), np.float32)
     classes = None
     first: Geometry | None = None
@@ -31,6 +34,8 @@ def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
         except FileError as error:
             problems.append(Problem(case.name, path.name, str(error)))
             continue
+        if role == TRUTH:
+            volume = volume._replace(voxels=snapped(volume.voxels))
         if first is None:
             first = Geometry(path.name, volume.voxels.shape, volume.affine)
             images = np.empty((len(MODALITIES), *first.shape), np.float32)
@@ -42,7 +47,16 @@ def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
             classes = release.to_classes(volume.voxels)
         else:
             images[channel] = volume.voxels
-    return problems or CaseVolumes(images, classes)
+            oddities += [Problem(case.name, path.name, message) for message in _find_oddities(volume.voxels)]
+    return problems or CaseVolumes(images, classes, oddities)
+
+
+def _find_oddities(voxels: NDArray[Any]) -> Iterator[str]:
+    """Say if the background is not 0: most voxels on the six faces of a skull-stripped scan show no brain."""
+    faces = np.concatenate([np.take(voxels, side, axis).ravel() for axis in range(voxels.ndim) for side in (0, -1)])
+    if 2 * np.count_nonzero(faces) > faces.size:
+        values, counts = np.unique(faces, return_counts=True)
+        yield f"{np.mean(faces != 0):.0%} of the outermost voxels are not 0, most often {values[counts.argmax()]:g}"
 
 
 def _find_value_errors(voxels: NDArray[Any], role: str, release: Release) -> Iterator[str]:
@@ -57,7 +71,6 @@ def _find_value_errors(voxels: NDArray[Any], role: str, release: Release) -> Ite
 def _find_label_errors(labels: NDArray[Any], release: Release) -> Iterator[str]:
     found, allowed = set(np.unique(labels).tolist()), set(release.label_values.values())
     if not found <= allowed:
-        fitting = [other.name for other in RELEASES.values() if found <= set(other.label_values.values())]
-        hint = f" (labels of release {' or '.join(fitting)})" if fitting else ""
-        shown = ", ".join(f"{value:g}" for value in sorted(found)[:10]) + (", …" if len(found) > 10 else "")
-        yield f"expected labels {', '.join(map(str, sorted(allowed)))} of release {release.name}, got {shown}{hint}"
+        other = release.with_labels(found)
+        hint = f"; release={other.name} reads them" if other is not None else ""
+        yield f"expected labels {listed(allowed)} of release {release.name}, got {listed(found)}{hint}"

@@ -1,7 +1,7 @@
 """What differs between the releases of BraTS: file names, label values, regions."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -25,7 +25,7 @@ REGIONS: Mapping[str, tuple[int, ...]] = MappingProxyType({"ET": (ET,), "WT": (N
 class Release:
     """One year's data set. A modality's file is ``<case><separator><suffix>.nii[.gz]``, the truth's has "seg"."""
 
-    name: str  # the year
+    name: str  # the year; with the suffix "-et3" if the truth has 3 where the organisers have 4
     separator: str
     suffixes: Mapping[str, str]
     example: str  # a case's name
@@ -36,6 +36,16 @@ class Release:
     def stem(self, case: str, role: str) -> str:
         """Return the name, without ending, of a case's file of one of ROLES."""
         return f"{case}{self.separator}{self.suffixes.get(role, role)}"
+
+    def with_labels(self, labels: Collection[float]) -> "Release | None":
+        """Return the release, if possible of the same year, that has the same files and has all these labels."""
+        fitting = [
+            other
+            for other in RELEASES.values()
+            if (other.separator, other.suffixes) == (self.separator, self.suffixes)
+            and set(labels) <= set(other.label_values.values())
+        ]
+        return min(fitting, key=lambda other: other.name[:4] != self.name[:4], default=None)
 
     def to_classes(self, labels: NDArray[np.generic]) -> NDArray[np.uint8]:
         """Return the class in memory of each label value."""
@@ -60,22 +70,26 @@ WITHOUT_THREE = {BACKGROUND: 0, NCR: 1, ED: 2, ET: 4}
 # Since 2023 enhancing tumour is 3. In 2024, after treatment: 1 NETC, 2 SNFH, 3 ET, 4 resection cavity.
 CONSECUTIVE = {BACKGROUND: 0, NCR: 1, ED: 2, ET: 3}
 
-RELEASES = {
-    release.name: release
-    for release in (
-        Release("2017", "_", UNDERSCORED, "Brats17_TCIA_105_1", WITHOUT_THREE),
-        Release("2018", "_", UNDERSCORED, "Brats18_TCIA01_131_1", WITHOUT_THREE),
-        Release("2019", "_", UNDERSCORED, "BraTS19_TCIA01_131_1", WITHOUT_THREE),
-        Release("2020", "_", UNDERSCORED, "BraTS20_Training_001", WITHOUT_THREE, renamed=RENAMED_2020),
-        Release("2021", "_", UNDERSCORED, "BraTS2021_00000", WITHOUT_THREE),
-        Release("2023", "-", HYPHENATED, "BraTS-GLI-00000-000", CONSECUTIVE),
-        Release("2024", "-", HYPHENATED, "BraTS-GLI-00005-100", {**CONSECUTIVE, RC: 4}, {**REGIONS, "RC": (RC,)}),
-    )
-}
+OFFICIAL = (
+    Release("2017", "_", UNDERSCORED, "Brats17_TCIA_105_1", WITHOUT_THREE),
+    Release("2018", "_", UNDERSCORED, "Brats18_TCIA01_131_1", WITHOUT_THREE),
+    Release("2019", "_", UNDERSCORED, "BraTS19_TCIA01_131_1", WITHOUT_THREE),
+    Release("2020", "_", UNDERSCORED, "BraTS20_Training_001", WITHOUT_THREE, renamed=RENAMED_2020),
+    Release("2021", "_", UNDERSCORED, "BraTS2021_00000", WITHOUT_THREE),
+    Release("2023", "-", HYPHENATED, "BraTS-GLI-00000-000", CONSECUTIVE),
+    Release("2024", "-", HYPHENATED, "BraTS-GLI-00005-100", {**CONSECUTIVE, RC: 4}, {**REGIONS, "RC": (RC,)}),
+)
+# Preprocessed copies often have 3 for 4 in the truth.
+RELABELLED = (
+    replace(release, name=f"{release.name}-et3", label_values=CONSECUTIVE)
+    for release in OFFICIAL
+    if release.label_values == WITHOUT_THREE
+)
+RELEASES = {release.name: release for release in (*OFFICIAL, *RELABELLED)}
 
 
 def find_release(name: str | int) -> Release:
-    """Return the release of a year; raise ValueError if there is none."""
+    """Return the release of a name, such as a year; raise ValueError if there is none."""
     if str(name) not in RELEASES:
         raise ValueError(f"expected release as one of {', '.join(RELEASES)}, got {name!r}")
     return RELEASES[str(name)]

@@ -170,7 +170,8 @@ def _check_once(path: Path, size: int, mtime_ns: int) -> None:
 
 
 def _fingerprint(case: Case) -> dict[str, list[int]]:
-    stats = {path.name: path.stat() for path in case.files}
+    # With the folder's name, because files in folders of their own may all have the same name.
+    stats = {f"{path.parent.name}/{path.name}": path.stat() for path in case.files}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 

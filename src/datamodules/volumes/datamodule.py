@@ -193,10 +193,11 @@ class SegmentationDataModule(SplitDataModule):
         labelled = [case for case in found if case.truth is not None]
         unlabelled = [case.name for case in found if case.truth is None]
         if unlabelled:
-            self._note(f"{len(unlabelled)} cases have no truth and are for prediction only: {_enumerate(unlabelled)}")
+            self.note(f"{len(unlabelled)} cases have no truth and are for prediction only: {enumerated(unlabelled)}")
         names = sorted({case.name for case in labelled} | {problem.case for problem in problems})
         usable, more = self.preprocess(labelled)
         self.report([*problems, *more], self.data_dir)
+        self.note_oddities(usable)
         split = self._split(names)
         by_name = {cached.case.name: cached for cached in usable}
         parts = {part: [by_name[name] for name in split[part] if name in by_name] for part in SPLITS}
@@ -213,6 +214,7 @@ class SegmentationDataModule(SplitDataModule):
         cases = [case if cache.has(case) else case._replace(truth=None) for case in found]
         usable, more = cache.prepare(cases, self.preprocessing_workers)
         self.report([*problems, *more], folder)
+        self.note_oddities(usable)
         return usable
 
     def report(self, problems: Sequence[Problem], folder: Path) -> None:
@@ -222,14 +224,18 @@ class SegmentationDataModule(SplitDataModule):
         count = len({problem.case for problem in problems})
         listing = "\n".join(f"  {problem.case}: {problem.file}: {problem.message}" for problem in problems)
         if self.skip_bad_cases:
-            self._note(f"Skipping {count} bad cases of {folder}:\n{listing}")
+            self.note(f"Skipping {count} bad cases of {folder}:\n{listing}")
             return
         raise ValueError(
             f"expected complete, valid cases of {self.kind} in {folder}, got {count} that are incomplete "
             f"or invalid. datamodule.skip_bad_cases=true skips them.\n{listing}"
         )
 
-    def _note(self, message: str) -> None:
+    def note_oddities(self, cases: Sequence[CachedCase]) -> None:
+        """Warn of what is unusual about usable cases."""
+
+    def note(self, message: str) -> None:
+        """Warn, once."""
         if message not in self._said:  # setup finds the same as prepare_data
             self._said.add(message)
             rank_zero_warn(message)
@@ -242,9 +248,10 @@ class SegmentationDataModule(SplitDataModule):
         split = find_split(path, names, *self.fractions, self.seed)
         left_out = sorted(set(names) - {name for part in split.values() for name in part})
         if left_out:
-            self._note(f"{len(left_out)} cases are in no part of {path} and are not used: {_enumerate(left_out)}")
+            self.note(f"{len(left_out)} cases are in no part of {path} and are not used: {enumerated(left_out)}")
         return split
 
 
-def _enumerate(names: Sequence[str], shown: int = 10) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+def enumerated(names: Sequence[str], shown: int = 10, separator: str = ", ") -> str:
+    """Return the first names in a message."""
+    return separator.join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

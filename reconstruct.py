@@ -1,0 +1,158 @@
+"""Reconstruct a measured parallel-beam scan: ``python reconstruct.py scan=<file or folder> output=<file>``.
+
+Reads HDF5 in the Data Exchange layout, .npy arrays, multi-page TIFF files and folders of TIFF files, corrects for flat
+and dark fields, finds the centre of rotation, and writes one slice for each detector row by filtered backprojection.
+
+    scan=…                 projections (views, rows, pixels)
+    output=…               volume (rows, N, N): .npy, .tif, .nii or .nii.gz
+    flats=… darks=…        fields without the object and without the beam, where the scan has none; without flats the
+                           projections count as line integrals
+    angles=…               a file with an angle in degrees for each view, or first,last of equispaced views (0,180)
+    centre=…               of rotation, in pixels from the centre of the first one; it is found if not given
+    filter=ramp            ramp | shepp-logan | cosine | hamming | hann | none
+    rows=…                 first,last detector row to reconstruct, counted from 0; all if not given
+    size=…                 N, pixels per side of a slice; as many as the detector has if not given
+    pixel_size_mm=1        of the detector: values are attenuation per mm, and NIfTI files have this voxel size
+    min_transmission=…     raises smaller shares of the beam, such as those of dead pixels, to this
+    device=cpu             or cuda
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from src.utils.command_line import parse, run_command_line
+from src.utils.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from src.ct import Scan
+
+SUFFIXES = (".npy", ".tif", ".tiff", ".nii", ".nii.gz")
+ROWS_PER_BLOCK = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of reconstruct.py; the text above explains them."""
+
+    scan: Annotated[Path, "<file or folder>"]
+    output: Annotated[Path, "<file>"]
+    flats: Path | None = None
+    darks: Path | None = None
+    angles: list[str] = field(default_factory=list)
+    centre: float | None = None
+    filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann", "none"] = "ramp"
+    rows: list[str] = field(default_factory=list)
+    size: int | None = None
+    pixel_size_mm: float = 1.0
+    min_transmission: float | None = None
+    device: str = "cpu"
+    debug: bool = False
+
+
+def reconstruct(options: Options) -> Path:
+    """Reconstruct a scan and write its volume; return where it is.
+
+    Raises:
+        ValueError: naming the file or option that does not fit.
+    """
+    if not options.output.name.endswith(SUFFIXES):
+        raise ConfigError(f"expected output=<file> ending with {', '.join(SUFFIXES)}, got {options.output.name!r}")
+    if not options.pixel_size_mm > 0:
+        raise ConfigError(f"expected a positive pixel_size_mm, got {options.pixel_size_mm}")
+    import torch
+    from rich.console import Console
+    from rich.progress import track
+
+    from src.ct import find_centre, read_scan, reconstruct_slices
+
+    scan = read_scan(options.scan, flats=options.flats, darks=options.darks, angles_deg=_angles(options.angles))
+    first, last = _rows(options.rows, scan)
+
+    def line_integrals(start: int, stop: int) -> torch.Tensor:
+        integrals = scan.line_integrals(slice(start, stop), min_transmission=options.min_transmission)
+        return torch.from_numpy(integrals).to(options.device)
+
+    centre = options.centre
+    if centre is None:
+        middle = (first + last) // 2
+        centre = find_centre(line_integrals(middle, middle + 1)[0], scan.angles_rad)
+        print(f"centre of rotation: {centre} pixels, found in row {middle}")
+    blocks = []
+    starts = range(first, last + 1, ROWS_PER_BLOCK)
+    for start in track(starts, "reconstructing", console=Console(stderr=True), transient=True):
+        sinograms = line_integrals(start, min(start + ROWS_PER_BLOCK, last + 1))
+        slices = reconstruct_slices(
+            sinograms, scan.angles_rad, centre=centre, size=options.size, filter_name=options.filter
+        )
+        blocks.append((slices / options.pixel_size_mm).cpu())
+    volume = torch.cat(blocks).numpy()
+    write_volume(options.output, volume, options.pixel_size_mm)
+    print(f"volume of {' × '.join(map(str, volume.shape))} voxels written to {options.output}")
+    return options.output
+
+
+def _angles(texts: list[str]) -> list[float] | str | None:
+    if len(texts) == 2:
+        try:
+            return [float(text) for text in texts]
+        except ValueError as error:
+            raise ConfigError(f"expected angles=<first>,<last> in degrees, got {','.join(texts)}") from error
+    if len(texts) > 2:
+        raise ConfigError(f"expected angles=<file> or angles=<first>,<last>, got {len(texts)} values")
+    return texts[0] if texts else None
+
+
+def _rows(texts: list[str], scan: Scan) -> tuple[int, int]:
+    if not texts:
+        return 0, scan.num_rows - 1
+    valid = len(texts) == 2 and all(text.isdecimal() for text in texts)
+    if not valid or not int(texts[0]) <= int(texts[1]) < scan.num_rows:
+        raise ConfigError(f"expected rows=<first>,<last> from 0 to {scan.num_rows - 1}, got rows={','.join(texts)}")
+    return int(texts[0]), int(texts[1])
+
+
+def write_volume(path: Path, volume: NDArray[Any], voxel_size_mm: float) -> None:
+    """Write a volume (z, y, x) in the format that the file's name ends with; the file appears whole."""
+    import numpy as np
+
+    from src.utils.files import atomic_write
+
+    with atomic_write(path) as file:
+        if path.suffix == ".npy":
+            np.save(file, volume)
+        elif path.suffix in (".tif", ".tiff"):
+            import tifffile
+
+            buffer = io.BytesIO()  # tifffile takes no temporary file, which has no name
+            tifffile.imwrite(buffer, volume, photometric="minisblack")
+            file.write(buffer.getbuffer())
+        else:
+            import gzip
+
+            import nibabel as nib
+
+            affine = np.diag([*[voxel_size_mm] * 3, 1.0])
+            content = nib.Nifti1Image(volume.transpose(2, 1, 0), affine).to_bytes()
+            file.write(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def main() -> None:
+    """Run the command line."""
+    run_command_line(lambda: __doc__, _run)
+
+
+def _run(arguments: list[str]) -> None:
+    options, others = parse(Options, arguments)
+    if others:
+        raise ConfigError(f"expected options of reconstruct.py, got {others[0]!r}; --help lists them")
+    reconstruct(options)
+
+
+if __name__ == "__main__":
+    main()
