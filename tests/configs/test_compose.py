@@ -26,7 +26,7 @@ GROUPS = [folder.name for folder in sorted(CONFIG_DIR.iterdir()) if folder.is_di
 # What an experiment is made of, and what may stand in its place.
 CLASSIFIERS = ["convnet", "iconvnet", "iresnet", "irevnet", "lab_irevnet", "lab_net"]
 FLOWS = ["glow", "iconvnet_flow", "iresnet_flow", "iunet_flow", "realnvp"]
-IMAGES = ["cifar10", "mnist"]
+IMAGES = ["cifar10", "image_folder", "image_folder_demo", "mnist"]
 PARTS = {
     "ct_postproc": {"model": ["iunet", "partially_reversible_unet", "unet"], "datamodule": ["foam_ct"]},
     "iconvnet_figure4": {"model": FLOWS, "datamodule": IMAGES},

@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from src.datamodules.brats import BratsDataModule
-from src.datamodules.brats import cache as brats_cache
-from src.datamodules.brats.cache import BratsCache
+from src.datamodules.brats.cache import brats_cache
 from src.datamodules.brats.releases import MODALITIES, RELEASES
 from src.datamodules.cached_files import LOCK_NAME, exclusive
+from src.datamodules.volumes import cache as volumes_cache
 from src.utils.seal import SEAL_LENGTH
 from tests.brats_files import AFFINE, SHAPE, case_folder, write_case, write_nifti
 from tests.damage import bit_flips
@@ -323,7 +323,7 @@ def test_a_complete_cache_is_only_read(own_root, monkeypatch):
     prepared(own_root)
     before = files(own_root)
     assert len([path for path in before if path.name.endswith(".image.npy")]) == 10
-    monkeypatch.setattr("src.datamodules.brats.cache.run_parallel", refuse)
+    monkeypatch.setattr("src.datamodules.volumes.cache.run_parallel", refuse)
     monkeypatch.setattr("src.datamodules.cached_files.require_writable", refuse)
     monkeypatch.setattr("src.datamodules.brats.cache.read_case", refuse)
     prepared(own_root)
@@ -374,7 +374,7 @@ def test_what_is_missing_damaged_or_outdated_is_made_again_and_nothing_else(chan
 
 def arrays_of(case):
     # A new process would read the file again, as it is now.
-    brats_cache._check_once.cache_clear()
+    volumes_cache._check_once.cache_clear()
     return np.array(case.image()), np.array(case.classes())
 
 
@@ -384,7 +384,7 @@ def test_every_flipped_bit_of_a_cached_case_is_found_and_named(ending, own_root)
     [case, *_] = datamodule.cases["train"]
     expected = arrays_of(case)
     path = case.stem.with_name(case.stem.name + ending)
-    cache = BratsCache(datamodule.cache_dir, own_root, datamodule.release)
+    cache = brats_cache(datamodule.cache_dir, own_root, datamodule.release)
     for _ in bit_flips(path, 200):
         with pytest.raises(ValueError, match=f"'{path}'"):
             cache.load(case.case)  # at the start
@@ -407,7 +407,7 @@ def test_the_cache_depends_on_data_and_release(root, tmp_path):
     from src.datamodules.brats.releases import find_release
 
     folders = {
-        BratsCache(tmp_path, data, find_release(release)).folder
+        brats_cache(tmp_path, data, find_release(release)).folder
         for data in (root, root / "HGG")
         for release in (2018, 2019)
     }
