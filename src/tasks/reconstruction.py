@@ -9,21 +9,29 @@ from torch.nn import functional as F
 from src.invertible import PolicyName
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
 from src.tasks.image_quality import MIN_SSIM_SIZE, quality
-from src.tasks.metrics import TASK_METRICS
+from src.tasks.metrics import TASK_METRICS, Metric
+from src.tasks.windows import SlidingWindow
+
+# What a report calls the input, by the end of the names of its metrics.
+INPUT_TITLES = {"fbp": "FBP", "input": "input"}
 
 
 class Reconstruction(Task):
     """Minimises the squared l2 loss ||net(input) - target||^2 / n, and judges by PSNR and SSIM beside the input's.
 
-    Batches are dicts: "input" and "target" of shape (B, C, *spatial), "index" of shape (B,).
+    Batches are dicts: "input" and "target" of shape (B, C, *spatial), "index" of shape (B,). Images that are judged and
+    have another size than those of the training are restored window by window. An input with another number of
+    channels than its target is not judged itself.
 
     Args:
-        net: the network, (B, C, *spatial) to the same shape.
+        net: the network, (B, C, *spatial) to the shape of the target.
         optimizer, scheduler, backprop: see `Task`.
         data_range: range of the true intensities, for PSNR and SSIM.
+        input_name: what the input is, a key of INPUT_TITLES: its PSNR is ``psnr_<input_name>``.
+        overlap, blending, sw_batch_size: of the windows, see `SlidingWindow`.
 
     Raises:
-        ValueError: if ``data_range`` is not positive.
+        ValueError: for an option out of its range.
     """
 
     metrics = TASK_METRICS["reconstruction"]
@@ -34,12 +42,23 @@ class Reconstruction(Task):
         optimizer: MakeOptimizer,
         scheduler: MakeScheduler | None = None,
         data_range: float = 1.0,
+        input_name: str = "fbp",
+        overlap: float = 0.25,
+        blending: str = "gaussian",
+        sw_batch_size: int = 1,
         backprop: PolicyName = "reversible",
     ) -> None:
         super().__init__(net, optimizer, scheduler, backprop)
         if not data_range > 0:
             raise ValueError(f"expected a positive data_range, got {data_range}")
+        if input_name not in INPUT_TITLES:
+            raise ValueError(f"expected task.input_name to be one of {', '.join(INPUT_TITLES)}, got {input_name!r}")
         self.data_range = data_range
+        self.input_name = input_name
+        self.sliding = SlidingWindow(overlap, blending, sw_batch_size)
+        self.metrics = tuple(metric for metric in type(self).metrics if self._is_measured(metric))
+        # The size of the training's images, which `check_data` sets.
+        self._window: tuple[int, ...] | None = None
         # Quality of the inputs by stage and index. They never change, so once per set is enough.
         self._input_quality: dict[tuple[str, int], Tensor] = {}
 
@@ -56,32 +75,54 @@ class Reconstruction(Task):
         shape = tuple(datamodule.sample_shape)
         if min(shape[1:]) < MIN_SSIM_SIZE:
             raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels per side for SSIM, got {min(shape[1:])}")
-        output = self.probe(self.net, shape)
-        if tuple(output.shape[1:]) != shape:
-            raise ValueError(f"expected a network that maps {shape} to the same shape, got {tuple(output.shape[1:])}")
+        target, output = tuple(getattr(datamodule, "target_shape", shape)), tuple(self.probe(self.net, shape).shape[1:])
+        if output != target:
+            wanted = "the same shape" if target == shape else target
+            raise ValueError(f"expected a network that maps {shape} to {wanted}, got {output}")
+        self._window = shape[1:]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         return {"loss": F.mse_loss(self(batch["input"]), batch["target"])}
 
+    @property
+    def input_title(self) -> str:
+        """What reports and pictures call the input."""
+        return INPUT_TITLES[self.input_name]
+
+    def restored(self, images: Tensor) -> Tensor:
+        """Return the network's output for images (B, C, *spatial) of any size."""
+        # An image of the training's size is one window: without the blending's rounding.
+        if self._window in (None, tuple(images.shape[2:])):
+            return self(images)
+        return self.sliding(self, images, self._window)
+
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
         """Return loss, PSNR and SSIM, the latter two of the input as well; and the network's output."""
-        output = self(batch["input"])
+        output = self.restored(batch["input"])
         losses = (output.float() - batch["target"]).square().flatten(start_dim=1).mean(dim=1)
         psnr, ssim = quality(output, batch["target"], self.data_range).unbind(dim=1)
-        psnr_fbp, ssim_fbp = self._judge_input(batch, stage).unbind(dim=1)
-        values = {"loss": losses, "psnr": psnr, "ssim": ssim, "psnr_fbp": psnr_fbp, "ssim_fbp": ssim_fbp}
+        values = {"loss": losses, "psnr": psnr, "ssim": ssim}
+        if batch["input"].shape == batch["target"].shape:
+            before = self._judge_input(batch, stage).unbind(dim=1)
+            values |= {
+                f"{name}_{self.input_name}": column for name, column in zip(("psnr", "ssim"), before, strict=True)
+            }
         return values, {"output": output}
 
     def report(self, metrics: dict[str, float | None]) -> Report | None:
-        """Return PSNR and SSIM of the FBP and of the network, and the gain."""
+        """Return PSNR and SSIM of the input and of the network, and the gain."""
         if "test/psnr" not in metrics:
             return None
         rows = []
         for metric in self.metrics[:2]:
-            before, after = metrics[f"test/{metric.name}_fbp"], metrics[f"test/{metric.name}"]
+            before, after = metrics.get(f"test/{metric.name}_{self.input_name}"), metrics[f"test/{metric.name}"]
             gain = None if before is None or after is None else after - before
             rows.append([metric.heading, metric.text(before), metric.text(after), metric.text(gain, sign=True)])
-        return Report(["", "FBP", "network", "gain"], rows)
+        return Report(["", self.input_title, "network", "gain"], rows)
+
+    def _is_measured(self, metric: Metric) -> bool:
+        ending = metric.name.rpartition("_")[2]
+        return ending == self.input_name or ending not in INPUT_TITLES
 
     def _judge_input(self, batch: Batch, stage: str) -> Tensor:
         keys = [(stage, index) for index in batch["index"].tolist()]

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from src.invertible import PolicyName
@@ -13,8 +12,7 @@ from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
 from src.tasks.metrics import TASK_METRICS, Metric
 from src.tasks.segmentation_heads import HEADS, Head, Regions, region_masks
 from src.tasks.segmentation_metrics import dice, hausdorff95, sensitivity
-
-BLENDINGS = ("constant", "gaussian")
+from src.tasks.windows import SlidingWindow
 
 
 class Segmentation(Task):
@@ -33,9 +31,7 @@ class Segmentation(Task):
         optimizer, scheduler, backprop: see `Task`.
         loss: ``dice_ce`` (one output per class, see `SoftmaxClasses`) or ``sigmoid_regions`` (one output per region,
             see `SigmoidRegions`).
-        overlap: fraction of a window that the next one covers as well, in [0, 1).
-        blending: weights of a window's voxels, ``gaussian`` (the centre counts most) or ``constant``.
-        sw_batch_size: number of windows in one batch.
+        overlap, blending, sw_batch_size: of the windows, see `SlidingWindow`.
         hausdorff95: whether the 95 % Hausdorff distance is measured too, which takes seconds per case.
 
     Raises:
@@ -59,16 +55,8 @@ class Segmentation(Task):
         super().__init__(net, optimizer, scheduler, backprop)
         if loss not in HEADS:
             raise ValueError(f"expected task.loss to be one of {', '.join(HEADS)}, got {loss!r}")
-        if not 0 <= overlap < 1:
-            raise ValueError(f"expected task.overlap in [0, 1), got {overlap}")
-        if blending not in BLENDINGS:
-            raise ValueError(f"expected task.blending to be one of {', '.join(BLENDINGS)}, got {blending!r}")
-        if sw_batch_size < 1:
-            raise ValueError(f"expected a positive task.sw_batch_size, got {sw_batch_size}")
         self.loss = loss
-        self.overlap = overlap
-        self.blending = blending
-        self.sw_batch_size = sw_batch_size
+        self.sliding = SlidingWindow(overlap, blending, sw_batch_size)
         self.hausdorff95 = hausdorff95
         # Properties of the data, which `check_data` sets before anything else is called.
         self.regions: Regions = {}
@@ -107,16 +95,7 @@ class Segmentation(Task):
 
     def logits(self, volumes: Tensor) -> Tensor:
         """Return the blended logits of whole volumes (B, C, *spatial) in single precision: (B, outputs, *spatial)."""
-        logits = sliding_window_inference(
-            volumes,
-            self._window,
-            self.sw_batch_size,
-            lambda x: self(x).float(),
-            overlap=self.overlap,
-            mode=self.blending,
-        )
-        assert isinstance(logits, Tensor)
-        return logits
+        return self.sliding(self, volumes, self._window)
 
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
         """Return loss, mean Dice and the scores of each region; and the predicted classes."""
