@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from src.invertible import PolicyName
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
@@ -13,7 +12,7 @@ from src.tasks.metrics import TASK_METRICS
 
 
 class Reconstruction(Task):
-    """Minimises the squared l2 loss ||net(input) - target||^2 / n, and judges by PSNR and SSIM beside the input's.
+    """Minimises the distance between the network's output and the target, and judges by PSNR and SSIM, the input's too.
 
     Batches are dicts: "input" and "target" of shape (B, C, *spatial), "index" of shape (B,).
 
@@ -21,6 +20,7 @@ class Reconstruction(Task):
         net: the network, (B, C, *spatial) to the same shape.
         optimizer, scheduler, backprop: see `Task`.
         data_range: range of the true intensities, for PSNR and SSIM.
+        criterion: called with output and target, returns their mean loss; None is ``||net(input) - target||^2 / n``.
 
     Raises:
         ValueError: if ``data_range`` is not positive.
@@ -35,11 +35,13 @@ class Reconstruction(Task):
         scheduler: MakeScheduler | None = None,
         data_range: float = 1.0,
         backprop: PolicyName = "reversible",
+        criterion: nn.Module | None = None,
     ) -> None:
         super().__init__(net, optimizer, scheduler, backprop)
         if not data_range > 0:
             raise ValueError(f"expected a positive data_range, got {data_range}")
         self.data_range = data_range
+        self.criterion = criterion or nn.MSELoss()
         # Quality of the inputs by stage and index. They never change, so once per set is enough.
         self._input_quality: dict[tuple[str, int], Tensor] = {}
 
@@ -61,12 +63,13 @@ class Reconstruction(Task):
             raise ValueError(f"expected a network that maps {shape} to the same shape, got {tuple(output.shape[1:])}")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": F.mse_loss(self(batch["input"]), batch["target"])}
+        return {"loss": self.criterion(self(batch["input"]), batch["target"])}
 
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
         """Return loss, PSNR and SSIM, the latter two of the input as well; and the network's output."""
         output = self(batch["input"])
-        losses = (output.float() - batch["target"]).square().flatten(start_dim=1).mean(dim=1)
+        pairs = zip(output.float().split(1), batch["target"].split(1), strict=True)
+        losses = torch.stack([self.criterion(*pair) for pair in pairs])
         psnr, ssim = quality(output, batch["target"], self.data_range).unbind(dim=1)
         psnr_fbp, ssim_fbp = self._judge_input(batch, stage).unbind(dim=1)
         values = {"loss": losses, "psnr": psnr, "ssim": ssim, "psnr_fbp": psnr_fbp, "ssim_fbp": ssim_fbp}
