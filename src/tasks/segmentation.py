@@ -61,7 +61,10 @@ class Segmentation(Task):
     ) -> None:
         super().__init__(net, optimizer, scheduler, backprop)
         if loss not in HEADS:
-            raise ValueError(f"expected task.loss to be one of {', '.join(HEADS)}, got {loss!r}")
+            raise ValueError(
+                f"expected task.loss to be one of {', '.join(HEADS)}, what the outputs mean, got {loss!r}; "
+                "task/loss=<choice> chooses another loss of these outputs"
+            )
         if not 0 <= overlap < 1:
             raise ValueError(f"expected task.overlap in [0, 1), got {overlap}")
         if blending not in BLENDINGS:
