@@ -1,17 +1,21 @@
 """A learning rate found by a range test."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateFinder
 
 from src.runs.folder import picture_name
 from src.utils.errors import check_range, say
+
+# Steps that the running mean of the loss takes to forget its start.
+SETTLED = 10
 
 
 @contextmanager
@@ -51,25 +55,19 @@ class LRFinder(LearningRateFinder):
         """Search, unless the run is a resumed one.
 
         Raises:
-            ValueError: if the loss tells no rate.
+            ValueError: if the loss falls nowhere.
         """
         if trainer.ckpt_path is not None:
             return
         with _endless(trainer):
             super().on_fit_start(trainer, pl_module)
         assert self.optimal_lr is not None
-        self.found = self.optimal_lr.suggestion()
-        if self.found is None:
-            raise ValueError(
-                "expected a loss that falls at some rate of callbacks.lr_finder, got none; widen its range"
-            )
+        rates, losses = self.optimal_lr.results["lr"], self.optimal_lr.results["loss"]
+        self.found = steepest(rates, losses)
         self._use(trainer, self.found)
         if trainer.is_global_zero:
             self.dirpath.mkdir(parents=True, exist_ok=True)
-            figure, axes = plt.subplots()
-            self.optimal_lr.plot(suggest=True, ax=axes)
-            figure.savefig(self.dirpath / picture_name("learning_rate"))
-            plt.close(figure)
+            _picture(rates, losses, self.found).savefig(self.dirpath / picture_name("learning_rate"))
         say(f"callbacks.lr_finder: the learning rate is {self.found:.2g}")
 
     def summary(self, trainer: Trainer) -> dict[str, Any]:
@@ -86,3 +84,31 @@ class LRFinder(LearningRateFinder):
         for config in trainer.lr_scheduler_configs:
             if hasattr(config.scheduler, "base_lrs"):
                 config.scheduler.base_lrs = [rate for _ in config.scheduler.base_lrs]
+
+
+def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """Return the rate r with the smallest d loss / d log r, from the 11th step on, when the mean loss has settled.
+
+    Lightning's own suggestion is that of d loss / d r, which is almost always one of the smallest rates.
+
+    Raises:
+        ValueError: if the loss falls at none of them.
+    """
+    x, y = np.asarray(rates)[SETTLED:], np.asarray(losses)[SETTLED:]
+    slopes = np.gradient(y, np.log(x)) if len(x) > 1 else np.zeros(1)
+    # A diverging loss is not finite.
+    slopes = np.where(np.isfinite(slopes), slopes, np.inf)
+    best = int(slopes.argmin())
+    if not slopes[best] < 0:
+        raise ValueError("expected a loss that falls at some rate from callbacks.lr_finder.min_lr to max_lr, got none")
+    return float(x[best])
+
+
+def _picture(rates: Sequence[float], losses: Sequence[float], found: float) -> Figure:
+    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.semilogx(rates, losses)
+    axes.axvline(found, color="tab:red", label=f"{found:.2g}")
+    axes.set(xlabel="learning rate", ylabel="training loss, running mean")
+    axes.legend()
+    return figure
