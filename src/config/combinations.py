@@ -26,6 +26,9 @@ def check_combinations(config: DictConfig) -> None:
         value = trainer.get(key)
         if isinstance(value, int) and value < least:
             raise ConfigError(f"expected trainer.{key} to be at least {least}, got {value}")
+    limit = trainer.get("limit_train_batches")
+    if limit is not None and config.fit and not limit:
+        raise ConfigError(f"expected trainer.limit_train_batches above 0, or fit=false for no training, got {limit}")
     if trainer.get("overfit_batches"):
         raise ConfigError("expected trainer.limit_train_batches for training on part of the data, got overfit_batches")
     _check_machine(trainer)

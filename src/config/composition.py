@@ -13,15 +13,25 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
+from src.config.signatures import signature_of
 from src.utils.errors import ConfigError, did_you_mean
 from src.utils.nested import dotted
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
 
 
+# Config groups inside of a section, and the keys that their choices give.
+SECTION_GROUPS = {"task/optimizer": "task.optimizer", "task/scheduler": "task.scheduler", "task/loss": "task.criterion"}
+
+
 def config_groups() -> list[str]:
-    """Return the names of the top-level config groups."""
-    return sorted(folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir())
+    """Return the names of the config groups that the command line chooses from."""
+    return sorted([*(folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir()), *SECTION_GROUPS])
+
+
+def choices_of(group: str) -> list[str]:
+    """Return the choices of a group; ``base`` is what they share."""
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml") if path.stem != "base")
 
 
 def compose_config(overrides: list[str]) -> DictConfig:
@@ -43,7 +53,7 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides(overrides)
     except OverrideParseException as error:
-        raise ConfigError(f"expected key=value, got {error.override!r}") from error
+        raise ConfigError(_explain_word(error)) from error
 
 
 @contextmanager
@@ -51,6 +61,8 @@ def explained(overrides: list[str]) -> Iterator[None]:
     """Turn Hydra's composition errors into a ConfigError that names the nearest valid key or choice."""
     try:
         yield
+    except OverrideParseException as error:
+        raise ConfigError(_explain_word(error)) from error
     except MissingConfigException as error:
         raise ConfigError(_explain_choice(error)) from error
     except ConfigCompositionException as error:
@@ -71,16 +83,29 @@ def _compose(overrides: list[str]) -> DictConfig:
 def _explain_choice(error: MissingConfigException) -> str:
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
     # Hydra lists the options of a single choice, not those of a list such as logger=[csv,wandb].
-    options = error.options or sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+    options = error.options or choices_of(group)
     nearest = did_you_mean(choice, options, listed=False)
     return f"expected {group} to be one of {', '.join(options)}, got {choice!r}{nearest}"
+
+
+def _explain_word(error: OverrideParseException) -> str:
+    """Return the message for an argument outside of Hydra's grammar; a choice alone most likely lacks its group."""
+    word = error.override
+    choices = [f"{group}={choice}" for group in ("experiment", *config_groups()) for choice in choices_of(group)]
+    meant = [choice for choice in choices if choice.endswith(f"={word}")]
+    if meant:
+        return f"expected {meant[0]}, got {word!r}"
+    return f"expected key=value, got {word!r}{did_you_mean(f'experiment={word}', choices, listed=False)}"
 
 
 def _explain_override(error: ConfigCompositionException, overrides: list[str]) -> str:
     match = re.match(r"Could not (?:override|delete)\b[^']*'([\w./@]+)'", str(error))
     if match is None:
-        return str(error)
+        nothing = [o for o in overrides if o.lower() in ("logger=null", "callbacks=null")]
+        return f"expected {nothing[0][:-4]}[] for none, got {nothing[0]}" if nothing else str(error)
     key = match.group(1)
+    if key in config_groups() and f"~{key}" in overrides:
+        return f"expected {key}={'[] for none' if key == 'logger' else '<choice>'}, got '~{key}'"
     others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != key and "=" in o and not o.startswith("-")]
     try:
         config = _compose(others)
@@ -97,10 +122,18 @@ def config_keys(config: DictConfig) -> list[str]:
 
 def explain_unknown_key(key: str, config: DictConfig) -> str:
     """Return the message for a ``key`` that the configuration does not have, with the key that was probably meant."""
-    parent = key.rpartition(".")[0]
+    if key in SECTION_GROUPS:
+        return f"expected no {key} for {OmegaConf.select(config, 'task._target_')}, which has no choice of it"
+    if key.replace(".", "/") in SECTION_GROUPS:
+        group = key.replace(".", "/")
+        return f"expected {group}=<choice> with a slash, one of {', '.join(choices_of(group))}, got {key!r}"
+    parent, _, name = key.rpartition(".")
     # A word without a dot most likely means a top-level key or a group, another one a key of its section.
     section = OmegaConf.select(config, parent) if parent else None
-    siblings = [f"{parent}.{name}" for name in map(str, section)] if isinstance(section, DictConfig) else []
+    signature = signature_of(str(section.get("_target_"))) if isinstance(section, DictConfig) else None
+    if signature is not None and name in signature.parameters:
+        return f"expected +{key}=<value>, with a plus, for an argument that configs/ does not set, got {key!r}"
+    siblings = [f"{parent}.{sibling}" for sibling in map(str, section)] if isinstance(section, DictConfig) else []
     near = siblings if parent else [*map(str, config), *config_groups()]
     is_near = bool(difflib.get_close_matches(key, near, n=1, cutoff=0.6))
     valid = near if is_near else [*config_keys(config), *config_groups()]

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from src.invertible import PolicyName
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
@@ -17,7 +16,7 @@ INPUT_TITLES = {"fbp": "FBP", "input": "input"}
 
 
 class Reconstruction(Task):
-    """Minimises the squared l2 loss ||net(input) - target||^2 / n, and judges by PSNR and SSIM beside the input's.
+    """Minimises the distance between the network's output and the target, and judges by PSNR and SSIM, the input's too.
 
     Batches are dicts: "input" and "target" of shape (B, C, *spatial), "index" of shape (B,). Images that are judged and
     have another size than those of the training are restored window by window. An input with another number of
@@ -29,6 +28,7 @@ class Reconstruction(Task):
         data_range: range of the true intensities, for PSNR and SSIM.
         input_name: what the input is, a key of INPUT_TITLES: its PSNR is ``psnr_<input_name>``.
         overlap, blending, sw_batch_size: of the windows, see `SlidingWindow`.
+        criterion: called with output and target, returns their mean loss; None is ``||net(input) - target||^2 / n``.
 
     Raises:
         ValueError: for an option out of its range.
@@ -47,6 +47,7 @@ class Reconstruction(Task):
         blending: str = "gaussian",
         sw_batch_size: int = 1,
         backprop: PolicyName = "reversible",
+        criterion: nn.Module | None = None,
     ) -> None:
         super().__init__(net, optimizer, scheduler, backprop)
         if not data_range > 0:
@@ -59,6 +60,7 @@ class Reconstruction(Task):
         self.metrics = tuple(metric for metric in type(self).metrics if self._is_measured(metric))
         # The size of the training's images, which `check_data` sets.
         self._window: tuple[int, ...] | None = None
+        self.criterion = criterion or nn.MSELoss()
         # Quality of the inputs by stage and index. They never change, so once per set is enough.
         self._input_quality: dict[tuple[str, int], Tensor] = {}
 
@@ -82,7 +84,7 @@ class Reconstruction(Task):
         self._window = shape[1:]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": F.mse_loss(self(batch["input"]), batch["target"])}
+        return {"loss": self.criterion(self(batch["input"]), batch["target"])}
 
     @property
     def input_title(self) -> str:
@@ -99,7 +101,8 @@ class Reconstruction(Task):
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
         """Return loss, PSNR and SSIM, the latter two of the input as well; and the network's output."""
         output = self.restored(batch["input"])
-        losses = (output.float() - batch["target"]).square().flatten(start_dim=1).mean(dim=1)
+        pairs = zip(output.float().split(1), batch["target"].split(1), strict=True)
+        losses = torch.stack([self.criterion(*pair) for pair in pairs])
         psnr, ssim = quality(output, batch["target"], self.data_range).unbind(dim=1)
         values = {"loss": losses, "psnr": psnr, "ssim": ssim}
         if batch["input"].shape == batch["target"].shape:

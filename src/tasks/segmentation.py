@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from src.invertible import PolicyName
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
 from src.tasks.metrics import TASK_METRICS, Metric
-from src.tasks.segmentation_heads import HEADS, Head, Regions, region_masks
+from src.tasks.segmentation_heads import HEADS, Head, MakeCriterion, Regions, region_masks
+from src.tasks.segmentation_losses import dice_ce
 from src.tasks.segmentation_metrics import dice, hausdorff95, sensitivity
 from src.tasks.windows import SlidingWindow
 
 
 class Segmentation(Task):
-    """Minimises Dice loss plus cross entropy, and judges by Dice and sensitivity per region.
+    """Minimises Dice loss plus cross entropy, or another criterion, and judges by Dice and sensitivity per region.
 
     Batches are dicts: "image" of shape (B, C, *spatial), "label" of shape (B, *spatial), "index" of shape (B,).
     Training uses crops of one size. Volumes that are judged or predicted may have any size: the network slides over
@@ -31,6 +32,7 @@ class Segmentation(Task):
         optimizer, scheduler, backprop: see `Task`.
         loss: ``dice_ce`` (one output per class, see `SoftmaxClasses`) or ``sigmoid_regions`` (one output per region,
             see `SigmoidRegions`).
+        criterion: makes another loss of these outputs, see `MakeCriterion`; None is Dice loss plus cross entropy.
         overlap, blending, sw_batch_size: of the windows, see `SlidingWindow`.
         hausdorff95: whether the 95 % Hausdorff distance is measured too, which takes seconds per case.
 
@@ -51,11 +53,16 @@ class Segmentation(Task):
         sw_batch_size: int = 1,
         hausdorff95: bool = False,
         backprop: PolicyName = "reversible",
+        criterion: MakeCriterion | None = None,
     ) -> None:
         super().__init__(net, optimizer, scheduler, backprop)
         if loss not in HEADS:
-            raise ValueError(f"expected task.loss to be one of {', '.join(HEADS)}, got {loss!r}")
+            raise ValueError(
+                f"expected task.loss to be one of {', '.join(HEADS)}, what the outputs mean, got {loss!r}; "
+                "task/loss=<choice> chooses another loss of these outputs"
+            )
         self.loss = loss
+        self.criterion = criterion
         self.sliding = SlidingWindow(overlap, blending, sw_batch_size)
         self.hausdorff95 = hausdorff95
         # Properties of the data, which `check_data` sets before anything else is called.
@@ -72,7 +79,7 @@ class Segmentation(Task):
         if not hasattr(datamodule, "regions"):
             raise ValueError(f"expected a datamodule of segmented volumes, got {type(datamodule).__name__}")
         shape = tuple(datamodule.sample_shape)
-        head = HEADS[self.loss](int(datamodule.num_classes), datamodule.regions)
+        head = HEADS[self.loss](int(datamodule.num_classes), datamodule.regions, self.criterion or dice_ce)
         outputs = tuple(self.probe(self.net, shape).shape[1:])
         if outputs[1:] != shape[1:]:
             raise ValueError(f"expected a network that keeps the spatial size {shape[1:]}, got {outputs[1:]}")
