@@ -34,6 +34,10 @@ PARTS = {
     "iconvnet_table2": {"model": FLOWS, "datamodule": IMAGES},
     "irevnet_lab": {"model": CLASSIFIERS, "datamodule": IMAGES},
     "brats": {"model": ["iunet", "partially_reversible_unet", "unet"], "datamodule": ["brats", "brats_demo"]},
+    "segmentation": {
+        "model": ["iunet", "partially_reversible_unet", "unet"],
+        "datamodule": ["nnunet", "nnunet_demo"],
+    },
     "iunet_figures": {"model": ["downsampling"], "datamodule": ["photographs"]},
 }
 # What no experiment chooses composes with all of them as with the default one. trainer/base is what the trainers share;
