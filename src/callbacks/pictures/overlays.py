@@ -100,7 +100,7 @@ class Overlays(EvaluationPictures):
     Args:
         dirpath, every_n_epochs: see `EvaluationPictures`.
         modalities: title of each modality to show and its channel; the label maps are drawn over the first one. None
-            for the first two channels by the datamodule's names.
+            for the first two of the datamodule's modalities.
         num_cases: number of cases, from index 0 of each set.
 
     Raises:
@@ -120,7 +120,7 @@ class Overlays(EvaluationPictures):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Choose the modalities, if none are given."""
         if self.modalities is None:
-            names = trainer.datamodule.modalities  # type: ignore[attr-defined]
+            names = getattr(trainer.datamodule, "modalities", ("image",))  # type: ignore[attr-defined]
             self.modalities = {name: channel for channel, name in enumerate(names[:NUM_MODALITIES])}
 
     def kept(self, name: str, sample: dict[str, Tensor]) -> Slice:
