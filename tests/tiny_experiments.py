@@ -22,6 +22,11 @@ BRATS = [
     "network.num_couplings=1",
     "network.num_levels=2",
 ]
+SEGMENTATION = [
+    *("datamodule.demo.num_cases=6", "datamodule.demo.shape=[24,24,24]", "datamodule.size=[16,16,16]"),
+    *("datamodule.val_fraction=0.34", "datamodule.test_fraction=0.34", "datamodule.batch_size=1"),
+    *("network.blowup=4", "network.num_couplings=1", "network.num_levels=2"),
+]
 SIZES = {
     "ct_postproc": [
         *("datamodule.scan.size=16", "datamodule.num_train=4", "datamodule.num_val=2", "datamodule.num_test=2"),
@@ -39,6 +44,7 @@ SIZES = {
         *("datamodule.val_fraction=0.34", "datamodule.test_fraction=0.34", "datamodule.batch_size=1"),
         *("network.blowup=4", "network.num_levels=2", "network.num_couplings=1"),
     ],
+    "segmentation": SEGMENTATION,
     **{f"iunet_table2/{path.stem}": BRATS for path in sorted((CONFIG_DIR / "experiment/iunet_table2").glob("*.yaml"))},
 }
 # The data folder of each experiment; experiments without one generate their data.
@@ -64,8 +70,9 @@ def write_images(folder: Path) -> None:
 def tiny(experiment: str, folder: Path, run_dir: Path) -> list[str]:
     """Return the command line of an experiment with two processes, whose data are in ``folder`` or are made there."""
     overrides = [f"experiment={experiment}", *TWO, *EPOCHS, *SIZES[experiment], "logger=csv", f"run_dir={run_dir}"]
-    if SIZES[experiment] is BRATS:
-        overrides += [f"datamodule.data_dir={folder / 'brats'}", f"datamodule.cache_dir={folder / 'brats_cache'}"]
+    if SIZES[experiment] in (BRATS, SEGMENTATION):
+        data = folder / experiment.partition("/")[0]
+        overrides += [f"datamodule.data_dir={data}", f"datamodule.cache_dir={data}_cache"]
     if experiment in FOLDERS:
         overrides += [f"datamodule.data_dir={folder / FOLDERS[experiment]}"]
     if experiment in CACHED:

@@ -35,6 +35,10 @@ PARTS = {
     "irevnet_lab": {"model": CLASSIFIERS, "datamodule": IMAGES},
     "brats": {"model": ["iunet", "partially_reversible_unet", "unet"], "datamodule": ["brats", "brats_demo"]},
     "restoration": {"model": ["iunet", "partially_reversible_unet", "unet"], "datamodule": ["pairs"]},
+    "segmentation": {
+        "model": ["iunet", "partially_reversible_unet", "unet"],
+        "datamodule": ["nnunet", "nnunet_demo"],
+    },
     "iunet_figures": {"model": ["downsampling"], "datamodule": ["photographs"]},
 }
 # What no experiment chooses composes with all of them as with the default one. trainer/base is what the trainers share;
