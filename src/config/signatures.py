@@ -71,7 +71,7 @@ def _signature(found: _Found) -> Signature | None:
             return inherited
         signature = _of_function(found, own, skip_first=True)
         if signature.takes_any and inherited is not None:
-            # It most likely hands on the keywords that it does not name.
+            # It probably passes on the keywords that it does not name.
             return Signature({**inherited.parameters, **signature.parameters}, takes_any=True)
         return signature
     return _of_function(found, node) if isinstance(node, ast.FunctionDef) else None

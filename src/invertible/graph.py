@@ -214,10 +214,8 @@ class GraphNet(Composite):
             rows.append((node.name, self.kind(node), reads, show([wire.shape for wire in node.outputs])))
         rows.append(("outputs", "", show_wires(self.outputs), show([wire.shape for wire in self.outputs])))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)) + f"  -> {row[3]}"
-            for row in rows
-        )
+        layout = "  ".join(f"{{:{width}}}" for width in widths) + "  -> {}"
+        return "\n".join(layout.format(*row) for row in rows)
 
     def kind(self, node: Node) -> str:
         """The class of a node's part."""

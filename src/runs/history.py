@@ -9,9 +9,8 @@ from typing import Any
 from src.runs.folder import RunFolder
 from src.utils.reading import MAX_INTEGER, reading
 
-# Every metric by step.
-Points = list[tuple[int, float]]
-History = dict[str, Points]
+# Every metric by name, as (step, value).
+History = dict[str, list[tuple[int, float]]]
 # A row of metrics.csv: the step, and the values logged at it.
 Row = tuple[int, Mapping[str, float]]
 STEP = "step"
@@ -33,7 +32,7 @@ def read_rows(path: Path) -> list[Row]:
     """Return the rows of a metrics.csv; a last line without its end, left by a killed process, does not count.
 
     Raises:
-        FileError: for a file without steps, or a line that is not of numbers or not as long as the header.
+        FileError: for a file without steps, or a line with another length than the header or with other than numbers.
     """
     with reading(path, "a metrics.csv"):
         # Of a line that was cut off, half a number looks like another number.

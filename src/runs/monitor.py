@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.tasks.metrics import Metric
 from src.utils.errors import did_you_mean
 
-# The last checkpoint counts as the best one.
+# With this name in place of a metric, the last checkpoint counts as the best one.
 STEP = "step"
 LATEST = Metric(STEP, better="max")
 

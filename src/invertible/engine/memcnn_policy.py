@@ -66,9 +66,9 @@ class _StandIn(torch.autograd.Function):
 class _Repeatable(nn.Module):
     """A leaf as memcnn calls it: forward, then in backward inverse and forward again.
 
-    memcnn moves batch statistics at each of the three and draws a new dropout mask at the last; here, the second and
-    third repeat the first, in its autocast state. memcnn knows no conditions: they pass through as further inputs and
-    outputs; those of integers, which it would try to differentiate, past it.
+    memcnn alone would update batch statistics in all three and draw a new dropout mask in the last. Here, the second
+    and third repeat the first, in its autocast state. memcnn knows no conditions, so these are further inputs and
+    outputs, except conditions of integers: memcnn would try to differentiate them.
     """
 
     def __init__(self, leaf: InvertibleModule, call: Call, x: State, condition: Condition) -> None:
@@ -81,7 +81,7 @@ class _Repeatable(nn.Module):
         self._num_inputs = len(tensors_of(x))
         self._autocast = AutocastState(tensors_of(x)[0].device.type)
         self._unused: set[Tensor] = set()
-        self._snapshot = Snapshot(leaf, self._stand_in)
+        self._snapshot = Snapshot(leaf, lambda t: _StandIn.apply(t, self._unused) if t.requires_grad else t.detach())
         self._has_run = False
 
     def parameters(self, recurse: bool = True) -> Iterator[Any]:
@@ -122,9 +122,6 @@ class _Repeatable(nn.Module):
         rest = iter(passed)
         pairs = zip(self._passes, self._beside, strict=True)
         return tree_unflatten([next(rest) if passes else part for passes, part in pairs], self._form)
-
-    def _stand_in(self, tensor: Tensor) -> Tensor:
-        return _StandIn.apply(tensor, self._unused) if tensor.requires_grad else tensor.detach()
 
     def _first(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         """The first evaluation: outputs that memcnn may free."""

@@ -141,7 +141,7 @@ class _Reversible(torch.autograd.Function):
 
 
 def _start(y: State, grads: Sequence[Tensor | None]) -> Position:
-    """Clones of an output and its gradient, since rules overwrite what they get: these are the caller's, autograd's."""
+    """Clones of the caller's output and of autograd's gradient, since rules overwrite what they get."""
     is_tuple, y = isinstance(y, tuple), tuple(part.clone() for part in tensors_of(y))
     # Laid out in memory as y.
     grad = tuple(None if b is None else torch.empty_like(a).copy_(b) for a, b in zip(y, grads, strict=False))

@@ -97,8 +97,7 @@ class BackwardWalk:
         starts: of the leaves, in the order of the forward pass.
         kept_inputs: inputs of the leaves that keep theirs, None for the others.
         grad_logdet: gradient of the log-determinant, None if it is not in the loss.
-        condition: the tree's condition.
-        originals: the parameters by what stands in for them in the tree; `gradients` are those of the parameters.
+        originals: the parameter for each tensor that stands in for one in the tree; `gradients` belong to parameters.
     """
 
     def __init__(
@@ -169,7 +168,7 @@ class LeafBackward:
         self.condition = walk.condition if layer.takes_condition else None
         conditions = (tensor for tensor in tensors_of(self.condition) if tensor.requires_grad)
         parameters = trained_parameters(layer)
-        # The parameters themselves too: a module may hold them in a list of its own besides.
+        # Also the parameters themselves, which a module may hold in a list of its own as well.
         originals = (walk.originals[p] for p in parameters if p in walk.originals)
         self._tracked = [*parameters, *(p for p in originals if p.requires_grad), *conditions]
         self._walk = walk
@@ -206,7 +205,7 @@ class LeafBackward:
 
 
 def expand(part: InvertibleModule) -> InvertibleModule:
-    """The same map with its structure in sight: inside a padding network, and with an inverse pushed to the leaves."""
+    """The same map with its structure visible: without the padding of a network, and with inverses at the leaves."""
     part = part.bijection
     if isinstance(part, Inverse):
         inner = part.module.bijection

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -36,7 +37,7 @@ class FirstCalls:
         trees = [root.bijection for root in invertible_roots(net).values()]
         self._trees = [tree for tree in trees if is_watched(tree)]
         for tree in self._trees:
-            tree.watcher = self._watcher(tree)
+            tree.watcher = partial(self._note, tree)
 
     def close(self) -> list[TreeCall]:
         """Stop watching, and return the calls in their order; none, if called again."""
@@ -45,10 +46,7 @@ class FirstCalls:
         found, self._found, self._trees = self._found, [], []
         return found
 
-    def _watcher(self, tree: InvertibleModule) -> Callable[[Call, State, Condition], None]:
-        def note(call: Call, x: State, condition: Condition) -> None:
-            tree.watcher = None
-            x, condition = (map_tensors(torch.Tensor.detach, state) for state in (x, condition))
-            self._found.append(TreeCall(call.tree(tree), x, condition))
-
-        return note
+    def _note(self, tree: InvertibleModule, call: Call, x: State, condition: Condition) -> None:
+        tree.watcher = None
+        x, condition = (map_tensors(torch.Tensor.detach, state) for state in (x, condition))
+        self._found.append(TreeCall(call.tree(tree), x, condition))

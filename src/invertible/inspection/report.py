@@ -33,7 +33,8 @@ def as_text(found: Inspection) -> str:
     rows.append(_row(_total(found), policies))
     rows[-1][2] = f"{found.input_bytes / KIB:.1f} KiB"
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = ["  ".join(_cell(row, i, widths[i]) for i in range(len(header))).rstrip() for row in [header, *rows]]
+    layout = "  ".join(f"{{:{'<' if column < 3 else '>'}{width}}}" for column, width in enumerate(widths))
+    lines = [layout.format(*row).rstrip() for row in [header, *rows]]
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
@@ -69,10 +70,6 @@ def _total(found: Inspection) -> Block:
         rebuilt_error=rebuilt_error,
         saved_bytes={policy: found.total_bytes(policy) for policy in found.elsewhere_bytes},
     )
-
-
-def _cell(row: Sequence[str], column: int, width: int) -> str:
-    return row[column].ljust(width) if column < 3 else row[column].rjust(width)
 
 
 def plot_inspection(found: Inspection, path: str | Path | None = None) -> Figure:

@@ -34,7 +34,6 @@ class FourierConvolution(InvertibleModule):
     float32, whatever autocast says.
 
     Args:
-        channels: number of channels C.
         kernel_size: taps per spatial dimension, odd or even.
         bias: add b, one number per channel.
         init: centre tap at the start, ``orthogonal`` (random) or ``identity``; a small random kernel is added.

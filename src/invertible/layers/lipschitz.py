@@ -127,7 +127,12 @@ class SpectralNormalised(nn.Module):
 
     def norm(self, input_shape: tuple[int, ...]) -> Tensor:
         """The operator norm σ of the layer as it was given, for inputs of shape ``input_shape``."""
-        vector = self._last_vector(input_shape) if is_exporting() else self._vector(input_shape)
+        if not is_exporting():
+            vector = self._vector(input_shape)
+        elif input_shape in self._settled:  # from the last forward pass: in an export, the weight has no values
+            vector = self._settled[input_shape][0].vector
+        else:
+            raise RuntimeError(f"expected a forward pass on inputs of shape {input_shape} before the export, got none")
         with torch.autocast(vector.device.type, enabled=False):
             return _linear_map(self.layer, self.layer.weight.to(vector.dtype), vector).norm()
 
@@ -170,12 +175,6 @@ class SpectralNormalised(nn.Module):
 
     def _known(self, input_shape: tuple[int, ...]) -> list[_Settled]:
         return [settled.like(self.layer.weight) for settled in self._settled.get(input_shape, ())]
-
-    def _last_vector(self, input_shape: tuple[int, ...]) -> Tensor:
-        """The vector of the last forward pass: during an export, the weight has no values to search with."""
-        if input_shape not in self._settled:
-            raise RuntimeError(f"expected a forward pass on inputs of shape {input_shape} before the export, got none")
-        return self._settled[input_shape][0].vector
 
     def _settle(self, input_shape: tuple[int, ...], last: Tensor | None) -> _Settled:
         """The vector of the present weight, searched from the last one on, if that is given."""

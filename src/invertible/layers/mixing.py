@@ -12,7 +12,6 @@ class OrthogonalMixing(OrthogonalMap):
     """``y = A x`` over the channels of each voxel, with a learnable orthogonal C×C matrix A.
 
     Args:
-        channels: number of channels C.
         method: parametrisation: ``exp``, ``cayley`` or ``householder``.
         init: ``identity``, ``random``, or an orthogonal matrix (C, C).
         learnable: whether A is trained.

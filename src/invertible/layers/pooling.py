@@ -23,7 +23,6 @@ class BlockDownsampling(InvertibleModule):
 
     Args:
         stride: side lengths of a block, s₁ … s_d; σ is their product.
-        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for a state whose spatial size is not divisible by the stride, or, in the inverse, one whose number
