@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import train
 from src.config.checks import checked
 from src.config.composition import CONFIG_DIR, SECTION_GROUPS, choices_of, compose_config
 from src.config.saved import with_overrides
+from src.runs.checkpoints import check_updates_go_on
 from src.utils.errors import ConfigError
 from tests.fakes import tiny_overrides
 
@@ -37,6 +39,14 @@ def test_every_group_within_a_section_is_known() -> None:
         (["task.optimizer.lr=null"], r"expected task.optimizer.lr to be a positive number, got None"),
         (["+trainer.limit_train_batches=0"], "expected trainer.limit_train_batches above 0, or fit=false"),
         (["+trainer.limit_train_batches=0.0"], "expected trainer.limit_train_batches above 0"),
+        (
+            ["datamodule.num_val=0", "callbacks=early_stopping"],
+            "a validation set for callbacks.early_stopping.monitor=val/",
+        ),
+        (
+            ["+trainer.limit_val_batches=0", "task/scheduler=plateau"],
+            "for task.scheduler.monitor=val/psnr, got trainer",
+        ),
         (["trainer.limit_train_batches=3"], "expected .trainer.limit_train_batches=<value>, with a plus"),
         (["~logger"], r"expected logger=\[\] for none, got ~logger"),
         (["logger=null"], r"expected logger=\[\] for none, got logger=null"),
@@ -122,6 +132,30 @@ def test_a_saved_run_takes_another_choice() -> None:
     assert config.task.optimizer == {**compose_config(["task/optimizer=sgd"]).task.optimizer, "lr": 0.25}
     assert config.task.criterion == compose_config(["task/loss=huber"]).task.criterion
     assert config.task.scheduler == saved.task.scheduler
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        (
+            "task/optimizer=adamw",
+            "task/optimizer=sgd",
+            "expected torch.optim.AdamW, .*task.optimizer of this run, got .*SGD",
+        ),
+        (
+            "task/scheduler=plateau",
+            "task/scheduler=step",
+            "expected .*plateau, .*task.scheduler of this run, got .*steps",
+        ),
+        ("task/scheduler=step", "task/scheduler=plateau", "expected .*steps, .* got .*plateau"),
+        ("task/scheduler=cosine", "task/scheduler=one_cycle", None),
+        ("task/scheduler=cosine", "task.scheduler=null", None),
+    ],
+)
+def test_a_resumed_run_goes_on_with_the_state_of_its_optimizer(before: str, now: str, message: str | None) -> None:
+    content = {"config": compose_config([before])}
+    with nullcontext() if message is None else pytest.raises(ValueError, match=message):
+        check_updates_go_on(content, compose_config([now]).task)
 
 
 def test_a_file_that_is_no_checkpoint_is_one_line(
