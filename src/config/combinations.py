@@ -35,6 +35,7 @@ def check_combinations(config: DictConfig) -> None:
     _check_processes(config)
     _check_sharding(config)
     _check_levels(config)
+    _check_validation(config)
 
 
 def _check_machine(trainer: DictConfig) -> None:
@@ -95,6 +96,16 @@ def _check_sharding(config: DictConfig) -> None:
             f"expected backprop to be one of {', '.join(SHARDED)} with trainer.strategy={strategy}, got "
             f"{config.backprop!r}: FSDP replaces the parameters by views, which memcnn does not find"
         )
+
+
+def _check_validation(config: DictConfig) -> None:
+    """Refuse what goes by the validation where there is none."""
+    sizes = {key: OmegaConf.select(config, key) for key in ("trainer.limit_val_batches", "datamodule.num_val")}
+    empty = [f"{key}={size}" for key, size in sizes.items() if size is not None and size == 0]
+    for place in ("task.scheduler.monitor", "callbacks.early_stopping.monitor"):
+        monitor = str(OmegaConf.select(config, place))
+        if empty and monitor.startswith("val/"):
+            raise ConfigError(f"expected a validation set for {place}={monitor}, got {empty[0]}")
 
 
 def _check_levels(config: DictConfig) -> None:

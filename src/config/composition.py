@@ -59,6 +59,9 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
 @contextmanager
 def explained(overrides: list[str]) -> Iterator[None]:
     """Turn Hydra's composition errors into a ConfigError that names the nearest valid key or choice."""
+    for nothing in ("~logger", "logger=null"):
+        if nothing in overrides:
+            raise ConfigError(f"expected logger=[] for none, got {nothing}")
     try:
         yield
     except OverrideParseException as error:
@@ -101,11 +104,8 @@ def _explain_word(error: OverrideParseException) -> str:
 def _explain_override(error: ConfigCompositionException, overrides: list[str]) -> str:
     match = re.match(r"Could not (?:override|delete)\b[^']*'([\w./@]+)'", str(error))
     if match is None:
-        nothing = [o for o in overrides if o.lower() in ("logger=null", "callbacks=null")]
-        return f"expected {nothing[0][:-4]}[] for none, got {nothing[0]}" if nothing else str(error)
+        return str(error)
     key = match.group(1)
-    if key in config_groups() and f"~{key}" in overrides:
-        return f"expected {key}={'[] for none' if key == 'logger' else '<choice>'}, got '~{key}'"
     others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != key and "=" in o and not o.startswith("-")]
     try:
         config = _compose(others)
@@ -124,8 +124,10 @@ def explain_unknown_key(key: str, config: DictConfig) -> str:
     """Return the message for a ``key`` that the configuration does not have, with the key that was probably meant."""
     if key in SECTION_GROUPS:
         return f"expected no {key} for {OmegaConf.select(config, 'task._target_')}, which has no choice of it"
-    if key.replace(".", "/") in SECTION_GROUPS:
-        group = key.replace(".", "/")
+    group = key.replace(".", "/")
+    if OmegaConf.select(config, key) is not None:
+        return f"expected keys that {key} has, got others; a plus adds one: +{key}.<key>=<value>"
+    if group in SECTION_GROUPS:
         return f"expected {group}=<choice> with a slash, one of {', '.join(choices_of(group))}, got {key!r}"
     parent, _, name = key.rpartition(".")
     # A word without a dot most likely means a top-level key or a group, another one a key of its section.
