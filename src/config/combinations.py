@@ -31,6 +31,7 @@ def check_combinations(config: DictConfig) -> None:
     _check_machine(trainer)
     _check_processes(config)
     _check_sharding(config)
+    _check_axes(config.datamodule)
     _check_levels(config)
 
 
@@ -91,6 +92,16 @@ def _check_sharding(config: DictConfig) -> None:
         raise ConfigError(
             f"expected backprop to be one of {', '.join(SHARDED)} with trainer.strategy={strategy}, got "
             f"{config.backprop!r}: FSDP replaces the parameters by views, which memcnn does not find"
+        )
+
+
+def _check_axes(datamodule: DictConfig) -> None:
+    dims, size = datamodule.get("spatial_dims"), datamodule.get("size")
+    if isinstance(dims, int) and dims not in (2, 3):
+        raise ConfigError(f"expected datamodule.spatial_dims=2 or 3, got {dims}")
+    if isinstance(dims, int) and isinstance(size, ListConfig) and len(size) != dims:
+        raise ConfigError(
+            f"expected datamodule.size as one number or {dims}, as datamodule.spatial_dims says, got {list(size)}"
         )
 
 
