@@ -5,7 +5,7 @@ pictures, and memory and time against quality. Paths may be run folders, folders
 results of a paper table (``experiments/irevnet_lab``) and single summaries.
 
     output=outputs/compare.html   the file to write
-    images=all                    all | test (only those made after training) | none
+    images=all                    all | test (no pictures of epochs) | none
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def compare(paths: list[str], output: str, images: str) -> Path:
     for note in sources.notes:
         print(f"note: {note}", file=sys.stderr)
     size, pictures = len(page.encode()) / 1e6, _picture_bytes(page) / 1e6
-    print(f"{len(sources.runs)} run(s) on a page of {size:.1f} MB, of which pictures {pictures:.1f} MB")
+    print(f"wrote {len(sources.runs)} run(s) on a page of {size:.1f} MB, {pictures:.1f} MB of it pictures")
     print(f"file: {output}")
     return Path(output)
 
@@ -61,7 +61,7 @@ def read_arguments(arguments: list[str]) -> tuple[list[str], Options]:
         if equals and not Path(path).exists():
             raise ConfigError(f"expected a path or an option, got {key!r}{did_you_mean(key, vars(options))}")
     if not paths:
-        raise ConfigError("expected the folder of at least one run, got none")
+        raise ConfigError("expected at least one run folder, got none")
     if not options.output.endswith(".html"):
         raise ConfigError(f"expected output to be a file <name>.html, got {options.output!r}")
     return paths, options

@@ -71,7 +71,7 @@ def _shape(model: Mapping[str, Any], side: int) -> list[int]:
     if channels is None and _find(model, "channels") is not None:
         channels = _find(model, "channels")[0]
     if spatial_dims is None or channels is None:
-        raise ConfigError("expected a model with in_channels and spatial_dims, or shape=<channels,…> beside it")
+        raise ConfigError("expected a model with in_channels and spatial_dims, or shape=<channels,…> as well")
     return [channels] + [side] * spatial_dims
 
 

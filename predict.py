@@ -75,7 +75,7 @@ def _skip_finished_cases(run: Run, folder: Path) -> None:
         rest: Any = only_missing(cases, datamodule.case_name, folder)
         total, left = len(cases.dataset), len(rest.dataset)
         if left < total and run.trainer.is_global_zero:
-            print(f"{total - left} of {total} cases are already in {folder} (overwrite=true replaces them)")
+            print(f"{folder} already has {total - left} of {total} cases (overwrite=true replaces them)")
         return rest
 
     # An attribute that hides the method: Lightning calls it after the data are prepared.

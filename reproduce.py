@@ -1,16 +1,16 @@
 """Rebuild a paper's table: ``python reproduce.py iunet_table1 scale=small --jobs 2``.
 
-Runs what is missing of ``experiments/<key>/sweep.yaml`` and writes the table beside the published one into
-``experiments/<key>/results/<scale>/``. Stop it at any time: the same command continues.
+Runs the missing runs of ``experiments/<key>/sweep.yaml`` and writes our table with the published numbers to
+``experiments/<key>/results/<scale>/``. You can stop it at any time; the same command continues.
 
     key=value           values of the sweep's parameters (scale=medium seed=0,1); arguments for every run (trainer=gpu)
-    --jobs 1            runs at a time; the cores are shared out among them
+    --jobs 1            number of parallel runs; they share the cores
     --fail-fast         stop when a run fails
     --sweep search      another sweep file of the folder
     --count 20          number of trials of a random or Bayesian search
-    --runs <folder> ... folders whose finished runs count as well
-    --dry-run           print each run's state and command, and run nothing (grids only)
-    --render            write the table, or the ranking of a search, from the results that exist
+    --runs <folder> ... folders with finished runs to include
+    --dry-run           print the state and command of each run without running anything (grids only)
+    --render            write the table, or the ranking of a search, from the existing results
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _grid(plan: Plan, options: Options) -> int:
             outdated = render(published, table, plan, cells)
             print(f"table: {table.relative_to(Path.cwd())}/table.md")
             if outdated:
-                print(f"without {', '.join(outdated)}: measured under another configuration than today's")
+                print(f"left out {', '.join(outdated)}: measured with a configuration that has changed since")
     return _report(attempts)
 
 
@@ -159,7 +159,8 @@ def _help() -> str:
 
 def main() -> None:
     """Run the command line."""
-    run_command_line(_help, lambda arguments: sys.exit(reproduce(arguments)), advice="; the same command continues")
+    advice = "; run the same command to continue"
+    run_command_line(_help, lambda arguments: sys.exit(reproduce(arguments)), advice=advice)
 
 
 if __name__ == "__main__":

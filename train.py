@@ -85,7 +85,7 @@ def _check_checkpoint(run: Run, checkpoint: Path) -> None:
 def _fit_and_test(run: Run, checkpoint: str | None) -> tuple[dict[str, float], str | None]:
     if run.config.fit:
         run.trainer.fit(run.task, run.datamodule, ckpt_path=checkpoint, weights_only=True)
-    metrics = run.metrics()
+    metrics = run.state.metrics(run.trainer)
     best = run.best_checkpoint()
     if run.config.test:
         tested = run.trainer.test(run.task, run.datamodule, ckpt_path=best, weights_only=True, verbose=False)
@@ -103,7 +103,7 @@ def _resume(arguments: list[str]) -> None:
     source = options.resume
     if source == "auto":
         source = str(newest_unfinished(overrides))
-        print(f"resume=auto: continuing {source}", flush=True)
+        print(f"resume=auto: resuming {source}", flush=True)
     path = find_checkpoint(source)
     # Lightning starts the other processes with this command line: they must not look for the newest run again.
     sys.argv[1:] = [f"resume={path}", *(f"trust={module}" for module in options.trust), *overrides]

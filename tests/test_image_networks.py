@@ -190,7 +190,7 @@ def test_two_processes_classify_and_estimate(experiment: str, model: str, folder
         ("iconvnet_table2", ["model=lab_net"], "expected a DensityModel"),
         ("iconvnet_table2", ["model=glow", "datamodule.values=unit"], "values=integers"),
         ("iconvnet_table2", ["model=glow", "network.glow.num_levels=3"], "divisible by 2\\^3 = 8"),
-        ("irevnet_lab", ["model=irevnet", "network.irevnet.padded_channels=null"], "channels that can be halved"),
+        ("irevnet_lab", ["model=irevnet", "network.irevnet.padded_channels=null"], "an even number of channels"),
         ("irevnet_lab", ["datamodule.num_val=100000"], "num_train"),
     ],
 )

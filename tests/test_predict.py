@@ -83,7 +83,7 @@ def test_a_prediction_resumes_with_the_missing_cases_and_overwrites_on_request(
     run(monkeypatch, *arguments)
     assert second.is_file() and first.stat().st_mtime_ns == before
     output = capsys.readouterr().out
-    assert f"2 of 3 cases are already in {tmp_path}" in output and "1 label maps written" in output
+    assert f"{tmp_path} already has 2 of 3 cases" in output and "1 label maps written" in output
     run(monkeypatch, *arguments)
     assert "0 label maps written" in capsys.readouterr().out
     run(monkeypatch, *arguments, "overwrite=true")

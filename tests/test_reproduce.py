@@ -134,7 +134,7 @@ def test_rendering_alone(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     sweep = folder / "experiments" / "table" / "sweep.yaml"
     sweep.write_text(SWEEP.replace("steps: {value: 1}", "steps: {value: 2}"))
     assert call(monkeypatch, "table", "--render") == 0
-    assert "without seed-0_x-1, seed-1_x-1: measured under another" in capsys.readouterr().out
+    assert "left out seed-0_x-1, seed-1_x-1: measured with" in capsys.readouterr().out
     assert "| 1 | not run | 0.50 |" in (results / "table.md").read_text()
 
 
@@ -203,7 +203,7 @@ def test_a_signal_saves_and_renders_and_the_same_command_resumes(signum: signal.
         process.send_signal(signum)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
-    assert f"ended by {signum.name}; the same command continues" in errors
+    assert f"ended by {signum.name}; run the same command to continue" in errors
     assert output.count(": stopped after") == 2 and "table.md" in output
     assert subprocess.run(command, cwd=folder, capture_output=True).returncode == 0
     kinds = [kind for _, kind in starts(runs)]

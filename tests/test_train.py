@@ -191,7 +191,7 @@ def test_typos_get_a_one_line_answer_at_once(arguments: list[str], message: str)
         ("+task.lr=3", "expected an argument of src.tasks.reconstruction.Reconstruction, got task.lr"),
         ("+nettwork.x=3", "did you mean 'network'?"),
         ("seed=-1", "expected seed"),
-        ("task.data_range=2.0", "expected task.data_range 1.0"),
+        ("task.data_range=2.0", "expected task.data_range=1.0"),
         ("model.in_channels=2", "in_channels|channels"),
     ],
 )

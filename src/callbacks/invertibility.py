@@ -35,11 +35,9 @@ class Invertibility(pl.Callback):
         self._watch: FirstCalls | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the latest value."""
         return {"last_error": self.last_error}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Begin with the value of the checkpoint."""
         self.last_error = state_dict["last_error"]
 
     def summary(self, trainer: pl.Trainer) -> dict[str, Any]:

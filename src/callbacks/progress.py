@@ -44,11 +44,9 @@ class LineProgress(ProgressBar):
         self._total: float = 0
 
     def enable(self) -> None:
-        """Print, in the first process."""
         self._enabled = True
 
-    def disable(self) -> None:
-        """Stay silent, in the others."""
+    def disable(self) -> None:  # Lightning calls it in all processes but the first
         self._enabled = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -89,11 +89,12 @@ def _qualities(columns: Mapping[str, Column], monitored: set[str], known: Sequen
     judged = {name for name in candidates if columns[name].better} or candidates
     leaves = {_leaf(name) for name in monitored}
 
-    def position(name: str) -> int:
+    def rank(name: str) -> tuple[bool, bool, int, str]:
         metric = described(name, known)
-        return known.index(metric) if metric else len(known)
+        position = known.index(metric) if metric else len(known)
+        return _leaf(name) not in leaves, not name.startswith("test/"), position, name
 
-    return sorted(judged, key=lambda n: (_leaf(n) not in leaves, not n.startswith("test/"), position(n), n))
+    return sorted(judged, key=rank)
 
 
 def _monitor(run: RunRecord) -> str | None:

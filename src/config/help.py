@@ -1,5 +1,6 @@
 """The texts of ``python train.py --help`` and ``python train.py experiment=?``, from the configurations themselves."""
 
+import itertools
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -51,10 +52,6 @@ def experiments_text(config_dir: Path = CONFIG_DIR) -> str:
 
 def _first_sentence(path: Path) -> str:
     """Return the first sentence of the comment at the beginning of a file."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        if not line.startswith("# @package"):
-            lines.append(line.lstrip("# "))
-    return " ".join(lines).partition(". ")[0].rstrip(".")
+    comment = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    text = " ".join(line.lstrip("# ") for line in comment if not line.startswith("# @package"))
+    return text.partition(". ")[0].rstrip(".")

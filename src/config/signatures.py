@@ -64,23 +64,17 @@ def _signature(found: _Found) -> Signature | None:
             hints = {n.target.id: _plain(n.annotation, found) for n in fields}  # type: ignore[union-attr]
             return None if node.bases else Signature(hints, takes_any=False)
         own = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-        inherited = _of_bases([_resolve(base, found) for base in node.bases])
+        bases = [_signature(base) if base else None for base in (_resolve(base, found) for base in node.bases)]
+        # A base without an __init__ of its own, such as ABC, leaves it to the next one.
+        inherited = None if None in bases else next((s for s in bases if s and s != NOTHING), NOTHING)
         if own is None:
             return inherited
         signature = _of_function(found, own, skip_first=True)
         if signature.takes_any and inherited is not None:
-            # It most likely hands on the keywords that it does not name.
+            # It probably passes on the keywords that it does not name.
             return Signature({**inherited.parameters, **signature.parameters}, takes_any=True)
         return signature
     return _of_function(found, node) if isinstance(node, ast.FunctionDef) else None
-
-
-def _of_bases(bases: list[_Found | None]) -> Signature | None:
-    signatures = [_signature(base) if base is not None else None for base in bases]
-    if None in signatures:
-        return None
-    # A base without an __init__ of its own, such as ABC, leaves it to the next one.
-    return next((s for s in signatures if s is not None and s != NOTHING), NOTHING)
 
 
 def _of_function(found: _Found, node: ast.FunctionDef, skip_first: bool = False) -> Signature:
@@ -170,14 +164,12 @@ def _find(path: str) -> _Found | None:
     return _lookup(_Found(_parse(file), file, name), rest[0]) if len(rest) == 1 else None
 
 
-def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
+def _statements(tree: ast.Module | ast.If | ast.Try) -> Iterator[ast.stmt]:
     """Yield the statements of a module, including those in its ``if`` and ``try`` blocks."""
-    waiting = list(tree.body)
-    while waiting:
-        node = waiting.pop(0)
+    for node in [*tree.body, *getattr(tree, "orelse", ())]:
         yield node
         if isinstance(node, (ast.If, ast.Try)):
-            waiting[:0] = [*node.body, *node.orelse]
+            yield from _statements(node)
 
 
 @functools.cache

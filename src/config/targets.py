@@ -13,7 +13,7 @@ HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
 def check_targets(config: DictConfig) -> None:
-    """Check that every ``_target_`` exists and takes its node's arguments, and the types of plain values.
+    """Check that every ``_target_`` exists and takes its node's arguments, and that plain values have the right types.
 
     Raises:
         ConfigError: naming the node, the argument, and the nearest valid one or the expected type.

@@ -45,9 +45,7 @@ def check_trusted(config: DictConfig, trusted: Sequence[str] = ()) -> None:
     ``trusted`` and of the environment variable INVERTIBLE_IMAGING_TRUST. The name alone proves nothing
     (``torch.nn.modules.os.system``): the object itself must be defined there.
 
-    Args:
-        config: of a checkpoint, with the changes of the command line, and `pinned`.
-        trusted: further module prefixes, or whole names.
+    The configuration has to be `pinned`; ``trusted`` are module prefixes or whole names.
 
     Raises:
         ConfigError: naming each key and its target, and how to trust it.

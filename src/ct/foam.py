@@ -65,7 +65,7 @@ class FoamSpec:
     Attributes:
         num_balls, radius, half_height: ranges of the number of balls and of the cylinder's size.
         max_radius, min_radius: bounds of the balls' radii; a full cylinder holds fewer balls than asked for.
-        num_trial_points: points that placement starts from; see src.ct.placement.
+        num_trial_points: points that placement starts from; see `placement`.
 
     Raises:
         ValueError: a range is inverted or not positive, the cylinder does not fit into the cube, or min_radius is not
@@ -84,7 +84,11 @@ class FoamSpec:
         for name in ("max_radius", "min_radius"):
             object.__setattr__(self, name, float(getattr(self, name)))
         for name, kind in (("num_balls", int), ("radius", float), ("half_height", float)):
-            low, high = _as_range(name, getattr(self, name))
+            value = getattr(self, name)
+            low_high = value if isinstance(value, Sequence) else (value, value)
+            if len(low_high) != 2:
+                raise ValueError(f"expected {name} to be one number or a pair [low, high], got {value}")
+            low, high = low_high
             object.__setattr__(self, name, (kind(low), kind(high)))
             if not 0 < low <= high:
                 raise ValueError(f"expected {name} to be a range with 0 < low <= high, got [{low}, {high}]")
@@ -97,13 +101,6 @@ class FoamSpec:
                 f"expected 0 <= min_radius < max_radius, got min_radius={self.min_radius}, max_radius={self.max_radius}"
             )
         check_positive(num_trial_points=self.num_trial_points)
-
-
-def _as_range(name: str, value: float | Sequence[float]) -> Sequence[float]:
-    low_high = value if isinstance(value, Sequence) else (value, value)
-    if len(low_high) != 2:
-        raise ValueError(f"expected {name} to be one number or a pair [low, high], got {value}")
-    return low_high
 
 
 def draw_foam(spec: FoamSpec, rng: np.random.Generator) -> FoamPhantom:

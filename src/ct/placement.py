@@ -100,15 +100,14 @@ def settle(obstacles: Obstacles, start: Array, radius: float, step: float, rng: 
         spare = np.partition(gaps, min(2, gaps.shape[1] - 1), axis=1)[:, :3].sum(axis=1)
         return np.where(_clearance(gaps) >= radius, -spare, -np.inf)
 
-    def accepts(_: float, after: float) -> bool:
-        # The next step removes a small overlap. A large one means that there is no such pocket here.
-        return after >= 0.99 * radius
-
     def shift(normals: Array, gaps: Array) -> NDArray[np.floating]:
         return _solve(normals, radius - gaps)
 
     point = _random_search(obstacles, start, step, rng, snugness, num_rounds=24, num_samples=160, decay=0.8)
-    return _newton(obstacles, point, shift, num_touched=3, longest=radius / 4, accepts=accepts)
+    # The next step removes a small overlap. A large one means that there is no such pocket here.
+    return _newton(
+        obstacles, point, shift, num_touched=3, longest=radius / 4, accepts=lambda _, after: after >= 0.99 * radius
+    )
 
 
 def _newton(

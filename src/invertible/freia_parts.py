@@ -5,10 +5,11 @@ from typing import Any
 from torch import Tensor, nn
 
 _REFUSED = {
-    "IResNetLayer": "its log-determinant has no gradient and is taken at the wrong end of the inverse, whose gradient "
-    "passes through one iteration only: use ResidualBlock(channels, lambda *_: layer.residual), with its weights",
-    "OrthogonalTransform": "its matrix is orthogonal only after every correction_interval-th step, and its inverse "
-    "inexact between: use OrthogonalMixing",
+    "IResNetLayer": "its log-determinant has no gradient and is evaluated at the wrong point of the inverse, and the "
+    "inverse backpropagates through only one iteration; use ResidualBlock(channels, lambda *_: layer.residual), which "
+    "keeps its weights",
+    "OrthogonalTransform": "its matrix is orthogonal only every correction_interval steps, and its inverse is inexact "
+    "in between; use OrthogonalMixing",
     "InvAutoFC": "it is a bijection only once it has converged, and has no log-determinant: use OrthogonalMixing",
     "InvAutoConv2D": "it is a bijection only once it has converged, and has no log-determinant: use OrthogonalMixing",
 }
@@ -29,7 +30,7 @@ def correct(module: nn.Module) -> None:
         names = _freia_classes(part)
         reason = next((reason for name, reason in _REFUSED.items() if name in names), None)
         if "HouseholderPerm" in names and part.conditional:
-            reason = "with a condition it fails in FrEIA, on a product of matrices: use it without"
+            reason = "FrEIA fails on a matrix product if it has a condition; use it without one"
         if reason is not None:
             raise TypeError(f"expected a bijection with an exact inverse, got FrEIA's {type(part).__name__}: {reason}")
         if "HaarDownsampling" in names and not part.permute:

@@ -79,12 +79,9 @@ class Graph:
         return wire
 
     def condition(self, *shape: int, name: str, dtype: torch.dtype | None = None) -> Wire:
-        """Declare a condition of shape (B, *shape); any number of parts may read it.
+        """Declare a condition of shape (B, *shape), which any number of parts may read.
 
-        Args:
-            shape: without the batch dimension.
-            name: unlike those of all inputs, conditions and parts.
-            dtype: for labels and the like; by default, the precision of the part that reads it.
+        Labels and the like have a ``dtype`` of their own; by default, it is that of the part that reads the condition.
         """
         wire = Wire(self._new(name), 0, shape, is_condition=True)
         self._conditions[wire] = dtype
@@ -127,7 +124,7 @@ class Graph:
         """
         if set(outputs) != self._open or len(outputs) != len(self._open):
             raise ValueError(
-                f"expected each wire that no part reads as an output, once: {show_wires(sorted(self._open, key=str))}; "
+                f"expected every unread wire exactly once as an output ({show_wires(sorted(self._open, key=str))}), "
                 f"got {show_wires(outputs)}"
             )
         known = list(self._conditions)
@@ -143,10 +140,10 @@ class Graph:
     def _new(self, name: str) -> str:
         taken = {wire.node for wire in (*self._inputs, *self._conditions)} | self._parts.keys()
         if name in taken:
-            raise ValueError(f"expected a name that is not taken, got {name!r}")
+            raise ValueError(f"expected an unused name, got {name!r}")
         # Parts are submodules, whose names must not be those of attributes.
         if not name.isidentifier() or hasattr(GraphNet, name) or name in ("inputs", "outputs", "conditions", "nodes"):
-            raise ValueError(f"expected an identifier that is no attribute of GraphNet as a name, got {name!r}")
+            raise ValueError(f"expected the name to be an identifier and no attribute of GraphNet, got {name!r}")
         return name
 
     def _check_wires(self, where: str, inputs: Sequence[Wire], conditions: Sequence[Wire]) -> None:
@@ -154,7 +151,7 @@ class Graph:
             raise ValueError(f"{where}: expected at least one input")
         for wire in inputs:
             if wire not in self._open or inputs.count(wire) > 1:
-                raise ValueError(f"{where}: expected wires of this graph that no part reads yet, got {wire}")
+                raise ValueError(f"{where}: expected unread wires of this graph, got {wire}")
         for wire in conditions:
             if wire not in self._conditions:
                 raise ValueError(f"{where}: expected conditions of this graph, got {wire}")
@@ -217,10 +214,8 @@ class GraphNet(Composite):
             rows.append((node.name, self.kind(node), reads, show([wire.shape for wire in node.outputs])))
         rows.append(("outputs", "", show_wires(self.outputs), show([wire.shape for wire in self.outputs])))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)) + f"  -> {row[3]}"
-            for row in rows
-        )
+        layout = "  ".join(f"{{:{width}}}" for width in widths) + "  -> {}"
+        return "\n".join(layout.format(*row) for row in rows)
 
     def kind(self, node: Node) -> str:
         """The class of a node's part."""

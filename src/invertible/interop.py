@@ -18,7 +18,6 @@ class FreiaModule(InvertibleModule):
     `freia_parts.correct`.
 
     Args:
-        module: of FrEIA.
         takes_condition: whether to hand conditions on; by default, whether it declares their shapes (``dims_c``).
 
     Raises:
@@ -57,7 +56,9 @@ class FreiaModule(InvertibleModule):
         except RuntimeError as error:
             # GraphINN wraps every error of its parts in one of its own, even the exception by which torch ends a
             # recomputation early.
-            cause = _cause_in_checkpointing(error)
+            cause: BaseException | None = error
+            while cause is not None and type(cause).__module__ != "torch.utils.checkpoint":
+                cause = cause.__cause__
             if cause is None:
                 raise
             raise cause from None
@@ -66,13 +67,6 @@ class FreiaModule(InvertibleModule):
             # Some of FrEIA's modules return a number for all samples.
             logdet = torch.as_tensor(logdet, dtype=first.dtype, device=first.device).expand(first.shape[0])
         return as_state((outputs,) if isinstance(outputs, Tensor) else tuple(outputs)), logdet
-
-
-def _cause_in_checkpointing(error: BaseException | None) -> BaseException | None:
-    """The exception of `torch.utils.checkpoint` that led to an error, if one did."""
-    while error is not None and type(error).__module__ != "torch.utils.checkpoint":
-        error = error.__cause__
-    return error
 
 
 class ForeignModule(InvertibleModule):
@@ -89,8 +83,8 @@ class ForeignModule(InvertibleModule):
             raise TypeError(f"expected a module with forward and inverse, got {type(module).__name__}")
         if any(type(part).__name__ == "InvertibleModuleWrapper" for part in module.modules()):
             raise ValueError(
-                "expected modules without memcnn.InvertibleModuleWrapper, got one inside: wrap what it holds (_fn), "
-                "and choose the memory policy with set_backprop"
+                "expected no memcnn.InvertibleModuleWrapper inside; wrap the module it holds (_fn) and choose the "
+                "memory policy with set_backprop"
             )
         self.module = module
 

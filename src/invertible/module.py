@@ -68,7 +68,7 @@ def _entry_point(call: Call, method: Callable) -> Callable:
     @functools.wraps(method)
     def enter(self: InvertibleModule, x: State, condition: Condition = None) -> Any:
         if condition is not None and not self.takes_condition:
-            raise ValueError(f"expected no condition: no part of this {type(self).__name__} takes one")
+            raise ValueError(f"expected no condition, because no part of this {type(self).__name__} takes one")
         if self.watcher is not None:
             self.watcher(call, x, condition)
         policy = self.backprop_policy
@@ -132,7 +132,6 @@ class Position:
     """Where a walk from output to input stands: a state and its gradient, which each part replaces.
 
     A tensor of the state on which the loss does not depend has None as its gradient.
-
     No caller keeps a reference to either, so a part's memory is freed before the next part needs it.
     """
 
@@ -235,8 +234,7 @@ class Composite(InvertibleModule):
         raise NotImplementedError
 
     def run_back(self, position: Position, step: BackStep) -> None:
-        """Move from output and output gradient to input and input gradient, where ``step(part, position)`` does it per
-        part.
+        """Move from output and output gradient to input and input gradient by ``step(part, position)`` for each part.
 
         Both belong to the engine, which may overwrite them.
         """

@@ -65,7 +65,7 @@ def output_shapes(
         raise ValueError(f"{error}, for input {show(shapes)}") from error
     found = [tuple(part.shape[1:]) for part in tensors_of(y)]
     if sum(map(math.prod, found)) != sum(map(math.prod, shapes)):
-        raise ValueError(f"expected as many elements out as in, got {show(shapes)} -> {show(found)}")
+        raise ValueError(f"expected equal numbers of elements in input and output, got {show(shapes)} -> {show(found)}")
     return found
 
 
@@ -90,7 +90,7 @@ def sequential_for(
         try:
             found = output_shapes(part, [shape], condition_shapes)
             if len(found) != 1:
-                raise ValueError(f"expected one output, got {len(found)}; nets of several states are graphs")
+                raise ValueError(f"expected one output, got {len(found)}; use a graph for nets with several states")
         except ValueError as error:
             raise ValueError(f"part {index} ({type(part).__name__}): {error}") from error
         shape = found[0]

@@ -14,9 +14,6 @@ from .coupling_nets import GlowNet
 from .in_place import ReLU
 from .multiscale import group_by_parity
 
-# Uniform numbers are drawn at least this far from 0 and 1, where the logit is infinite.
-MARGIN = 1e-7
-
 
 class UniformDequantisation(nn.Module):
     """u uniform in [0, 1): ``log q(u|k) = 0``."""
@@ -84,7 +81,7 @@ class VariationalDequantisation(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """``u`` of the shape of the images (B, C, *spatial), and ``log q(u|k)`` of shape (B,)."""
         condition = self.condition(images)
-        noise = torch.logit(torch.rand_like(condition[0]), eps=MARGIN)
+        noise = torch.logit(torch.rand_like(condition[0]), eps=1e-7)  # the logit of 0 and 1 is infinite
         u, logdet = self.flow.forward_and_logdet(noise, condition)
         return u, logistic_log_density(noise) - logdet
 

@@ -58,7 +58,7 @@ class IConvNetClassifier(InvertibleClassifier):
     ) -> None:
         check_spatial_dims(spatial_dims)
         if not num_layers or min(num_layers) < 1:
-            raise ValueError(f"expected at least one stage, of at least one layer, got num_layers={list(num_layers)}")
+            raise ValueError(f"expected stages of at least one layer each, got num_layers={list(num_layers)}")
         padding = InjectivePadding(in_channels, padded_channels)
         channels = padding.channels
         parts: list[InvertibleModule] = []

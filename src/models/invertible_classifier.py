@@ -25,7 +25,7 @@ class InjectivePadding(nn.Module):
         self.in_channels = in_channels
         self.channels = in_channels if channels is None else channels
         if self.channels < in_channels:
-            raise ValueError(f"expected padding to at least the {in_channels} channels of the image, got {channels}")
+            raise ValueError(f"expected padded channels >= {in_channels}, those of the image, got {channels}")
 
     def forward(self, x: Tensor) -> Tensor:
         check_channels(x, self.in_channels)

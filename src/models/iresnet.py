@@ -68,7 +68,7 @@ class IResNetClassifier(InvertibleClassifier):
         spatial_dims: int = 2,
     ) -> None:
         if not num_blocks:
-            raise ValueError("expected num_blocks of at least one scale, got none")
+            raise ValueError("expected num_blocks for at least one scale, got none")
         counts = per_dimension(num_blocks, len(num_blocks), "num_blocks")
         widths = per_dimension(hidden_channels, len(counts), "hidden_channels")
         padding = InjectivePadding(in_channels, padded_channels)
@@ -207,15 +207,9 @@ def _residual_steps(
     spatial_dims: int = 2,
     **options: Any,
 ) -> list[InvertibleModule]:
-    """The residual blocks of one resolution, an `ActNorm` before each.
+    """The residual blocks of one resolution, an `ActNorm` before each; ``options`` are those of every `ResidualBlock`.
 
-    Args:
-        hidden_channels, activation: see `contraction`.
-        is_first: whether these are the network's first blocks. The very first begins with its convolution, since an
-            activation would distort the image itself.
-        actnorm: False leaves the `ActNorm` out.
-        keep_inputs: whether ``backprop='reversible'`` keeps the input of each block instead of iterating for it.
-        options: of every `ResidualBlock`.
+    The network's very first block begins with its convolution, since an activation would distort the image itself.
     """
     steps: list[InvertibleModule] = []
     for i in range(num_blocks):

@@ -69,7 +69,7 @@ class IRevNet(InvertibleClassifier):
                 stride = stage_stride if i == 0 else 1
                 if channels % 2:
                     raise ValueError(
-                        f"expected channels that can be halved, got {channels}: set padded_channels to an even number, "
+                        f"expected an even number of channels, got {channels}: set padded_channels to an even number "
                         "or initial_downsampling to 2"
                     )
                 if stride > 1:
@@ -101,8 +101,7 @@ def _residual(
     """Constructor of F, for a half of the channels that ψ has changed by the stride."""
 
     def activation(channels: int) -> list[nn.Module]:
-        normalisation = make_norm(norm, channels, spatial_dims)
-        return [*([] if normalisation is None else [normalisation]), nn.ReLU()]
+        return [layer for layer in (make_norm(norm, channels, spatial_dims), nn.ReLU()) if layer is not None]
 
     def convolution(dims_in: int, dims_out: int, stride: int = 1) -> nn.Module:
         return CONVOLUTIONS[spatial_dims](dims_in, dims_out, 3, stride=stride, padding=1, bias=norm == "none")

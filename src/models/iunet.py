@@ -186,7 +186,7 @@ class IUNet(InvertibleModule):
         if any(self.padding.missing(x.shape[2:])):
             raise ValueError(
                 f"expected a spatial size divisible by {self.padding.factors}, got {tuple(x.shape[2:])}: "
-                "the network is a bijection on such sizes only"
+                "the network is a bijection only on such sizes"
             )
 
     def layout(self) -> str:

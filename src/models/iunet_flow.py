@@ -1,20 +1,17 @@
 """The iUNet as a normalizing flow, which its paper leaves to future work (Etmann, Ke & Schönlieb, 2020)."""
 
 import functools
-from collections import OrderedDict
 from typing import Any
 
-from torch import Tensor
-
-from ..invertible import Checkerboard, GlowCoupling, Inverse, Step
-from ..invertible import Sequential as InvertibleSequential
-from ..invertible.arguments import check_channels, check_halvings, check_spatial_dims
+from ..invertible import GlowCoupling
+from ..invertible.arguments import check_spatial_dims
 from .coupling_nets import GlowNet
 from .iunet import IUNet
 from .iunet_layout import split_channels
+from .multiscale import Squeezed
 
 
-class IUNetFlow(InvertibleSequential):
+class IUNetFlow(Squeezed):
     """``unsqueeze ∘ iUNet ∘ squeeze`` with affine couplings and `ActNorm`: a flow that keeps the shape of its images.
 
     The paper's additive couplings preserve volume, but a density needs layers that do not. The rest is the iUNet's:
@@ -63,13 +60,5 @@ class IUNetFlow(InvertibleSequential):
             mixing_frequency=mixing_frequency,
             mixing=mixing,
         )
-        squeeze = Checkerboard(2, spatial_dims=spatial_dims)
         # Only the iUNet's tree: a part of a larger tree has no padding of its own.
-        super().__init__(OrderedDict(squeeze=squeeze, iunet=iunet.bijection, unsqueeze=Inverse(squeeze)))
-        self.in_channels = in_channels
-        self.num_levels = num_levels
-
-    def run(self, x: Tensor, step: Step) -> Tensor:
-        check_channels(x, self.in_channels)
-        check_halvings(x, self.num_levels)
-        return super().run(x, step)
+        super().__init__(in_channels, num_levels, spatial_dims, iunet=iunet.bijection)

@@ -77,7 +77,7 @@ def couplings_per_level(num_couplings: int | Sequence[int], num_levels: int) -> 
     """
     counts = [num_couplings] * num_levels if isinstance(num_couplings, int) else list(num_couplings)
     if len(counts) != num_levels or min(counts) < 0:
-        raise ValueError(f"expected num_couplings to be one number or {num_levels}, none negative, got {counts}")
+        raise ValueError(f"expected num_couplings to be one non-negative number or {num_levels} of them, got {counts}")
     return counts
 
 

@@ -62,7 +62,7 @@ def iunet_from_iunets(
     source = _Source(state)
     volumes = [math.prod(s) for s in strides_per_level(strides, len(source.volumes), source.spatial_dims)]
     if volumes != source.volumes:
-        raise ValueError(f"expected strides with products {source.volumes}, as the weights have, got {strides}")
+        raise ValueError(f"expected strides with products {source.volumes}, as in the weights, got {strides}")
     net = IUNet(
         source.channels,
         0,
@@ -98,7 +98,7 @@ class _Source:
         first = [value for key, value in self._weights.items() if re.match(r"encoder_modules\.0\.0\..*weight$", key)]
         convolutions = [weight for weight in first if weight.ndim > 2]
         if not convolutions:
-            raise ValueError("expected the state_dict of an iunets.iUNet that starts with a coupling, got another")
+            raise ValueError("expected the state_dict of an iunets.iUNet whose first layer is a coupling, got another")
         self.spatial_dims = convolutions[0].ndim - 2
         self.channels = [convolutions[0].shape[1] + convolutions[-1].shape[0]]
         self.volumes = []
@@ -130,7 +130,7 @@ class _Source:
         if self._weights:
             raise ValueError(
                 "expected the weights of an iunets.iUNet with its default coupling layers and instance norm only, got "
-                f"{', '.join(sorted(self._weights))} as well"
+                f"additional weights {', '.join(sorted(self._weights))}"
             )
 
 

@@ -32,19 +32,12 @@ class Lifted(nn.Module):
         self.lift = ProjectionConv(in_channels, width, spatial_dims=dims, kernel_size=kernel_size)
         self.body = body
         self.project = ProjectionConv(width, out_channels, spatial_dims=dims, kernel_size=kernel_size)
-        self._start_as_isometries(kernel_size, dims)
-
-    def _start_as_isometries(self, kernel_size: int, dims: int) -> None:
-        shared = max(self.in_channels, self.out_channels)
-        columns = torch.linalg.qr(torch.randn(self.project.conv.in_channels, shared)).Q  # (width, shared)
-        centre: tuple = (slice(None), slice(None), *(kernel_size // 2,) * dims)
+        columns = torch.linalg.qr(torch.randn(width, max(in_channels, out_channels))).Q
+        isometries = {self.lift.conv: columns[:, :in_channels], self.project.conv: columns.T[:out_channels]}
         with torch.no_grad():
-            for conv, matrix in (
-                (self.lift.conv, columns[:, : self.in_channels]),
-                (self.project.conv, columns.T[: self.out_channels]),
-            ):
+            for conv, matrix in isometries.items():
                 start_at_zero(conv)
-                conv.weight[centre] = matrix
+                conv.weight.flatten(2)[..., kernel_size**dims // 2] = matrix  # at the centre
 
     def forward(self, x: Tensor) -> Tensor:
         check_channels(x, self.in_channels)

@@ -32,28 +32,25 @@ def multiscale(levels: Sequence[Sequence[InvertibleModule]], in_channels: int, *
             2^num_levels does not divide.
     """
     widths = squeezed_channels(in_channels, len(levels), spatial_dims)
-    level: _Level | None = None
-    for steps, width in reversed(list(zip(levels, widths, strict=True))):
-        coarser = None if level is None else OnChannels(level, width // 2)
-        num_levels = 1 if level is None else level.num_levels + 1
-        level = _Level(Sequential(*steps), coarser, width, num_levels, spatial_dims)
-    assert level is not None
+    parts: dict[str, InvertibleModule] = {}
+    for depth, (steps, width) in enumerate(reversed(list(zip(levels, widths, strict=True))), start=1):
+        level = Squeezed(width // 2**spatial_dims, depth, spatial_dims, steps=Sequential(*steps), **parts)
+        parts = {"coarser": OnChannels(level, level.in_channels)}  # keeps as many channels as it passes on
     return level
 
 
-class _Level(Sequential):
-    """A level with all coarser ones. It checks a state before anything is computed."""
+class Squeezed(Sequential):
+    """The parts between a squeeze and its inverse. It checks a state before anything is computed.
 
-    def __init__(
-        self, steps: Sequential, coarser: OnChannels | None, width: int, num_levels: int, spatial_dims: int
-    ) -> None:
+    Args:
+        in_channels: number of channels of the state before the squeeze.
+        num_levels: how often the spatial size must be divisible by two.
+    """
+
+    def __init__(self, in_channels: int, num_levels: int, spatial_dims: int, **parts: InvertibleModule) -> None:
         squeeze = Checkerboard(2, spatial_dims=spatial_dims)
-        parts: OrderedDict[str, InvertibleModule] = OrderedDict(squeeze=squeeze, steps=steps)
-        if coarser is not None:
-            parts["coarser"] = coarser
-        parts["unsqueeze"] = Inverse(squeeze)
-        super().__init__(parts)
-        self.in_channels = width // 2**spatial_dims
+        super().__init__(OrderedDict(squeeze=squeeze, **parts, unsqueeze=Inverse(squeeze)))
+        self.in_channels = in_channels
         self.num_levels = num_levels
 
     def run(self, x: Tensor, step: Step) -> Tensor:

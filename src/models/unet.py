@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from ..invertible.arguments import check_channels, check_positive, check_spatial_dims
+from ..invertible.arguments import check_channels, check_spatial_dims
 from .blocks import MAX_POOLS, TRANSPOSED_CONVOLUTIONS, ConvBlock, ProjectionConv
+from .iunet_layout import doubled_channels
 from .spatial_padding import SpatialPadding
 
 
@@ -38,10 +39,8 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         check_spatial_dims(spatial_dims)
-        check_positive(num_levels=num_levels, base_channels=base_channels)
-        self.in_channels = in_channels
+        self.in_channels, self.channels = in_channels, doubled_channels(base_channels, num_levels)
         self.padding = SpatialPadding((2 ** (num_levels - 1),) * spatial_dims, padding_mode)
-        self.channels = [base_channels * 2**level for level in range(num_levels)]
 
         def block(channels_in: int, channels_out: int) -> ConvBlock:
             return ConvBlock(channels_in, channels_out, spatial_dims=spatial_dims, norm=norm, final_activation=True)

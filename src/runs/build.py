@@ -56,10 +56,6 @@ class Run:
         others = [metric for callback in self.callbacks.values() for metric in getattr(callback, "metrics", ())]
         return [*self.task.metrics, *CALLBACK_METRICS, *others]
 
-    def metrics(self) -> dict[str, float]:
-        """Return the latest value of every metric, those of earlier processes of the run included."""
-        return self.state.metrics(self.trainer)
-
     def loggers(self) -> list[RunLogger]:
         """Return this project's own loggers."""
         return [logger for logger in self.trainer.loggers if isinstance(logger, RunLogger)]

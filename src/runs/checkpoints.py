@@ -36,7 +36,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Load an undamaged checkpoint onto the CPU; only tensors and plain containers are accepted.
 
     Raises:
-        FileError: if the file is damaged, or was not written by this project or was by a later version of it.
+        FileError: if the file is damaged, or was written by another program or a later version of this project.
     """
     with reading(path, "a readable checkpoint"):
         check_archive(path)

@@ -23,7 +23,7 @@ def write_config(config: DictConfig) -> None:
 def load_config(path: Path) -> DictConfig:
     """Read a config.yaml of this machine.
 
-    One of format 0 has references; resolving them may call resolvers, which see the environment.
+    A file of format 0 has references; resolving them may call resolvers, which see the environment.
 
     Raises:
         FileError: for a damaged file, or one of a later version.
@@ -39,7 +39,7 @@ def load_config(path: Path) -> DictConfig:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a config.yaml, perhaps a stranger's, into plain containers; references of format 0 stay as they are written.
+    """Read a config.yaml, possibly from someone else, into plain containers; references of format 0 stay unresolved.
 
     Raises:
         FileError: for a damaged file, and for content that no run writes.

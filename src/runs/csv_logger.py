@@ -14,13 +14,10 @@ from src.utils.files import naming, write_text
 
 
 class CsvLogger(Logger):
-    """Writes every logged row to a CSV file immediately; a resumed run continues the file.
+    """Writes every logged row to the CSV file ``path`` immediately; a resumed run continues the file.
 
     Columns are sorted by name. A row with a new metric rewrites the file with a longer header, atomically; any other
     row is appended. (Lightning's CSVLogger keeps up to 100 steps in memory and begins a new file for a resumed run.)
-
-    Args:
-        path: the file.
     """
 
     def __init__(self, path: str) -> None:

@@ -26,11 +26,7 @@ Series = dict[int | None, Path]
 
 
 class RunFolder:
-    """The paths of a run's files; nothing is created or read.
-
-    Args:
-        path: the run folder.
-    """
+    """The paths of the files in the run folder ``path``; nothing is created or read."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

@@ -1,4 +1,4 @@
-"""What every file of a run must satisfy before its content is used; a stranger may have written it."""
+"""Checks of every file of a run before its content is used; someone else may have written it."""
 
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ def check_format(content: Mapping[str, Any], path: Path) -> None:
 
 @contextmanager
 def explaining_age(content: Mapping[str, Any], path: Path) -> Iterator[None]:
-    """Have an error in the configuration of a file add that an earlier version of the project wrote it."""
+    """Add to an error in the configuration of a file that an earlier version of the project wrote it."""
     try:
         yield
     except ConfigError as error:

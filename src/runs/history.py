@@ -9,9 +9,8 @@ from typing import Any
 from src.runs.folder import RunFolder
 from src.utils.reading import MAX_INTEGER, reading
 
-# Every metric by step.
-Points = list[tuple[int, float]]
-History = dict[str, Points]
+# Every metric by name, as (step, value).
+History = dict[str, list[tuple[int, float]]]
 # A row of metrics.csv: the step, and the values logged at it.
 Row = tuple[int, Mapping[str, float]]
 STEP = "step"
@@ -33,7 +32,7 @@ def read_rows(path: Path) -> list[Row]:
     """Return the rows of a metrics.csv; a last line without its end, left by a killed process, does not count.
 
     Raises:
-        FileError: for a file without steps, or a line that is not of numbers or not as long as the header.
+        FileError: for a file without steps, or a line with another length than the header or with other than numbers.
     """
     with reading(path, "a metrics.csv"):
         # Of a line that was cut off, half a number looks like another number.
@@ -41,18 +40,15 @@ def read_rows(path: Path) -> list[Row]:
         header, *lines = list(csv.reader(complete.splitlines())) or [[STEP]]
         if STEP not in header:
             raise ValueError(f"expected a column {STEP!r}, got {', '.join(header)!r}")
-        return [_row(header, cells, number) for number, cells in enumerate(lines, start=2)]
-
-
-def _row(header: list[str], cells: list[str], number: int) -> Row:
-    try:
-        named = dict(zip(header, cells, strict=True))
-        step = _step(named.pop(STEP))
-        return step, {name: float(cell) for name, cell in named.items() if cell}
-    except ValueError as error:
-        raise ValueError(
-            f"expected {len(header)} numbers or empty cells in line {number}, got {','.join(cells)!r}"
-        ) from error
+        rows: list[Row] = []
+        for number, cells in enumerate(lines, start=2):
+            try:
+                named = dict(zip(header, cells, strict=True))
+                rows.append((_step(named.pop(STEP)), {name: float(cell) for name, cell in named.items() if cell}))
+            except ValueError as error:
+                expected = f"{len(header)} numbers or empty cells in line {number}"
+                raise ValueError(f"expected {expected}, got {','.join(cells)!r}") from error
+        return rows
 
 
 def read_history(folder: RunFolder) -> History:

@@ -34,9 +34,6 @@ class CheckpointOnInterrupt(Checkpoint):
     A second Ctrl-C or an error interrupts a step or a validation and writes no checkpoint: random numbers, counters
     and tables would be ahead of the weights. The run resumes from the previous checkpoint.
 
-    Args:
-        run_dir: the run folder.
-
     Attributes:
         received: the signal that ended training; None without one.
     """

@@ -17,8 +17,8 @@ from src.utils.files import remove_leftovers
 def only_process(run_dir: str | Path) -> Iterator[None]:
     """Create the folder, keep other processes out of it, and remove the unfinished files of a killed process.
 
-    The lock belongs to this process alone and ends with it, however it ends; a worker that outlives it does not hold
-    it. Where the file system has no locks there is none.
+    The lock belongs to this process alone and ends with it, however it ends: a worker that outlives the process does
+    not hold it. On a file system without locks there is none.
 
     Raises:
         ConfigError: if another process writes to the folder.

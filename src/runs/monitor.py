@@ -6,7 +6,7 @@ from typing import Any
 from src.tasks.metrics import Metric, described
 from src.utils.errors import did_you_mean
 
-# The last checkpoint counts as the best one.
+# With this name in place of a metric, the last checkpoint counts as the best one.
 STEP = "step"
 
 

@@ -1,4 +1,4 @@
-"""Everything that a run keeps across the processes that continue it, apart from the training itself."""
+"""Everything outside the training itself that a run keeps across the processes that continue it."""
 
 import os
 import time
@@ -24,8 +24,7 @@ class RunState(Callback):
     Lightning itself starts without metrics: a run resumed for its test alone would know nothing of its training. Its
     Timer counts the training without the data generation, and takes over the time of a checkpoint loaded for a test.
 
-    Args:
-        config: the whole configuration, with ``run_dir`` set.
+    The configuration has its ``run_dir`` set.
 
     Attributes:
         earlier_s: seconds that the processes before this one ran.
@@ -67,9 +66,8 @@ class RunState(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Continue from the checkpoint of a training, which a test does not; find its best checkpoint again.
 
-        Where the run folder was moved or copied, `ModelCheckpoint` would forget the best score, and the next
-        checkpoint, however bad, would replace the best one. A file that was not moved with the folder is used where it
-        is.
+        If the run folder was moved or copied, `ModelCheckpoint` would forget the best score, and the next checkpoint,
+        however bad, would replace the best one. A file that was not moved with the folder is used where it is.
         """
         states = checkpoint.get("callbacks", {})
         if trainer.state.fn == TrainerFn.FITTING:

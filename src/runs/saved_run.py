@@ -15,9 +15,6 @@ from src.runs.formats import explaining_age
 if TYPE_CHECKING:
     from src.runs.build import Run
 
-# Nothing is trained, and the checkpoints of the run must not be overwritten.
-TRAINING_CALLBACKS = ("best", "last", "interrupt")
-
 
 @dataclass(frozen=True, kw_only=True)
 class SavedRunOptions:
@@ -25,7 +22,7 @@ class SavedRunOptions:
 
     Attributes:
         ckpt: its checkpoint, or its folder, which means its best checkpoint.
-        trust: prefixes of modules other than this project's whose classes it may name.
+        trust: prefixes of the modules outside this project whose classes it may name.
     """
 
     ckpt: Annotated[str, "<run folder or checkpoint>"]
@@ -33,12 +30,9 @@ class SavedRunOptions:
 
 
 def saved_run(options: SavedRunOptions, overrides: list[str], purpose: str) -> tuple[DictConfig, Path]:
-    """Return the configuration and the checkpoint that a command line asks for.
+    """Return the configuration, changed by ``overrides``, and the checkpoint that a command line asks for.
 
-    Args:
-        options: which run.
-        overrides: changes of its configuration.
-        purpose: results go to a new folder ``<run folder>/<purpose>/<time>-<checkpoint>`` unless ``run_dir`` is given.
+    Results go to a new folder ``<run folder>/<purpose>/<time>-<checkpoint>`` unless ``run_dir`` is given.
 
     Raises:
         ConfigError: for arguments that do not fit, naming the nearest key.
@@ -53,10 +47,11 @@ def saved_run(options: SavedRunOptions, overrides: list[str], purpose: str) -> t
     saved["logger"] = None
     saved["run_dir"] = str(run_folder_of(path) / purpose / datetime.now().strftime(f"%Y-%m-%d_%H-%M-%S-{path.stem}"))
     config = trusted_config(saved, overrides, options.trust)
-    # After the overrides, because `trainer=gpu` and `callbacks=guard` are written for training.
+    # After the overrides, because `trainer=gpu` and `callbacks=guard` are written for training. Nothing is trained, and
+    # the checkpoints of the run must not be overwritten.
     with open_dict(config):
         config.trainer.enable_checkpointing = False
-        config.callbacks = {name: c for name, c in config.callbacks.items() if name not in TRAINING_CALLBACKS}
+        config.callbacks = {n: c for n, c in config.callbacks.items() if n not in ("best", "last", "interrupt")}
     return config, path
 
 

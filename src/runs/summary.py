@@ -50,10 +50,9 @@ def num_parameters(net: nn.Module) -> int:
 
 
 def summarise(run: Run, metrics: dict[str, float], checkpoint: str | None, total_s: float) -> dict[str, Any]:
-    """Return the content of summary.json; what a run did not measure is None.
+    """Return the content of summary.json after training or testing; what the run did not measure is None.
 
     Args:
-        run: after training or testing.
         metrics: the last value of each logged metric.
         checkpoint: the one that was tested.
         total_s: wall time of this process in seconds, data generation included.
@@ -105,19 +104,15 @@ def read_summary(path: Path, required: Sequence[str] = REQUIRED) -> dict[str, An
         absent = [key for key in required if key not in summary]
         if absent:
             raise ValueError(f"it has no {', '.join(absent)}")
-        _check_values(summary)
+        metrics, config = summary.get("metrics", {}), summary.get("config", {})
+        for key, value in {"metrics": metrics, "config": config}.items():
+            if not isinstance(value, dict):
+                raise ValueError(f"expected {key} to be a JSON object, got {reprlib.repr(value)}")
+        check_sections(config)
+        for key, value in {**metrics, **{key: summary.get(key) for key in NUMBERS}}.items():
+            if not (value is None or (isinstance(value, int | float) and not isinstance(value, bool))):
+                raise ValueError(f"expected {key} to be a number, got {reprlib.repr(value)}")
         return summary
-
-
-def _check_values(summary: dict[str, Any]) -> None:
-    mappings = {key: summary[key] for key in ("metrics", "config") if key in summary}
-    for key, value in mappings.items():
-        if not isinstance(value, dict):
-            raise ValueError(f"expected {key} to be a JSON object, got {reprlib.repr(value)}")
-    check_sections(mappings.get("config", {}))
-    for key, value in {**mappings.get("metrics", {}), **{key: summary.get(key) for key in NUMBERS}}.items():
-        if not (value is None or (isinstance(value, int | float) and not isinstance(value, bool))):
-            raise ValueError(f"expected {key} to be a number, got {reprlib.repr(value)}")
 
 
 def check_sections(config: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ def newest_unfinished(overrides: list[str], outputs: Path = OUTPUTS) -> Path:
 def _is_finished(run: RunFolder) -> bool:
     """Whether the run's summary.json is the result of the training that its config.yaml asks for.
 
-    A run that is being prolonged asks for a longer one. (File times tell nothing: copies and clocks change them.)
+    If the run is being prolonged, it asks for a longer training. (File times tell nothing: copies change them.)
     """
     with suppress(FileError):
         reached = read_summary(run.summary, ["config"])["config"].get("trainer")
@@ -57,10 +57,9 @@ def _has_values(run: RunFolder, overrides: list[str]) -> bool:
         return False
     saved: Any = modernised(OmegaConf.to_container(load_config(run.config), resolve=True))
     named = dict(override.split("=", 1) for override in overrides if override.startswith(("experiment=", "scale=")))
-    if any(saved.get(key) != value for key, value in named.items()):
+    if not named.items() <= saved.items():
         return False
     others = [override for override in overrides if override.partition("=")[0] not in named]
-    try:
+    with suppress(ConfigError):  # of a run of an experiment that has no such key
         return OmegaConf.to_container(with_overrides(saved, others), resolve=True) == saved
-    except ConfigError:  # a run of an experiment that has no such key
-        return False
+    return False

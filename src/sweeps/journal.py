@@ -30,22 +30,18 @@ def open_journal(path: Path) -> JournalStorage:
     lock = FileLock(path.with_suffix(".lock"))
     with reading(path, "the trials of a search (delete the file to start again)"):
         with lock:
-            _drop_unfinished_line(path)
-            _check_lines(path)
+            _check(path)
         return JournalStorage(JournalFileBackend(str(path), lock))  # type: ignore[arg-type]
 
 
-def _drop_unfinished_line(path: Path) -> None:
+def _check(path: Path) -> None:
+    """Drop an incomplete last line; find damage that Optuna would not name, or only after it has written more lines."""
     content = path.read_bytes() if path.exists() else b""
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
+    complete, end, rest = content.rpartition(b"\n")
+    if rest:
         with path.open("r+b") as file:
-            file.truncate(whole)
-
-
-def _check_lines(path: Path) -> None:
-    """Find damage that Optuna would not name, or only after it has written more lines."""
-    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], start=1):
+            file.truncate(len(complete + end))
+    for number, line in enumerate(complete.splitlines(), start=1):
         try:
             as_mapping(json.loads(line))
         except (ValueError, RecursionError) as error:

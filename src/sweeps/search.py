@@ -34,8 +34,8 @@ class Search:
         sweep: with ``method`` random or bayes and a metric.
         count: total number of trials, earlier sessions included; None for the sweep's ``run_cap``.
         overrides: further arguments of every trial.
-        identify: returns the identity of a run from its arguments.
-        folder: the folder of the trials and of ``search.journal``.
+        identify: see `src.sweeps.identity`.
+        folder: of the trials and of ``search.journal``.
 
     Raises:
         ConfigError: for a sweep without a metric or number of trials, or with a distribution that cannot be drawn.

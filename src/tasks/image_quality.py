@@ -1,4 +1,7 @@
-"""Image quality per volume, independent of the batch size and the number of processes."""
+"""Image quality per volume, independent of the batch size and the number of processes.
+
+Images and volumes have shape (B, C, *spatial), their qualities (B,). ``data_range`` is that of the true intensities.
+"""
 
 import torch
 from torch import Tensor
@@ -12,33 +15,18 @@ MIN_SSIM_SIZE = 2 * SSIM_RADIUS + 1
 
 
 def psnr(output: Tensor, target: Tensor, data_range: float) -> Tensor:
-    """Return 10 log10(R^2 / MSE) in dB of each image or volume of a batch.
-
-    Args:
-        output, target: shape (B, C, *spatial).
-        data_range: R, the range of the true intensities.
-
-    Returns:
-        shape (B,); infinite where output and target are equal.
-    """
+    """Return ``10 log₁₀(data_range² / MSE)`` in dB of each image; infinite where output and target are equal."""
     dims = tuple(range(1, target.ndim))
     # A number, not a tuple: torchmetrics would clamp both images to a tuple.
     return peak_signal_noise_ratio(output, target, data_range=float(data_range), reduction="none", dim=dims)
 
 
 def ssim(output: Tensor, target: Tensor, data_range: float) -> Tensor:
-    """Return the structural similarity of each image or volume of a batch (Wang et al. 2004, here also in 3D).
+    """Return the structural similarity of each image (Wang et al. 2004, here also in 3D).
 
     The Gaussian window has sigma 1.5 and 11 voxels a side. The mean is over all voxels, and the images are reflected at
     their borders. The mean over the windows that lie inside, which scikit-image takes, would leave out two thirds of a
     volume of 32 voxels a side, most of it background, and would depend on the size.
-
-    Args:
-        output, target: shape (B, C, H, W) or (B, C, D, H, W).
-        data_range: the range of the true intensities.
-
-    Returns:
-        shape (B,).
 
     Raises:
         ValueError: if a side is shorter than the window.

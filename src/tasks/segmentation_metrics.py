@@ -4,6 +4,8 @@ If a case lacks a region (for example, a glioma without enhancing tumour), there
 challenge's own evaluation (CBICA's, and its successors in GaNDLF and BraTS-2023-Metrics) then gives an empty prediction
 the best scores: Dice 1, sensitivity 1, Hausdorff distance 0. Any predicted voxel gets the worst scores: Dice 0,
 sensitivity 0, Hausdorff distance 373.13 mm. So does a missing prediction of a region that exists.
+
+Masks are boolean, of shape (B, regions, *spatial); scores are in double precision, of shape (B, regions).
 """
 
 import math
@@ -17,40 +19,21 @@ WORST_DISTANCE = math.sqrt(240**2 + 240**2 + 155**2)
 
 
 def dice(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Return ``2 |P ∩ T| / (|P| + |T|)`` of each mask, from exact counts.
-
-    Args:
-        prediction, truth: boolean, shape (B, regions, *spatial).
-
-    Returns:
-        shape (B, regions), double precision; 1 where both are empty.
-    """
+    """Return ``2 |P ∩ T| / (|P| + |T|)`` of each mask, from exact counts; 1 where both are empty."""
     both, total = _count(prediction & truth), _count(prediction) + _count(truth)
     return torch.where(total > 0, 2 * both / total.clamp(min=1), 1.0)
 
 
 def sensitivity(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Return ``|P ∩ T| / |T|`` of each mask, from exact counts.
-
-    Args:
-        prediction, truth: boolean, shape (B, regions, *spatial).
-
-    Returns:
-        shape (B, regions), double precision; where T is empty, 1 for an empty P and else 0.
-    """
+    """Return ``|P ∩ T| / |T|`` of each mask, from exact counts; where T is empty, 1 for an empty P and else 0."""
     both, true = _count(prediction & truth), _count(truth)
     return torch.where(true > 0, both / true.clamp(min=1), (_count(prediction) == 0).double())
 
 
 def hausdorff95(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Return the 95 % Hausdorff distance of each mask: of the surface distances in both directions, the larger 95th
-    percentile.
+    """Return the larger 95th percentile of the surface distances in both directions, the 95 % Hausdorff distance.
 
-    Args:
-        prediction, truth: boolean, shape (B, regions, *spatial).
-
-    Returns:
-        shape (B, regions), in voxels (of 1 mm in BraTS); 0 where both masks are empty, 373.13 where only one is.
+    It is in voxels (of 1 mm in BraTS): 0 where both masks are empty, 373.13 where only one is.
     """
     distances = torch.zeros(prediction.shape[:2], dtype=torch.float64, device=prediction.device)
     for case, region in torch.cartesian_prod(*(torch.arange(n) for n in distances.shape)).tolist():
@@ -64,5 +47,5 @@ def hausdorff95(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def _count(masks: Tensor) -> Tensor:
-    """Return the exact number of voxels of each mask, (B, regions, *spatial) to (B, regions), in double precision."""
+    """Return the exact number of voxels of each mask."""
     return masks.flatten(start_dim=2).sum(dim=2).double()

@@ -48,7 +48,9 @@ def parse(kind: type[Options], arguments: Sequence[str]) -> tuple[Options, list[
         ConfigError: for an unknown ``--name``, an option that is missing or given twice, and a value of the wrong kind.
     """
     hints = get_type_hints(kind, include_extras=True)
-    given: dict[str, list[str]] = {}
+    missing = dataclasses.MISSING
+    required = [f.name for f in dataclasses.fields(kind) if f.default is missing and f.default_factory is missing]  # type: ignore[arg-type]
+    given: dict[str, list[str]] = {name: [] for name in required}
     others: list[str] = []
     waiting = list(arguments)
     while waiting:
@@ -67,8 +69,7 @@ def parse(kind: type[Options], arguments: Sequence[str]) -> tuple[Options, list[
             raise ConfigError(f"expected key=value arguments or options, got {argument!r}{hint}")
         else:
             others.append(argument)
-    fields = [field for field in dataclasses.fields(kind) if field.name in given or _is_required(field)]  # type: ignore[arg-type]
-    return kind(**{f.name: _value(f.name, hints[f.name], given.get(f.name, [])) for f in fields}), others
+    return kind(**{name: _value(name, hints[name], texts) for name, texts in given.items()}), others
 
 
 def _take_values(waiting: list[str], is_list: bool) -> list[str]:
@@ -77,10 +78,6 @@ def _take_values(waiting: list[str], is_list: bool) -> list[str]:
     while waiting and not waiting[0].startswith("--") and (is_list or not values):
         values.append(waiting.pop(0))
     return values
-
-
-def _is_required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _value(name: str, hint: Any, texts: list[str]) -> Any:

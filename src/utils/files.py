@@ -30,8 +30,8 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a temporary file, for writing and reading, that replaces ``path`` when the block ends without an error.
 
-    It is in the same folder, because a rename is atomic only within one file system. It is flushed to the disk before,
-    because in a power cut the rename could otherwise survive and the data not.
+    It is in the same folder, because a rename is atomic only within one file system. It is flushed to the disk first;
+    otherwise a power cut could keep the rename but lose the data.
 
     Raises:
         OSError: naming ``path``, if it cannot be written.

@@ -7,10 +7,7 @@ from typing import Any
 def dotted(node: Any, prefix: str = "", *, lists: bool = False) -> Iterator[tuple[str, Any]]:
     """Yield every value inside nested mappings with its dotted key, a mapping before what it contains.
 
-    Args:
-        node: the outermost mapping; anything else contains nothing.
-        prefix: of all keys, without the dot.
-        lists: also yield the items of lists and tuples, as ``key[0]``, and what they contain.
+    All keys begin with ``prefix``. With ``lists``, the items of lists and tuples count too, as ``key[0]``.
     """
     if isinstance(node, Mapping):
         children = [(f"{prefix}.{key}" if prefix else str(key), child) for key, child in node.items()]

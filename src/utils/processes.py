@@ -79,7 +79,7 @@ def _part(processes: list[subprocess.Popen], failed: bool) -> None:
     in_group = torch.distributed.is_initialized()
     # With gloo, leaving makes the others stop waiting, with an error. After a failure that is wanted; while they finish
     # it is too early. With NCCL, leaving waits for the others. While they finish that is wanted; after a failure they
-    # wait for this process, for ever.
+    # wait for this process forever.
     leaves_last = in_group and failed == (torch.distributed.get_backend() == "nccl")
     if in_group and not leaves_last:
         torch.distributed.destroy_process_group()

@@ -24,10 +24,6 @@ class FileError(ValueError):
 def reading(path: str | Path, expected: str) -> Iterator[None]:
     """Turn every exception while ``path`` is read into a FileError: no list of a parser's exceptions is complete.
 
-    Args:
-        path: of the file.
-        expected: what it should be, for the message.
-
     Raises:
         FileError: ``"expected <expected>, got '<path>': <reason>"``.
         ConfigError: unchanged, for a file that can be parsed but asks for something that does not exist.

@@ -40,7 +40,7 @@ def log_reduced(
     """Log numbers reduced over all processes, and return them.
 
     With ``sync_dist=True`` Lightning reduces an epoch's number when it is first read. If only the first process reads
-    it, to show it, that process waits for the others for ever.
+    it, to show it, that process waits for the others forever.
 
     The ``options`` are those of `LightningModule.log`.
     """

@@ -44,11 +44,7 @@ def hand_back(handlers: Handlers) -> None:
 
 @contextmanager
 def exit_on_signals(advice: str = "") -> Iterator[None]:
-    """At signal n, print one line and end the program by SystemExit with code 128 + n.
-
-    Args:
-        advice: the end of that line, such as how to continue.
-    """
+    """At signal n, print one line that ends with ``advice`` and end the program by SystemExit with code 128 + n."""
     owner = os.getpid()
     ending_since = -math.inf
 

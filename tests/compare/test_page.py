@@ -233,7 +233,7 @@ def test_options_are_read_in_both_spellings(arguments: list[str], options: dict[
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["images=all"], "expected the folder of at least one run"),
+        (["images=all"], "expected at least one run folder"),
         (["a", "image=all"], "did you mean 'images'"),
         (["a", "--outptu", "x.html"], "did you mean 'output'"),
         (["a", "images=some"], "expected images to be one of none, test, all, got 'some'"),

@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
     with pytest.raises(TypeError, match="expected a module with forward and inverse, got Linear"):
         ForeignModule(nn.Linear(2, 2))
-    with pytest.raises(ValueError, match=r"without memcnn\.InvertibleModuleWrapper"):
+    with pytest.raises(ValueError, match=r"no memcnn\.InvertibleModuleWrapper"):
         ForeignModule(memcnn.InvertibleModuleWrapper(TwoWays()))
     with pytest.raises(TypeError, match="expected an InvertibleModule of FrEIA, got Linear"):
         FreiaModule(nn.Linear(2, 2))

@@ -58,9 +58,9 @@ def test_the_features_of_a_shifted_image_are_shifted() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_layers": ()}, "at least one stage"),
+        ({"num_layers": ()}, "expected stages of at least one layer"),
         ({"downsampling": "max"}, "downsampling"),
-        ({"padded_channels": 1}, "at least the 2 channels"),
+        ({"padded_channels": 1}, "padded channels >= 2"),
         ({"slope": 0.0}, "slope"),
     ],
 )

@@ -78,8 +78,8 @@ def test_memory_does_not_grow_with_the_blocks() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "channels that can be halved, got 3"),
-        ({"padded_channels": 2}, "at least the 3 channels"),
+        ({}, "an even number of channels, got 3"),
+        ({"padded_channels": 2}, "padded channels >= 3"),
         ({"strides": (1,)}, "one stride per stage"),
         ({"strides": (1, 3), "padded_channels": 8}, "strides of 1 or 2"),
         ({"num_blocks": (), "strides": ()}, "positive num_blocks"),

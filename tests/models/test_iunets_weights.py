@@ -98,9 +98,9 @@ def test_what_it_cannot_represent_is_refused() -> None:
         iunet_from_iunets(state, mixing_method="householder")
     with pytest.raises(ValueError, match=r"expected strides with products \[4, 4\]"):
         iunet_from_iunets(state, strides=(2, 1))
-    with pytest.raises(ValueError, match="starts with a coupling layer"):
+    with pytest.raises(ValueError, match="whose first layer is a coupling"):
         iunet_from_iunets({"conv.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"got extra\.weight as well"):
+    with pytest.raises(ValueError, match=r"got additional weights extra\.weight"):
         iunet_from_iunets(state | {"extra.weight": torch.zeros(1)})
     batch = theirs(CONFIGS["2d"] | {"module_kwargs": {"normalization": "batch"}}, "exp").state_dict()
     with pytest.raises(ValueError, match=r"instance norm only, got .*running_mean"):

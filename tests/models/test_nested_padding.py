@@ -92,7 +92,7 @@ def test_other_sizes_have_no_inverse_and_no_logdet(policy: str) -> None:
     x = torch.randn(2, 4, 5, 7, requires_grad=True)
     for method in ("inverse", "forward_and_logdet", "inverse_and_logdet"):
         with pytest.raises(
-            ValueError, match=r"divisible by \(2, 2\), got \(5, 7\): the network is a bijection on such"
+            ValueError, match=r"divisible by \(2, 2\), got \(5, 7\): the network is a bijection only on such"
         ):
             getattr(net, method)(x * 1.0)
 

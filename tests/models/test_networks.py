@@ -160,7 +160,7 @@ def test_iunet_pads_and_reverts_its_padding(revert: bool, policy: str | None) ->
     assert x.grad is not None
     with pytest.raises(ValueError, match=r"divisible by \(2, 2\), got \(7, 9\): the network is a bijection"):
         net.inverse(torch.zeros(1, 4, 7, 9))
-    with pytest.raises(ValueError, match="bijection on such sizes only"):
+    with pytest.raises(ValueError, match="bijection only on such sizes"):
         net.forward_and_logdet(torch.zeros(1, 4, 7, 9))
 
 
@@ -228,7 +228,7 @@ BAD = {
     "no channels": (lambda: IUNet((), 1, 3), "at least one level with positive channels"),
     "one channel cannot be split": (lambda: IUNet((1, 8), 1, 3), "at least 2 channels to split, got 1 on level 1"),
     "dimension": (lambda: IUNet((4,), 1, 4), "spatial_dims to be 1, 2 or 3, got 4"),
-    "couplings": (lambda: IUNet((4, 8), (1, 2, 3), 3), r"one number or 2, none negative, got \[1, 2, 3\]"),
+    "couplings": (lambda: IUNet((4, 8), (1, 2, 3), 3), r"one non-negative number or 2 of them, got \[1, 2, 3\]"),
     "mixing": (lambda: IUNet((4, 8), 1, 3, mixing_frequency=-2), "mixing_frequency to be -1, 0 or positive, got -2"),
     "strides": (lambda: IUNet((4, 8), 1, 3, strides=[2, 2]), "list of 1 .one per downsampling., got"),
     "padding": (lambda: IUNet((4, 8), 1, 3, padding_mode="mirror"), r"expected padding_mode to be one of .*'mirror'"),

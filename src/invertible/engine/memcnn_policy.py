@@ -66,9 +66,9 @@ class _StandIn(torch.autograd.Function):
 class _Repeatable(nn.Module):
     """A leaf as memcnn calls it: forward, then in backward inverse and forward again.
 
-    memcnn moves batch statistics at each of the three and draws a new dropout mask at the last; here, the second and
-    third repeat the first, in its autocast state. memcnn knows no conditions: they pass through as further inputs and
-    outputs; those of integers, which it would try to differentiate, past it.
+    memcnn alone would update batch statistics in all three and draw a new dropout mask in the last. Here, the second
+    and third repeat the first, in its autocast state. memcnn knows no conditions, so these are further inputs and
+    outputs, except conditions of integers: memcnn would try to differentiate them.
     """
 
     def __init__(self, leaf: InvertibleModule, call: Call, x: State, condition: Condition) -> None:
@@ -81,7 +81,7 @@ class _Repeatable(nn.Module):
         self._num_inputs = len(tensors_of(x))
         self._autocast = AutocastState(tensors_of(x)[0].device.type)
         self._unused: set[Tensor] = set()
-        self._snapshot = Snapshot(leaf, self._stand_in)
+        self._snapshot = Snapshot(leaf, lambda t: _StandIn.apply(t, self._unused) if t.requires_grad else t.detach())
         self._has_run = False
 
     def parameters(self, recurse: bool = True) -> Iterator[Any]:
@@ -123,14 +123,13 @@ class _Repeatable(nn.Module):
         pairs = zip(self._passes, self._beside, strict=True)
         return tree_unflatten([next(rest) if passes else part for passes, part in pairs], self._form)
 
-    def _stand_in(self, tensor: Tensor) -> Tensor:
-        return _StandIn.apply(tensor, self._unused) if tensor.requires_grad else tensor.detach()
-
     def _first(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         """The first evaluation: outputs that memcnn may free."""
-        leaf, is_watched = self._leaf[0], _has_hooks(self._leaf[0])
+        leaf, modules = self._leaf[0], all_modules(self._leaf[0])
+        # Hooks see, and may keep, what the leaf or a part of it reads and returns.
+        is_watched = any(module._forward_hooks or module._forward_pre_hooks for module in modules)
         state, condition = self._arguments(inputs)
-        start = LeafStart(all_modules(leaf), inputs[0].device)
+        start = LeafStart(modules, inputs[0].device)
         with past_policies():
             seen = map_tensors(Tensor.clone, state) if is_watched else state
             result, self._result_form = tree_flatten(self._call(leaf, seen, condition))
@@ -151,11 +150,6 @@ class _Repeatable(nn.Module):
                 seen.add(node)
                 nodes += [before for before, _ in node.next_functions]
         return [p for p in self._snapshot.originals if p.requires_grad and p.grad_fn not in seen]
-
-
-def _has_hooks(leaf: InvertibleModule) -> bool:
-    """Whether hooks see, and may keep, what the leaf or a part of it reads and returns."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in all_modules(leaf))
 
 
 def _with_memory_of_their_own(outputs: Iterable[Tensor], inputs: tuple[Tensor, ...]) -> list[Tensor]:

@@ -5,9 +5,8 @@
 - ``checkpoint``: the input of every leaf of the tree, through `torch.utils.checkpoint`.
 - ``memcnn``: `memcnn.InvertibleModuleWrapper` around every leaf.
 
-Parameters, their names, the loss and the gradients are the same under each.
-
-`torch.export` and `torch.onnx.export` record plain operations under each: a program has no backward pass of ours.
+Parameters, their names, the loss and the gradients are the same under each. `torch.export` and `torch.onnx.export`
+always record plain operations, since an exported program does not use our backward pass.
 """
 
 from contextlib import ExitStack, nullcontext
@@ -33,10 +32,6 @@ from ..module import (
 from .replay import LeafStart, replayed
 from .reversible import reversible, run_with_logdet
 from .snapshot import Snapshot
-
-
-def _reversible(root: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
-    return reversible(call.tree(root), call.logdet, x, condition)
 
 
 def _per_leaf(wrapped: Policy, root: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
@@ -110,7 +105,7 @@ def _checkpointed(leaf: InvertibleModule, call: Call, x: State, condition: Condi
 
 # Spelled out, so that a configuration can be judged from the source alone.
 PolicyName = Literal["reversible", "stored", "checkpoint", "memcnn"]
-POLICIES = {"reversible": _reversible, "stored": None, "checkpoint": _checkpoint, "memcnn": _memcnn}
+POLICIES = {"reversible": reversible, "stored": None, "checkpoint": _checkpoint, "memcnn": _memcnn}
 
 
 def invertible_roots(net: nn.Module) -> dict[str, InvertibleModule]:

@@ -141,7 +141,7 @@ class _Reversible(torch.autograd.Function):
 
 
 def _start(y: State, grads: Sequence[Tensor | None]) -> Position:
-    """Clones of an output and its gradient, since rules overwrite what they get: these are the caller's, autograd's."""
+    """Clones of the caller's output and of autograd's gradient, since rules overwrite what they get."""
     is_tuple, y = isinstance(y, tuple), tuple(part.clone() for part in tensors_of(y))
     # Laid out in memory as y.
     grad = tuple(None if b is None else torch.empty_like(a).copy_(b) for a, b in zip(y, grads, strict=False))
@@ -156,8 +156,8 @@ def _compact(part: Tensor) -> Tensor:
 def _refuse_what_cannot_be_repeated(ctx: Any, grads: tuple[Tensor | None, ...]) -> None:
     if torch.is_grad_enabled():
         raise RuntimeError(
-            "double backward (create_graph=True) does not work with backprop='reversible', whose graph is rebuilt "
-            "and freed part by part: use set_backprop(net, 'stored')"
+            "double backward (create_graph=True) does not work with backprop='reversible', because the graph is "
+            "rebuilt and freed piece by piece; use set_backprop(net, 'stored')"
         )
     if any(grad is not None and _is_batched(grad) for grad in grads):
         raise RuntimeError(
@@ -173,10 +173,11 @@ def _is_batched(tensor: Tensor) -> bool:
     return any(check is not None and check(tensor) for check in checks)
 
 
-def reversible(tree: InvertibleModule, with_logdet: bool, x: State, condition: Condition) -> Any:
-    """``tree(x)``, or output and log-determinant, as one node of the graph."""
+def reversible(root: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
+    """The policy of this name: what a call returns, as one node of the graph."""
+    tree = call.tree(root)
     tensors, form = tree_flatten((x, condition))
     forms = _Forms(form)
-    outputs = _Reversible.apply(tree, with_logdet, forms, *tensors, *trained_parameters(tree))
+    outputs = _Reversible.apply(tree, call.logdet, forms, *tensors, *trained_parameters(tree))
     assert forms.result is not None
     return tree_unflatten(outputs, forms.result)

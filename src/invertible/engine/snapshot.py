@@ -34,7 +34,6 @@ class Snapshot:
     it. Buffers that a module may move belong to `replay.LeafStart`.
 
     Args:
-        root: the module.
         alias: makes what stands in for a tensor inside `reused`. It is another tensor, so that the hooks of a parameter
             do not see its gradient part by part, but once and whole, when backward hands it over.
     """
@@ -85,8 +84,8 @@ class Snapshot:
         """
         if all_modules(self._root) != self._modules:
             raise RuntimeError(
-                f"expected the parts of this {type(self._root).__name__} to stay the same between forward and "
-                "backward, got one that was exchanged, added or removed"
+                f"expected the modules of this {type(self._root).__name__} to stay the same between forward and "
+                "backward, got one that was replaced, added or removed"
             )
         versions = [tensor._version for tensor in self.originals.values()]
         self._refuse([now != before for now, before in zip(versions, self._versions, strict=True)])
@@ -107,8 +106,8 @@ class Snapshot:
         if any(changed):
             tensor = next(t for t, is_changed in zip(self.originals.values(), changed, strict=True) if is_changed)
             raise RuntimeError(
-                f"expected {self._name(tensor)!r} to keep its values between forward and backward, got other ones: it "
-                "was changed in place, and states cannot be rebuilt without the values that the forward pass used"
+                f"expected {self._name(tensor)!r} to keep its values between forward and backward, but it was "
+                "changed in place; states can only be rebuilt with the values of the forward pass"
             )
 
     def _name(self, tensor: Tensor) -> str:

@@ -97,8 +97,7 @@ class BackwardWalk:
         starts: of the leaves, in the order of the forward pass.
         kept_inputs: inputs of the leaves that keep theirs, None for the others.
         grad_logdet: gradient of the log-determinant, None if it is not in the loss.
-        condition: the tree's condition.
-        originals: the parameters by what stands in for them in the tree; `gradients` are those of the parameters.
+        originals: the parameter for each tensor that stands in for one in the tree; `gradients` belong to parameters.
     """
 
     def __init__(
@@ -113,7 +112,7 @@ class BackwardWalk:
         self.condition = condition
         self.gradients: dict[Tensor, Tensor] = {}
         self.originals = originals
-        self._value_grads: dict[SharedValue, Tensor] = {}
+        self.value_grads: dict[SharedValue, Tensor] = {}
         self._starts = list(starts)
         self._kept_inputs = list(kept_inputs)
 
@@ -137,10 +136,6 @@ class BackwardWalk:
             if grad is not None:
                 _add(self.gradients, self.originals.get(tensor, tensor), grad)
 
-    def add_value_grad(self, module: SharedValue, grad: Tensor) -> None:
-        """Add to the gradient of a module's value, from which `finish` computes that of its parameters."""
-        _add(self._value_grads, module, grad)
-
     def finish(self) -> None:
         """Differentiate the shared values at once, and only now, when the leaves' graphs are gone.
 
@@ -148,13 +143,13 @@ class BackwardWalk:
             RuntimeError: if trained values depend on no parameter of their module, but on views, as FSDP makes them.
         """
         with torch.enable_grad():
-            values = values_at_once(self._value_grads)
-        trained = {module: grad for module, grad in self._value_grads.items() if values[module].requires_grad}
+            values = values_at_once(self.value_grads)
+        trained = {module: grad for module, grad in self.value_grads.items() if values[module].requires_grad}
         if not trained:
             return
         tracked = trained_parameters(nn.ModuleList(trained))
         if not tracked:
-            raise RuntimeError("expected parameters in the modules of backprop='reversible', got views in their place")
+            raise RuntimeError("expected the modules to hold parameters under backprop='reversible', got views")
         outputs = [values[module] for module in trained]
         grads = [grad.to(output.dtype) for output, grad in zip(outputs, trained.values(), strict=True)]
         self.collect(tracked, torch.autograd.grad(outputs, tracked, grads, allow_unused=True))
@@ -173,7 +168,7 @@ class LeafBackward:
         self.condition = walk.condition if layer.takes_condition else None
         conditions = (tensor for tensor in tensors_of(self.condition) if tensor.requires_grad)
         parameters = trained_parameters(layer)
-        # The parameters themselves too: a module may hold them in a list of its own besides.
+        # Also the parameters themselves, which a module may hold in a list of its own as well.
         originals = (walk.originals[p] for p in parameters if p in walk.originals)
         self._tracked = [*parameters, *(p for p in originals if p.requires_grad), *conditions]
         self._walk = walk
@@ -191,10 +186,7 @@ class LeafBackward:
         return filled if isinstance(x, tuple) else filled[0]
 
     def differentiate_sparsely(self, outputs: State, x: State, grad_outputs: State) -> State:
-        """The same with None for what has no gradient, in ``grad_outputs`` and in what it returns.
-
-        With an empty tuple for ``x``, only parameters and condition get theirs.
-        """
+        """The same with None for what has no gradient; with ``x=()``, for parameters and condition alone."""
         inputs = tensors_of(x)
         pairs = zip(tensors_of(outputs), as_tuple(grad_outputs), strict=True)
         tracked = [(out, grad.to(out.dtype)) for out, grad in pairs if grad is not None and out.requires_grad]
@@ -208,12 +200,12 @@ class LeafBackward:
         return grads if isinstance(x, tuple) else grads[0]
 
     def differentiate_value(self, module: SharedValue, grad: Tensor) -> None:
-        """Hand the gradient for the value of a shared module to the walk."""
-        self._walk.add_value_grad(module, grad)
+        """Hand the gradient for the value of a shared module to the walk, which differentiates the value at its end."""
+        _add(self._walk.value_grads, module, grad)
 
 
 def expand(part: InvertibleModule) -> InvertibleModule:
-    """The same map with its structure in sight: inside a padding network, and with an inverse pushed to the leaves."""
+    """The same map with its structure visible: without the padding of a network, and with inverses at the leaves."""
     part = part.bijection
     if isinstance(part, Inverse):
         inner = part.module.bijection

@@ -1,20 +1,13 @@
 """What an invertible network costs and how exactly it is inverted. Pictures (matplotlib) are imported by module."""
 
-from .calls import FirstCalls, TreeCall
-from .costs import Block, Inspection, inspect
-from .reconstruction import LeafError, LeafNames, reconstruction_errors, relative_error
-from .saved_bytes import ELSEWHERE, saved_by_block
-
-__all__ = [
-    "ELSEWHERE",
-    "Block",
-    "FirstCalls",
-    "Inspection",
-    "LeafError",
-    "LeafNames",
-    "TreeCall",
-    "inspect",
-    "reconstruction_errors",
-    "relative_error",
-    "saved_by_block",
-]
+from .calls import FirstCalls as FirstCalls
+from .calls import TreeCall as TreeCall
+from .costs import Block as Block
+from .costs import Inspection as Inspection
+from .costs import inspect as inspect
+from .reconstruction import LeafError as LeafError
+from .reconstruction import LeafNames as LeafNames
+from .reconstruction import reconstruction_errors as reconstruction_errors
+from .reconstruction import relative_error as relative_error
+from .saved_bytes import ELSEWHERE as ELSEWHERE
+from .saved_bytes import saved_by_block as saved_by_block

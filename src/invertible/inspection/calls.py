@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -12,12 +13,9 @@ from ..module import Call, Condition, InvertibleModule, State, map_tensors
 
 @dataclass
 class TreeCall:
-    """A tree and what it was called with, free of the caller's graph.
+    """The bijection whose forward pass a call is, `inverted` where the inverse was called, and the call's arguments.
 
-    Attributes:
-        tree: the bijection whose forward pass the call is: the `inverted` one where the inverse was called.
-        x: its input.
-        condition: its condition.
+    The arguments are detached from the caller's graph.
     """
 
     tree: InvertibleModule
@@ -31,7 +29,6 @@ class FirstCalls:
     Trees are the bijections of `invertible_roots`: inside of a padding, which no inverse can restore.
 
     Args:
-        net: the network.
         is_watched: which of the trees; all of them by default.
     """
 
@@ -40,7 +37,7 @@ class FirstCalls:
         trees = [root.bijection for root in invertible_roots(net).values()]
         self._trees = [tree for tree in trees if is_watched(tree)]
         for tree in self._trees:
-            tree.watcher = self._watcher(tree)
+            tree.watcher = partial(self._note, tree)
 
     def close(self) -> list[TreeCall]:
         """Stop watching, and return the calls in their order; none, if called again."""
@@ -49,10 +46,7 @@ class FirstCalls:
         found, self._found, self._trees = self._found, [], []
         return found
 
-    def _watcher(self, tree: InvertibleModule) -> Callable[[Call, State, Condition], None]:
-        def note(call: Call, x: State, condition: Condition) -> None:
-            tree.watcher = None
-            x, condition = (map_tensors(torch.Tensor.detach, state) for state in (x, condition))
-            self._found.append(TreeCall(call.tree(tree), x, condition))
-
-        return note
+    def _note(self, tree: InvertibleModule, call: Call, x: State, condition: Condition) -> None:
+        tree.watcher = None
+        x, condition = (map_tensors(torch.Tensor.detach, state) for state in (x, condition))
+        self._found.append(TreeCall(call.tree(tree), x, condition))

@@ -65,7 +65,6 @@ class Inspection:
     """All blocks in the order of the forward pass, and what belongs to none.
 
     Attributes:
-        blocks: the blocks.
         elsewhere_bytes: by policy: saved by layers that are not invertible, or between blocks.
         num_parameters: of the whole network.
         elsewhere_parameters: those outside its invertible parts.
@@ -91,21 +90,20 @@ def inspect(
     policies: Sequence[str] = tuple(POLICIES),
     repeats: int = 3,
 ) -> Inspection:
-    """Measure every block of a network while it maps ``x``.
+    """Measure every block of a network, which has at least one invertible part, while it maps ``x``.
 
     The network's policies and statistics are as before afterwards, and it need not be in evaluation mode.
 
     Args:
-        net: with at least one invertible part.
-        x: its input, on its device.
-        condition: its condition.
+        x: the input, on the network's device.
         policies: those to compare.
         repeats: evaluations of which a time is the mean.
 
     Raises:
         ValueError: for a network without an invertible part, or an unknown policy.
     """
-    names, policies_before = LeafNames(net), [(m, m.backprop_policy) for m in _invertible_modules(net)]
+    names = LeafNames(net)
+    policies_before = [(m, m.backprop_policy) for m in net.modules() if isinstance(m, InvertibleModule)]
     if not policies_before:
         raise ValueError(f"expected a network with an invertible part, got {type(net).__name__}")
     arguments = (x,) if condition is None else (x, condition)
@@ -132,10 +130,6 @@ def inspect(
         elsewhere_parameters=sum(p.numel() for p in net.parameters() if id(p) not in inside),
         input_bytes=sum(part.numel() * part.element_size() for part in tensors_of(x)),
     )
-
-
-def _invertible_modules(net: nn.Module) -> list[InvertibleModule]:
-    return [module for module in net.modules() if isinstance(module, InvertibleModule)]
 
 
 def _calls(net: nn.Module, arguments: tuple[Any, ...]) -> list[TreeCall]:

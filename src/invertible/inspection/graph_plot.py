@@ -20,9 +20,7 @@ Point = tuple[float, float]
 def plot_graph(net: GraphNet, path: str | Path | None = None) -> Figure:
     """Draw the graph from left to right: inputs, parts, outputs, with conditions below; arrows carry the shapes.
 
-    Args:
-        net: the network.
-        path: where to save the picture, as PNG or whatever its suffix says; None saves nothing.
+    The picture is saved to ``path``, if one is given, in the format of its suffix (PNG without one).
     """
     labels, arrows = _boxes_and_arrows(net)
     positions = _positions(list(labels), arrows)
@@ -35,8 +33,9 @@ def plot_graph(net: GraphNet, path: str | Path | None = None) -> Figure:
     axes.set_axis_off()
     for source, target, wire in arrows:
         _draw_arrow(axes, positions[source], positions[target], wire)
+    sources = {wire.node for wire in (*net.inputs, *net.conditions)}
     for box, label in labels.items():
-        kind = "input" if box in _sources(net) else "output" if box.startswith("→") else "part"
+        kind = "input" if box in sources else "output" if box.startswith("→") else "part"
         colour = {"input": "#dbe9f6", "output": "#e2f0d9", "part": "#ffffff"}[kind]
         x, y = positions[box]
         axes.text(
@@ -47,10 +46,6 @@ def plot_graph(net: GraphNet, path: str | Path | None = None) -> Figure:
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure
-
-
-def _sources(net: GraphNet) -> set[str]:
-    return {wire.node for wire in (*net.inputs, *net.conditions)}
 
 
 def _boxes_and_arrows(net: GraphNet) -> tuple[dict[str, str], list[tuple[str, str, Wire]]]:

@@ -65,9 +65,6 @@ def reconstruction_errors(
     statistics as they are. A leaf whose input is kept (`keep_input`) has no error and hands the exact state on.
 
     Args:
-        tree: the tree.
-        x: its input.
-        condition: its condition.
         exact_past: after a leaf with a larger error, continue from the exact state, as if its input were kept. Every
             leaf past this error is then at fault itself. None always continues from the rebuilt state.
 

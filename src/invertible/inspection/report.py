@@ -30,9 +30,11 @@ def as_text(found: Inspection) -> str:
     blank = [""] * 6
     elsewhere = [f"{found.elsewhere_bytes[policy] / KIB:.1f}" for policy in policies]
     rows.append([ELSEWHERE, "", "", f"{found.elsewhere_parameters:,}", *elsewhere, *blank])
-    rows.append(_total(found, policies))
+    rows.append(_row(_total(found), policies))
+    rows[-1][2] = f"{found.input_bytes / KIB:.1f} KiB"
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = ["  ".join(_cell(row, i, widths[i]) for i in range(len(header))).rstrip() for row in [header, *rows]]
+    layout = "  ".join(f"{{:{'<' if column < 3 else '>'}{width}}}" for column, width in enumerate(widths))
+    lines = [layout.format(*row).rstrip() for row in [header, *rows]]
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
@@ -52,36 +54,26 @@ def _row(block: Block, policies: Sequence[str]) -> list[str]:
     ]
 
 
-def _total(found: Inspection, policies: Sequence[str]) -> list[str]:
-    times = [
-        sum(block.forward_s for block in found.blocks),
-        sum(block.inverse_s for block in found.blocks),
-        *(sum(block.backward_s[policy] for block in found.blocks) for policy in ("stored", "reversible")),
-    ]
+def _total(found: Inspection) -> Block:
+    """The whole network as if it were one block: sums, and the worst errors."""
     errors = torch.tensor([[block.own_error, block.rebuilt_error] for block in found.blocks], dtype=torch.float64)
-    worst = errors.amax(0).tolist()  # NaN, if there is one
-    return [
-        "total",
-        "",
-        f"{found.input_bytes / KIB:.1f} KiB",
-        f"{found.num_parameters:,}",
-        *(f"{found.total_bytes(policy) / KIB:.1f}" for policy in policies),
-        *(f"{1000 * seconds:.2f}" for seconds in times),
-        *(f"{error:.1e}" for error in worst),
-    ]
-
-
-def _cell(row: Sequence[str], column: int, width: int) -> str:
-    return row[column].ljust(width) if column < 3 else row[column].rjust(width)
+    own_error, rebuilt_error = errors.amax(0).tolist()  # NaN, if there is one
+    return Block(
+        name="total",
+        kind="",
+        shapes=[],
+        num_parameters=found.num_parameters,
+        forward_s=sum(block.forward_s for block in found.blocks),
+        inverse_s=sum(block.inverse_s for block in found.blocks),
+        backward_s={p: sum(block.backward_s[p] for block in found.blocks) for p in ("stored", "reversible")},
+        own_error=own_error,
+        rebuilt_error=rebuilt_error,
+        saved_bytes={policy: found.total_bytes(policy) for policy in found.elsewhere_bytes},
+    )
 
 
 def plot_inspection(found: Inspection, path: str | Path | None = None) -> Figure:
-    """Three panels over the blocks: saved bytes by policy, time by kind, reconstruction error.
-
-    Args:
-        found: the measurement.
-        path: where to save the picture; None saves nothing.
-    """
+    """Three panels over the blocks: saved bytes by policy, time by kind, reconstruction error; saved to ``path``."""
     names = [block.name for block in found.blocks]
     with extra("plots"):
         from matplotlib.figure import Figure

@@ -17,7 +17,7 @@ ELSEWHERE = "elsewhere"
 
 
 def saved_by_block(net: nn.Module, arguments: tuple[Any, ...], names: LeafNames) -> dict[str, int]:
-    """Bytes of distinct storages, parameters apart, that one forward pass leaves behind for the backward pass."""
+    """Bytes of the distinct storages, except parameters, that one forward pass keeps for the backward pass."""
     leaves = map_tensors(lambda part: part.clone().requires_grad_(), arguments[0])
     before = _live_storages()
     attribution = _Attribution(net, names)

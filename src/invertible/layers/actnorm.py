@@ -18,14 +18,11 @@ class ActNorm(InvertibleModule):
     """``y = exp(s) x + b`` with one s and one b per channel (Kingma and Dhariwal, 2018).
 
     The first batch in training mode sets s and b such that the output has mean 0 and variance 1 per channel; if the
-    layer's inverse is what runs first, the inverse's output. Batches in evaluation mode do not count. With
+    inverse runs first, they are set for the inverse's output. Batches in evaluation mode do not count. With
     torch.distributed, the statistics are taken over the batches of all processes, so that all start with the same
     values; every process must take part in that first batch. A checkpoint stores s, b, and whether they were set.
 
     State (B, C, *spatial); ``log|det dy/dx| = Σ s`` times the number of voxels.
-
-    Args:
-        channels: number of channels C.
 
     Raises:
         ValueError: for another number of channels, or a first batch that is not finite.

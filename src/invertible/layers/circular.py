@@ -14,12 +14,8 @@ CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.function
 def convolve_circularly(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Circular convolution with a kernel no larger than the image."""
     pad = _pad if is_exporting() else _CircularPadding.apply
-    return CONVOLUTIONS[x.ndim - 2](pad(x, _sides(weight.shape[2:])), weight, bias)
-
-
-def _sides(kernel_size: Sequence[int]) -> list[tuple[int, int]]:
-    """How far a kernel extends beyond an image, before and after, per dimension."""
-    return [((k - 1) // 2, k // 2) for k in kernel_size]
+    sides = [((k - 1) // 2, k // 2) for k in weight.shape[2:]]  # how far the kernel extends before and after the image
+    return CONVOLUTIONS[x.ndim - 2](pad(x, sides), weight, bias)
 
 
 def _pad(x: Tensor, sides: Sequence[tuple[int, int]]) -> Tensor:

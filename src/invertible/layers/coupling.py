@@ -37,7 +37,11 @@ class Coupling(InvertibleModule):
         self, channels: int, *, split: float | None = None, flip: bool = False, condition_channels: int = 0
     ) -> None:
         super().__init__()
-        first = _first_group(channels, split)
+        first = (channels + 1) // 2 if split is None else split
+        if isinstance(first, float):
+            first = round(first * channels)
+        if not 0 < first < channels:
+            raise ValueError(f"expected a split between 1 and channels - 1, got split={split}, channels={channels}")
         if condition_channels < 0:
             raise ValueError(f"expected condition_channels >= 0, got {condition_channels}")
         self.sizes = [first, channels - first]
@@ -48,11 +52,7 @@ class Coupling(InvertibleModule):
         self.num_changed = self.sizes[not flip]
 
     def groups(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The group that is read and the group that is changed, as views.
-
-        Raises:
-            ValueError: if the state does not have C channels.
-        """
+        """The group that is read and the group that is changed, as views."""
         check_channels(state, sum(self.sizes))
         first, second = state.split(self.sizes, dim=1)
         return (second, first) if self.flip else (first, second)
@@ -169,9 +169,7 @@ class TwoSidedCoupling(Sequential):
 
     Args:
         coupling: class of the couplings.
-        channels: number of channels C of the state.
-        subnet: constructor of the couplings' subnets.
-        options: of the coupling class, except ``flip``.
+        channels, subnet, options: of that class; it sets ``flip`` itself.
     """
 
     def __init__(
@@ -217,13 +215,3 @@ def checked_output(output: Tensor, read: Tensor, channels: int) -> Tensor:
     if output.shape != expected:
         raise ValueError(f"expected the coupling's subnet to return shape {expected}, got {tuple(output.shape)}")
     return output
-
-
-def _first_group(channels: int, split: float | None) -> int:
-    """Number of channels of the first group."""
-    first = (channels + 1) // 2 if split is None else split
-    if isinstance(first, float):
-        first = round(first * channels)
-    if not 0 < first < channels:
-        raise ValueError(f"expected a split between 1 and channels - 1, got split={split}, channels={channels}")
-    return first

@@ -34,9 +34,7 @@ class FourierConvolution(InvertibleModule):
     float32, whatever autocast says.
 
     Args:
-        channels: number of channels C.
         kernel_size: taps per spatial dimension, odd or even.
-        spatial_dims: 1, 2 or 3.
         bias: add b, one number per channel.
         init: centre tap at the start, ``orthogonal`` (random) or ``identity``; a small random kernel is added.
 
@@ -182,15 +180,13 @@ def _multiplicity(half: Tensor, size: int) -> Tensor:
 def to_frequencies(x: Tensor) -> Tensor:
     """A state (B, C, *spatial) as one matrix per frequency, (F₁, …, F_d, C, B)."""
     dims = list(range(2, x.ndim))
+    if x.shape[0]:
+        coefficients = torch.fft.rfftn(x, dim=dims)
+    else:  # MKL refuses a batch without samples
+        half = x[..., : x.shape[-1] // 2 + 1]
+        coefficients = torch.complex(half, torch.zeros_like(half))
     # Contiguous: on CPU, products of small matrices are then up to 5 times as fast, an inverse FFT 1.5 times.
-    coefficients = torch.fft.rfftn(x, dim=dims) if x.shape[0] else _empty_coefficients(x)
     return coefficients.permute(*dims, 1, 0).contiguous()
-
-
-def _empty_coefficients(x: Tensor) -> Tensor:
-    """``rfftn`` of a batch of no samples, which MKL refuses."""
-    half = x[..., : x.shape[-1] // 2 + 1]
-    return torch.complex(half, torch.zeros_like(half))
 
 
 def from_frequencies(columns: Tensor, spatial: Sequence[int]) -> Tensor:
@@ -208,20 +204,9 @@ def _multiply(matrices: Tensor, x: Tensor) -> Tensor:
 
 
 def _factorise(matrices: Tensor, spatial: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """LU factors and pivots of ``Ŵ(f)``."""
-    factors, pivots, _ = torch.linalg.lu_factor_ex(matrices)
-    _refuse_singular(factors.detach(), spatial)
-    return factors, pivots
-
-
-def _inverses(factors: Tensor, pivots: Tensor) -> Tensor:
-    """``Ŵ(f)⁻¹`` from LU factors and pivots."""
-    identity = torch.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
-    return torch.linalg.lu_solve(factors, pivots, identity.expand_as(factors), left=False)
-
-
-def _refuse_singular(factors: Tensor, spatial: Sequence[int]) -> None:
-    diagonals = factors.diagonal(dim1=-2, dim2=-1).abs()  # (F₁, …, F_d, C)
+    """LU factors and pivots of ``Ŵ(f)``, of which none may be singular."""
+    factors, permutation, _ = torch.linalg.lu_factor_ex(matrices)
+    diagonals = factors.detach().diagonal(dim1=-2, dim2=-1).abs()  # (F₁, …, F_d, C)
     pivots, largest = diagonals.amin(-1), diagonals.amax()
     # In floating point a singular matrix leaves a pivot of the size of a rounding error, seldom a zero.
     tolerance = diagonals.shape[-1] * torch.finfo(diagonals.dtype).eps * largest
@@ -230,9 +215,16 @@ def _refuse_singular(factors: Tensor, spatial: Sequence[int]) -> None:
         frequency = tuple(index.item() for index in worst)
         raise torch.linalg.LinAlgError(
             f"expected a kernel that is invertible at every frequency, got a singular matrix at frequency {frequency} "
-            f"of an image of size {tuple(spatial)}: smallest pivot {pivots.min().item():.1e}, largest of all "
-            f"frequencies {largest.item():.1e}"
+            f"of an image of size {tuple(spatial)} (smallest pivot {pivots.min().item():.1e}, largest pivot of all "
+            f"frequencies {largest.item():.1e})"
         )
+    return factors, permutation
+
+
+def _inverses(factors: Tensor, pivots: Tensor) -> Tensor:
+    """``Ŵ(f)⁻¹`` from LU factors and pivots."""
+    identity = torch.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
+    return torch.linalg.lu_solve(factors, pivots, identity.expand_as(factors), left=False)
 
 
 def _add(x: Tensor, bias: Tensor | None) -> Tensor:

@@ -17,7 +17,6 @@ def fourier_norm_bound(layer: LinearLayer, spatial_size: Sequence[int], *, weigh
     that with stride 1: the norm of the whole bounds that of the part. For ``Linear`` it is the norm.
 
     Args:
-        layer: ``torch.nn.Linear`` or a convolution.
         spatial_size: size of the input per spatial dimension; () for ``Linear``.
         weight: to be used instead of the layer's own.
 

@@ -82,7 +82,6 @@ class InvertibleConv1x1(InvertibleModule):
     ``log|det W|`` times the number of voxels. Evaluated in at least float32, also under autocast.
 
     Args:
-        channels: number of channels C.
         parametrisation: ``lu`` or ``full``.
         init: ``orthogonal`` (random), ``identity``, or an invertible matrix (C, C).
 
@@ -127,9 +126,7 @@ class Permutation(VolumePreserving):
     """A fixed permutation of the channels: ``y_i = x_{order[i]}``.
 
     Args:
-        channels: number of channels C.
-        order: the permutation; by default a random one, the same for the same seed.
-        seed: of the random permutation.
+        order: the permutation; by default a random one, which ``seed`` determines.
 
     Raises:
         ValueError: for an order that is no permutation of 0 … C−1, or another number of channels.

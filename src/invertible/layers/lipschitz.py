@@ -88,7 +88,6 @@ class SpectralNormalised(nn.Module):
     the memory of 16 inputs and outputs of one sample. The state dict holds the vectors as extra state.
 
     Args:
-        layer: ``torch.nn.Linear`` or a convolution.
         coefficient: the bound ``c``.
         tolerance: relative growth of σ over the last quarter of a sweep at which the iteration ends.
         max_iterations: about the largest number of products.
@@ -128,7 +127,12 @@ class SpectralNormalised(nn.Module):
 
     def norm(self, input_shape: tuple[int, ...]) -> Tensor:
         """The operator norm σ of the layer as it was given, for inputs of shape ``input_shape``."""
-        vector = self._last_vector(input_shape) if is_exporting() else self._vector(input_shape)
+        if not is_exporting():
+            vector = self._vector(input_shape)
+        elif input_shape in self._settled:  # from the last forward pass: in an export, the weight has no values
+            vector = self._settled[input_shape][0].vector
+        else:
+            raise RuntimeError(f"expected a forward pass on inputs of shape {input_shape} before the export, got none")
         with torch.autocast(vector.device.type, enabled=False):
             return _linear_map(self.layer, self.layer.weight.to(vector.dtype), vector).norm()
 
@@ -142,7 +146,7 @@ class SpectralNormalised(nn.Module):
             ValueError: before the first forward pass, and as `fourier_norm_bound` does.
         """
         if not self._settled:
-            raise ValueError("expected a forward pass before the bound is asked for, got none")
+            raise ValueError("expected a forward pass before the bound is computed, got none")
         return max(
             fourier_norm_bound(self.layer, shape[1:], weight=self.normalised_weight(shape)) for shape in self._settled
         )
@@ -150,8 +154,10 @@ class SpectralNormalised(nn.Module):
     def _input_shape(self, x: Tensor) -> tuple[int, ...]:
         if isinstance(self.layer, nn.Linear):
             return (x.shape[-1],)
-        # A pointwise convolution is the same matrix at every voxel: one of them has the norm of all.
-        return (x.shape[1], *[1] * (x.ndim - 2)) if _is_pointwise(self.layer) else tuple(x.shape[1:])
+        is_padded = not isinstance(self.layer.padding, str) and any(self.layer.padding)
+        if is_padded or max(self.layer.kernel_size) > 1:
+            return tuple(x.shape[1:])
+        return (x.shape[1], *[1] * (x.ndim - 2))  # the same matrix at every voxel: one of them has the norm of all
 
     @torch.compiler.disable
     def _vector(self, input_shape: tuple[int, ...]) -> Tensor:
@@ -169,12 +175,6 @@ class SpectralNormalised(nn.Module):
 
     def _known(self, input_shape: tuple[int, ...]) -> list[_Settled]:
         return [settled.like(self.layer.weight) for settled in self._settled.get(input_shape, ())]
-
-    def _last_vector(self, input_shape: tuple[int, ...]) -> Tensor:
-        """The vector of the last forward pass: during an export, the weight has no values to search with."""
-        if input_shape not in self._settled:
-            raise RuntimeError(f"expected a forward pass on inputs of shape {input_shape} before the export, got none")
-        return self._settled[input_shape][0].vector
 
     def _settle(self, input_shape: tuple[int, ...], last: Tensor | None) -> _Settled:
         """The vector of the present weight, searched from the last one on, if that is given."""
@@ -211,12 +211,6 @@ class SpectralNormalised(nn.Module):
 
 def _find(known: Iterable[_Settled], weight: Tensor) -> _Settled | None:
     return next((settled for settled in known if torch.equal(settled.values, weight)), None)
-
-
-def _is_pointwise(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
-    """Whether each output voxel is made of one input voxel, each input voxel in one output voxel at most."""
-    padded = not isinstance(layer.padding, str) and any(layer.padding)
-    return all(k == 1 for k in layer.kernel_size) and not padded
 
 
 def unwatched() -> saved_tensors_hooks:
@@ -275,5 +269,5 @@ def lipschitz_constant(net: nn.Module) -> float:
         return 1.0
     raise ValueError(
         "expected linear layers, convolutions, activations with a known Lipschitz constant and nn.Sequential of them, "
-        f"got {type(net).__name__}; a module of your own may state its attribute lipschitz_constant"
+        f"got {type(net).__name__}; your own modules can set the attribute lipschitz_constant"
     )

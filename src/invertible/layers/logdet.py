@@ -13,9 +13,9 @@ from ..arguments import check_positive, chosen
 class LogDetEstimator(Protocol):
     """Estimates ``log det(I + J)``, ``J = ∂g/∂x``, for each sample of a batch.
 
-    It is called with ``g``, computed from ``x`` with a graph, samples independent of each other; it returns shape (B,),
-    in nats, with a graph if ``create_graph``: for its gradient, which may be an estimate too, once. Random draws come
-    from the global generators, so that the engine can repeat them.
+    ``g`` was computed from ``x`` with a graph, and its samples do not depend on each other. The result has shape (B,),
+    in nats. With ``create_graph`` it can be differentiated once, where its gradient may be an estimate, too. Random
+    draws come from the global generators, so that the engine can repeat them.
     """
 
     def __call__(self, g: Tensor, x: Tensor, *, create_graph: bool) -> Tensor: ...
@@ -105,10 +105,9 @@ ESTIMATORS: dict[str, Any] = {"exact": ExactLogDet, "truncated": TruncatedLogDet
 
 
 def logdet_estimator(logdet: str | LogDetEstimator, num_terms: int | None = None) -> LogDetEstimator:
-    """The estimator of that name, or the one given.
+    """The estimator of that name (``exact``, ``truncated`` or ``roulette``), or the one given.
 
     Args:
-        logdet: ``exact``, ``truncated`` or ``roulette``, or an estimator.
         num_terms: of the truncated series, or the terms that roulette always computes; by default the class's.
 
     Raises:

@@ -10,11 +10,7 @@ from ..module import InvertibleModule
 
 
 class FixedAffine(InvertibleModule):
-    """``y = a x + b`` with fixed numbers a and b; ``log|det dy/dx| = D log|a|`` for D numbers per sample.
-
-    Args:
-        scale: a.
-        shift: b.
+    """``y = a x + b`` with a fixed scale a and shift b; ``log|det dy/dx| = D log|a|`` for D numbers per sample.
 
     Raises:
         ValueError: for ``a = 0``.

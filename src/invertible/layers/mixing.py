@@ -1,11 +1,8 @@
 """Invertible channel mixing."""
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .orthogonal import OrthogonalMap, initial_matrices
 from .orthogonal_matrices import OrthogonalMatrices
@@ -15,7 +12,6 @@ class OrthogonalMixing(OrthogonalMap):
     """``y = A x`` over the channels of each voxel, with a learnable orthogonal C×C matrix A.
 
     Args:
-        channels: number of channels C.
         method: parametrisation: ``exp``, ``cayley`` or ``householder``.
         init: ``identity``, ``random``, or an orthogonal matrix (C, C).
         learnable: whether A is trained.
@@ -34,16 +30,6 @@ class OrthogonalMixing(OrthogonalMap):
         learnable: bool = True,
         num_reflections: int | None = None,
     ) -> None:
-        initial = initial_matrices(init, 1, channels, {"identity": torch.eye(channels)}, random="random").to(
-            torch.get_default_dtype()
-        )
+        initial = initial_matrices(init, 1, channels, {"identity": torch.eye(channels)}, random="random")
+        initial = initial.to(torch.get_default_dtype())
         super().__init__(OrthogonalMatrices(initial, method, learnable=learnable, num_reflections=num_reflections))
-
-    def output_spatial(self, x: Tensor) -> list[int]:
-        return list(x.shape[2:])
-
-    def to_columns(self, x: Tensor) -> Tensor:
-        return self.output_columns(x)  # one group of C numbers per voxel, as in the output
-
-    def from_columns(self, columns: Tensor, output_spatial: Sequence[int]) -> Tensor:
-        return columns.reshape(columns.shape[0], math.prod(columns.shape[1:3]), *output_spatial)

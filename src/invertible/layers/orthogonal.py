@@ -82,7 +82,7 @@ def initial_matrices(init: Any, num: int, n: int, named: dict[str, Tensor], *, r
 class OrthogonalMap(VolumePreserving):
     """``y = A x`` on columns of a state: groups of n numbers, each multiplied by its group's orthogonal n×n matrix.
 
-    Subclasses say which numbers of a state form a column.
+    By default, a column is a group of n channels at one voxel.
     """
 
     def __init__(self, matrices: OrthogonalMatrices) -> None:
@@ -91,15 +91,15 @@ class OrthogonalMap(VolumePreserving):
 
     def to_columns(self, x: Tensor) -> Tensor:
         """The columns of an input (B, C, *spatial), as (B, k, n, N)."""
-        raise NotImplementedError
+        return self.output_columns(x)
 
     def from_columns(self, columns: Tensor, output_spatial: Sequence[int]) -> Tensor:
         """The inverse of `to_columns`, given the spatial size of the output."""
-        raise NotImplementedError
+        return columns.reshape(columns.shape[0], math.prod(columns.shape[1:3]), *output_spatial)
 
     def output_spatial(self, x: Tensor) -> list[int]:
         """Spatial size of the output for an input (B, C, *spatial)."""
-        raise NotImplementedError
+        return list(x.shape[2:])
 
     def output_columns(self, y: Tensor) -> Tensor:
         """The columns of an output (B, k·n, *spatial), as (B, k, n, N)."""

@@ -23,7 +23,6 @@ class BlockDownsampling(InvertibleModule):
 
     Args:
         stride: side lengths of a block, s₁ … s_d; σ is their product.
-        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for a state whose spatial size is not divisible by the stride, or, in the inverse, one whose number
@@ -36,12 +35,12 @@ class BlockDownsampling(InvertibleModule):
         self.block_volume = math.prod(self.stride)
 
     def pool(self, blocks: Tensor) -> Tensor:
-        """What a block becomes, for blocks (B, C, σ, *coarse)."""
-        raise NotImplementedError
+        """What blocks (B, C, σ, *coarse) become; by default, they stay as they are."""
+        return blocks
 
     def unpool(self, pooled: Tensor) -> Tensor:
         """The inverse of `pool`."""
-        raise NotImplementedError
+        return pooled
 
     def block_logdet(self) -> float:
         """``log|det|`` of `pool` on one block."""
@@ -68,12 +67,6 @@ class BlockDownsampling(InvertibleModule):
 
 class Checkerboard(BlockDownsampling):
     """Voxels of equal parity become a channel: ``y_k = x_k`` (space-to-depth, pixel shuffle; Dinh et al., 2017)."""
-
-    def pool(self, blocks: Tensor) -> Tensor:
-        return blocks
-
-    def unpool(self, pooled: Tensor) -> Tensor:
-        return pooled
 
 
 class IAvgPool(BlockDownsampling):

@@ -25,7 +25,6 @@ class Downsampling(OrthogonalMap):
     Args:
         channels: number of channels C of the input.
         stride: factor per spatial dimension.
-        spatial_dims: 1, 2 or 3.
         method: parametrisation of the orthogonal matrices: ``exp``, ``cayley`` or ``householder``.
         init: ``haar``, ``pixel_shuffle``, ``random``, or an orthogonal matrix (σ, σ) or (C, σ, σ).
         learnable: whether the matrices are trained.
@@ -48,9 +47,8 @@ class Downsampling(OrthogonalMap):
     ) -> None:
         stride = per_dimension(stride, spatial_dims, "stride")
         named = {"haar": haar_matrix(stride), "pixel_shuffle": torch.eye(math.prod(stride))}
-        initial = initial_matrices(init, channels, math.prod(stride), named, random="random").to(
-            torch.get_default_dtype()
-        )
+        initial = initial_matrices(init, channels, math.prod(stride), named, random="random")
+        initial = initial.to(torch.get_default_dtype())
         super().__init__(OrthogonalMatrices(initial, method, learnable=learnable, num_reflections=num_reflections))
         self.channels = channels
         self.stride = stride

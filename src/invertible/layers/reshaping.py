@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..module import VolumePreserving
+from ..module import Inverse, VolumePreserving
 
 
 class Split(VolumePreserving):
@@ -42,18 +42,11 @@ class Split(VolumePreserving):
         return f"sizes={self.sizes}, dim={self.dim}"
 
 
-class Concat(VolumePreserving):
+class Concat(Inverse):
     """``(x₁, …, x_n) ↦ x``, the inverse of `Split`; the sizes tell its own inverse where to cut."""
 
     def __init__(self, sizes: Sequence[int], dim: int = 1) -> None:
-        super().__init__()
-        self.split = Split(sizes, dim)
-
-    def forward(self, x: tuple[Tensor, ...]) -> Tensor:
-        return self.split.inverse(x)
-
-    def inverse(self, y: Tensor) -> tuple[Tensor, ...]:
-        return self.split.forward(y)
+        super().__init__(Split(sizes, dim))
 
 
 class Reshape(VolumePreserving):

@@ -51,7 +51,7 @@ def fixed_point(
 
     A contraction reduces the Euclidean distance of successive iterates each time. Once it no longer does, rounding
     errors dominate: the sample is left as it is, and has converged if its change is at most ``rounding``. A sample that
-    is no longer finite is left as well, while the others go on. ``step`` must map each sample independently.
+    is no longer finite is left as well, while the others continue. ``step`` must map each sample independently.
 
     Warns:
         FixedPointWarning: if it ends without all samples having converged.
@@ -77,8 +77,8 @@ def fixed_point(
         warnings.warn(
             f"the fixed-point iteration did not converge for {failed} of {len(change)} samples: after "
             f"{report.iterations} iterations the relative change is {report.change:.1e}, expected at most "
-            f"{report.accepted:.1e}. A smaller coefficient contracts faster; a larger tolerance or max_iterations may "
-            "help.",
+            f"{report.accepted:.1e}. Use a smaller coefficient, which contracts faster, or a larger "
+            "tolerance or max_iterations.",
             FixedPointWarning,
             stacklevel=2,
         )
@@ -140,7 +140,9 @@ class ResidualBlock(InvertibleModule):
         self.channels = channels
         self.subnet = bound_lipschitz(subnet(channels, channels), coefficient)
         if not lipschitz_constant(self.subnet) < 1:
-            raise ValueError(f"expected a contraction, got Lipschitz constant {lipschitz_constant(self.subnet):.3g}")
+            raise ValueError(
+                f"expected a contraction, got a subnet with Lipschitz constant {lipschitz_constant(self.subnet):.3g}"
+            )
         self.logdet = logdet_estimator(logdet)
         self.eval_logdet = None if eval_logdet is None else logdet_estimator(eval_logdet)
         self.tolerance = tolerance
@@ -178,7 +180,9 @@ class ResidualBlock(InvertibleModule):
         create_graph = torch.is_grad_enabled()
         # The Jacobian needs a graph even if the caller wants none.
         with torch.inference_mode(False), torch.enable_grad(), nullcontext() if create_graph else unwatched():
-            start = x if create_graph and x.requires_grad else _leaf(x)
+            start = x
+            if not (create_graph and x.requires_grad):  # a leaf; no graph takes tensors of inference mode
+                start = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
             g = self.residual(start)
             logdet = self.estimator(g, start, create_graph=create_graph)
         if not create_graph:
@@ -199,11 +203,6 @@ class ResidualBlock(InvertibleModule):
 
     def extra_repr(self) -> str:
         return f"logdet={self.logdet}" + (f", eval_logdet={self.eval_logdet}" if self.eval_logdet else "")
-
-
-def _leaf(x: Tensor) -> Tensor:
-    """The same values as a leaf of a graph; tensors of inference mode cannot be part of one."""
-    return (x.clone() if x.is_inference() else x.detach()).requires_grad_()
 
 
 class _ImplicitInverse(torch.autograd.Function):

@@ -25,7 +25,9 @@ def first_singular_vector(linear_map: LinearMap, start: Tensor, *, tolerance: fl
         max_iterations: about the largest number of products with ``AᵀA``.
     """
     if start.numel() <= _DENSE:
-        return _decomposed(linear_map, start)
+        units = torch.eye(start.numel(), dtype=start.dtype, device=start.device).reshape(-1, *start.shape[1:])
+        with torch.no_grad():
+            return _largest(linear_map(units).flatten(1))[0].reshape(start.shape)
     vector = start
     for _ in range(max(max_iterations // _SWEEP, 1)):
         basis, images = _sweep(linear_map, vector)
@@ -40,12 +42,6 @@ def random_unit_vector(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """A fixed vector (1, *shape) of norm 1, drawn without the global generators."""
     generator = torch.Generator(like.device).manual_seed(0)
     return _unit(torch.randn(1, *shape, generator=generator, dtype=like.dtype, device=like.device))
-
-
-@torch.no_grad()
-def _decomposed(linear_map: LinearMap, like: Tensor) -> Tensor:
-    units = torch.eye(like.numel(), dtype=like.dtype, device=like.device)
-    return _largest(linear_map(units.reshape(-1, *like.shape[1:])).flatten(1))[0].reshape(like.shape)
 
 
 def _sweep(linear_map: LinearMap, vector: Tensor) -> tuple[Tensor, Tensor]:

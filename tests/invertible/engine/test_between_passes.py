@@ -182,7 +182,7 @@ def test_exchanged_parts_are_refused() -> None:
     set_backprop(net, "reversible")
     loss = net(small_input()).sum()
     net[1].subnet = nn.Identity()
-    with pytest.raises(RuntimeError, match="expected the parts of this Sequential to stay the same"):
+    with pytest.raises(RuntimeError, match="expected the modules of this Sequential to stay the same"):
         loss.backward()
 
 

@@ -137,7 +137,7 @@ def test_fourier_bound_is_above_the_norm_and_equal_for_circular_convolutions(nam
 def test_certified_norm_is_the_bound_of_the_normalised_layer() -> None:
     layer, shape = make("circular-2d")
     normalised = SpectralNormalised(layer, 0.9)
-    with pytest.raises(ValueError, match="expected a forward pass before the bound is asked for"):
+    with pytest.raises(ValueError, match="expected a forward pass before the bound is computed"):
         normalised.certified_norm()
     normalised(torch.zeros(1, *shape, dtype=torch.float64))
     assert normalised.certified_norm() == pytest.approx(dense_norm(normalised, shape), rel=1e-10)

@@ -375,7 +375,7 @@ def test_estimators_refuse_wrong_options() -> None:
 
 
 def test_subnets_that_are_no_contraction_or_change_the_shape_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected a contraction, got Lipschitz constant 1"):
+    with pytest.raises(ValueError, match="expected a contraction, got a subnet with Lipschitz constant 1"):
         ResidualBlock(2, lambda _in, _out: nn.Tanh())
     with pytest.raises(ValueError, match=r"keeps the shape \(1, 2, 4\), got \(1, 2, 2\)"):
         ResidualBlock(2, lambda dims_in, dims_out: nn.Conv1d(dims_in, dims_out, 3))(torch.zeros(1, 2, 4))
