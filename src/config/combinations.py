@@ -34,6 +34,7 @@ def check_combinations(config: DictConfig) -> None:
     _check_machine(trainer)
     _check_processes(config)
     _check_sharding(config)
+    _check_axes(config.datamodule)
     _check_levels(config)
     _check_validation(config)
 
@@ -106,6 +107,16 @@ def _check_validation(config: DictConfig) -> None:
         monitor = str(OmegaConf.select(config, place))
         if empty and monitor.startswith("val/"):
             raise ConfigError(f"expected a validation set for {place}={monitor}, got {empty[0]}")
+
+
+def _check_axes(datamodule: DictConfig) -> None:
+    dims, size = datamodule.get("spatial_dims"), datamodule.get("size")
+    if isinstance(dims, int) and dims not in (2, 3):
+        raise ConfigError(f"expected datamodule.spatial_dims=2 or 3, got {dims}")
+    if isinstance(dims, int) and isinstance(size, ListConfig) and len(size) != dims:
+        raise ConfigError(
+            f"expected datamodule.size as one number or {dims}, as datamodule.spatial_dims says, got {list(size)}"
+        )
 
 
 def _check_levels(config: DictConfig) -> None:

@@ -13,8 +13,8 @@ class Problem(NamedTuple):
 
 
 def listing(problems: Iterable[Problem]) -> str:
-    """Return one line for each problem."""
-    return "\n".join(f"  {problem.case}: {problem.file}: {problem.message}" for problem in problems)
+    """Return one line for each problem, those of a case together."""
+    return "\n".join(f"  {problem.case}: {problem.file}: {problem.message}" for problem in sorted(problems))
 
 
 def num_cases(problems: Iterable[Problem]) -> int:

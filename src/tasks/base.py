@@ -158,9 +158,11 @@ class Task(pl.LightningModule):
     on_test_epoch_start = on_validation_epoch_start
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics of the test set and keep the table per sample."""
+        """Log the metrics of the test set and keep the table per sample, with the names of the data's cases."""
         self._log_table("test")
-        self.test_table = self._table.records()
+        name_of = getattr(self.trainer.datamodule, "case_name", None)  # type: ignore[attr-defined]
+        names = [{"case": name_of("test", row["index"])} if name_of else {} for row in self._table.records()]
+        self.test_table = [name | row for name, row in zip(names, self._table.records(), strict=True)]
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer, with the schedule per step where there is one."""

@@ -123,12 +123,6 @@ class Segmentation(Task):
         """Return the classes of whole volumes, (B, *spatial)."""
         return self.head.label_map(self.logits(batch["image"]))
 
-    def on_test_epoch_end(self) -> None:
-        """Log the metrics, and add the names of the cases to the table."""
-        super().on_test_epoch_end()
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.test_table = [{"case": datamodule.case_name("test", row["index"]), **row} for row in self.test_table]
-
     def report(self, metrics: dict[str, float | None]) -> Report | None:
         """Return the scores of each region, averaged over the cases, and their means over the regions."""
         if metrics.get("test/dice") is None:

@@ -177,7 +177,10 @@ class PairsDataModule(SplitDataModule):
         parts = {part: [cached for cached in usable if part in part_of[cached.pair.name]] for part in SPLITS}
         for part, members in parts.items():
             if not members:
-                raise ValueError(f"expected usable pairs for {part} in {source}, got none")
+                raise ValueError(
+                    f"expected usable pairs for {part} in {source}, got none; other fractions, another seed or a file of "
+                    "datamodule.split_file give some"
+                )
         return parts
 
     def _size_problems(self, cached: CachedPair) -> list[Problem]:
@@ -196,7 +199,9 @@ class PairsDataModule(SplitDataModule):
                 f"expected complete, valid pairs in {source}, got {num_cases(problems)} that are incomplete or "
                 f"invalid. datamodule.skip_bad_cases=true skips them.\n{listing(problems)}"
             )
-        message = f"Skipping {num_cases(problems)} bad pairs of {source}:\n{listing(problems)}"
+        self._note(f"Skipping {num_cases(problems)} bad pairs of {source}:\n{listing(problems)}")
+
+    def _note(self, message: str) -> None:
         if message not in self._said:  # setup finds the same as prepare_data
             self._said.add(message)
             rank_zero_warn(message)
@@ -212,6 +217,9 @@ class PairsDataModule(SplitDataModule):
                 parts = {name: part | {"test"} if "val" in part else part for name, part in parts.items()}
             return parts
         split = read_split(self.split_file, names) if self.split_file else draw_split(names, *self.fractions, self.seed)
+        left_out = sorted(set(names) - {name for part in split.values() for name in part})
+        if left_out:
+            self._note(f"{len(left_out)} pairs are in no part of {self.split_file} and are not used: {left_out}")
         return {name: {part for part in SPLITS if name in split[part]} for name in names}
 
 

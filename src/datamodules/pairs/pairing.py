@@ -127,7 +127,7 @@ def read_manifest(path: Path) -> Found:
         defects = [
             (
                 row[column] or f"line {line}",
-                f"expected an existing {column} file in line {line} of {path.name}, got none",
+                f"expected a file as {column} in line {line} of {path.name}, got none",
             )
             for column in COLUMNS
             if not (row[column] and (path.parent / row[column]).is_file())
