@@ -178,7 +178,7 @@ class PairsDataModule(SplitDataModule):
         for part, members in parts.items():
             if not members:
                 raise ValueError(
-                    f"expected usable pairs for {part} in {source}, got none; other fractions, another seed or a file of "
+                    f"expected usable pairs for {part} in {source}, got none: other fractions, another seed or file of "
                     "datamodule.split_file give some"
                 )
         return parts
