@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
@@ -139,6 +141,13 @@ def test_the_papers_scale_is_the_papers() -> None:
     )
     assert config.datamodule.batch_size == 1
     assert config.network.num_levels == 8 and config.network.blowup == 16 and config.network.num_couplings == 4
+
+
+@pytest.mark.parametrize("model", PARTS["restoration"]["model"])
+def test_the_networks_dimensions_and_channels_follow_the_data(model: str) -> None:
+    data = ["datamodule.spatial_dims=2", "datamodule.channels=3", "datamodule.target_channels=1"]
+    net = instantiate(composed("experiment=restoration", f"model={model}", *data).model)
+    assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 1, 32, 32)
 
 
 def test_the_config_folder_mirrors_src() -> None:

@@ -178,7 +178,10 @@ def spoil(folder: Path) -> Iterator[tuple[str, str]]:
     write_image(folder / "input/a_alone.npy", image)
     yield "a_alone.npy", r"expected a partner that matches 'target/\*' in .*data, got none"
     write_pair(folder, "b_shape.npy", target=image[:-1])
-    yield "b_shape.npy", r"expected the spatial shape \(14, 13, 12\) of b_shape\.npy, got \(13, 13, 12\); resample"
+    yield (
+        "b_shape.npy",
+        r"expected the spatial shape \(14, 13, 12\) of input/b_shape\.npy, got \(13, 13, 12\)",
+    )
     write_pair(folder, "c_nan.npy", target=np.where(image > 0.5, np.nan, image))
     yield "c_nan.npy", r"expected finite values, got \d+ infinite or NaN values"
     write_pair(folder, "d_small.npy", (14, 7, 12))
@@ -187,10 +190,10 @@ def spoil(folder: Path) -> Iterator[tuple[str, str]]:
     yield "e_type.npy", "expected integers or floating-point numbers, got complex128"
     write_pair(folder, "f_twice.npy")
     write_image(folder / "input/f_twice.tif", image)
-    yield "f_twice.tif", r"expected one file of this name, got f_twice\.npy as well"
+    yield "f_twice.tif", r"expected one file of this name, got input/f_twice\.npy as well"
     write_pair(folder, "g_grid.nii")
     write_image(folder / "target/g_grid.nii", image, AFFINE @ np.diag([2, 1, 1, 1]))
-    yield "g_grid.nii", r"expected the spacing \[1\.5, 2\.0, 3\.0\] mm of g_grid\.nii, got \[3\.0, 2\.0, 3\.0\]"
+    yield "g_grid.nii", r"expected the spacing \[1\.5, 2\.0, 3\.0\] mm of input/g_grid\.nii, got \[3\.0, 2\.0, 3\.0\]"
     write_pair(folder, "h_flat.npy", input=np.ones(shape))
     yield "h_flat.npy", r"expected values that differ, got 1 for the percentiles \[0\.5, 99\.5\]"
     write_pair(folder, "i_cut.nii.gz")
@@ -205,7 +208,7 @@ def test_all_problems_are_listed_together_and_can_be_skipped(folder: Path) -> No
         module(folder).prepare_data()
     text = str(error.value)
     for file, message in expected:
-        pattern = rf"  {file.partition('.')[0]}: {file.replace('.', chr(92) + '.')}: .*({message})"
+        pattern = rf"  {file.partition('.')[0]}: (input|target)/{re.escape(file)}: .*({message})"
         assert re.search(pattern, text), (pattern, text)
     assert len(text.splitlines()) == 1 + len(expected)
     with pytest.warns(UserWarning, match="Skipping 9 bad pairs"):

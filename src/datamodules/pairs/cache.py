@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from src.datamodules.cached_files import folder_name, make_missing, run_parallel
 from src.datamodules.pairs.images import Image, ImageKind, Scaling, geometry_errors
-from src.datamodules.pairs.pairing import Pair
+from src.datamodules.pairs.pairing import Pair, shown
 from src.datamodules.problems import Problem
 from src.utils.files import atomic_write, plain_name
 from src.utils.reading import FileError, reading
@@ -40,15 +40,15 @@ class Preprocessing:
             try:
                 images.append(kind.read(path))
             except ValueError as error:  # a FileError is one too
-                problems.append(Problem(pair.name, path.name, str(error)))
+                problems.append(Problem(pair.name, shown(path), str(error)))
         if problems:
             return problems
         image, target = images
-        errors = [(pair.target.name, message) for message in geometry_errors(image, target, pair.input.name)]
+        errors = [(shown(pair.target), message) for message in geometry_errors(image, target, shown(pair.input))]
         try:
             windows = self.scaling.windows(image.values)
         except ValueError as error:
-            errors.append((pair.input.name, str(error)))
+            errors.append((shown(pair.input), str(error)))
         if errors:
             return [Problem(pair.name, *error) for error in errors]
         return np.concatenate([window.scaled(one.values) for window, one in zip(windows, images, strict=True)])

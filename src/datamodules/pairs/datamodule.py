@@ -15,7 +15,7 @@ from src.datamodules.loaders import SplitDataModule
 from src.datamodules.pairs.cache import CachedPair, PairCache, Preprocessing
 from src.datamodules.pairs.crops import PairCrops, Sample, WholePairs
 from src.datamodules.pairs.images import Image, ImageKind, Scaling
-from src.datamodules.pairs.pairing import Pair, find_pairs, read_manifest
+from src.datamodules.pairs.pairing import Pair, find_pairs, read_manifest, shown
 from src.datamodules.problems import Problem, listing, num_cases
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus
@@ -178,8 +178,8 @@ class PairsDataModule(SplitDataModule):
         for part, members in parts.items():
             if not members:
                 raise ValueError(
-                    f"expected usable pairs for {part} in {source}, got none: other fractions, another seed or file of "
-                    "datamodule.split_file give some"
+                    f"expected usable pairs for {part} in {source}, got none; other fractions, another seed "
+                    "or a datamodule.split_file give some"
                 )
         return parts
 
@@ -189,7 +189,7 @@ class PairsDataModule(SplitDataModule):
             return []
         remedy = "" if self.pad else "; a smaller datamodule.size, or datamodule.pad=true, takes it"
         message = f"expected a size of at least {tuple(least)}, got {cached.spatial}{remedy}"
-        return [Problem(cached.pair.name, cached.pair.input.name, message)]
+        return [Problem(cached.pair.name, shown(cached.pair.input), message)]
 
     def _report(self, problems: Sequence[Problem], source: Path) -> None:
         if not problems:

@@ -28,6 +28,11 @@ class Pair(NamedTuple):
     part: str | None = None
 
 
+def shown(path: Path) -> str:
+    """Return a file's name with that of its folder, because partners may have the same name."""
+    return f"{path.parent.name}/{path.name}"
+
+
 Found = tuple[list[Pair], list[Problem]]
 
 
@@ -96,9 +101,9 @@ def _files(folder: Path) -> Iterator[Path]:
 def _partner_errors(files: list[list[Path]], patterns: tuple[str, str], folder: Path) -> Iterator[tuple[str, str]]:
     for own, others, pattern in ((files[0], files[1], patterns[1]), (files[1], files[0], patterns[0])):
         for path in own[1:]:
-            yield path.name, f"expected one file of this name, got {own[0].name} as well; remove one of them"
+            yield shown(path), f"expected one file of this name, got {shown(own[0])} as well; remove one of them"
         if own and not others:
-            yield own[0].name, f"expected a partner that matches {pattern!r} in {folder}, got none"
+            yield shown(own[0]), f"expected a partner that matches {pattern!r} in {folder}, got none"
 
 
 def read_manifest(path: Path) -> Found:
