@@ -6,9 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config.choices import check_choices
 from src.config.combinations import check_combinations
-from src.config.fits import explain_misfit
 from src.config.targets import check_targets
 from src.utils.errors import ConfigError, did_you_mean
 
@@ -26,6 +24,10 @@ def checked(config: DictConfig) -> DictConfig:
     Raises:
         ConfigError: naming the key, and what was expected.
     """
+    # compare.py reads configurations, and starts without Hydra.
+    from src.config.choices import check_choices
+    from src.config.fits import explain_misfit
+
     with_folder = config.copy()
     # Values that refer to a run folder which is not chosen yet must be text, not null.
     with_folder.run_dir = config.get("run_dir") or "."

@@ -10,7 +10,7 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import Dataset
 
-from src.datamodules.brats.split import SPLITS, draw_split, read_split
+from src.datamodules.volumes.split import SPLITS, draw_split, read_split
 from src.datamodules.loaders import SplitDataModule
 from src.datamodules.pairs.cache import CachedPair, PairCache, Preprocessing
 from src.datamodules.pairs.crops import PairCrops, Sample, WholePairs
