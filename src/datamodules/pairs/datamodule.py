@@ -10,13 +10,13 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import Dataset
 
-from src.datamodules.volumes.split import SPLITS, draw_split, read_split
 from src.datamodules.loaders import SplitDataModule
 from src.datamodules.pairs.cache import CachedPair, PairCache, Preprocessing
 from src.datamodules.pairs.crops import PairCrops, Sample, WholePairs
 from src.datamodules.pairs.images import Image, ImageKind, Scaling
 from src.datamodules.pairs.pairing import Pair, find_pairs, read_manifest, shown
 from src.datamodules.problems import Problem, listing, num_cases
+from src.datamodules.volumes.split import SPLITS, draw_split, read_split
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from src.datamodules.volumes.split import SPLITS
 from src.datamodules.pairs.formats import READERS, ending_of, without_ending
 from src.datamodules.problems import Problem
+from src.datamodules.volumes.split import SPLITS
 from src.utils.reading import reading
 
 COLUMNS = ("input", "target")
