@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from src.datamodules.conversion import Converted
 from src.datamodules.downloads import DataFiles
 from src.datamodules.loaders import SplitDataModule
 from src.utils.errors import check_range
@@ -48,7 +49,8 @@ def network_input(
     unit = images.float() / 255
     if values == "unit":
         return unit
-    return (unit - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    scale, centre = (torch.tensor(numbers, device=unit.device).view(-1, 1, 1) for numbers in (std, mean))
+    return (unit - centre) / scale
 
 
 @dataclass(eq=False)
@@ -127,6 +129,10 @@ class LabelledImageDataModule(SplitDataModule):
         if split == "train" and self.augment:
             convert = partial(convert, max_shift=self.max_shift, flips=self.flips)
         self.sets[split] = LabelledImages(images, labels, convert)
+
+    def convert(self, values: Tensor) -> Converted:
+        """Return an image's grey values k = 0 … 255 as the `values` of a network."""
+        return Converted(network_input(values[None], self.values, self.MEAN, self.STD)[0])
 
     def settings(self, split: str) -> dict[str, Any]:
         """Return the arguments of a split's DataLoader, whose batches the data set has collated."""
