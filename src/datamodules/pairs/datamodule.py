@@ -28,7 +28,7 @@ MIN_SIDE = 11
 
 
 class PairsDataModule(SplitDataModule):
-    """Pairs of an input and a target in files of many formats; see `src.datamodules.pairs.formats`.
+    """Pairs of an input and a target in files of many formats; see `src.utils.image_files`.
 
     Batches are dicts of "input", float32 (B, channels, *spatial), "target", float32 (B, target_channels, *spatial), and
     "index", int64 (B,), the place in the split. Training batches are random crops. The others are one whole image each.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from src.datamodules.pairs.formats import StoredImage, read_stored
+from src.utils.image_files import StoredImage, read_stored
 
 if TYPE_CHECKING:  # processes that only read images start sooner without torch
     from torch import Tensor
