@@ -137,11 +137,10 @@ def test_wrong_arguments_are_named(finished: Path, arguments: list[str], message
         prediction.load([argument.format(run=finished) for argument in arguments])
 
 
-def test_a_run_without_segmentation_is_refused(tmp_path: Path) -> None:
+def test_a_run_that_reads_no_cases_needs_an_input(tmp_path: Path) -> None:
     train.train(compose_config(tiny_overrides(tmp_path / "run", "trainer.max_epochs=1")))
-    config, path, _ = prediction.load([f"ckpt={tmp_path / 'run'}", f"output={tmp_path / 'out'}"])
-    with pytest.raises(ValueError, match=r"predict\.py needs a segmentation datamodule, got TinyVolumes"):
-        prediction.predict(config, path)
+    with pytest.raises(ValueError, match="expected input=<image file or folder>, or mode=sample for a flow, got none"):
+        prediction.predict(*prediction.load([f"ckpt={tmp_path / 'run'}", f"output={tmp_path / 'out'}"]))
     assert not (tmp_path / "out").exists()
 
 

@@ -131,8 +131,19 @@ class LabelledImageDataModule(SplitDataModule):
         self.sets[split] = LabelledImages(images, labels, convert)
 
     def convert(self, values: Tensor) -> Converted:
-        """Return an image's grey values k = 0 … 255 as the `values` of a network."""
-        return Converted(network_input(values[None], self.values, self.MEAN, self.STD)[0])
+        """Return an image's grey values k = 0 … 255 as the `values` of a network.
+
+        Raises:
+            ValueError: for an image of another size or with other values.
+        """
+        if tuple(values.shape) != tuple(self.sample_shape):
+            raise ValueError(f"expected an image of shape {tuple(self.sample_shape)}, got {tuple(values.shape)}")
+        if not (values.min() >= 0 and values.max() <= 255):
+            raise ValueError(f"expected grey values from 0 to 255, got {values.min():g} to {values.max():g}")
+        mean, std = getattr(self, "MEAN", ()), getattr(self, "STD", ())
+        if self.values == "standardised" and not mean:
+            raise ValueError("expected datamodule.mean and datamodule.std, or a checkpoint with those of the training")
+        return Converted(network_input(values[None], self.values, mean, std)[0])
 
     def settings(self, split: str) -> dict[str, Any]:
         """Return the arguments of a split's DataLoader, whose batches the data set has collated."""

@@ -39,7 +39,6 @@ class LoadedRun:
         checkpoint: where the weights are from.
         task: with these weights, on the device where the network is to compute.
         content: of the checkpoint.
-        datamodule: of the run; None builds it from the configuration when it is needed first.
 
     Attributes:
         net: the network, (B, C, *spatial) as `preprocess` returns them; an invertible one has ``net.inverse``, a part
@@ -47,15 +46,11 @@ class LoadedRun:
             and ``net.log_likelihood``.
     """
 
-    def __init__(
-        self, config: DictConfig, checkpoint: Path, task: Task, content: dict[str, Any], datamodule: Any = None
-    ) -> None:
+    def __init__(self, config: DictConfig, checkpoint: Path, task: Task, content: dict[str, Any]) -> None:
         self.config = config
         self.checkpoint = checkpoint
         self.task = task
         self._content = content
-        if datamodule is not None:
-            self.__dict__["datamodule"] = datamodule
 
     @property
     def net(self) -> nn.Module:
@@ -86,7 +81,9 @@ class LoadedRun:
     def __call__(self, image: Values) -> Values:
         if isinstance(image, np.ndarray):
             with torch.inference_mode():
-                return self._predicted(image).cpu().numpy()
+                output = self._predicted(image)
+                # numpy has no bfloat16, which autocast may give
+                return (output.float() if output.dtype == torch.bfloat16 else output).cpu().numpy()
         return self._predicted(image)
 
     def _predicted(self, image: NDArray[Any] | Tensor) -> Tensor:
@@ -95,7 +92,7 @@ class LoadedRun:
 
     def _converted(self, image: NDArray[Any] | Tensor) -> Converted:
         like = next(self.net.parameters(), torch.empty(0))
-        values = torch.as_tensor(np.ascontiguousarray(image) if isinstance(image, np.ndarray) else image)
+        values = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image, np.float32))
         channels, *spatial = self.datamodule.sample_shape
         if values.ndim == len(spatial) and channels == 1:
             values = values[None]

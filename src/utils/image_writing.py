@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +94,16 @@ def _write_tiff(path: Path, values: NDArray[Any], source: Path, key: str | None)
     samples = len(values) in PICTURE_CHANNELS[2:] and has_samples
     if samples:
         values = np.moveaxis(values, 0, -1)  # pixel by pixel, as pictures have them
+    content = io.BytesIO()
+    tifffile.imwrite(
+        content,
+        np.ascontiguousarray(values),
+        photometric="rgb" if samples else "minisblack",
+        resolution=resolution,
+        resolutionunit=unit,
+    )
     with atomic_write(path) as file:
-        tifffile.imwrite(
-            file,
-            np.ascontiguousarray(values),
-            photometric="rgb" if samples else "minisblack",
-            resolution=resolution,
-            resolutionunit=unit,
-        )
+        file.write(content.getbuffer())
 
 
 def _write_picture(path: Path, values: NDArray[Any], source: Path, key: str | None) -> None:
@@ -148,3 +150,22 @@ WRITERS: dict[str, tuple[Writer, int]] = {
     **dict.fromkeys((".png", ".bmp"), (_write_picture, -1)),
     **dict.fromkeys((".mha", ".nrrd"), (_write_itk, -1)),
 }
+
+
+def grey_ending(shape: Sequence[int], num_bins: int) -> str:
+    """Return the format for images of a shape (C, *spatial) with integers 0 … num_bins − 1: .png where that can be."""
+    most = {1: 2**16, 3: 2**8}.get(shape[0], 0)
+    return ".png" if len(shape) == 3 and num_bins <= most else ".npy"
+
+
+def write_grey(path: Path, values: NDArray[Any], num_bins: int) -> None:
+    """Write an image (C, *spatial) of real numbers as the integers 0 … num_bins − 1 below them, see `grey_ending`."""
+    from PIL import Image
+
+    whole = np.clip(np.floor(values), 0, num_bins - 1).astype(np.min_scalar_type(num_bins - 1))
+    with atomic_write(path) as file:
+        if path.suffix == ".png":
+            picture = whole[0] if len(whole) == 1 else np.ascontiguousarray(np.moveaxis(whole, 0, -1))
+            Image.fromarray(picture).save(file, format="PNG")
+        else:
+            np.save(file, whole)

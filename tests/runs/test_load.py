@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 import train
 from src.config.composition import compose_config
@@ -18,7 +17,6 @@ from src.config.trusted import ENVIRONMENT_VARIABLE
 from src.datamodules.pairs import PairsDataModule
 from src.invertible import set_backprop
 from src.runs import LoadedRun, load_run
-from src.runs.checkpoint_io import AtomicCheckpointIO
 from src.runs.checkpoints import read_checkpoint
 from src.runs.folder import RunFolder
 from src.tasks.base import Task
@@ -26,21 +24,7 @@ from src.utils.errors import ConfigError
 from src.utils.reading import FileError
 from tests.fakes import BoxVolumes, tiny_overrides
 from tests.pair_files import AFFINE
-
-
-def untrained(folder: Path, *overrides: str) -> Path:
-    """Write the checkpoint of a run without training it, its weights changed so that no layer is at its start."""
-    config = compose_config([*overrides, f"run_dir={folder}"])
-    torch.manual_seed(0)
-    task = instantiate(config.task, _partial_=True)(net=instantiate(config.model))
-    with torch.no_grad():
-        for parameter in task.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-    content = {"state_dict": task.state_dict(), "config": OmegaConf.to_container(config, resolve=True), "format": 1}
-    path = RunFolder(folder).checkpoint("best")
-    path.parent.mkdir(parents=True)
-    AtomicCheckpointIO().save_checkpoint(content, path)
-    return folder
+from tests.untrained import untrained
 
 
 @pytest.fixture(scope="module")

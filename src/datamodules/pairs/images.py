@@ -18,11 +18,19 @@ AFFINE_TOLERANCE = 0.1
 
 
 class Image(NamedTuple):
-    """Values, float32 (C, *spatial), the affine of the file, or None, and its axis of channels, or None without one."""
+    """An image, and how its file holds it.
+
+    Attributes:
+        values: (C, *spatial).
+        affine: of the file; None where it has none.
+        channel_axis: of the array in the file; None without such an axis.
+        key: of the array in an .npz or HDF5 file; None for its only one.
+    """
 
     values: NDArray[np.float32]
     affine: NDArray[np.float64] | None
     channel_axis: int | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class ImageKind:
         if not np.isfinite(values).all():
             number = np.count_nonzero(~np.isfinite(values))
             raise ValueError(f"expected finite values, got {number} infinite or NaN values; replace them in the file")
-        return Image(values, stored.affine, axis)
+        return Image(values, stored.affine, axis, self.key)
 
     def _channels_first(self, stored: StoredImage) -> tuple[NDArray, int | None]:
         values, dims = stored.values, self.spatial_dims
