@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -24,6 +25,7 @@ def untrained(folder: Path, *overrides: str) -> Path:
             parameter.add_(0.02 * torch.randn_like(parameter))
     saved = OmegaConf.to_container(config, resolve=True)
     content = {"state_dict": task.state_dict(), "config": saved, "global_step": 0, FORMAT_KEY: FORMAT}
+    content["pytorch-lightning_version"] = pl.__version__
     path = RunFolder(folder).checkpoint("best")
     path.parent.mkdir(parents=True)
     AtomicCheckpointIO().save_checkpoint(content, path)

@@ -11,9 +11,12 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
+import predict
 import train
 from src.config.composition import compose_config
 from src.config.trusted import ENVIRONMENT_VARIABLE
+from src.datamodules.image_folder import ImageFolderDataModule
+from src.datamodules.image_folder.demo import ImageFolderDemo
 from src.datamodules.pairs import PairsDataModule
 from src.invertible import set_backprop
 from src.runs import LoadedRun, load_run
@@ -21,7 +24,9 @@ from src.runs.checkpoints import read_checkpoint
 from src.runs.folder import RunFolder
 from src.tasks.base import Task
 from src.utils.errors import ConfigError
+from src.utils.nifti import read_volume
 from src.utils.reading import FileError
+from tests.brats_files import write_case
 from tests.fakes import BoxVolumes, tiny_overrides
 from tests.pair_files import AFFINE
 from tests.untrained import untrained
@@ -167,3 +172,36 @@ def test_wrong_images_and_files_are_named(pairs_run: LoadedRun, tmp_path: Path) 
     (tmp_path / "x.ckpt").write_bytes(b"text")
     with pytest.raises(FileError, match="expected a readable checkpoint"):
         load_run(tmp_path / "x.ckpt")
+
+
+def test_a_scan_gives_the_label_map_that_predict_writes(tmp_path: Path) -> None:
+    folder, scan, _ = write_case(tmp_path / "scans", labelled=False)
+    small = ["network.blowup=8", "network.num_levels=2", "network.num_couplings=1", "datamodule.size=[8,8,8]"]
+    data = [f"datamodule.cache_dir={tmp_path / 'cache'}", "datamodule.preprocessing_workers=0"]
+    checkpoint = untrained(tmp_path / "run", "experiment=brats", "datamodule=brats", *small, *data)
+    arguments = [f"ckpt={checkpoint}", f"input={tmp_path / 'scans'}", f"output={tmp_path / 'out'}"]
+    assert predict.predict(*predict.load(arguments)) == 1
+    written = read_volume(tmp_path / "out" / f"{folder.name}.nii.gz").voxels
+    run = load_run(checkpoint)
+    labels = run(scan)
+    assert len(np.unique(written)) > 1 and np.mean(labels != written) < 1e-3  # rounding may move a voxel
+    image = torch.from_numpy(scan).float().requires_grad_()
+    (gradient,) = torch.autograd.grad(run.task.logits(run.preprocess(image)).square().sum(), image)  # type: ignore[operator]
+    assert gradient.abs().sum() > 0 and (gradient[:, (scan == 0).all(axis=0)] == 0).all()
+    with pytest.raises(ValueError, match="expected a brain, got zeros only"):
+        run(0 * scan)
+
+
+def test_images_of_folders_are_standardised_with_the_numbers_of_the_training(tmp_path: Path) -> None:
+    ImageFolderDemo(num_per_class=10, side=12).write(tmp_path / "set")
+    options: dict[str, Any] = {"size": 12, "num_classes": 3, "values": "standardised"}
+    trained = ImageFolderDataModule(str(tmp_path / "set"), **options)
+    trained.setup("fit")
+    elsewhere = ImageFolderDataModule("/nowhere", **options)
+    with pytest.raises(ValueError, match=r"expected datamodule\.mean and datamodule\.std, or a checkpoint with those"):
+        elsewhere.convert(torch.zeros(3, 12, 12))
+    elsewhere.load_state_dict(trained.state_dict())
+    sample = trained.sets["train"]
+    image = sample.images[0].float()  # type: ignore[attr-defined]
+    assert torch.equal(elsewhere.convert(image).values, sample[0]["image"])
+    assert elsewhere.class_names == trained.class_names
