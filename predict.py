@@ -28,6 +28,7 @@ from src.runs.predictions.options import PredictionOptions
 from src.runs.predictions.sources import find_sources
 from src.runs.saved_run import rebuild, saved_run
 from src.utils.command_line import parse, run_command_line
+from src.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from src.runs.build import Run
@@ -44,8 +45,6 @@ def predict(config: DictConfig, checkpoint: Path, options: PredictionOptions) ->
     origin = _origin(config, checkpoint)
     if _reads_cases(config):
         return _predict_cases(run, checkpoint, options, origin)
-    if options.input is None and options.mode is None:
-        raise ValueError("expected input=<image file or folder>, or mode=sample for a flow, got none")
     from src.runs.predictions.predict_files import predict_files
 
     return predict_files(run, checkpoint, options, origin)
@@ -108,10 +107,15 @@ def load(arguments: list[str]) -> tuple[DictConfig, Path, PredictionOptions]:
     options, overrides = parse(PredictionOptions, arguments)
     config, path = saved_run(options, overrides, PREDICTIONS)
     config.run_dir = options.output
-    if options.input is not None and _reads_cases(config):
-        config.datamodule.predict_dir = str(options.input)
+    if _reads_cases(config):
+        if options.mode is not None:
+            raise ConfigError(f"expected mode={options.mode} for a flow, got a run of a segmentation")
+        if options.input is not None:
+            config.datamodule.predict_dir = str(options.input)
     elif options.input is not None:
         find_sources(options.input)
+    elif options.mode is None:
+        raise ConfigError("expected input=<image file or folder>, or mode=sample for a flow, got none")
     return config, path, options
 
 

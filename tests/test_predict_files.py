@@ -166,6 +166,18 @@ def test_inputs_and_outputs_that_cannot_be_are_refused(volumes_run: Path, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_precision_is_the_trainers_and_one_process_does_the_work(volumes_run: Path, tmp_path: Path) -> None:
+    volume = RNG.random((16, 16, 16), np.float32)
+    write_image(tmp_path / "a.npy", volume)
+    arguments = (f"input={tmp_path / 'a.npy'}", "trainer.precision=bf16-mixed")
+    assert predict(volumes_run, tmp_path / "out", *arguments) == 1
+    exact, rounded = load_run(volumes_run)(volume)[0], np.load(tmp_path / "out/a.npy")
+    assert not np.array_equal(rounded, exact) and np.allclose(rounded, exact, atol=0.05)
+    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    with pytest.raises(ValueError, match=r"expected trainer\.devices=1 with input=…, got 2 processes"):
+        predict(volumes_run, tmp_path / "two", f"input={tmp_path / 'a.npy'}", *two)
+
+
 def test_two_images_that_would_give_one_file_are_named(slices_run: Path, tmp_path: Path) -> None:
     grey = RNG.integers(256, size=(16, 16), dtype=np.uint8)
     for name in ("a.png", "a.jpg"):

@@ -17,6 +17,8 @@ from src.config.composition import compose_config
 from src.config.trusted import ENVIRONMENT_VARIABLE
 from src.datamodules.image_folder import ImageFolderDataModule
 from src.datamodules.image_folder.demo import ImageFolderDemo
+from src.datamodules.nnunet import NnunetDataModule
+from src.datamodules.nnunet.demo import NnunetDemo
 from src.datamodules.pairs import PairsDataModule
 from src.invertible import set_backprop
 from src.runs import LoadedRun, load_run
@@ -205,3 +207,11 @@ def test_images_of_folders_are_standardised_with_the_numbers_of_the_training(tmp
     image = sample.images[0].float()  # type: ignore[attr-defined]
     assert torch.equal(elsewhere.convert(image).values, sample[0]["image"])
     assert elsewhere.class_names == trained.class_names
+
+
+def test_scans_whose_preprocessing_needs_their_files_are_refused() -> None:
+    datamodule = NnunetDataModule(demo=NnunetDemo())
+    with pytest.raises(
+        ValueError, match=r"expected files of nnU-Net's format.*input=<folder of cases>.*run\.task\.infer"
+    ):
+        datamodule.convert(torch.zeros(2, 8, 8, 8))
