@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from src.datamodules.conversion import Converted
 from src.datamodules.downloads import DataFiles
 from src.datamodules.loaders import SplitDataModule
 from src.utils.errors import check_range
@@ -48,7 +49,8 @@ def network_input(
     unit = images.float() / 255
     if values == "unit":
         return unit
-    return (unit - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    scale, centre = (torch.tensor(numbers, device=unit.device).view(-1, 1, 1) for numbers in (std, mean))
+    return (unit - centre) / scale
 
 
 @dataclass(eq=False)
@@ -127,6 +129,21 @@ class LabelledImageDataModule(SplitDataModule):
         if split == "train" and self.augment:
             convert = partial(convert, max_shift=self.max_shift, flips=self.flips)
         self.sets[split] = LabelledImages(images, labels, convert)
+
+    def convert(self, values: Tensor) -> Converted:
+        """Return an image's grey values k = 0 … 255 as the `values` of a network.
+
+        Raises:
+            ValueError: for an image of another size or with other values.
+        """
+        if tuple(values.shape) != tuple(self.sample_shape):
+            raise ValueError(f"expected an image of shape {tuple(self.sample_shape)}, got {tuple(values.shape)}")
+        if not (values.min() >= 0 and values.max() <= 255):
+            raise ValueError(f"expected grey values from 0 to 255, got {values.min():g} to {values.max():g}")
+        mean, std = getattr(self, "MEAN", ()), getattr(self, "STD", ())
+        if self.values == "standardised" and not mean:
+            raise ValueError("expected datamodule.mean and datamodule.std, or a checkpoint with those of the training")
+        return Converted(network_input(values[None], self.values, mean, std)[0])
 
     def settings(self, split: str) -> dict[str, Any]:
         """Return the arguments of a split's DataLoader, whose batches the data set has collated."""

@@ -16,12 +16,16 @@ from src.utils.seal import check_archive
 def find_checkpoint(path: str | Path, name: str = "last") -> Path:
     """Return the checkpoint that ``path`` means: the file itself, or ``checkpoints/<name>.ckpt`` of a run folder.
 
+    A run without a validation has no best checkpoint; its last one, which it tests itself, stands for it.
+
     Raises:
         ValueError: if there is none.
     """
     path = Path(path)
     expected = RunFolder(path).checkpoint(name)
     candidate = expected if path.is_dir() else path
+    if name == "best" and not candidate.exists():
+        candidate = RunFolder(path).checkpoint("last")
     if not candidate.is_file():
         raise ValueError(f"expected a checkpoint or a run folder with {expected.relative_to(path)}, got {str(path)!r}")
     return candidate

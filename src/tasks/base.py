@@ -116,6 +116,14 @@ class Task(pl.LightningModule):
         """Return the output of the network."""
         return self.net(x)
 
+    def infer(self, images: Tensor) -> Tensor:
+        """Return what the task predicts for inputs of the network, (B, C, *spatial) of any size: here its output."""
+        return self(images)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return what the task predicts for a batch."""
+        return self.infer(batch["image"])
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch.
 
@@ -187,7 +195,8 @@ class Task(pl.LightningModule):
         self.net.eval()
         try:
             with torch.no_grad():
-                return function(torch.zeros(1, *shape, device=next(self.net.parameters()).device))
+                like = next(self.net.parameters())
+                return function(torch.zeros(1, *shape, dtype=like.dtype, device=like.device))
         except RuntimeError as error:
             raise ValueError(
                 f"expected a network that accepts samples of shape {tuple(shape)}, but {type(self.net).__name__} "

@@ -91,7 +91,7 @@ class Reconstruction(Task):
         """What reports and pictures call the input."""
         return INPUT_TITLES[self.input_name]
 
-    def restored(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Tensor:
         """Return the network's output for images (B, C, *spatial) of any size."""
         # An image of the training's size is one window: without the blending's rounding.
         if self._window in (None, tuple(images.shape[2:])):
@@ -100,7 +100,7 @@ class Reconstruction(Task):
 
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
         """Return loss, PSNR and SSIM, the latter two of the input as well; and the network's output."""
-        output = self.restored(batch["input"])
+        output = self.infer(batch["input"])
         pairs = zip(output.float().split(1), batch["target"].split(1), strict=True)
         losses = torch.stack([self.criterion(*pair) for pair in pairs])
         psnr, ssim = quality(output, batch["target"], self.data_range).unbind(dim=1)

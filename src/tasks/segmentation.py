@@ -119,9 +119,9 @@ class Segmentation(Task):
             values |= {f"{name}_{r.lower()}": column for r, column in zip(self.regions, columns, strict=True)}
         return values, {"prediction": prediction, "dice": values["dice"]}
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def infer(self, images: Tensor) -> Tensor:
         """Return the classes of whole volumes, (B, *spatial)."""
-        return self.head.label_map(self.logits(batch["image"]))
+        return self.head.label_map(self.logits(images))
 
     def report(self, metrics: dict[str, float | None]) -> Report | None:
         """Return the scores of each region, averaged over the cases, and their means over the regions."""

@@ -68,7 +68,7 @@ def test_an_image_of_the_trainings_size_goes_through_the_network_at_once() -> No
     images = torch.rand(2, 1, 12, 16)
     task = reconstruction(net)
     net.seen.clear()
-    assert torch.equal(task.restored(images), net(images)) and len(net.seen) == 2
+    assert torch.equal(task.infer(images), net(images)) and len(net.seen) == 2
 
 
 def test_an_input_of_other_channels_is_not_judged() -> None:

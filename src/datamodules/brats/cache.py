@@ -19,6 +19,10 @@ from src.datamodules.volumes.cases import Case, Problem
 PREPROCESSING_VERSION = 3
 
 
+# Mean 0 and deviation 1 over the voxels that are not 0, which stay 0.
+z_score = NormalizeIntensity(nonzero=True)
+
+
 def brats_cache(cache_dir: Path, data_dir: Path, release: Release) -> CaseCache:
     """Return the cache of a folder's scans, below ``cache_dir``."""
     parameters = {
@@ -43,9 +47,8 @@ def preprocess(case: Case, release: str) -> Preprocessed | list[Problem]:
     box = used_box(used)
     part = as_index(box)
     brains = volumes.images[(slice(None), *part)].copy()
-    normalise = NormalizeIntensity(nonzero=True)
     for brain in brains:  # one by one, to save memory
-        brain[...] = normalise(brain)
+        brain[...] = z_score(brain)
     arrays: dict[str, NDArray[Any]] = {IMAGE: brains}
     if volumes.classes is not None:
         arrays[CLASSES] = volumes.classes[part]

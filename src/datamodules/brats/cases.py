@@ -9,7 +9,7 @@ import numpy as np
 
 from src.datamodules.brats.releases import MODALITIES, OFFICIAL, ROLES, TRUTH, Release
 from src.datamodules.volumes.cases import Case, Problem
-from src.datamodules.volumes.nifti import read_volume
+from src.utils.nifti import read_volume
 
 ENDINGS = (".nii.gz", ".nii")
 

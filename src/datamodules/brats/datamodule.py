@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from src.datamodules.brats.cache import brats_cache
+from src.datamodules.brats.cache import brats_cache, z_score
 from src.datamodules.brats.cases import find_cases
 from src.datamodules.brats.demo import DEMO_RELEASE, BratsDemo
 from src.datamodules.brats.predictions import write_prediction
 from src.datamodules.brats.releases import CLASS_NAMES, MODALITIES, find_release
+from src.datamodules.conversion import Converted
+from src.datamodules.volumes.box import as_index, used_box
 from src.datamodules.volumes.cache import CachedCase, CaseCache
 from src.datamodules.volumes.datamodule import Found, SegmentationDataModule, enumerated
 from src.utils.errors import check_range
@@ -117,6 +120,28 @@ class BratsDataModule(SegmentationDataModule):
     def cache_of(self, folder: Path) -> CaseCache:
         """Return the cache of a folder's scans."""
         return brats_cache(self.cache_dir, folder, self.release)
+
+    def convert(self, values: Tensor) -> Converted:
+        """Return the z-scored box of the brain of a scan (4, X, Y, Z), and the way back to labels (X, Y, Z).
+
+        For gradients, mean and deviation are constants.
+
+        Raises:
+            ValueError: for a scan of zeros only.
+        """
+        used = (values != 0).any(dim=0)
+        if not used.any():
+            raise ValueError("expected a brain, got zeros only")
+        part = as_index(used_box(used.cpu().numpy()))
+        brains = torch.stack([torch.as_tensor(z_score(channel.clone())) for channel in values[(slice(None), *part)]])
+        labels = torch.tensor([self.label_values[index] for index in range(self.num_classes)], device=values.device)
+
+        def undo(classes: Tensor) -> Tensor:
+            whole = torch.zeros(used.shape, dtype=labels.dtype, device=labels.device)
+            whole[part] = labels[classes]
+            return whole
+
+        return Converted(brains, undo)
 
     def note_oddities(self, cases: Sequence[CachedCase]) -> None:
         """Warn of scans whose background is not 0."""

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from src.datamodules.brats.releases import Release
 from src.datamodules.volumes.cache import CachedCase
-from src.datamodules.volumes.predictions import as_labels, write_like
+from src.datamodules.volumes.predictions import as_labels
+from src.utils.nifti import write_like
 
 
 def write_prediction(cached: CachedCase, label: Tensor, release: Release, folder: Path) -> Path:

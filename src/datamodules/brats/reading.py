@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from src.datamodules.brats.releases import MODALITIES, ROLES, TRUTH, Release
 from src.datamodules.volumes.cases import Case, Problem
 from src.datamodules.volumes.checks import Geometry, count_infinite, geometry_errors, listed, snapped
-from src.datamodules.volumes.nifti import read_volume
+from src.utils.nifti import read_volume
 from src.utils.reading import FileError
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from src.datamodules.image_folder.demo import ImageFolderDemo
 from src.datamodules.image_folder.files import ImageFile, Listing, list_images
 from src.datamodules.image_folder.reading import FITS, MODES, read_image
 from src.datamodules.images import LabelledImageDataModule
+from src.datamodules.pairs.images import Image as InputImage
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus
 from src.utils.reading import FileError
@@ -123,6 +125,21 @@ class ImageFolderDataModule(LabelledImageDataModule):
         for part in wanted:
             labels = torch.tensor([image.label for image in parts[part]], dtype=torch.int64)
             self.keep(part, torch.from_numpy(arrays[part]), labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the training images say and a prediction needs: the mean and the deviation of each channel."""
+        return {name: list(getattr(self, name)) for name in ("MEAN", "STD") if hasattr(self, name)} | {
+            "class_names": list(self.class_names)
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        for name, value in state_dict.items():
+            setattr(self, name, tuple(value))
+
+    def read_input(self, path: Path) -> InputImage:
+        """Return an image to predict, scaled as those of the training; raise FileError if it cannot be used."""
+        return InputImage(self.read(path).astype(np.float32), None)
 
     def _check_classes(self, listing: Listing) -> None:
         if self.values == "integers":

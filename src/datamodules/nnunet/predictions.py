@@ -8,7 +8,8 @@ from torch import Tensor
 from src.datamodules.nnunet.description import Description
 from src.datamodules.nnunet.resampling import resample_classes
 from src.datamodules.volumes.cache import IMAGE, CachedCase
-from src.datamodules.volumes.predictions import as_labels, write_like
+from src.datamodules.volumes.predictions import as_labels
+from src.utils.nifti import write_like
 
 
 def write_prediction(cached: CachedCase, label: Tensor, description: Description, folder: Path) -> Path:

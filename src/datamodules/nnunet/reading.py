@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from src.datamodules.nnunet.description import FILE_NAME, Description
 from src.datamodules.volumes.cases import Case, Problem
 from src.datamodules.volumes.checks import Geometry, count_infinite, geometry_errors, listed, snapped
-from src.datamodules.volumes.nifti import Volume, read_volume
+from src.utils.nifti import Volume, read_volume
 from src.utils.reading import FileError
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from src.datamodules.conversion import Converted
 from src.datamodules.loaders import SplitDataModule
 from src.datamodules.pairs.cache import CachedPair, PairCache, Preprocessing
 from src.datamodules.pairs.crops import PairCrops, Sample, WholePairs
@@ -26,7 +28,7 @@ MIN_SIDE = 11
 
 
 class PairsDataModule(SplitDataModule):
-    """Pairs of an input and a target in files of many formats; see `src.datamodules.pairs.formats`.
+    """Pairs of an input and a target in files of many formats; see `src.utils.image_files`.
 
     Batches are dicts of "input", float32 (B, channels, *spatial), "target", float32 (B, target_channels, *spatial), and
     "index", int64 (B,), the place in the split. Training batches are random crops. The others are one whole image each.
@@ -161,6 +163,11 @@ class PairsDataModule(SplitDataModule):
     def read_input(self, path: Path) -> Image:
         """Read an image to predict, as its file has it; raise ValueError for one that is not like the inputs."""
         return self.preprocessing.input.read(path)
+
+    def convert(self, values: Tensor) -> Converted:
+        """Return an input with the values of its file, scaled, and the way back to the values of targets' files."""
+        own, target = self.preprocessing.scaling.windows(values.detach().cpu().numpy())
+        return Converted(own.scaled(values), target.unscaled)
 
     def _prepare(self) -> dict[str, list[CachedPair]]:
         """Return the usable pairs of each part of the split. Bad ones are drawn too, so that skipping moves no pair."""

@@ -3,22 +3,34 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.datamodules.pairs.formats import StoredImage, read_stored
+from src.utils.image_files import StoredImage, read_stored
+
+if TYPE_CHECKING:  # processes that only read images start sooner without torch
+    from torch import Tensor
 
 # How far two files may place the same corner apart, in voxels.
 AFFINE_TOLERANCE = 0.1
 
 
 class Image(NamedTuple):
-    """Values, float32 (C, *spatial), and the affine of the file, or None."""
+    """An image, and how its file holds it.
+
+    Attributes:
+        values: (C, *spatial).
+        affine: of the file; None where it has none.
+        channel_axis: of the array in the file; None without such an axis.
+        key: of the array in an .npz or HDF5 file; None for its only one.
+    """
 
     values: NDArray[np.float32]
     affine: NDArray[np.float64] | None
+    channel_axis: int | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -31,26 +43,28 @@ class ImageKind:
         channel_axis: ``first`` | ``last``, or ``auto``: as the format has it, last in images (NIfTI, PNG, MHA, NRRD),
             first in arrays (.npy, .npz, HDF5), and in TIFF where the file says.
         key: of the array in an .npz or HDF5 file; None for its only one.
-        channels_option: the key of the configuration that says ``channels``, for messages.
+        channels_option: the key of the configuration that says ``channels``, for messages; None where the network says
+            all of this.
     """
 
     spatial_dims: int
     channels: int
     channel_axis: str
     key: str | None
-    channels_option: str
+    channels_option: str | None
 
     def read(self, path: Path) -> Image:
         """Read an image; raise FileError if the file cannot be read, ValueError for one of another kind."""
         stored = read_stored(path, self.key)
         with np.errstate(over="ignore"):  # too large values become infinite, and are found below
-            values = np.ascontiguousarray(self._channels_first(stored), dtype=np.float32)
+            found, axis = self._channels_first(stored)
+            values = np.ascontiguousarray(found, dtype=np.float32)
         if not np.isfinite(values).all():
             number = np.count_nonzero(~np.isfinite(values))
             raise ValueError(f"expected finite values, got {number} infinite or NaN values; replace them in the file")
-        return Image(values, stored.affine)
+        return Image(values, stored.affine, axis, self.key)
 
-    def _channels_first(self, stored: StoredImage) -> NDArray:
+    def _channels_first(self, stored: StoredImage) -> tuple[NDArray, int | None]:
         values, dims = stored.values, self.spatial_dims
         if values.dtype.kind not in "biuf":
             raise ValueError(f"expected integers or floating-point numbers, got {values.dtype}")
@@ -58,9 +72,10 @@ class ImageKind:
             values = values.squeeze(dims + values.shape[dims:].index(1))
         if values.ndim not in (dims, dims + 1) or values.size == 0:
             raise ValueError(
-                f"expected {dims} spatial axes (datamodule.spatial_dims) and at most one of channels, got shape "
-                f"{stored.values.shape}"
+                f"expected {dims} spatial axes{self._hint('datamodule.spatial_dims')} and at most one of channels, got "
+                f"shape {stored.values.shape}"
             )
+        axis: int | None = None
         if values.ndim == dims:
             values = values[None]
         else:
@@ -68,10 +83,17 @@ class ImageKind:
             values = np.moveaxis(values, axis, 0)
         if len(values) != self.channels:
             raise ValueError(
-                f"expected {self.channels} channels ({self.channels_option}) and {dims} spatial axes, got "
-                f"{len(values)} channels in shape {stored.values.shape} (datamodule.channel_axis={self.channel_axis})"
+                f"expected {self.channels} channels{self._hint(self.channels_option)} and {dims} spatial axes, got "
+                f"{len(values)} channels in shape {stored.values.shape}"
+                f"{self._hint(f'datamodule.channel_axis={self.channel_axis}')}"
             )
-        return values
+        return values, axis
+
+    def _hint(self, option: str | None) -> str:
+        return "" if self.channels_option is None else f" ({option})"
+
+
+Values = TypeVar("Values", NDArray[np.float32], "Tensor")
 
 
 class Window(NamedTuple):
@@ -80,13 +102,13 @@ class Window(NamedTuple):
     low: float
     high: float
 
-    def scaled(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scaled(self, values: Values) -> Values:
         """Return a network's values of a file's."""
-        return (values - np.float32(self.low)) / np.float32(self.high - self.low)
+        return (values - self.low) / (self.high - self.low)
 
-    def unscaled(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def unscaled(self, values: Values) -> Values:
         """Return a file's values of a network's."""
-        return values * np.float32(self.high - self.low) + np.float32(self.low)
+        return values * (self.high - self.low) + self.low
 
 
 @dataclass(frozen=True)

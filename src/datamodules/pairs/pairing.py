@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from src.datamodules.pairs.formats import READERS, ending_of, without_ending
 from src.datamodules.problems import Problem
 from src.datamodules.volumes.split import SPLITS
+from src.utils.image_files import READERS, image_paths, without_ending
 from src.utils.reading import reading
 
 COLUMNS = ("input", "target")
@@ -81,21 +80,13 @@ def _by_name(folder: Path, pattern: str) -> dict[str, list[Path]]:
     before, after = (re.escape(text) for text in pattern.split("*"))
     matcher = re.compile(f"{before}(.+?){after}")
     found: dict[str, list[Path]] = {}
-    for path in _files(folder):
+    for path in image_paths(folder):
         relative = path.relative_to(folder).as_posix()
         # The pattern may end with the file's ending or without.
         match = matcher.fullmatch(relative) or matcher.fullmatch(without_ending(relative))
         if match:
             found.setdefault(without_ending(match[1]), []).append(path)
     return found
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(names):
-            if not name.startswith(".") and ending_of(name):
-                yield Path(place) / name
 
 
 def _partner_errors(files: list[list[Path]], patterns: tuple[str, str], folder: Path) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from src.datamodules.volumes.nifti import Volume
+from src.utils.nifti import Volume
 
 # How far two files may place the same corner apart. Rounding in headers is below 1e-3 mm, a voxel is about 1 mm.
 AFFINE_TOLERANCE_MM = 0.1

@@ -9,6 +9,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from src.datamodules.conversion import Converted
 from src.datamodules.loaders import SplitDataModule
 from src.datamodules.volumes.cache import CachedCase, CaseCache
 from src.datamodules.volumes.cases import Case, Problem
@@ -139,6 +140,17 @@ class SegmentationDataModule(SplitDataModule):
         Raises:
             ValueError: if the shape is not the batch's, or a class is not the data's.
         """
+
+    def convert(self, values: Tensor) -> Converted:
+        """Return a scan with the values of its files, (C, X, Y, Z), preprocessed, and the way back to its labels.
+
+        Raises:
+            ValueError: if preprocessing needs more than these values.
+        """
+        raise ValueError(
+            f"expected files of {self.kind}, whose preprocessing needs the size of the voxels: predict.py with "
+            "input=<folder of cases>; run.task.infer(x) takes preprocessed volumes (1, C, X, Y, Z)"
+        )
 
     def preprocess(self, cases: Sequence[Case]) -> tuple[list[CachedCase], list[Problem]]:
         """Return the usable ones of data_dir's labelled cases, preprocessed, and the problems of the others."""

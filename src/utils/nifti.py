@@ -10,11 +10,14 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from src.utils.files import atomic_write
 from src.utils.reading import reading
 
 GZIP_MAGIC = b"\x1f\x8b"
 # The sizes of their headers, which are a file's first four bytes in either byte order, tell the versions apart.
 VERSIONS = {348: nib.Nifti1Image, 540: nib.Nifti2Image}
+# All numbers of dimensions that the format has.
+ANY = range(1, 8)
 
 
 class Volume(NamedTuple):
@@ -62,3 +65,17 @@ def _check_header(image: nib.Nifti1Image, length: int, dimensions: Collection[in
     needed = proxy.offset + math.prod(shape) * dtype.itemsize
     if needed > length:
         raise ValueError(f"expected {needed} bytes for shape {shape} of {dtype}, got {length}")
+
+
+def write_like(scan_path: Path, voxels: NDArray[np.generic], path: Path) -> Path:
+    """Write voxels (X, Y, Z) or (X, Y, Z, C) with the affine and header of a scan's file to ``path``, and return it."""
+    scan = read_image(scan_path, ANY)
+    header = scan.header.copy()
+    header.set_data_dtype(voxels.dtype)
+    header.set_slope_inter(1, 0)
+    header["cal_min"], header["cal_max"] = 0, 0  # the range of brightness in viewers
+    content = type(scan)(voxels, scan.affine, header).to_bytes()
+    with atomic_write(path) as file:
+        # No time in gzip's header: the same prediction is the same file.
+        file.write(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    return path

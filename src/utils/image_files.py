@@ -5,9 +5,8 @@ Libraries are imported where they are used: most data sets have one format.
 
 from __future__ import annotations
 
-import gzip
-import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,6 @@ from src.utils.reading import reading
 
 # From LPS, the world of ITK, to RAS, that of NIfTI.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-GZIP_MAGIC = b"\x1f\x8b"
 
 
 class StoredImage(NamedTuple):
@@ -63,19 +61,20 @@ def without_ending(name: str) -> str:
     return name[: len(name) - len(ending_of(name) or "")]
 
 
-def _read_nifti(path: Path, key: str | None) -> StoredImage:
-    import nibabel as nib
+def image_paths(folder: Path) -> Iterator[Path]:
+    """Yield the image files below a folder, in order, without hidden ones."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        for name in sorted(names):
+            if not name.startswith(".") and ending_of(name):
+                yield Path(place) / name
 
-    content = path.read_bytes()
-    if content.startswith(GZIP_MAGIC):
-        content = gzip.decompress(content)  # to its end, which verifies the checksum
-    version = nib.Nifti2Image if 540 in (int.from_bytes(content[:4], order) for order in ("little", "big")) else None
-    image = (version or nib.Nifti1Image).from_bytes(content)
-    proxy: Any = image.dataobj
-    needed = proxy.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
-    if needed > len(content):
-        raise ValueError(f"expected {needed} bytes for shape {image.shape}, got {len(content)}")
-    return StoredImage(np.asanyarray(image.dataobj), -1, image.affine)
+
+def _read_nifti(path: Path, key: str | None) -> StoredImage:
+    from src.utils.nifti import ANY, read_volume
+
+    volume = read_volume(path, ANY)
+    return StoredImage(volume.voxels, -1, volume.affine)
 
 
 def _read_npy(path: Path, key: str | None) -> StoredImage:
@@ -84,16 +83,24 @@ def _read_npy(path: Path, key: str | None) -> StoredImage:
 
 def _read_npz(path: Path, key: str | None) -> StoredImage:
     with np.load(path, allow_pickle=False) as file:
-        return StoredImage(file[_only(key, dict.fromkeys(file.files))], 0)
+        return StoredImage(file[only_array(key, dict.fromkeys(file.files))], 0)
 
 
 def _read_hdf5(path: Path, key: str | None) -> StoredImage:
     import h5py
 
     with h5py.File(path, "r") as file:
-        found: dict[str, Any] = {}
-        file.visititems(lambda name, node: found.update({name: node}) if isinstance(node, h5py.Dataset) else None)
-        return StoredImage(found[_only(key and key.strip("/"), found)][()], 0)
+        found = hdf5_arrays(file)
+        return StoredImage(found[only_array(key and key.strip("/"), found)][()], 0)
+
+
+def hdf5_arrays(file: Any) -> dict[str, Any]:
+    """Return the arrays of an open HDF5 file by their paths."""
+    import h5py
+
+    found: dict[str, Any] = {}
+    file.visititems(lambda name, node: found.update({name: node}) if isinstance(node, h5py.Dataset) else None)
+    return found
 
 
 def _read_tiff(path: Path, key: str | None) -> StoredImage:
@@ -129,7 +136,7 @@ def _read_itk(path: Path, key: str | None) -> StoredImage:
     return StoredImage(values, -1, LPS_TO_RAS @ affine)
 
 
-def _only(key: str | None, arrays: Mapping[str, Any]) -> str:
+def only_array(key: str | None, arrays: Mapping[str, Any]) -> str:
     """Return the key, or that of the only array; raise ValueError where that is not clear."""
     names = ", ".join(sorted(arrays)) or "none"
     if key is not None and key not in arrays:
