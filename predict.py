@@ -1,52 +1,67 @@
-"""Predict label maps: ``python predict.py ckpt=<run folder or checkpoint> output=<folder> [key=value ...]``.
+"""Predict with a checkpoint: ``python predict.py ckpt=<run folder or checkpoint> output=<folder> [key=value ...]``.
 
-Writes one NIfTI file per case of the datamodule's prediction set, with the affine of its scan. The configuration comes
-from the checkpoint. Further arguments change it, for example ``datamodule.predict_dir=<folder of cases>``,
-``trainer=gpu`` or ``task.overlap=0.5``. A run folder stands for its best checkpoint. Classes from outside this project
-need ``trust=<their package>``, because building them runs their code. Cases with a label map in the folder are skipped,
-so an interrupted prediction continues where it stopped; ``overwrite=true`` predicts them again.
+    input=…          an image file or a folder of them: NIfTI, NumPy, HDF5, TIFF, PNG, MHA, NRRD
+    mode=…           of a flow: sample | encode | decode | interpolate | log_likelihood
+    num_samples=16   of mode=sample, as temperature=1.0; seed=1 draws others
+    num_steps=9      of mode=interpolate: images between two, which are neighbours in the order of their names
+    overwrite=true   replace predictions that exist; without it, an interrupted prediction continues where it stopped
+    trust=<package>  build classes from outside this project, which runs their code
+
+A reconstruction writes restored images in the format and with the affine of its inputs, a classifier
+``probabilities.csv``, a flow images, latents as .npy, or ``log_likelihood.csv``. A segmentation writes one label map
+per case in the place of its scan; its input is a folder of cases like those of the training, by default
+``datamodule.predict_dir``. Images that are larger than those of the training are predicted window by window.
+
+The configuration comes from the checkpoint, and a run folder stands for its best checkpoint. Further arguments change
+it, for example ``trainer=gpu`` or ``task.overlap=0.5``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from src.runs.folder import PREDICTIONS
-from src.runs.saved_run import SavedRunOptions, rebuild, saved_run
+from src.runs.predictions.options import PredictionOptions
+from src.runs.predictions.sources import find_sources
+from src.runs.saved_run import rebuild, saved_run
 from src.utils.command_line import parse, run_command_line
+from src.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from src.runs.build import Run
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(SavedRunOptions):
-    """Options of predict.py; the text above explains them."""
-
-    output: Annotated[str, "<folder>"]
-    overwrite: bool = False
-
-
-def predict(config: DictConfig, checkpoint: Path, overwrite: bool = False) -> int:
-    """Write the label maps into ``config.run_dir`` and return how many this process wrote.
+def predict(config: DictConfig, checkpoint: Path, options: PredictionOptions) -> int:
+    """Write the predictions and return how many this process wrote.
 
     Raises:
-        ValueError: for a configuration, a checkpoint or cases that cannot work, and for a folder with label maps of
-            another checkpoint.
+        ValueError: for a configuration, a checkpoint, files or cases that cannot work, and for a folder with
+            predictions of another checkpoint.
     """
     run = rebuild(config, checkpoint)
+    origin = _origin(config, checkpoint)
+    if _reads_cases(config):
+        return _predict_cases(run, checkpoint, options, origin)
+    from src.runs.predictions.predict_files import predict_files
+
+    return predict_files(run, checkpoint, options, origin)
+
+
+def _reads_cases(config: DictConfig) -> bool:
+    """Whether the datamodule itself reads what is predicted: scans of several files each."""
+    return "predict_dir" in config.datamodule
+
+
+def _predict_cases(run: Run, checkpoint: Path, options: PredictionOptions, origin: dict[str, Any]) -> int:
     from src.callbacks.prediction_writer import PredictionWriter
     from src.utils.processes import own_processes
 
-    if not hasattr(run.datamodule, "save_prediction"):
-        raise ValueError(f"predict.py needs a segmentation datamodule, got {type(run.datamodule).__name__}")
-    writer = PredictionWriter(Path(config.run_dir), _origin(config, checkpoint), overwrite)
+    writer = PredictionWriter(Path(options.output), origin, options.overwrite)
     run.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
-    if not overwrite:
+    if not options.overwrite:
         _skip_finished_cases(run, writer.folder)
     with own_processes(run.trainer):
         run.trainer.predict(
@@ -57,7 +72,7 @@ def predict(config: DictConfig, checkpoint: Path, overwrite: bool = False) -> in
 
 
 def _origin(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
-    """Return everything that a label map depends on, besides its scan."""
+    """Return everything that a prediction depends on, besides its image."""
     from src.runs.checkpoints import read_checkpoint
 
     origin = {"checkpoint": str(checkpoint.resolve()), "steps": read_checkpoint(checkpoint)["global_step"]}
@@ -82,17 +97,26 @@ def _skip_finished_cases(run: Run, folder: Path) -> None:
     datamodule.predict_dataloader = missing
 
 
-def load(arguments: list[str]) -> tuple[DictConfig, Path, bool]:
-    """Return the configuration, the checkpoint and whether to overwrite, from the command line.
+def load(arguments: list[str]) -> tuple[DictConfig, Path, PredictionOptions]:
+    """Return the configuration, the checkpoint and this program's own options, from the command line.
 
     Raises:
-        ConfigError: for arguments that do not fit, naming the nearest key.
+        ConfigError: for arguments that do not fit, naming the nearest key, and an input without images.
         ValueError: if there is no such checkpoint.
     """
-    options, overrides = parse(Options, arguments)
+    options, overrides = parse(PredictionOptions, arguments)
     config, path = saved_run(options, overrides, PREDICTIONS)
     config.run_dir = options.output
-    return config, path, options.overwrite
+    if _reads_cases(config):
+        if options.mode is not None:
+            raise ConfigError(f"expected mode={options.mode} for a flow, got a run of a segmentation")
+        if options.input is not None:
+            config.datamodule.predict_dir = str(options.input)
+    elif options.input is not None:
+        find_sources(options.input)
+    elif options.mode is None:
+        raise ConfigError("expected input=<image file or folder>, or mode=sample for a flow, got none")
+    return config, path, options
 
 
 def main() -> None:

@@ -74,10 +74,11 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
 
 
 def _check_checkpoint(run: Run, checkpoint: Path) -> None:
-    from src.runs.checkpoints import check_architecture, read_checkpoint
+    from src.runs.checkpoints import check_architecture, check_updates_go_on, read_checkpoint
 
     content = read_checkpoint(checkpoint)
     check_architecture(content, run.task, run.config.model["_target_"])
+    check_updates_go_on(content, run.config.task)
     for logger in run.loggers():
         logger.go_on_from(content["global_step"])
 

@@ -37,6 +37,7 @@ VARIANTS = {
     "validation within epochs": ["+trainer.val_check_interval=2"],
     "double precision": ["trainer.precision=64-true"],
     "averages in double precision": ["trainer.precision=64-true", "callbacks=ema", "callbacks.ema.decay=0.5"],
+    "plateau": ["task/scheduler=plateau", "task.scheduler.patience=0", "task.scheduler.threshold=10"],
     "best first": ["monitor.metric=val/psnr_fbp"],
 }
 # Durations and the memory of a process are not results of the training.

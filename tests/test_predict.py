@@ -16,6 +16,7 @@ import train
 from src.config.composition import compose_config
 from src.tasks.segmentation_heads import region_masks
 from src.tasks.segmentation_metrics import dice
+from src.utils.errors import ConfigError
 from tests.fake_segmentation import AFFINE, REGIONS, Linear, TinyCases, nested_case, segmentation_overrides, write_scan
 from tests.fakes import tiny_overrides
 
@@ -137,12 +138,17 @@ def test_wrong_arguments_are_named(finished: Path, arguments: list[str], message
         prediction.load([argument.format(run=finished) for argument in arguments])
 
 
-def test_a_run_without_segmentation_is_refused(tmp_path: Path) -> None:
+def test_a_run_that_reads_no_cases_needs_an_input(tmp_path: Path) -> None:
     train.train(compose_config(tiny_overrides(tmp_path / "run", "trainer.max_epochs=1")))
-    config, path, _ = prediction.load([f"ckpt={tmp_path / 'run'}", f"output={tmp_path / 'out'}"])
-    with pytest.raises(ValueError, match=r"predict\.py needs a segmentation datamodule, got TinyVolumes"):
-        prediction.predict(config, path)
-    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match="expected input=<image file or folder>, or mode=sample for a flow, got none"):
+        prediction.load([f"ckpt={tmp_path / 'run'}", f"output={tmp_path / 'out'}"])
+
+
+def test_an_input_is_a_folder_of_cases(finished: Path, scans: Path, tmp_path: Path) -> None:
+    arguments = [f"ckpt={finished}", f"output={tmp_path}", f"input={scans}"]
+    assert prediction.predict(*prediction.load(arguments)) == len(SHAPES)
+    with pytest.raises(ConfigError, match="expected mode=encode for a flow, got a run of a segmentation"):
+        prediction.load([*arguments, "mode=encode"])
 
 
 def test_help_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -32,8 +32,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> WholeRuns:
 
 @pytest.mark.parametrize(
     ("variant", "step"),
-    [("plain", 3), ("workers", 3), ("validation within epochs", 4), ("double precision", 2)]
+    [("plain", 3), ("workers", 3), ("validation within epochs", 4), ("double precision", 2), ("plateau", 3)]
     + [pytest.param("plain", step, marks=pytest.mark.slow) for step in (1, 2, 4, 5, 6)]
+    + [pytest.param("plateau", 4, marks=pytest.mark.slow)]
     + [pytest.param("accumulation", 1, marks=pytest.mark.slow)]
     + [pytest.param("workers", 2, marks=pytest.mark.slow)]
     + [pytest.param("validation within epochs", step, marks=pytest.mark.slow) for step in (1, 2)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from src.config.composition import CONFIG_DIR
+from src.datamodules.pairs.demo import write_demo
 from tests.image_files import write_cifar10, write_mnist
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy.timeout_minutes=1"]
@@ -20,6 +21,11 @@ BRATS = [
     "network.blowup=4",
     "network.num_couplings=1",
     "network.num_levels=2",
+]
+SEGMENTATION = [
+    *("datamodule.demo.num_cases=6", "datamodule.demo.shape=[24,24,24]", "datamodule.size=[16,16,16]"),
+    *("datamodule.val_fraction=0.34", "datamodule.test_fraction=0.34", "datamodule.batch_size=1"),
+    *("network.blowup=4", "network.num_couplings=1", "network.num_levels=2"),
 ]
 SIZES = {
     "ct_postproc": [
@@ -38,6 +44,12 @@ SIZES = {
     "iconvnet_table2": [*IMAGES, "callbacks.images.num_images=2"],
     "irevnet_lab": [*IMAGES, "callbacks.images.num_images=2"],
     "iunet_figures": ["datamodule.size=16", *IMAGES],
+    "restoration": [
+        *("datamodule.size=16", "datamodule.crops_per_pair=1", "datamodule.preprocessing_workers=0"),
+        *("datamodule.val_fraction=0.34", "datamodule.test_fraction=0.34", "datamodule.batch_size=1"),
+        *("network.blowup=4", "network.num_levels=2", "network.num_couplings=1"),
+    ],
+    "segmentation": SEGMENTATION,
     **{f"iunet_table2/{path.stem}": BRATS for path in sorted((CONFIG_DIR / "experiment/iunet_table2").glob("*.yaml"))},
 }
 # The data folder of each experiment; experiments without one generate their data.
@@ -47,24 +59,30 @@ FOLDERS = {
     "iconvnet_table1": ".",
     "iconvnet_table2": ".",
     "irevnet_lab": ".",
+    "restoration": "pairs",
+    "ct_slices": "lodopab",
 }
+# Experiments that keep preprocessed data in a folder of their own.
+CACHED = {"restoration": "pairs_cache", "ct_slices": "lodopab_cache"}
 
 
 def write_images(folder: Path) -> None:
     """Write the image sets that the experiments read."""
     write_mnist(folder)
     write_cifar10(folder)
+    write_demo(folder / FOLDERS["restoration"])
 
 
 def tiny(experiment: str, folder: Path, run_dir: Path) -> list[str]:
     """Return the command line of an experiment with two processes, whose data are in ``folder`` or are made there."""
     overrides = [f"experiment={experiment}", *TWO, *EPOCHS, *SIZES[experiment], "logger=csv", f"run_dir={run_dir}"]
-    if SIZES[experiment] is BRATS:
-        overrides += [f"datamodule.data_dir={folder / 'brats'}", f"datamodule.cache_dir={folder / 'brats_cache'}"]
-    if experiment == "ct_slices":
-        overrides += [f"datamodule.data_dir={folder / 'lodopab'}", f"datamodule.cache_dir={folder / 'lodopab_cache'}"]
+    if SIZES[experiment] in (BRATS, SEGMENTATION):
+        data = folder / experiment.partition("/")[0]
+        overrides += [f"datamodule.data_dir={data}", f"datamodule.cache_dir={data}_cache"]
     if experiment in FOLDERS:
         overrides += [f"datamodule.data_dir={folder / FOLDERS[experiment]}"]
+    if experiment in CACHED:
+        overrides += [f"datamodule.cache_dir={folder / CACHED[experiment]}"]
     if FOLDERS.get(experiment) == ".":
         overrides += ["datamodule.verify_checksums=false"]
     return overrides

@@ -1,6 +1,5 @@
 """Predicted label maps as files, one per case."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,16 +7,13 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Subset
 
-from src.utils.files import write_text
-from src.utils.reading import read_json
+from src.runs.predictions.folder import PredictionFolder
 
 SUFFIXES = (".nii.gz", ".nii")
 
 
 class PredictionWriter(pl.Callback):
     """Writes each predicted label map as ``<folder>/<case>.nii.gz``, by the datamodule.
-
-    ``predictions.json`` beside them states their origin, so that label maps of two networks are not mixed by mistake.
 
     Args:
         folder: of the files.
@@ -33,16 +29,15 @@ class PredictionWriter(pl.Callback):
 
     def __init__(self, folder: Path, origin: dict[str, Any], overwrite: bool = False) -> None:
         self.folder = folder
-        self.origin = origin
-        self.note = folder / "predictions.json"
+        self.predictions = PredictionFolder(folder, origin, "label maps")
         self.num_written = 0
         if not overwrite and any(folder.glob("*.nii*")):
-            self._check_origin()
+            self.predictions.check_origin()
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the origin; the data have been checked by now."""
         if trainer.is_global_zero:
-            write_text(self.note, json.dumps(self.origin, indent=2) + "\n")
+            self.predictions.write_note()
 
     def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *rest: Any) -> None:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -51,16 +46,6 @@ class PredictionWriter(pl.Callback):
             name = datamodule.case_name("predict", index)
             assert is_written(self.folder, name), f"a resumed prediction looks for {name}{SUFFIXES[0]}"
             self.num_written += 1
-
-    def _check_origin(self) -> None:
-        found = read_json(self.note, "the origin of label maps") if self.note.is_file() else {}
-        different = [f"{key} {found.get(key)!r}" for key, value in self.origin.items() if found.get(key) != value]
-        if different:
-            raise ValueError(
-                f"expected output={self.folder} to be empty or to have label maps with "
-                f"{', '.join(f'{key} {value!r}' for key, value in self.origin.items())}, got label maps with "
-                f"{', '.join(different)}; overwrite=true replaces them"
-            )
 
 
 def is_written(folder: Path, case: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from src.config.combinations import check_combinations
 from src.config.targets import check_targets
@@ -23,11 +24,22 @@ def checked(config: DictConfig) -> DictConfig:
     Raises:
         ConfigError: naming the key, and what was expected.
     """
-    check_config(config)
+    # compare.py reads configurations, and starts without Hydra.
+    from src.config.choices import check_choices
+    from src.config.fits import explain_misfit
+
     with_folder = config.copy()
     # Values that refer to a run folder which is not chosen yet must be text, not null.
-    with_folder.run_dir = config.run_dir or "."
-    check_targets(with_folder)
+    with_folder.run_dir = config.get("run_dir") or "."
+    try:
+        check_config(config)
+        check_choices(with_folder)
+        check_targets(with_folder)
+    except (ConfigError, OmegaConfBaseException) as error:
+        misfit = explain_misfit(with_folder)
+        if misfit is None:
+            raise
+        raise ConfigError(misfit) from error
     check_combinations(with_folder)
     return config
 

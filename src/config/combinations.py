@@ -26,12 +26,17 @@ def check_combinations(config: DictConfig) -> None:
         value = trainer.get(key)
         if isinstance(value, int) and value < least:
             raise ConfigError(f"expected trainer.{key} to be at least {least}, got {value}")
+    limit = trainer.get("limit_train_batches")
+    if limit is not None and config.fit and not limit:
+        raise ConfigError(f"expected trainer.limit_train_batches above 0, or fit=false for no training, got {limit}")
     if trainer.get("overfit_batches"):
         raise ConfigError("expected trainer.limit_train_batches for training on part of the data, got overfit_batches")
     _check_machine(trainer)
     _check_processes(config)
     _check_sharding(config)
+    _check_axes(config.datamodule)
     _check_levels(config)
+    _check_validation(config)
 
 
 def _check_machine(trainer: DictConfig) -> None:
@@ -91,6 +96,26 @@ def _check_sharding(config: DictConfig) -> None:
         raise ConfigError(
             f"expected backprop to be one of {', '.join(SHARDED)} with trainer.strategy={strategy}, got "
             f"{config.backprop!r}: FSDP replaces the parameters by views, which memcnn does not find"
+        )
+
+
+def _check_validation(config: DictConfig) -> None:
+    """Refuse what goes by the validation where there is none."""
+    sizes = {key: OmegaConf.select(config, key) for key in ("trainer.limit_val_batches", "datamodule.num_val")}
+    empty = [f"{key}={size}" for key, size in sizes.items() if size is not None and size == 0]
+    for place in ("task.scheduler.monitor", "callbacks.early_stopping.monitor"):
+        monitor = str(OmegaConf.select(config, place))
+        if empty and monitor.startswith("val/"):
+            raise ConfigError(f"expected a validation set for {place}={monitor}, got {empty[0]}")
+
+
+def _check_axes(datamodule: DictConfig) -> None:
+    dims, size = datamodule.get("spatial_dims"), datamodule.get("size")
+    if isinstance(dims, int) and dims not in (2, 3):
+        raise ConfigError(f"expected datamodule.spatial_dims=2 or 3, got {dims}")
+    if isinstance(dims, int) and isinstance(size, ListConfig) and len(size) != dims:
+        raise ConfigError(
+            f"expected datamodule.size as one number or {dims}, as datamodule.spatial_dims says, got {list(size)}"
         )
 
 

@@ -13,15 +13,25 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
+from src.config.signatures import signature_of
 from src.utils.errors import ConfigError, did_you_mean
 from src.utils.nested import dotted
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
 
 
+# Config groups inside of a section, and the keys that their choices give.
+SECTION_GROUPS = {"task/optimizer": "task.optimizer", "task/scheduler": "task.scheduler", "task/loss": "task.criterion"}
+
+
 def config_groups() -> list[str]:
-    """Return the names of the top-level config groups."""
-    return sorted(folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir())
+    """Return the names of the config groups that the command line chooses from."""
+    return sorted([*(folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir()), *SECTION_GROUPS])
+
+
+def choices_of(group: str) -> list[str]:
+    """Return the choices of a group; ``base`` is what they share."""
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml") if path.stem != "base")
 
 
 def compose_config(overrides: list[str]) -> DictConfig:
@@ -43,14 +53,19 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides(overrides)
     except OverrideParseException as error:
-        raise ConfigError(f"expected key=value, got {error.override!r}") from error
+        raise ConfigError(_explain_word(error)) from error
 
 
 @contextmanager
 def explained(overrides: list[str]) -> Iterator[None]:
     """Turn Hydra's composition errors into a ConfigError that names the nearest valid key or choice."""
+    for nothing in ("~logger", "logger=null"):
+        if nothing in overrides:
+            raise ConfigError(f"expected logger=[] for none, got {nothing}")
     try:
         yield
+    except OverrideParseException as error:
+        raise ConfigError(_explain_word(error)) from error
     except MissingConfigException as error:
         raise ConfigError(_explain_choice(error)) from error
     except ConfigCompositionException as error:
@@ -71,9 +86,19 @@ def _compose(overrides: list[str]) -> DictConfig:
 def _explain_choice(error: MissingConfigException) -> str:
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
     # Hydra lists the options of a single choice, not those of a list such as logger=[csv,wandb].
-    options = error.options or sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+    options = error.options or choices_of(group)
     nearest = did_you_mean(choice, options, listed=False)
     return f"expected {group} to be one of {', '.join(options)}, got {choice!r}{nearest}"
+
+
+def _explain_word(error: OverrideParseException) -> str:
+    """Return the message for an argument outside of Hydra's grammar; a choice alone most likely lacks its group."""
+    word = error.override
+    choices = [f"{group}={choice}" for group in ("experiment", *config_groups()) for choice in choices_of(group)]
+    meant = [choice for choice in choices if choice.endswith(f"={word}")]
+    if meant:
+        return f"expected {meant[0]}, got {word!r}"
+    return f"expected key=value, got {word!r}{did_you_mean(f'experiment={word}', choices, listed=False)}"
 
 
 def _explain_override(error: ConfigCompositionException, overrides: list[str]) -> str:
@@ -97,10 +122,20 @@ def config_keys(config: DictConfig) -> list[str]:
 
 def explain_unknown_key(key: str, config: DictConfig) -> str:
     """Return the message for a ``key`` that the configuration does not have, with the key that was probably meant."""
-    parent = key.rpartition(".")[0]
+    if key in SECTION_GROUPS:
+        return f"expected no {key} for {OmegaConf.select(config, 'task._target_')}, which has no choice of it"
+    group = key.replace(".", "/")
+    if OmegaConf.select(config, key) is not None:
+        return f"expected keys that {key} has, got others; a plus adds one: +{key}.<key>=<value>"
+    if group in SECTION_GROUPS:
+        return f"expected {group}=<choice> with a slash, one of {', '.join(choices_of(group))}, got {key!r}"
+    parent, _, name = key.rpartition(".")
     # A word without a dot most likely means a top-level key or a group, another one a key of its section.
     section = OmegaConf.select(config, parent) if parent else None
-    siblings = [f"{parent}.{name}" for name in map(str, section)] if isinstance(section, DictConfig) else []
+    signature = signature_of(str(section.get("_target_"))) if isinstance(section, DictConfig) else None
+    if signature is not None and name in signature.parameters:
+        return f"expected +{key}=<value>, with a plus, for an argument that configs/ does not set, got {key!r}"
+    siblings = [f"{parent}.{sibling}" for sibling in map(str, section)] if isinstance(section, DictConfig) else []
     near = siblings if parent else [*map(str, config), *config_groups()]
     is_near = bool(difflib.get_close_matches(key, near, n=1, cutoff=0.6))
     valid = near if is_near else [*config_keys(config), *config_groups()]

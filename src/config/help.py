@@ -20,9 +20,12 @@ GROUPS = {
     "model": "the network",
     "datamodule": "the data",
     "task": "the loss and the metrics; set by the experiment",
+    "task/loss": "what is minimised, by reconstruction or by segmentation",
+    "task/optimizer": "how the weights are updated; task.optimizer.lr=... sets the learning rate",
+    "task/scheduler": "the learning rate over the run",
     "trainer": "hardware and number of processes",
     "logger": "where metrics and pictures are logged; combine with logger=[csv,tensorboard]",
-    "callbacks": "checkpoints, pictures and checks during training",
+    "callbacks": "checkpoints, pictures and checks during training; combine with callbacks=[default,early_stopping]",
 }
 SCALES = ("small", "medium", "paper")
 

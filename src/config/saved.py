@@ -6,7 +6,14 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from src.config.composition import compose_config, config_groups, config_keys, explain_unknown_key, parse_overrides
+from src.config.composition import (
+    SECTION_GROUPS,
+    compose_config,
+    config_groups,
+    config_keys,
+    explain_unknown_key,
+    parse_overrides,
+)
 from src.config.moved import modernised
 from src.config.trusted import check_trusted, pinned, targets_in
 from src.utils.errors import ConfigError
@@ -50,7 +57,8 @@ def _replace_group(config: DictConfig, override: Override) -> None:
     if group in ("experiment", "scale"):
         raise ConfigError(f"expected the {group} of the saved run ({config[group]}), got {override.input_line!r}")
     composed = compose_config([f"experiment={config.experiment}", f"scale={config.scale}", str(override.input_line)])
-    config[group] = composed[group]
+    place = SECTION_GROUPS.get(group, group)
+    OmegaConf.update(config, place, OmegaConf.select(composed, place), merge=False, force_add=True)
 
 
 def _set_value(config: DictConfig, override: Override) -> None:

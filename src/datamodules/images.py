@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from src.datamodules.conversion import Converted
 from src.datamodules.downloads import DataFiles
 from src.datamodules.loaders import SplitDataModule
 from src.utils.errors import check_range
@@ -48,7 +49,8 @@ def network_input(
     unit = images.float() / 255
     if values == "unit":
         return unit
-    return (unit - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    scale, centre = (torch.tensor(numbers, device=unit.device).view(-1, 1, 1) for numbers in (std, mean))
+    return (unit - centre) / scale
 
 
 @dataclass(eq=False)
@@ -74,19 +76,89 @@ class LabelledImages(Dataset[Batch]):
         return {"image": self.convert(self.images[index]), "label": self.labels[index], "index": index}
 
 
-class ImageDataModule(SplitDataModule):
-    """Images of a public data set, with their labels.
+class LabelledImageDataModule(SplitDataModule):
+    """Labelled images, held in memory.
 
     Batches are dicts of "image", float32 (B, C, H, W), "label", int64 (B,), and "index", int64 (B,), the place in the
-    split. The first images of the training file are for training, its last ones for validation.
+    split. A subclass puts the images of a split into memory with ``keep``.
+
+    Args:
+        num_train, num_val, num_test: numbers of images; None for all.
+        values: what "image" holds of grey values k = 0 … 255: ``unit`` k / 255; ``standardised`` (k / 255 − mean) / std
+            with the MEAN and STD of each channel; ``integers`` k.
+        augment: shift each training image by up to ``max_shift`` pixels, and mirror it if ``flips``.
+        batch_size, num_workers, pin_memory: of the data loaders.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    sample_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    MEAN: tuple[float, ...]
+    STD: tuple[float, ...]
+    max_shift: int
+    flips: bool
+
+    def __init__(
+        self,
+        num_train: int | None,
+        num_val: int | None,
+        num_test: int | None,
+        values: str,
+        augment: bool,
+        batch_size: int,
+        num_workers: int,
+        pin_memory: bool,
+    ) -> None:
+        super().__init__(batch_size, num_workers, pin_memory)
+        check_range(1, num_train=num_train, num_test=num_test)
+        check_range(0, num_val=num_val)
+        if values not in VALUES:
+            raise ValueError(f"expected values as one of {', '.join(VALUES)}, got {values!r}")
+        self.num_train = num_train
+        self.num_val = num_val
+        self.num_test = num_test
+        self.values = values
+        self.augment = augment
+
+    def keep(self, split: str, images: Tensor, labels: Tensor) -> None:
+        """Hold the images, uint8 (N, C, H, W), and labels, int64 (N,), of a split."""
+        # No bound methods: worker processes get a copy of the data set, and should not get one of the trainer.
+        convert = partial(network_input, values=self.values, mean=self.MEAN, std=self.STD)
+        if split == "train" and self.augment:
+            convert = partial(convert, max_shift=self.max_shift, flips=self.flips)
+        self.sets[split] = LabelledImages(images, labels, convert)
+
+    def convert(self, values: Tensor) -> Converted:
+        """Return an image's grey values k = 0 … 255 as the `values` of a network.
+
+        Raises:
+            ValueError: for an image of another size or with other values.
+        """
+        if tuple(values.shape) != tuple(self.sample_shape):
+            raise ValueError(f"expected an image of shape {tuple(self.sample_shape)}, got {tuple(values.shape)}")
+        if not (values.min() >= 0 and values.max() <= 255):
+            raise ValueError(f"expected grey values from 0 to 255, got {values.min():g} to {values.max():g}")
+        mean, std = getattr(self, "MEAN", ()), getattr(self, "STD", ())
+        if self.values == "standardised" and not mean:
+            raise ValueError("expected datamodule.mean and datamodule.std, or a checkpoint with those of the training")
+        return Converted(network_input(values[None], self.values, mean, std)[0])
+
+    def settings(self, split: str) -> dict[str, Any]:
+        """Return the arguments of a split's DataLoader, whose batches the data set has collated."""
+        return {**super().settings(split), "collate_fn": _as_it_is}
+
+
+class ImageDataModule(LabelledImageDataModule):
+    """Images of a public data set, with their labels; see `LabelledImageDataModule`.
+
+    The first images of the training file are for training, its last ones for validation.
 
     Args:
         data_dir: the folder of all data sets, in torchvision's layout.
         num_train, num_val, num_test: numbers of images; None for all the rest of the file.
-        values: what "image" holds of grey values k = 0 … 255: ``unit`` k / 255; ``standardised`` (k / 255 − mean) / std
-            with the MEAN and STD of each channel over the training file; ``integers`` k.
-        augment: shift each training image at random, and mirror it where its meaning stays.
-        batch_size, num_workers, pin_memory: of the data loaders.
+        values, augment, batch_size, num_workers, pin_memory: see `LabelledImageDataModule`.
         download: fetch files that are missing or damaged.
         verify_checksums: compare the files with their md5 sums; false for your own files in the same format.
 
@@ -95,13 +167,7 @@ class ImageDataModule(SplitDataModule):
     """
 
     files_class: type[DataFiles]
-    sample_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
     file_sizes: ClassVar[Mapping[str, int]]  # images in the files "train" and "test"
-    MEAN: tuple[float, ...]
-    STD: tuple[float, ...]
-    max_shift: int
-    flips: bool
 
     def __init__(
         self,
@@ -117,18 +183,9 @@ class ImageDataModule(SplitDataModule):
         download: bool = True,
         verify_checksums: bool = True,
     ) -> None:
-        super().__init__(batch_size, num_workers, pin_memory)
-        check_range(1, num_train=num_train, num_test=num_test)
-        check_range(0, num_val=num_val)
+        super().__init__(num_train, num_val, num_test, values, augment, batch_size, num_workers, pin_memory)
         if num_train is None and num_val is None:
             raise ValueError("expected num_train or num_val as a number, got None for both")
-        if values not in VALUES:
-            raise ValueError(f"expected values as one of {', '.join(VALUES)}, got {values!r}")
-        self.num_train = num_train
-        self.num_val = num_val
-        self.num_test = num_test
-        self.values = values
-        self.augment = augment
         self.download = download
         self.num_classes = len(self.class_names)
         self.files = self.files_class(data_dir, verify_checksums)
@@ -148,13 +205,9 @@ class ImageDataModule(SplitDataModule):
 
     def _load(self, file: str) -> None:
         images, labels = map(torch.from_numpy, self.files.read_split(file))
-        # No bound methods: worker processes get a copy of the data set, and should not get one of the trainer.
-        convert = partial(network_input, values=self.values, mean=self.MEAN, std=self.STD)
-        augment = partial(convert, max_shift=self.max_shift, flips=self.flips) if self.augment else convert
         for split, part in self._parts(file, len(labels)).items():
             # Clones, so that the unused rest of the file leaves the memory.
-            parts = images[part].clone(), labels[part].clone()
-            self.sets[split] = LabelledImages(*parts, augment if split == "train" else convert)
+            self.keep(split, images[part].clone(), labels[part].clone())
 
     def _parts(self, file: str, available: int) -> dict[str, slice]:
         """Return where the splits lie in a file of ``available`` images."""
@@ -170,10 +223,6 @@ class ImageDataModule(SplitDataModule):
                 f"training file, got num_train={self.num_train} and num_val={self.num_val}"
             )
         return {"train": slice(num_train), "val": slice(available - num_val, available)}
-
-    def settings(self, split: str) -> dict[str, Any]:
-        """Return the arguments of a split's DataLoader, whose batches the data set has collated."""
-        return {**super().settings(split), "collate_fn": _as_it_is}
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -14,6 +14,9 @@ class Lifted(nn.Module):
     isometry ``W`` and with ``Wᵀ`` at the centre of their kernels and zeros elsewhere: with a body that starts as the
     identity, the network starts as the identity on the channels that input and output share.
 
+    The network has no inverse: ``project`` keeps ``out_channels`` of the body's channels. An invertible body has one,
+    ``body.inverse(body(lift(x))) = lift(x)``.
+
     Args:
         body: a network from ``body.in_channels`` to as many channels, with ``body.spatial_dims``.
         kernel_size: of both linear convolutions.
@@ -42,3 +45,11 @@ class Lifted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         check_channels(x, self.in_channels)
         return self.project(self.body(self.lift(x)))
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Raise NotImplementedError that says which part can be inverted."""
+        raise NotImplementedError(
+            f"expected the output of an invertible part, got that of {type(self).__name__}, whose last convolution "
+            f"keeps {self.out_channels} of {self.project.conv.in_channels} channels; only the body between its two "
+            "convolutions can be inverted: net.body.inverse(net.body(z)) is z = net.lift(x)"
+        )

@@ -13,11 +13,12 @@ from src.loggers.run_logger import RunLogger
 from src.loggers.shielded import shielded
 from src.runs.csv_logger import CsvLogger
 from src.runs.last_checkpoint import LastCheckpoint
-from src.runs.monitor import check_monitor
+from src.runs.monitor import check_monitors
 from src.runs.quiet import quiet_libraries
 from src.runs.run_state import RunState
 from src.tasks.base import Task
 from src.tasks.metrics import CALLBACK_METRICS, Metric
+from src.tasks.updates import check_updates
 
 
 @dataclass
@@ -42,12 +43,13 @@ class Run:
         round weights in double precision to single precision.
 
         Raises:
-            ValueError: if they do not fit, or no metric is called ``monitor.metric``.
+            ValueError: if they do not fit, or no metric has the name that something monitors.
         """
+        check_updates(self.task)
         self.task.to(self.trainer.strategy.root_device)
         self.task.check_data(self.datamodule)
         if self.task.metrics:
-            check_monitor(self.config.monitor, self.metric_descriptions())
+            check_monitors(self.config, self.metric_descriptions(), self.task.metrics)
         if self.trainer.precision == "64-true":
             self.task.double()
 
@@ -82,7 +84,7 @@ def build(config: DictConfig) -> Run:
 
     datamodule = instantiate(config.datamodule)
     task = instantiate(config.task, _partial_=True)(net=instantiate(config.model))
-    callbacks = {name: instantiate(node) for name, node in (config.get("callbacks") or {}).items()}
+    callbacks = {name: instantiate(node) for name, node in (config.get("callbacks") or {}).items() if node}
     loggers = [instantiate(node) for node in (config.get("logger") or {}).values()]
     # All but the project's own file are trackers, whose failure is only a warning.
     loggers = [logger if isinstance(logger, CsvLogger) else shielded(logger) for logger in loggers]

@@ -1,5 +1,6 @@
 """Find, read and check checkpoints."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ from src.utils.seal import check_archive
 def find_checkpoint(path: str | Path, name: str = "last") -> Path:
     """Return the checkpoint that ``path`` means: the file itself, or ``checkpoints/<name>.ckpt`` of a run folder.
 
+    A run without a validation has no best checkpoint; its last one, which it tests itself, stands for it.
+
     Raises:
         ValueError: if there is none.
     """
     path = Path(path)
     expected = RunFolder(path).checkpoint(name)
     candidate = expected if path.is_dir() else path
+    if name == "best" and not candidate.exists():
+        candidate = RunFolder(path).checkpoint("last")
     if not candidate.is_file():
         raise ValueError(f"expected a checkpoint or a run folder with {expected.relative_to(path)}, got {str(path)!r}")
     return candidate
@@ -67,6 +72,26 @@ def check_architecture(checkpoint: dict[str, Any], task: nn.Module, model: str) 
         f"expected a checkpoint of {model}, got one of {checkpoint['config']['model']['_target_']} "
         "whose weights do not fit; " + "; ".join(part for part in parts if part)
     )
+
+
+def check_updates_go_on(checkpoint: dict[str, Any], task: Mapping[str, Any]) -> None:
+    """Check that the checkpoint's optimizer and schedule have the kind of state that those of ``task`` go on from.
+
+    Args:
+        checkpoint: of a training.
+        task: the section of the configuration.
+
+    Raises:
+        ValueError: naming both choices.
+    """
+    saved = checkpoint["config"]["task"]
+    before, now = (str(section["optimizer"]["_target_"]) for section in (saved, task))
+    if before != now:
+        raise ValueError(f"expected {before}, whose state the checkpoint has, as task.optimizer of this run, got {now}")
+    # The factors of all other schedules depend on the step alone.
+    before, now = (str((section.get("scheduler") or {}).get("_target_")) for section in (saved, task))
+    if before != now and any(name.endswith(".plateau") for name in (before, now)):
+        raise ValueError(f"expected {before}, whose state the checkpoint has, as task.scheduler of this run, got {now}")
 
 
 def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -1,29 +1,52 @@
-"""The metric that chooses the best checkpoint."""
+"""The metrics by which a run chooses the best checkpoint, lowers its learning rate, and stops early."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
-from src.tasks.metrics import Metric, described
+from omegaconf import DictConfig, OmegaConf
+
+from src.tasks.metrics import Metric
 from src.utils.errors import did_you_mean
 
 # With this name in place of a metric, the last checkpoint counts as the best one.
 STEP = "step"
+LATEST = Metric(STEP, better="max")
 
 
-def check_monitor(monitor: Mapping[str, Any], metrics: Iterable[Metric]) -> None:
-    """Check ``monitor.metric`` and ``monitor.mode`` against what a run measures while it trains.
+def check_monitors(config: DictConfig, metrics: Sequence[Metric], of_task: Sequence[Metric]) -> None:
+    """Check ``monitor``, the callback ``early_stopping`` and a schedule with a monitor.
+
+    Args:
+        config: of the whole run.
+        metrics: what it measures.
+        of_task: those of the task, by whose validation a schedule goes.
 
     Raises:
-        ValueError: for a metric that is not among ``metrics``, or a mode that prefers the worse value.
+        ValueError: for a metric that is not measured, or a mode that prefers the worse value.
     """
-    name, mode = monitor["metric"], monitor["mode"]
-    known = {full: metric for metric in metrics for full in metric.full_names() if not full.startswith("test/")}
-    if name != STEP and name not in known:
+    measured = names(metrics)
+    check_monitor("monitor.metric", config.monitor.metric, config.monitor.mode, {STEP: LATEST, **measured})
+    validated = {full: metric for full, metric in names(of_task).items() if full.startswith("val/")}
+    for place, known in {"task.scheduler": validated, "callbacks.early_stopping": measured}.items():
+        node = OmegaConf.select(config, place)
+        if node is not None and "monitor" in node:
+            check_monitor(f"{place}.monitor", node.monitor, node.get("mode", "min"), known)
+
+
+def names(metrics: Iterable[Metric]) -> dict[str, Metric]:
+    """Return the metrics that a run measures while it trains by their full names."""
+    return {full: metric for metric in metrics for full in metric.full_names() if not full.startswith("test/")}
+
+
+def check_monitor(key: str, name: str, mode: str, known: Mapping[str, Metric]) -> None:
+    """Check the metric ``name`` and the ``mode`` of the monitor at ``key``.
+
+    Raises:
+        ValueError: for a metric that is not among those ``known``, or a mode that prefers the worse value.
+    """
+    if name not in known:
         raise ValueError(
-            f"expected monitor.metric to be {STEP} or a metric of the task, got {name!r}"
-            f"{did_you_mean(str(name), [STEP, *known])}"
+            f"expected {key} to be a metric that the run measures, got {name!r}{did_you_mean(str(name), known)}"
         )
-    metric = described(name, known.values())
-    better = "max" if name == STEP else metric.better if metric else None
+    better, mode_key = known[name].better, f"{key.rpartition('.')[0]}.mode"
     if mode not in ("max", "min") or (better is not None and mode != better):
-        raise ValueError(f"expected monitor.mode={better or 'max or min'} for monitor.metric={name}, got {mode!r}")
+        raise ValueError(f"expected {mode_key}={better or 'max or min'} for {key}={name}, got {mode!r}")

@@ -1,5 +1,6 @@
 """What all tasks share: the training step, a table of the samples of a validation or test set, the optimizer."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from src.invertible import PolicyName, set_backprop
 from src.tasks.metrics import Metric
 from src.tasks.sample_table import SampleTable
+from src.tasks.schedules import Plateau
 from src.utils.reduced import reduced
 
 Batch = dict[str, Tensor]
@@ -114,6 +116,14 @@ class Task(pl.LightningModule):
         """Return the output of the network."""
         return self.net(x)
 
+    def infer(self, images: Tensor) -> Tensor:
+        """Return what the task predicts for inputs of the network, (B, C, *spatial) of any size: here its output."""
+        return self(images)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return what the task predicts for a batch."""
+        return self.infer(batch["image"])
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch.
 
@@ -147,15 +157,20 @@ class Task(pl.LightningModule):
         self._table = SampleTable()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the validation set."""
-        self._log_table("val")
+        """Log the metrics of the validation set, which decide on a `Plateau` before the epoch's checkpoint is saved."""
+        metrics = self._log_table("val")
+        scheduler = None if self.trainer.sanity_checking else self.lr_schedulers()
+        if isinstance(scheduler, Plateau):
+            scheduler.step(metrics[scheduler.monitor])
 
     on_test_epoch_start = on_validation_epoch_start
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics of the test set and keep the table per sample."""
+        """Log the metrics of the test set and keep the table per sample, with the names of the data's cases."""
         self._log_table("test")
-        self.test_table = self._table.records()
+        name_of = getattr(self.trainer.datamodule, "case_name", None)  # type: ignore[attr-defined]
+        names = [{"case": name_of("test", row["index"])} if name_of else {} for row in self._table.records()]
+        self.test_table = [name | row for name, row in zip(names, self._table.records(), strict=True)]
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer, with the schedule per step where there is one."""
@@ -164,7 +179,11 @@ class Task(pl.LightningModule):
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        schedule = {"scheduler": scheduler, "interval": "step"}
+        if isinstance(scheduler, Plateau):
+            # Never by Lightning, whose step comes after the epoch's checkpoint: a resumed run would miss it.
+            schedule |= {"monitor": scheduler.monitor, "interval": "epoch", "frequency": sys.maxsize}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def probe(self, function: Callable[[Tensor], Tensor], shape: Sequence[int]) -> Tensor:
         """Return the output of a part of the network for one sample of zeros, (1, *shape), in evaluation mode.
@@ -176,7 +195,8 @@ class Task(pl.LightningModule):
         self.net.eval()
         try:
             with torch.no_grad():
-                return function(torch.zeros(1, *shape, device=next(self.net.parameters()).device))
+                like = next(self.net.parameters())
+                return function(torch.zeros(1, *shape, dtype=like.dtype, device=like.device))
         except RuntimeError as error:
             raise ValueError(
                 f"expected a network that accepts samples of shape {tuple(shape)}, but {type(self.net).__name__} "
@@ -190,12 +210,14 @@ class Task(pl.LightningModule):
         self._table.add(batch["index"], values)
         return {**batch, **shown}
 
-    def _log_table(self, stage: str) -> None:
+    def _log_table(self, stage: str) -> dict[str, float]:
+        """Log the metrics of a stage and return them by their full names; every process has the same values."""
         self._table.gather(self.all_gather)
         headline = self.metrics[0].name if self.metrics else "loss"
-        for name, value in self.summarise_table(self._table, stage).items():
-            # Every process has the same value.
-            self.log(f"{stage}/{name}", value, prog_bar=name == headline)
+        metrics = {f"{stage}/{name}": value for name, value in self.summarise_table(self._table, stage).items()}
+        for name, value in metrics.items():
+            self.log(name, value, prog_bar=name == f"{stage}/{headline}")
+        return metrics
 
 
 def _fuse_on_cpu(optimizer: Optimizer) -> None:

@@ -74,6 +74,10 @@ class Classification(Task):
             values["reconstruction_error"] = relative_errors(recovered, batch["image"])
         return values, {"prediction": prediction}
 
+    def infer(self, images: Tensor) -> Tensor:
+        """Return the probability of each class, (B, num_classes)."""
+        return self(images).float().softmax(dim=1)
+
     def summarise_table(self, table: SampleTable, stage: str) -> dict[str, float]:
         """Return the means, and the maximum of the reconstruction errors; count the confusions."""
         prediction, label = table.column("prediction").long(), table.column("label").long()

@@ -66,6 +66,8 @@ TASK_METRICS: dict[str, tuple[Metric, ...]] = {
         LOSS,
         Metric("psnr_fbp", "PSNR of the FBP", "dB", None, 2),
         Metric("ssim_fbp", "SSIM of the FBP"),
+        Metric("psnr_input", "PSNR of the input", "dB", None, 2),
+        Metric("ssim_input", "SSIM of the input"),
     ),
     "segmentation": (
         Metric("dice", "Dice", "", "max", 3, per_region=True),

@@ -4,28 +4,36 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from src.invertible import PolicyName
+from src.invertible.arguments import check_choice
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
 from src.tasks.image_quality import MIN_SSIM_SIZE, SSIMWindow, quality
-from src.tasks.metrics import TASK_METRICS
+from src.tasks.metrics import TASK_METRICS, Metric
+from src.tasks.windows import SlidingWindow
+
+# What a report calls the input, by the end of the names of its metrics.
+INPUT_TITLES = {"fbp": "FBP", "input": "input"}
 
 
 class Reconstruction(Task):
-    """Minimises the squared l2 loss ||net(input) - target||^2 / n, and judges by PSNR and SSIM beside the input's.
+    """Minimises the distance between the network's output and the target, and judges by PSNR and SSIM, the input's too.
 
-    Batches are dicts: "input" and "target" of shape (B, C, *spatial), "index" of shape (B,). Inputs of another shape
-    than the targets, such as sinograms, are not judged.
+    Batches are dicts: "input" and "target" of shape (B, C, *spatial), "index" of shape (B,). Images that are judged and
+    have another size than those of the training are restored window by window. An input of another shape than its
+    target, such as a sinogram, is not judged itself.
 
     Args:
         net: the network, from inputs to the shape of the targets.
         optimizer, scheduler, backprop: see `Task`.
         data_range: range of the true intensities, for PSNR and SSIM; None: that of each target.
         ssim_window: see `SSIMWindow`.
+        input_name: what the input is, a key of INPUT_TITLES: its PSNR is ``psnr_<input_name>``.
+        overlap, blending, sw_batch_size: of the windows, see `SlidingWindow`.
+        criterion: called with output and target, returns their mean loss; None is ``||net(input) - target||^2 / n``.
 
     Raises:
-        ValueError: if ``data_range`` is not positive, or the window is unknown.
+        ValueError: for an option out of its range.
     """
 
     metrics = TASK_METRICS["reconstruction"]
@@ -36,17 +44,27 @@ class Reconstruction(Task):
         optimizer: MakeOptimizer,
         scheduler: MakeScheduler | None = None,
         data_range: float | None = 1.0,
-        backprop: PolicyName = "reversible",
         ssim_window: SSIMWindow = "gaussian",
+        input_name: str = "fbp",
+        overlap: float = 0.25,
+        blending: str = "gaussian",
+        sw_batch_size: int = 1,
+        backprop: PolicyName = "reversible",
+        criterion: nn.Module | None = None,
     ) -> None:
         super().__init__(net, optimizer, scheduler, backprop)
         if data_range is not None and not data_range > 0:
             raise ValueError(f"expected a positive data_range, got {data_range}")
-        windows = get_args(SSIMWindow)
-        if ssim_window not in windows:
-            raise ValueError(f"expected ssim_window to be one of {', '.join(windows)}, got {ssim_window!r}")
+        check_choice("task.ssim_window", ssim_window, get_args(SSIMWindow))
+        check_choice("task.input_name", input_name, INPUT_TITLES)
         self.data_range = data_range
         self.ssim_window = ssim_window
+        self.input_name = input_name
+        self.sliding = SlidingWindow(overlap, blending, sw_batch_size)
+        self.metrics = tuple(metric for metric in type(self).metrics if self._is_measured(metric))
+        # The size of the training's images, which `check_data` sets.
+        self._window: tuple[int, ...] | None = None
+        self.criterion = criterion or nn.MSELoss()
         # Quality of the inputs by stage and index. They never change, so once per set is enough.
         self._input_quality: dict[tuple[str, int], Tensor] = {}
 
@@ -64,34 +82,55 @@ class Reconstruction(Task):
         target = tuple(getattr(datamodule, "target_shape", shape))
         if min(target[1:]) < MIN_SSIM_SIZE:
             raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels per side for SSIM, got {min(target[1:])}")
-        output = self.probe(self.net, shape)
-        if tuple(output.shape[1:]) != target:
-            wanted = "the same shape" if shape == target else str(target)
-            raise ValueError(f"expected a network that maps {shape} to {wanted}, got {tuple(output.shape[1:])}")
+        output = tuple(self.probe(self.net, shape).shape[1:])
+        if output != target:
+            wanted = "the same shape" if target == shape else target
+            raise ValueError(f"expected a network that maps {shape} to {wanted}, got {output}")
+        self._window = shape[1:]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": F.mse_loss(self(batch["input"]), batch["target"])}
+        return {"loss": self.criterion(self(batch["input"]), batch["target"])}
+
+    @property
+    def input_title(self) -> str:
+        """What reports and pictures call the input."""
+        return INPUT_TITLES[self.input_name]
+
+    def infer(self, images: Tensor) -> Tensor:
+        """Return the network's output for images (B, C, *spatial) of any size."""
+        # An image of the training's size is one window: without the blending's rounding.
+        if self._window in (None, tuple(images.shape[2:])):
+            return self(images)
+        return self.sliding(self, images, self._window)
 
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
         """Return loss, PSNR and SSIM, the latter two of the input as well if possible; and the network's output."""
-        output = self(batch["input"])
-        losses = (output.float() - batch["target"]).square().flatten(start_dim=1).mean(dim=1)
+        output = self.infer(batch["input"])
+        pairs = zip(output.float().split(1), batch["target"].split(1), strict=True)
+        losses = torch.stack([self.criterion(*pair) for pair in pairs])
         psnr, ssim = self._quality(output, batch).unbind(dim=1)
         values = {"loss": losses, "psnr": psnr, "ssim": ssim}
         if batch["input"].shape == batch["target"].shape:
-            values["psnr_fbp"], values["ssim_fbp"] = self._judge_input(batch, stage).unbind(dim=1)
+            before = self._judge_input(batch, stage).unbind(dim=1)
+            values |= {
+                f"{name}_{self.input_name}": column for name, column in zip(("psnr", "ssim"), before, strict=True)
+            }
         return values, {"output": output}
 
     def report(self, metrics: dict[str, float | None]) -> Report | None:
-        """Return PSNR and SSIM of the FBP and of the network, and the gain."""
+        """Return PSNR and SSIM of the input and of the network, and the gain."""
         if "test/psnr" not in metrics:
             return None
         rows = []
         for metric in self.metrics[:2]:
-            before, after = metrics.get(f"test/{metric.name}_fbp"), metrics[f"test/{metric.name}"]
+            before, after = metrics.get(f"test/{metric.name}_{self.input_name}"), metrics[f"test/{metric.name}"]
             gain = None if before is None or after is None else after - before
             rows.append([metric.heading, metric.text(before), metric.text(after), metric.text(gain, sign=True)])
-        return Report(["", "FBP", "network", "gain"], rows)
+        return Report(["", self.input_title, "network", "gain"], rows)
+
+    def _is_measured(self, metric: Metric) -> bool:
+        ending = metric.name.rpartition("_")[2]
+        return ending == self.input_name or ending not in INPUT_TITLES
 
     def _quality(self, images: Tensor, batch: Batch) -> Tensor:
         return quality(images, batch["target"], self.data_range, self.ssim_window)

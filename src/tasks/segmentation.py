@@ -5,20 +5,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from src.invertible import PolicyName
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
 from src.tasks.metrics import TASK_METRICS, Metric
-from src.tasks.segmentation_heads import HEADS, Head, Regions, region_masks
+from src.tasks.segmentation_heads import HEADS, Head, MakeCriterion, Regions, region_masks
+from src.tasks.segmentation_losses import dice_ce
 from src.tasks.segmentation_metrics import dice, hausdorff95, sensitivity
-
-BLENDINGS = ("constant", "gaussian")
+from src.tasks.windows import SlidingWindow
 
 
 class Segmentation(Task):
-    """Minimises Dice loss plus cross entropy, and judges by Dice and sensitivity per region.
+    """Minimises Dice loss plus cross entropy, or another criterion, and judges by Dice and sensitivity per region.
 
     Batches are dicts: "image" of shape (B, C, *spatial), "label" of shape (B, *spatial), "index" of shape (B,).
     Training uses crops of one size. Volumes that are judged or predicted may have any size: the network slides over
@@ -33,9 +32,8 @@ class Segmentation(Task):
         optimizer, scheduler, backprop: see `Task`.
         loss: ``dice_ce`` (one output per class, see `SoftmaxClasses`) or ``sigmoid_regions`` (one output per region,
             see `SigmoidRegions`).
-        overlap: fraction of a window that the next one covers as well, in [0, 1).
-        blending: weights of a window's voxels, ``gaussian`` (the centre counts most) or ``constant``.
-        sw_batch_size: number of windows in one batch.
+        criterion: makes another loss of these outputs, see `MakeCriterion`; None is Dice loss plus cross entropy.
+        overlap, blending, sw_batch_size: of the windows, see `SlidingWindow`.
         hausdorff95: whether the 95 % Hausdorff distance is measured too, which takes seconds per case.
 
     Raises:
@@ -55,20 +53,17 @@ class Segmentation(Task):
         sw_batch_size: int = 1,
         hausdorff95: bool = False,
         backprop: PolicyName = "reversible",
+        criterion: MakeCriterion | None = None,
     ) -> None:
         super().__init__(net, optimizer, scheduler, backprop)
         if loss not in HEADS:
-            raise ValueError(f"expected task.loss to be one of {', '.join(HEADS)}, got {loss!r}")
-        if not 0 <= overlap < 1:
-            raise ValueError(f"expected task.overlap in [0, 1), got {overlap}")
-        if blending not in BLENDINGS:
-            raise ValueError(f"expected task.blending to be one of {', '.join(BLENDINGS)}, got {blending!r}")
-        if sw_batch_size < 1:
-            raise ValueError(f"expected a positive task.sw_batch_size, got {sw_batch_size}")
+            raise ValueError(
+                f"expected task.loss to be one of {', '.join(HEADS)}, what the outputs mean, got {loss!r}; "
+                "task/loss=<choice> chooses another loss of these outputs"
+            )
         self.loss = loss
-        self.overlap = overlap
-        self.blending = blending
-        self.sw_batch_size = sw_batch_size
+        self.criterion = criterion
+        self.sliding = SlidingWindow(overlap, blending, sw_batch_size)
         self.hausdorff95 = hausdorff95
         # Properties of the data, which `check_data` sets before anything else is called.
         self.regions: Regions = {}
@@ -84,7 +79,7 @@ class Segmentation(Task):
         if not hasattr(datamodule, "regions"):
             raise ValueError(f"expected a datamodule of segmented volumes, got {type(datamodule).__name__}")
         shape = tuple(datamodule.sample_shape)
-        head = HEADS[self.loss](int(datamodule.num_classes), datamodule.regions)
+        head = HEADS[self.loss](int(datamodule.num_classes), datamodule.regions, self.criterion or dice_ce)
         outputs = tuple(self.probe(self.net, shape).shape[1:])
         if outputs[1:] != shape[1:]:
             raise ValueError(f"expected a network that keeps the spatial size {shape[1:]}, got {outputs[1:]}")
@@ -107,16 +102,7 @@ class Segmentation(Task):
 
     def logits(self, volumes: Tensor) -> Tensor:
         """Return the blended logits of whole volumes (B, C, *spatial) in single precision: (B, outputs, *spatial)."""
-        logits = sliding_window_inference(
-            volumes,
-            self._window,
-            self.sw_batch_size,
-            lambda x: self(x).float(),
-            overlap=self.overlap,
-            mode=self.blending,
-        )
-        assert isinstance(logits, Tensor)
-        return logits
+        return self.sliding(self, volumes, self._window)
 
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
         """Return loss, mean Dice and the scores of each region; and the predicted classes."""
@@ -133,15 +119,9 @@ class Segmentation(Task):
             values |= {f"{name}_{r.lower()}": column for r, column in zip(self.regions, columns, strict=True)}
         return values, {"prediction": prediction, "dice": values["dice"]}
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def infer(self, images: Tensor) -> Tensor:
         """Return the classes of whole volumes, (B, *spatial)."""
-        return self.head.label_map(self.logits(batch["image"]))
-
-    def on_test_epoch_end(self) -> None:
-        """Log the metrics, and add the names of the cases to the table."""
-        super().on_test_epoch_end()
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.test_table = [{"case": datamodule.case_name("test", row["index"]), **row} for row in self.test_table]
+        return self.head.label_map(self.logits(images))
 
     def report(self, metrics: dict[str, float | None]) -> Report | None:
         """Return the scores of each region, averaged over the cases, and their means over the regions."""

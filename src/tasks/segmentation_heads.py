@@ -5,11 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 import torch
-from monai.losses import DiceCELoss, DiceLoss
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
+
+from src.tasks.segmentation_losses import dice_ce
 
 Regions = Mapping[str, Sequence[int]]
+# Called like MONAI's Dice losses with what the outputs mean: ``softmax`` and ``to_onehot_y`` without the background, or
+# ``sigmoid``. Returns a loss of logits and classes (B, 1, *spatial), or of logits and masks.
+MakeCriterion = Callable[..., nn.Module]
 
 
 def region_masks(label: Tensor, regions: Regions) -> Tensor:
@@ -49,10 +52,10 @@ class SoftmaxClasses(Head):
         regions: unused here.
     """
 
-    def __init__(self, num_classes: int, regions: Regions) -> None:
+    def __init__(self, num_classes: int, regions: Regions, criterion: MakeCriterion = dice_ce) -> None:
         self.num_outputs = num_classes
         self.meaning = "class, background included"
-        self._loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, squared_pred=True)
+        self._loss = criterion(include_background=False, to_onehot_y=True, softmax=True)
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
         return self._loss(logits, label[:, None])
@@ -78,16 +81,15 @@ class SigmoidRegions(Head):
         ValueError: for other regions.
     """
 
-    def __init__(self, num_classes: int, regions: Regions) -> None:
+    def __init__(self, num_classes: int, regions: Regions, criterion: MakeCriterion = dice_ce) -> None:
         self.num_outputs = len(regions)
         self.meaning = f"region ({', '.join(regions)})"
         self.regions = dict(regions)
         self.paints = _paints(num_classes, regions)
-        self._dice = DiceLoss(sigmoid=True, squared_pred=True)
+        self._loss = criterion(sigmoid=True)
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        target = region_masks(label, self.regions).to(logits.dtype)
-        return self._dice(logits, target) + F.binary_cross_entropy_with_logits(logits, target)
+        return self._loss(logits, region_masks(label, self.regions).to(logits.dtype))
 
     def label_map(self, logits: Tensor) -> Tensor:
         """Return the own class of the smallest region that each voxel is in."""
@@ -111,4 +113,7 @@ def _paints(num_classes: int, regions: Regions) -> list[tuple[int, int]]:
     return [(output, next(iter(own[output]))) for output in order]
 
 
-HEADS: dict[str, Callable[[int, Regions], Head]] = {"dice_ce": SoftmaxClasses, "sigmoid_regions": SigmoidRegions}
+HEADS: dict[str, Callable[[int, Regions, MakeCriterion], Head]] = {
+    "dice_ce": SoftmaxClasses,
+    "sigmoid_regions": SigmoidRegions,
+}

@@ -105,7 +105,7 @@ def shown(folder: Path, **trainer_state: Any) -> list[str]:
     outputs = {"input": volumes, "output": volumes, "target": volumes, "index": torch.tensor([1, 2, 0])}
     callback, task = (
         ReconstructionPictures(str(folder), num_volumes=2, every_n_epochs=4),
-        SimpleNamespace(data_range=1.0),
+        SimpleNamespace(data_range=1.0, input_title="FBP"),
     )
     callback.on_validation_batch_end(trainer, task, outputs, None, 0)
     callback.on_validation_epoch_end(trainer, task)

@@ -16,11 +16,11 @@ from src.callbacks.pictures.drawing import image_grid
 from src.callbacks.pictures.evaluation import EvaluationPictures
 from src.callbacks.pictures.flows import FlowPictures, reconstructions
 from src.callbacks.pictures.inversions import InversionPictures
-from src.callbacks.pictures.latent_path import interpolations
 from src.invertible import Downsampling
 from src.models.density import DensityModel
 from src.models.glow import Glow
 from src.models.lab import LabIRevNet, LabNet
+from src.tasks.latent_path import interpolations
 
 
 class NoContext:

@@ -11,6 +11,7 @@ from src.config.targets import check_targets
 from src.utils.errors import ConfigError
 
 DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=4"]
+PAIRS = ["experiment=restoration"]
 
 
 def check(*overrides: str) -> None:
@@ -42,6 +43,8 @@ def check(*overrides: str) -> None:
         ),
         (["network.num_levels=7", "model.body.padding_mode=constant"], "expected at most 6 levels"),
         (["model=unet", "network.num_levels=7"], "expected at most 6 levels .* got model.num_levels=7"),
+        ([*PAIRS, "datamodule.spatial_dims=1"], "expected datamodule.spatial_dims=2 or 3, got 1"),
+        ([*PAIRS, "datamodule.size=[32,32]"], r"expected datamodule.size as one number or 3, .*got \[32, 32\]"),
         (["trainer=fsdp", "trainer.accelerator=cpu"], "expected trainer.accelerator=gpu with trainer.strategy=fsdp"),
     ],
 )
@@ -69,6 +72,7 @@ def test_sharded_parameters_and_memcnn(monkeypatch: pytest.MonkeyPatch) -> None:
         ["trainer=fsdp", "backprop=reversible"],
         ["trainer=ddp", "trainer.num_nodes=2"],
         ["experiment=irevnet_lab", "datamodule.num_val=0"],
+        [*PAIRS, "datamodule.spatial_dims=2", "datamodule.size=[32,64]"],
     ],
 )
 def test_is_let_through(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

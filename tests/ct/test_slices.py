@@ -122,7 +122,7 @@ def test_the_centre_is_found(offset: float, last: float, num_views: int) -> None
         ((1, 4, 9), 4, {"centre": 9.5}, "expected the centre of rotation between 0 and 8 pixels, got 9.5"),
         ((1, 4, 9), 4, {"size": 0}, "expected a reconstruction size of at least 1, got 0"),
         ((1, 4, 9), 4, {"pixel_width": 0.0}, "expected a positive pixel width, got 0.0"),
-        ((1, 4, 9), 4, {"filter_name": "hahn"}, "expected filter as one of ramp.*got 'hahn'"),
+        ((1, 4, 9), 4, {"filter_name": "hahn"}, "expected filter to be one of ramp.*got 'hahn'"),
     ],
 )
 def test_what_does_not_fit_is_refused(shape: tuple, views: int, options: dict, message: str) -> None:

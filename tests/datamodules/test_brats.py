@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 from src.datamodules import cached_arrays
 from src.datamodules.brats import BratsDataModule
-from src.datamodules.brats.cache import BratsCache
+from src.datamodules.brats.cache import brats_cache
 from src.datamodules.brats.releases import MODALITIES, RELEASES
 from src.datamodules.cached_files import LOCK_NAME, exclusive
+from src.datamodules.volumes.cases import CLASSES, IMAGE
 from src.utils.seal import SEAL_LENGTH
 from tests.brats_files import AFFINE, SHAPE, case_folder, write_case, write_nifti
 from tests.damage import bit_flips
@@ -108,12 +109,12 @@ def test_a_training_crop_is_a_part_of_its_volume(root):
     for _ in range(5):
         for batch in datamodule.train_dataloader():
             case = datamodule.cases["train"][int(batch["index"])]
-            volume = np.pad(case.image(), [(0, 0), (0, 0), (1, 1), (0, 0)])
+            volume = np.pad(case.array(IMAGE), [(0, 0), (0, 0), (1, 1), (0, 0)])
             windows = np.lib.stride_tricks.sliding_window_view(volume, (4, 5, 14, 3))[0]
             places = np.argwhere((windows == batch["image"][0].numpy()).all(axis=(-4, -3, -2, -1)))
             assert len(places) == 1
             x, y, z = places[0]
-            classes = np.pad(case.classes(), [(0, 0), (1, 1), (0, 0)])[x : x + 5, y : y + 14, z : z + 3]
+            classes = np.pad(case.array(CLASSES), [(0, 0), (1, 1), (0, 0)])[x : x + 5, y : y + 14, z : z + 3]
             assert np.array_equal(batch["label"][0], classes)
 
 
@@ -323,7 +324,7 @@ def test_a_complete_cache_is_only_read(own_root, monkeypatch):
     prepared(own_root)
     before = files(own_root)
     assert len([path for path in before if path.name.endswith(".image.npy")]) == 10
-    monkeypatch.setattr("src.datamodules.brats.cache.run_parallel", refuse)
+    monkeypatch.setattr("src.datamodules.case_cache.run_parallel", refuse)
     monkeypatch.setattr("src.datamodules.cached_files.require_writable", refuse)
     monkeypatch.setattr("src.datamodules.brats.cache.read_case", refuse)
     prepared(own_root)
@@ -358,7 +359,9 @@ def spoil_record(root, stem):
 @pytest.mark.parametrize("change", [touch, remove_record, remove_image, cut_image, cut_classes, spoil_record])
 def test_what_is_missing_damaged_or_outdated_is_made_again_and_nothing_else(change, own_root):
     datamodule = prepared(own_root)
-    stem = next(c.stem for cases in datamodule.cases.values() for c in cases if index_of(c.case.name) == 4)
+    stem = next(
+        c.folder / c.case.stem for cases in datamodule.cases.values() for c in cases if index_of(c.case.name) == 4
+    )
     expected = np.array(np.load(stem.with_name(stem.name + ".image.npy")))
     before = files(own_root)
     leftover = stem.with_name("half.image.npy.abc.tmp")
@@ -375,7 +378,7 @@ def test_what_is_missing_damaged_or_outdated_is_made_again_and_nothing_else(chan
 def arrays_of(case):
     # A new process would read the file again, as it is now.
     cached_arrays._check_once.cache_clear()
-    return np.array(case.image()), np.array(case.classes())
+    return np.array(case.array(IMAGE)), np.array(case.array(CLASSES))
 
 
 @pytest.mark.parametrize("ending", [".image.npy", ".classes.npy", ".json"])
@@ -383,8 +386,8 @@ def test_every_flipped_bit_of_a_cached_case_is_found_and_named(ending, own_root)
     datamodule = prepared(own_root)
     [case, *_] = datamodule.cases["train"]
     expected = arrays_of(case)
-    path = case.stem.with_name(case.stem.name + ending)
-    cache = BratsCache(datamodule.cache_dir, own_root, datamodule.release)
+    path = case.folder / f"{case.case.stem}{ending}"
+    cache = brats_cache(datamodule.cache_dir, own_root, datamodule.release)
     for _ in bit_flips(path, 200):
         with pytest.raises(ValueError, match=f"'{path}'"):
             cache.load(case.case)  # at the start
@@ -397,7 +400,7 @@ def test_a_case_of_a_version_before_the_digests_is_made_again(own_root):
     [case, *_] = prepared(own_root).cases["train"]
     expected = arrays_of(case)
     for ending in (".image.npy", ".classes.npy", ".json"):
-        path = case.stem.with_name(case.stem.name + ending)
+        path = case.folder / f"{case.case.stem}{ending}"
         path.write_bytes(path.read_bytes()[:-SEAL_LENGTH])
     prepared(own_root)
     assert all(map(np.array_equal, arrays_of(case), expected))
@@ -407,7 +410,7 @@ def test_the_cache_depends_on_data_and_release(root, tmp_path):
     from src.datamodules.brats.releases import find_release
 
     folders = {
-        BratsCache(tmp_path, data, find_release(release)).folder
+        brats_cache(tmp_path, data, find_release(release)).folder
         for data in (root, root / "HGG")
         for release in (2018, 2019)
     }
@@ -416,7 +419,8 @@ def test_the_cache_depends_on_data_and_release(root, tmp_path):
 
 def test_waits_for_whoever_preprocesses(own_root):
     datamodule = prepared(own_root)
-    stem = datamodule.cases["train"][0].stem
+    first = datamodule.cases["train"][0]
+    stem = first.folder / first.case.stem
     remove_record(own_root, stem)
     with exclusive(stem.parent, "preprocesses"):
         second = threading.Thread(target=prepared, args=(own_root,))
@@ -447,8 +451,8 @@ def test_processes_make_the_same_arrays(own_root, tmp_path):
     here = prepared(own_root)
     there = prepared(own_root, cache_dir=str(tmp_path / "other"), preprocessing_workers=None)
     for case, other in zip(here.cases["train"], there.cases["train"], strict=True):
-        assert case.stem != other.stem and case[3:] == other[3:]
-        assert np.array_equal(case.image(), other.image()) and np.array_equal(case.classes(), other.classes())
+        assert case.folder != other.folder and case.facts == other.facts
+        assert all(np.array_equal(case.array(name), other.array(name)) for name in (IMAGE, CLASSES))
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
@@ -458,7 +462,9 @@ def test_a_prediction_of_the_truth_is_the_file_of_the_truth(release, ending, tmp
     labelled = prepared(root, release=release)
     datamodule = prepared(root, "predict", release=release)
     assert names(datamodule, "predict") == sorted(case_folder("", release, index).name for index in range(3))
-    truths = {c.case.name: torch.from_numpy(np.array(c.classes())) for cases in labelled.cases.values() for c in cases}
+    truths = {
+        c.case.name: torch.from_numpy(np.array(c.array(CLASSES))) for cases in labelled.cases.values() for c in cases
+    }
     for batch in datamodule.predict_dataloader():
         assert set(batch) == {"image", "index"} and len(batch["image"]) == 1
         name = datamodule.case_name("predict", int(batch["index"]))
@@ -485,7 +491,7 @@ def test_the_header_of_a_prediction_is_that_of_its_scan(own_root, tmp_path):
     scan.header["cal_max"] = 900
     nib.save(scan, scan_path)
     datamodule = prepared(own_root, "predict")
-    shape = datamodule.cases["predict"][0].image().shape[1:]
+    shape = datamodule.cases["predict"][0].array(IMAGE).shape[1:]
     label = torch.full(shape, 3)
     path = datamodule.save_prediction(0, label, tmp_path)
     header = nib.load(path).header

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.datamodules.brats.crops import Augmentation, draw_crop, read_crop
+from src.datamodules.volumes.crops import Augmentation, draw_crop, read_crop
 
 
 def cut(volume, first, size):

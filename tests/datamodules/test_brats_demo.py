@@ -16,6 +16,7 @@ from src.datamodules.brats import BratsDataModule
 from src.datamodules.brats.demo import BratsDemo
 from src.datamodules.brats.phantom import Tumour, make_phantom
 from src.datamodules.brats.releases import ED, ET, MODALITIES, NCR
+from src.datamodules.volumes.cases import CLASSES
 
 SHAPE = (40, 44, 36)
 
@@ -206,7 +207,7 @@ def test_the_datamodule_writes_and_reads_it(tmp_path):
     datamodule.setup()
     batch = next(iter(datamodule.train_dataloader()))
     assert batch["image"].shape == (1, 4, 16, 16, 16) and batch["label"].shape == (1, 16, 16, 16)
-    found = {int(c) for case in datamodule.cases["train"] for c in np.unique(case.classes())}
+    found = {int(c) for case in datamodule.cases["train"] for c in np.unique(case.array(CLASSES))}
     assert found == {0, NCR, ED, ET}
 
 

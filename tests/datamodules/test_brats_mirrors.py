@@ -61,7 +61,7 @@ def test_files_of_one_name_in_folders_of_their_own_are_told_apart_when_they_chan
     image = nib.load(case.case.images[2])
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * np.float32(2), AFFINE), case.case.images[2])
     made = datamodule(root)
-    assert not made._cache(root).has(case.case)
+    assert not made.cache_of(root).has(case.case)
 
 
 @pytest.mark.parametrize(

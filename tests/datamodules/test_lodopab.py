@@ -14,9 +14,10 @@ from skimage.transform import iradon
 
 from src.ct.noise import add_poisson_noise
 from src.datamodules import cached_arrays
+from src.datamodules.case_cache import CachedCase
 from src.datamodules.lodopab import LodopabDataModule
-from src.datamodules.lodopab_demo import Ellipses, LodopabDemo
-from src.datamodules.lodopab_files import MU_MAX_PER_M, SIDE_M, LodopabGeometry, find_shards
+from src.datamodules.lodopab.demo import Ellipses, LodopabDemo
+from src.datamodules.lodopab.files import MU_MAX_PER_M, SIDE_M, LodopabGeometry, find_shards
 from tests.damage import bit_flips
 
 GEOMETRY = LodopabGeometry(size=91, num_views=180, num_pixels=129)
@@ -189,7 +190,7 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES)
 def test_damaged_files_are_listed_together_before_training(damage: Any, message: str, own_data: Path) -> None:
-    paths = [own_data / "ground_truth_validation_000.hdf5", own_data / "ground_truth_test_000.hdf5"]
+    paths = [own_data / "ground_truth_test_000.hdf5", own_data / "ground_truth_validation_000.hdf5"]
     for path in paths:
         damage(path)
     for _ in range(2):  # the second time from the records
@@ -238,25 +239,26 @@ def test_slices_are_reconstructed_once_and_again_when_files_change(
     monkeypatch.setattr(LodopabGeometry, "reconstruct", lambda *a: made.append(a[2]) or original(*a))
     prepared(own_data, num_train=3)
     assert len(made) == 3
-    prepared(own_data, num_train=2)  # has all it needs
-    assert len(made) == 3
-    prepared(own_data, num_train=4)  # of the first file
+    prepared(own_data, num_train=2)
+    assert len(made) == 4  # of the first file, beside the other
+    prepared(own_data, num_train=3)
     assert len(made) == 4
     with h5py.File(own_data / "observation_test_000.hdf5", "r+") as file:
         file["data"][:] = 0
-    datamodule = prepared(own_data, num_train=4)
+    datamodule = prepared(own_data, num_train=3)
     assert len(made) == 5 and not datamodule.dataset("test")[0]["input"].any()
 
 
 def test_every_flipped_bit_of_a_reconstruction_is_found_and_named(own_data: Path) -> None:
     datamodule = prepared(own_data)
     [shard] = find_shards(own_data, "test", 2)
-    for path in datamodule.cache.folder.glob("fbp_test_000.*"):
+    for path in datamodule.cache.folder.glob("fbp_test_000_first_2.*"):
         for _ in bit_flips(path, 30):
             cached_arrays._check_once.cache_clear()
             with pytest.raises(ValueError, match=f"'{path}'"):
-                datamodule.cache._problems(shard)
-                datamodule.cache.slices(shard)
+                cached = datamodule.cache.load(shard)
+                assert isinstance(cached, CachedCase)
+                cached.array("fbp")
 
 
 def test_the_demo_does_not_depend_on_how_many_slices_there_are(data: Path, tmp_path: Path) -> None:

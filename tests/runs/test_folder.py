@@ -63,5 +63,9 @@ def test_a_run_folder_means_its_checkpoint(tmp_path: Path) -> None:
     path.touch()
     assert find_checkpoint(tmp_path / "run") == path == find_checkpoint(path)
     assert run_folder_of(path) == tmp_path / "run" and run_folder_of(tmp_path / "copy.ckpt") == tmp_path
-    with pytest.raises(ValueError, match=r"checkpoints/best\.ckpt, got '.*run'"):
-        find_checkpoint(tmp_path / "run", "best")
+    assert find_checkpoint(tmp_path / "run", "best") == path  # of a run without a validation
+    best = RunFolder(tmp_path / "run").checkpoint("best")
+    best.touch()
+    assert find_checkpoint(tmp_path / "run", "best") == best
+    with pytest.raises(ValueError, match=r"checkpoints/best\.ckpt, got '.*other'"):
+        find_checkpoint(tmp_path / "other", "best")

@@ -12,7 +12,7 @@ import pytest
 
 import train
 from src.config.composition import compose_config
-from src.runs.monitor import check_monitor
+from src.runs.monitor import LATEST, STEP, check_monitor, names
 from src.tasks.metrics import (
     CALLBACK_METRICS,
     TASK_METRICS,
@@ -24,7 +24,7 @@ from src.tasks.metrics import (
 )
 from tests.fakes import tiny_overrides
 
-KNOWN = [*TASK_METRICS["reconstruction"], *CALLBACK_METRICS]
+KNOWN = {STEP: LATEST, **names([*TASK_METRICS["reconstruction"], *CALLBACK_METRICS])}
 
 
 def test_a_metric_is_found_by_each_of_its_names() -> None:
@@ -72,7 +72,7 @@ def test_the_metrics_of_a_task_are_known_by_its_configuration() -> None:
     [("val/psnr", "max"), ("val/psnr_fbp", "min"), ("train/loss", "min"), ("step", "max"), ("time/step_s", "min")],
 )
 def test_a_metric_that_is_measured_can_be_monitored(monitor: tuple[str, str]) -> None:
-    check_monitor(dict(zip(("metric", "mode"), monitor, strict=True)), KNOWN)
+    check_monitor("monitor.metric", *monitor, KNOWN)
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,18 @@ def test_a_metric_that_is_measured_can_be_monitored(monitor: tuple[str, str]) ->
         ("val/psnr", "min", r"expected monitor\.mode=max for monitor\.metric=val/psnr, got 'min'"),
         ("step", "min", r"expected monitor\.mode=max for monitor\.metric=step"),
         ("val/psnr_fbp", "most", r"expected monitor\.mode=max or min for monitor\.metric=val/psnr_fbp, got 'most'"),
-        ("val/pnsr", "max", r"expected monitor\.metric to be step or .*, got 'val/pnsr'; did you mean 'val/psnr'"),
+        (
+            "val/pnsr",
+            "max",
+            r"expected monitor\.metric to be a metric that the run measures, got 'val/pnsr'; did you mean 'val/psnr'",
+        ),
         ("test/psnr", "max", r"got 'test/psnr'; did you mean"),
         ("psnr", "max", r"got 'psnr'"),
     ],
 )
 def test_a_monitor_that_cannot_work_is_refused(metric: str, mode: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        check_monitor({"metric": metric, "mode": mode}, KNOWN)
+        check_monitor("monitor.metric", metric, mode, KNOWN)
 
 
 def test_a_wrong_monitor_is_refused_before_training(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_data_without_regions_are_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": "dice"}, r"task\.loss to be one of dice_ce, sigmoid_regions, got 'dice'"),
+        ({"loss": "dice"}, r"task\.loss to be one of dice_ce, sigmoid_regions, what the outputs mean, got 'dice'"),
         ({"overlap": 1.0}, r"task\.overlap in \[0, 1\), got 1\.0"),
         ({"overlap": -0.1}, r"task\.overlap"),
         ({"blending": "linear"}, r"task\.blending to be one of constant, gaussian, got 'linear'"),

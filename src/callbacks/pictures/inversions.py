@@ -10,8 +10,8 @@ from torch import Tensor
 
 from src.callbacks.pictures.drawing import image_grid
 from src.callbacks.pictures.evaluation import EvaluationPictures
-from src.callbacks.pictures.latent_path import interpolations
 from src.invertible import Checkerboard
+from src.tasks.latent_path import interpolations
 
 
 class InversionPictures(EvaluationPictures):

@@ -16,6 +16,7 @@ from src.callbacks.pictures.evaluation import EvaluationPictures
 # By Okabe and Ito: colour-blind readers can tell them apart.
 COLORS = ("#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
 FILL_OPACITY = 0.35
+NUM_MODALITIES = 2  # are shown if none are chosen
 LABEL_MAPS = {"truth": "label", "prediction": "prediction"}
 
 
@@ -98,7 +99,8 @@ class Overlays(EvaluationPictures):
 
     Args:
         dirpath, every_n_epochs: see `EvaluationPictures`.
-        modalities: title of each modality to show and its channel; the label maps are drawn over the first one.
+        modalities: title of each modality to show and its channel; the label maps are drawn over the first one. None
+            for the first two of the datamodule's modalities.
         num_cases: number of cases, from index 0 of each set.
 
     Raises:
@@ -108,15 +110,22 @@ class Overlays(EvaluationPictures):
     stages = ("val", "test", "predict")
 
     def __init__(
-        self, dirpath: str, modalities: Mapping[str, int], num_cases: int = 3, every_n_epochs: int = 5
+        self, dirpath: str, modalities: Mapping[str, int] | None = None, num_cases: int = 3, every_n_epochs: int = 5
     ) -> None:
         super().__init__(dirpath, num_cases, every_n_epochs)
-        if not modalities:
+        if modalities is not None and not modalities:
             raise ValueError("expected at least one modality to show, got none")
-        self.modalities = dict(modalities)
+        self.modalities = None if modalities is None else dict(modalities)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Choose the modalities, if none are given."""
+        if self.modalities is None:
+            names = getattr(trainer.datamodule, "modalities", ("image",))  # type: ignore[attr-defined]
+            self.modalities = {name: channel for channel, name in enumerate(names[:NUM_MODALITIES])}
 
     def kept(self, name: str, sample: dict[str, Tensor]) -> Slice:
         """Return the slice of a case that is shown."""
+        assert self.modalities is not None
         maps = {title: sample[key] for title, key in LABEL_MAPS.items() if key in sample}
         position = fullest_slice(next(iter(maps.values())))
         lines = [name, f"slice {position}"] + ([f"mean Dice {sample['dice']:.3f}"] if "dice" in sample else [])

@@ -10,7 +10,7 @@ from torch import Tensor
 from src.callbacks.pictures.drawing import image_grid
 from src.callbacks.pictures.evaluation import EvaluationPictures
 
-KEYS = {"FBP": "input", "network": "output", "truth": "target"}
+KEYS = ("input", "output", "target")
 
 
 def central_slices(volume: Tensor) -> list[Tensor]:
@@ -30,7 +30,7 @@ def triptych(columns: Mapping[str, Sequence[Tensor]], data_range: float) -> Figu
 
 
 class ReconstructionPictures(EvaluationPictures):
-    """Writes a triptych (FBP, network, truth) of each of the first volumes: ``val-000-epoch-0004``, ``test-001``.
+    """Writes a triptych (input, network, truth) of each of the first volumes: ``val-000-epoch-0004``, ``test-001``.
 
     Args:
         dirpath, every_n_epochs: see `EvaluationPictures`.
@@ -41,15 +41,19 @@ class ReconstructionPictures(EvaluationPictures):
         super().__init__(dirpath, num_volumes, every_n_epochs)
 
     def kept(self, name: str, sample: dict[str, Tensor]) -> dict[str, list[Tensor]]:
-        """Return the central slices of the volumes."""
-        return {title: central_slices(sample[key][0]) for title, key in KEYS.items()}
+        """Return the central slices of the first channels."""
+        return {key: central_slices(sample[key][0]) for key in KEYS}
 
     def figures(self, trainer: pl.Trainer, task: Any, samples: Mapping[int, Any]) -> dict[str, Figure]:
-        return {f"{index:03d}": triptych(columns, _white(task, columns)) for index, columns in samples.items()}
+        titles = (task.input_title, "network", "truth")
+        return {
+            f"{index:03d}": triptych(dict(zip(titles, columns.values(), strict=True)), _white(task, columns))
+            for index, columns in samples.items()
+        }
 
 
 def _white(task: Any, columns: Mapping[str, Sequence[Tensor]]) -> float:
     """Return the value that is drawn white: the top of the data's range, or the truth's largest value."""
     if task.data_range is not None:
         return task.data_range
-    return max(float(image.max()) for image in columns["truth"]) or 1.0
+    return max(float(image.max()) for image in columns["target"]) or 1.0

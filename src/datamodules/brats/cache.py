@@ -1,166 +1,57 @@
-"""Preprocessed cases as files that a crop can be read from: checked, cropped to the brain, z-scored."""
+"""Preprocessed scans of BraTS: checked, cropped to the brain, z-scored."""
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from monai.transforms.intensity.array import NormalizeIntensity
-from monai.transforms.utils import generate_spatial_bounding_box
 from numpy.typing import NDArray
 
-from src.datamodules.brats.cases import Case, Problem
 from src.datamodules.brats.reading import CaseVolumes, read_case
 from src.datamodules.brats.releases import BACKGROUND, MODALITIES, Release, find_release
-from src.datamodules.cached_arrays import (
-    check_array,
-    fingerprint,
-    mapped_array,
-    read_record,
-    write_array,
-    write_record,
-)
-from src.datamodules.cached_files import folder_name, make_missing, run_parallel
-from src.utils.reading import FileError, reading
+from src.datamodules.cached_files import folder_name
+from src.datamodules.case_cache import Preprocessed
+from src.datamodules.problems import Problem
+from src.datamodules.volumes.box import as_index, used_box
+from src.datamodules.volumes.cases import CLASSES, IMAGE, Case, ScanCache
 
-# Changes whenever the same scans would give other arrays.
-PREPROCESSING_VERSION = 2
-# Endings of a case's files.
-RECORD, IMAGE, CLASSES = "json", "image.npy", "classes.npy"
+# Changes whenever the same scans would give other files.
+PREPROCESSING_VERSION = 3
 
 
-class CachedCase(NamedTuple):
-    """A case that has been preprocessed: arrays of the brain's box, and where that box lies in the scan."""
-
-    case: Case
-    stem: Path
-    shape: tuple[int, ...]  # of the scan
-    box: tuple[tuple[int, int], ...]  # first and last-plus-one voxel along each axis
-    oddities: tuple[Problem, ...] = ()  # what is unusual about the scans
-
-    @property
-    def part(self) -> tuple[slice, ...]:
-        """The box as an index into the scan."""
-        return tuple(slice(first, end) for first, end in self.box)
-
-    def image(self) -> NDArray[np.float32]:
-        """Return the modalities, (4, X, Y, Z), mapped from the disk; raise FileError if the file is damaged."""
-        return mapped_array(_file(self.stem, IMAGE), "a preprocessed scan")
-
-    def classes(self) -> NDArray[np.uint8]:
-        """Return the canonical classes, (X, Y, Z), mapped from the disk; raise FileError if the file is damaged."""
-        return mapped_array(_file(self.stem, CLASSES), "a preprocessed truth")
+# Mean 0 and deviation 1 over the voxels that are not 0, which stay 0.
+z_score = NormalizeIntensity(nonzero=True)
 
 
-class BratsCache:
-    """The preprocessed cases of one folder of scans.
-
-    One case is two uncompressed arrays, float32 and uint8, and a record, which is written last and has the sizes and
-    times of the source files: when these change, the case is made again. A bad case has a record of its problems and
-    no arrays. Each file ends with its digest: the record is compared with it at the start, an array when a process
-    first reads it. Files without a digest, from an earlier version, are made again.
-    """
-
-    def __init__(self, cache_dir: Path, data_dir: Path, release: Release) -> None:
-        self.release = release
-        parameters = {
-            "preprocessing_version": PREPROCESSING_VERSION,
-            "data_dir": str(data_dir.resolve()),
-            "release": release.name,
-            "label_values": dict(release.label_values),
-            "modalities": MODALITIES,
-        }
-        self.folder = cache_dir / folder_name(f"{data_dir.resolve().name}-{release.name}", parameters)
-
-    def prepare(self, cases: Sequence[Case], num_workers: int) -> tuple[list[CachedCase], list[Problem]]:
-        """Preprocess missing, outdated and damaged cases; return usable cases, and the problems of the others.
-
-        ``num_workers`` processes do that, or with 0 this one. ValueError if the folder cannot be written.
-        """
-        preprocess = functools.partial(_preprocess, release=self.release.name, folder=self.folder)
-        make_missing(
-            self.folder,
-            f"preprocesses scans in {self.folder}",
-            lambda: self._find_unusable(cases),
-            lambda missing: run_parallel(preprocess, missing, num_workers, "Checking and preprocessing scans"),
-        )
-        loaded = [self.load(case) for case in cases]
-        assert None not in loaded, f"cases in {self.folder} changed while they were preprocessed"
-        usable = [found for found in loaded if isinstance(found, CachedCase)]
-        return usable, [problem for found in loaded if isinstance(found, list) for problem in found]
-
-    def _find_unusable(self, cases: Sequence[Case]) -> dict[Case, str | None]:
-        unusable: dict[Case, str | None] = {}
-        for case in cases:
-            try:
-                if self.load(case) is None:
-                    unusable[case] = None
-            except FileError as error:
-                unusable[case] = str(error)
-        return unusable
-
-    def has(self, case: Case) -> bool:
-        """Return whether a case is there and can be used."""
-        try:
-            return isinstance(self.load(case), CachedCase)
-        except FileError:
-            return False
-
-    def load(self, case: Case) -> CachedCase | list[Problem] | None:
-        """Return a case or its problems, None if it has to be made; raise FileError for a damaged file."""
-        stem = _stem(self.folder, case)
-        path, what = _file(stem, RECORD), "the record of a preprocessed case"
-        record = read_record(path, what)
-        if record is None:
-            return None
-        with reading(path, what):
-            if record["sources"] != fingerprint(case.files):
-                return None
-            problems, oddities = ([Problem(case.name, *p) for p in record[key]] for key in ("problems", "oddities"))
-            if problems:
-                return problems
-            box = tuple((first, end) for first, end in record["box"])
-            spatial = tuple(end - first for first, end in box)
-            check_array(_file(stem, IMAGE), (len(MODALITIES), *spatial))
-            if case.truth is not None:
-                check_array(_file(stem, CLASSES), spatial)
-            return CachedCase(case, stem, tuple(record["shape"]), box, tuple(oddities))
+def brats_cache(cache_dir: Path, data_dir: Path, release: Release) -> ScanCache:
+    """Return the cache of a folder's scans, below ``cache_dir``."""
+    parameters = {
+        "preprocessing_version": PREPROCESSING_VERSION,
+        "data_dir": str(data_dir.resolve()),
+        "release": release.name,
+        "label_values": dict(release.label_values),
+        "modalities": MODALITIES,
+    }
+    folder = cache_dir / folder_name(f"{data_dir.resolve().name}-{release.name}", parameters)
+    return ScanCache(folder, functools.partial(preprocess, release=release.name))
 
 
-def _preprocess(case: Case, release: str, folder: Path) -> None:
-    """Check one case and write its arrays, or what is wrong with it, and then its record."""
-    stem = _stem(folder, case)
-    record: dict[str, Any] = {"sources": fingerprint(case.files), "problems": [], "oddities": []}
-    result = read_case(case, find_release(release))
-    if isinstance(result, CaseVolumes):
-        record |= {"shape": result.images.shape[1:], "box": _write_arrays(stem, result)}
-        record["oddities"] = [[oddity.file, oddity.message] for oddity in result.oddities]
-    else:
-        record["problems"] = [[problem.file, problem.message] for problem in result]
-    write_record(_file(stem, RECORD), record)
-
-
-def _write_arrays(stem: Path, volumes: CaseVolumes) -> list[tuple[int, int]]:
-    """Write the part of a case that has the brain and the truth, and return its box."""
+def preprocess(case: Case, release: str) -> Preprocessed | list[Problem]:
+    """Return the part of a case that has the brain and the truth, or the case's problems."""
+    volumes = read_case(case, find_release(release))
+    if not isinstance(volumes, CaseVolumes):
+        return volumes
     used = np.zeros(volumes.images.shape[1:], bool) if volumes.classes is None else volumes.classes != BACKGROUND
     for image in volumes.images:
         used |= image != 0
-    box = [(int(first), int(end)) for first, end in zip(*generate_spatial_bounding_box(used[None]), strict=True)]
-    part = tuple(slice(first, end) for first, end in box)
+    box = used_box(used)
+    part = as_index(box)
     brains = volumes.images[(slice(None), *part)].copy()
-    normalise = NormalizeIntensity(nonzero=True)
     for brain in brains:  # one by one, to save memory
-        brain[...] = normalise(brain)
-    write_array(_file(stem, IMAGE), brains)
+        brain[...] = z_score(brain)
+    arrays: dict[str, NDArray[Any]] = {IMAGE: brains}
     if volumes.classes is not None:
-        write_array(_file(stem, CLASSES), volumes.classes[part])
-    return box
-
-
-def _stem(folder: Path, case: Case) -> Path:
-    return folder / (case.name if case.truth is not None else f"{case.name}.unlabelled")
-
-
-def _file(stem: Path, ending: str) -> Path:
-    return stem.with_name(f"{stem.name}.{ending}")
+        arrays[CLASSES] = volumes.classes[part]
+    oddities = [[oddity.file, oddity.message] for oddity in volumes.oddities]
+    return Preprocessed(arrays, {"shape": volumes.images.shape[1:], "box": box, "oddities": oddities})

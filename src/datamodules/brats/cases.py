@@ -4,35 +4,15 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from src.datamodules.brats.nifti import read_volume
 from src.datamodules.brats.releases import MODALITIES, OFFICIAL, ROLES, TRUTH, Release
+from src.datamodules.problems import Problem
+from src.datamodules.volumes.cases import Case
+from src.utils.nifti import read_volume
 
 ENDINGS = (".nii.gz", ".nii")
-
-
-class Case(NamedTuple):
-    """The files of one scan: its modalities in the order of MODALITIES, and the truth where there is one."""
-
-    name: str
-    images: tuple[Path, ...]
-    truth: Path | None
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The images and, if there is one, the truth."""
-        return self.images if self.truth is None else (*self.images, self.truth)
-
-
-class Problem(NamedTuple):
-    """What is wrong with one file of one case."""
-
-    case: str
-    file: str
-    message: str
 
 
 def find_cases(folder: Path, release: Release) -> tuple[list[Case], list[Problem]]:

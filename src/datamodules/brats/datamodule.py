@@ -2,25 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from pytorch_lightning.utilities import rank_zero_warn
+import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from src.datamodules.brats.cache import BratsCache, CachedCase
-from src.datamodules.brats.cases import Problem, find_cases
-from src.datamodules.brats.crops import Augmentation, BratsCrops, BratsVolumes, Sample
+from src.datamodules.brats.cache import brats_cache, z_score
+from src.datamodules.brats.cases import find_cases
 from src.datamodules.brats.demo import DEMO_RELEASE, BratsDemo
 from src.datamodules.brats.predictions import write_prediction
 from src.datamodules.brats.releases import CLASS_NAMES, MODALITIES, find_release
-from src.datamodules.brats.split import SPLITS, find_split
-from src.datamodules.loaders import SplitDataModule
+from src.datamodules.conversion import Converted
+from src.datamodules.volumes.box import as_index, used_box
+from src.datamodules.volumes.cases import CachedScan, ScanCache
+from src.datamodules.volumes.datamodule import Found, SegmentationDataModule, enumerated
 from src.utils.errors import check_range
-from src.utils.processes import available_cpus
 
 
-class BratsDataModule(SplitDataModule):
+class BratsDataModule(SegmentationDataModule):
     """Scans of BraTS with their tumours, checked, cropped to the brain and z-scored once, and cached.
 
     Batches are dicts of "image", float32 (B, 4, X, Y, Z), the MODALITIES, each with mean 0 and deviation 1 over its
@@ -85,74 +83,75 @@ class BratsDataModule(SplitDataModule):
         preprocessing_workers: int | None = None,
         demo: BratsDemo | None = None,
     ) -> None:
-        super().__init__(batch_size, num_workers, pin_memory)
         self.release = find_release(release)
-        if len(size) != 3 or min(size) < 1:
-            raise ValueError(f"expected size as three positive numbers of voxels, got {list(size)}")
         check_range(0, 1, tumour_probability=tumour_probability)
-        check_range(0, 0.5, val_fraction=val_fraction, test_fraction=test_fraction)
-        check_range(0, intensity_scale=intensity_scale, intensity_shift=intensity_shift, noise_std=noise_std)
-        check_range(0, seed=seed, preprocessing_workers=preprocessing_workers)
         if demo is not None and self.release.name != DEMO_RELEASE:
             raise ValueError(f"expected release {DEMO_RELEASE}, the layout of the demo, got {release}")
+        super().__init__(
+            data_dir,
+            predict_dir,
+            cache_dir,
+            size,
+            tumour_probability,
+            (intensity_scale, intensity_shift, noise_std) if augment else None,
+            (val_fraction, test_fraction),
+            seed,
+            split_file,
+            skip_bad_cases,
+            batch_size,
+            num_workers,
+            pin_memory,
+            preprocessing_workers,
+            demo,
+        )
+        self.kind = f"BraTS {self.release.name}"
         self.label_values = dict(self.release.label_values)
         self.regions = dict(self.release.regions)
-        self.num_classes = len(self.label_values)
         self.class_names = CLASS_NAMES[: self.num_classes]
-        self.demo = demo
-        self.data_dir = Path(data_dir) if demo is None else demo.folder(Path(data_dir))
-        self.predict_dir = self.data_dir if predict_dir is None else Path(predict_dir)
-        self.cache_dir = Path(cache_dir)
-        self.size = tuple(size)
-        self.sample_shape = (len(MODALITIES), *size)
-        self.tumour_probability = tumour_probability
-        self.intensities = (intensity_scale, intensity_shift, noise_std) if augment else None
-        self.fractions = (val_fraction, test_fraction)
-        self.seed = seed
-        self.split_file = None if split_file is None else Path(split_file)
-        self.skip_bad_cases = skip_bad_cases
-        self.preprocessing_workers = available_cpus() if preprocessing_workers is None else preprocessing_workers
-        self.cases: dict[str, list[CachedCase]] = {}
-        self._said: set[str] = set()
 
-    def prepare_data(self) -> None:
-        """Write the demo, check and preprocess the scans, and draw the split, unless that is done already.
+    def find_labelled(self) -> Found:
+        """Return the cases of data_dir at any depth, and the problems of incomplete ones."""
+        return find_cases(self.data_dir, self.release)
+
+    def find_unlabelled(self) -> Found:
+        """Return the cases of predict_dir, by default data_dir, at any depth, and the problems of incomplete ones."""
+        return find_cases(self.predict_dir or self.data_dir, self.release)
+
+    def cache_of(self, folder: Path) -> ScanCache:
+        """Return the cache of a folder's scans."""
+        return brats_cache(self.cache_dir, folder, self.release)
+
+    def convert(self, values: Tensor) -> Converted:
+        """Return the z-scored box of the brain of a scan (4, X, Y, Z), and the way back to labels (X, Y, Z).
+
+        For gradients, mean and deviation are constants.
 
         Raises:
-            ValueError: there are bad cases, and skip_bad_cases is false; the message lists every problem.
+            ValueError: for a scan of zeros only.
         """
-        if self.demo is not None:
-            self.demo.write(self.data_dir, self.preprocessing_workers)
-        if self.trainer is not None and self.trainer.predicting:
-            self._prepare_unlabelled()
-        else:
-            self._prepare_labelled()
+        used = (values != 0).any(dim=0)
+        if not used.any():
+            raise ValueError("expected a brain, got zeros only")
+        part = as_index(used_box(used.cpu().numpy()))
+        brains = torch.stack([torch.as_tensor(z_score(channel.clone())) for channel in values[(slice(None), *part)]])
+        labels = torch.tensor([self.label_values[index] for index in range(self.num_classes)], device=values.device)
 
-    def setup(self, stage: str | None = None) -> None:
-        """Find the cases of a stage, which `prepare_data` has made; raise ValueError as it does."""
-        if stage == "predict":
-            self.cases["predict"] = self._prepare_unlabelled()
-        elif not set(SPLITS) <= set(self.cases):
-            self.cases |= self._prepare_labelled()
+        def undo(classes: Tensor) -> Tensor:
+            whole = torch.zeros(used.shape, dtype=labels.dtype, device=labels.device)
+            whole[part] = labels[classes]
+            return whole
 
-    def dataset(self, split: str) -> Dataset[Sample]:
-        """Return the samples of a split: random crops to train with, otherwise whole brains."""
-        if split != "train":
-            return BratsVolumes(self.cases[split], labelled=split != "predict")
-        augmentation = None if self.intensities is None else Augmentation(*self.intensities)
-        return BratsCrops(self.cases["train"], self.size, self.tumour_probability, augmentation)
+        return Converted(brains, undo)
 
-    def settings(self, split: str) -> dict[str, Any]:
-        """Return the arguments of a split's DataLoader; whole brains come one by one."""
-        return super().settings(split) | ({} if split == "train" else {"batch_size": 1})
-
-    def predict_dataloader(self) -> DataLoader[Sample]:
-        """Return the cases of predict_dir, with or without truth, whole and one by one, without labels."""
-        return self.loader("predict")
-
-    def case_name(self, split: str, index: int) -> str:
-        """Return the name of a case by a batch's "index"; ``split`` may be "predict" too."""
-        return self.cases[split][int(index)].case.name
+    def note_oddities(self, cases: Sequence[CachedScan]) -> None:
+        """Warn of scans whose background is not 0."""
+        oddities = [": ".join(oddity) for cached in cases for oddity in cached.facts["oddities"]]
+        if oddities:
+            listing = enumerated(oddities, separator="\n  ")
+            self.note(
+                f"The background of {len(oddities)} scans is not 0, and their z-scores include it. BraTS has 0 outside "
+                f"of the brain.\n  {listing}"
+            )
 
     def save_prediction(self, index: int, label: Tensor, folder: Path) -> Path:
         """Write the classes (X, Y, Z) of a batch, with its "index", as labels to ``<folder>/<case>.nii.gz``.
@@ -161,77 +160,3 @@ class BratsDataModule(SplitDataModule):
             ValueError: if the shape is not the batch's, or a class is not the release's.
         """
         return write_prediction(self.cases["predict"][int(index)], label, self.release, folder)
-
-    def _prepare_labelled(self) -> dict[str, list[CachedCase]]:
-        """Return the usable cases of each part of the split. Bad ones are drawn too, so that skipping moves no case."""
-        found, problems = find_cases(self.data_dir, self.release)
-        labelled = [case for case in found if case.truth is not None]
-        unlabelled = [case.name for case in found if case.truth is None]
-        if unlabelled:
-            self._note(f"{len(unlabelled)} cases have no truth and are for prediction only: {_enumerate(unlabelled)}")
-        names = sorted({case.name for case in labelled} | {problem.case for problem in problems})
-        usable, more = self._cache(self.data_dir).prepare(labelled, self.preprocessing_workers)
-        self._report([*problems, *more], self.data_dir)
-        self._note_oddities(usable)
-        split = self._split(names)
-        by_name = {cached.case.name: cached for cached in usable}
-        parts = {part: [by_name[name] for name in split[part] if name in by_name] for part in SPLITS}
-        for part, members in parts.items():
-            if not members:
-                raise ValueError(f"expected usable cases with truth for {part} in {self.data_dir}, got none")
-        return parts
-
-    def _prepare_unlabelled(self) -> list[CachedCase]:
-        found, problems = find_cases(self.predict_dir, self.release)
-        cache = self._cache(self.predict_dir)
-        # The arrays that training has made are used again; otherwise the truth, which may be bad, is not read.
-        cases = [case if cache.has(case) else case._replace(truth=None) for case in found]
-        usable, more = cache.prepare(cases, self.preprocessing_workers)
-        self._report([*problems, *more], self.predict_dir)
-        self._note_oddities(usable)
-        return usable
-
-    def _cache(self, folder: Path) -> BratsCache:
-        return BratsCache(self.cache_dir, folder, self.release)
-
-    def _report(self, problems: Sequence[Problem], folder: Path) -> None:
-        if not problems:
-            return
-        count = len({problem.case for problem in problems})
-        listing = "\n".join(f"  {problem.case}: {problem.file}: {problem.message}" for problem in problems)
-        if self.skip_bad_cases:
-            self._note(f"Skipping {count} bad cases of {folder}:\n{listing}")
-            return
-        raise ValueError(
-            f"expected complete, valid cases of BraTS {self.release.name} in {folder}, got {count} that are incomplete "
-            f"or invalid. datamodule.skip_bad_cases=true skips them.\n{listing}"
-        )
-
-    def _note_oddities(self, cases: Sequence[CachedCase]) -> None:
-        oddities = [oddity for cached in cases for oddity in cached.oddities]
-        if oddities:
-            listing = _enumerate([f"{oddity.file}: {oddity.message}" for oddity in oddities], separator="\n  ")
-            self._note(
-                f"The background of {len(oddities)} scans is not 0, and their z-scores include it. BraTS has 0 outside "
-                f"of the brain.\n  {listing}"
-            )
-
-    def _note(self, message: str) -> None:
-        if message not in self._said:  # setup finds the same as prepare_data
-            self._said.add(message)
-            rank_zero_warn(message)
-
-    def _split(self, names: Sequence[str]) -> dict[str, list[str]]:
-        path = self.split_file
-        if path is None:
-            fractions = "val{:g}-test{:g}".format(*self.fractions)
-            path = self._cache(self.data_dir).folder / f"split-{fractions}-seed{self.seed}.json"
-        split = find_split(path, names, *self.fractions, self.seed)
-        left_out = sorted(set(names) - {name for part in split.values() for name in part})
-        if left_out:
-            self._note(f"{len(left_out)} cases are in no part of {path} and are not used: {_enumerate(left_out)}")
-        return split
-
-
-def _enumerate(names: Sequence[str], shown: int = 10, separator: str = ", ") -> str:
-    return separator.join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -9,9 +9,9 @@ from torch.utils.data import Dataset
 
 from src.ct.fbp import FILTERS
 from src.datamodules.loaders import SplitDataModule
-from src.datamodules.lodopab_cache import LodopabCache
-from src.datamodules.lodopab_demo import LodopabDemo
-from src.datamodules.lodopab_files import (
+from src.datamodules.lodopab.cache import FBP, CachedShard, lodopab_cache
+from src.datamodules.lodopab.demo import LodopabDemo
+from src.datamodules.lodopab.files import (
     PARTS,
     PUBLISHED_LENGTHS,
     SLICES_PER_FILE,
@@ -22,6 +22,7 @@ from src.datamodules.lodopab_files import (
     read_slices,
     to_tensor,
 )
+from src.datamodules.problems import Problem, listing
 from src.invertible.arguments import check_choice
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus, checked_device
@@ -93,9 +94,9 @@ class LodopabDataModule(SplitDataModule):
         folder = Path(data_dir)
         self.data_dir = folder if demo is None else demo.folder(folder, self.geometry, self.counts)
         self.input = input
-        self.cache = LodopabCache(Path(cache_dir), self.data_dir, self.geometry, fbp_filter)
         self.workers = available_cpus() if reconstruction_workers is None else reconstruction_workers
-        self.reconstruction_device = checked_device(reconstruction_device=reconstruction_device)
+        device = checked_device(reconstruction_device=reconstruction_device)
+        self.cache = lodopab_cache(Path(cache_dir), self.data_dir, self.geometry, fbp_filter, device)
         self.target_shape = (1, *self.geometry.truth_shape)
         self.sample_shape = self.target_shape if input == "fbp" else (1, *self.geometry.observation_shape)
 
@@ -117,26 +118,31 @@ class LodopabDataModule(SplitDataModule):
         shards = [shard for split in PARTS for shard in self._shards(split)]
         self._report([problem for shard in shards for problem in find_problems(shard, self.geometry)])
         if self.input == "fbp":
-            self._report(self.cache.prepare(shards, self.workers, self.reconstruction_device))
+            self._reconstructed(shards)
 
     def dataset(self, split: str) -> "LodopabSlices":
         """Return the pairs of a split."""
-        return LodopabSlices(self._shards(split), self.cache if self.input == "fbp" else None)
+        shards = self._shards(split)
+        return LodopabSlices(shards, self._reconstructed(shards) if self.input == "fbp" else None)
 
     def _shards(self, split: str) -> list[Shard]:
         return find_shards(self.data_dir, split, self.counts[split])
 
-    def _report(self, problems: Sequence[str]) -> None:
+    def _reconstructed(self, shards: Sequence[Shard]) -> list[CachedShard]:
+        usable, problems = self.cache.prepare(shards, self.workers)
+        self._report(problems)
+        return usable
+
+    def _report(self, problems: Sequence[Problem]) -> None:
         if not problems:
             return
-        more = [f"and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
-        listing = "\n".join(f"  {line}" for line in [*problems[:MAX_LISTED], *more])
+        more = f"\n  and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
         packed = sorted(path.name for path in self.data_dir.glob("*.zip"))
         remedy = f" {', '.join(packed)} may have them: unpack them." if packed else ""
         raise ValueError(
             f"expected the files of LoDoPaB-CT in {self.data_dir}, got {len(problems)} problems. Download the files "
             "again, or use only the first slices of each part by datamodule.num_train, num_val and num_test."
-            f"{remedy}\n{listing}"
+            f"{remedy}\n{listing(problems[:MAX_LISTED])}{more}"
         )
 
 
@@ -145,7 +151,7 @@ class LodopabSlices(Dataset[dict[str, Any]]):
     """Pairs of "input" and "target", read one by one; files are opened for each, so that processes share none."""
 
     shards: Sequence[Shard]
-    cache: LodopabCache | None  # of the inputs; None: sinograms
+    reconstructed: Sequence[CachedShard] | None  # the inputs; None: sinograms
 
     def __len__(self) -> int:
         return sum(shard.length for shard in self.shards)
@@ -153,9 +159,9 @@ class LodopabSlices(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         number, place = divmod(index, SLICES_PER_FILE)
         shard = self.shards[number]
-        if self.cache is None:
+        if self.reconstructed is None:
             inputs = read_slices(shard.observation, place, place + 1)
         else:
-            inputs = self.cache.slices(shard)[place : place + 1]
+            inputs = self.reconstructed[number].array(FBP)[place : place + 1]
         targets = read_slices(shard.truth, place, place + 1)
         return {"input": to_tensor(inputs), "target": to_tensor(targets), "index": index}

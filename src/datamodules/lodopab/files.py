@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from src.ct.slices import reconstruct_slices
+from src.datamodules.problems import Problem
 from src.utils.errors import check_range
 from src.utils.reading import FileError, reading
 
@@ -91,6 +92,21 @@ class Shard(NamedTuple):
     first: int  # the place of its first slice in the part
     length: int
 
+    @property
+    def name(self) -> str:
+        """Part and number of the file."""
+        return self.truth.name.removeprefix("ground_truth_").removesuffix(".hdf5")
+
+    @property
+    def stem(self) -> str:
+        """Another one when fewer slices are used, so that a run with fewer leaves the others' files alone."""
+        return f"fbp_{self.name}" if self.length == SLICES_PER_FILE else f"fbp_{self.name}_first_{self.length}"
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """Truths and observations."""
+        return self.truth, self.observation
+
 
 def find_shards(folder: Path, split: str, count: int) -> list[Shard]:
     """Return the pairs of files with the first ``count`` slices of a part, whether they exist or not."""
@@ -102,13 +118,13 @@ def find_shards(folder: Path, split: str, count: int) -> list[Shard]:
     return shards
 
 
-def find_problems(shard: Shard, geometry: LodopabGeometry) -> Iterator[str]:
+def find_problems(shard: Shard, geometry: LodopabGeometry) -> Iterator[Problem]:
     """Yield what is wrong with the headers of a pair of files."""
     for path, shape in ((shard.truth, geometry.truth_shape), (shard.observation, geometry.observation_shape)):
         try:
             _check_header(path, shape, shard.length)
         except FileError as error:
-            yield str(error)
+            yield Problem(shard.name, path.name, str(error))
 
 
 def _check_header(path: Path, shape: tuple[int, int], count: int) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from src.ct.noise import add_poisson_noise, check_photon_count
 from src.datamodules.cached_files import folder_name, make_missing, run_parallel
-from src.datamodules.lodopab_files import (
+from src.datamodules.lodopab.files import (
     DATASET,
     MU_MAX_PER_M,
     PARTS,

@@ -1,4 +1,4 @@
-"""Preprocessed cases as samples: random crops for training, whole brains for evaluation and prediction."""
+"""Preprocessed cases as samples: random crops for training, whole volumes for evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from src.datamodules.brats.cache import CachedCase
-from src.datamodules.brats.releases import BACKGROUND
+from src.datamodules.volumes.cases import CLASSES, IMAGE, CachedScan
 
 Sample = dict[str, Any]
 
 
 @dataclass(eq=False)
-class BratsVolumes(Dataset[Sample]):
-    """Whole brains: "image" (4, X, Y, Z), "index", and "label" (X, Y, Z) if ``labelled``."""
+class WholeVolumes(Dataset[Sample]):
+    """Whole cases: "image" (C, X, Y, Z), "index", and "label" (X, Y, Z) if ``labelled``."""
 
-    cases: Sequence[CachedCase]
+    cases: Sequence[CachedScan]
     labelled: bool
 
     def __len__(self) -> int:
@@ -33,22 +32,22 @@ class BratsVolumes(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         case = self.cases[index]
-        sample: Sample = {"image": torch.from_numpy(np.array(case.image())), "index": index}
+        sample: Sample = {"image": torch.from_numpy(np.array(case.array(IMAGE))), "index": index}
         if self.labelled:
-            sample["label"] = torch.from_numpy(case.classes().astype(np.int64))
+            sample["label"] = torch.from_numpy(case.array(CLASSES).astype(np.int64))
         return sample
 
 
 @dataclass(eq=False)
-class BratsCrops(Dataset[Sample]):
-    """One random crop per labelled case: "image" (4, *size), "label" (*size), "index"; 0 outside the brain's box.
+class RandomCrops(Dataset[Sample]):
+    """One random crop per labelled case: "image" (C, *size), "label" (*size), "index"; 0 outside the volume.
 
     All draws are from torch's global generator; see `src.datamodules.loaders.Seeded` and `draw_crop`.
     """
 
-    cases: Sequence[CachedCase]
+    cases: Sequence[CachedScan]
     size: Sequence[int]
-    tumour_probability: float
+    foreground_probability: float
     augmentation: Augmentation | None
 
     def __len__(self) -> int:
@@ -56,26 +55,26 @@ class BratsCrops(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         case = self.cases[index]
-        classes = case.classes()
-        first = draw_crop(classes, self.size, self.tumour_probability)
-        image = torch.from_numpy(read_crop(case.image(), first, self.size))
+        classes = case.array(CLASSES)
+        first = draw_crop(classes, self.size, self.foreground_probability)
+        image = torch.from_numpy(read_crop(case.array(IMAGE), first, self.size))
         label = torch.from_numpy(read_crop(classes, first, self.size)).long()
         if self.augmentation is not None:
             image, label = self.augmentation(image, label)
         return {"image": image, "label": label, "index": index}
 
 
-def draw_crop(classes: NDArray[np.uint8], size: Sequence[int], tumour_probability: float) -> list[int]:
+def draw_crop(classes: NDArray[np.uint8], size: Sequence[int], foreground_probability: float) -> list[int]:
     """Draw the first voxel of a crop; it is negative along axes where the crop begins outside the volume.
 
     Along each axis the crop lies within the volume or, where it is larger, the volume within the crop. With
-    ``tumour_probability`` the crop is centred, as far as that allows, at a voxel of one of the case's tumour classes,
-    all equally likely; otherwise all places are equally likely.
+    ``foreground_probability`` the crop is centred, as far as that allows, at a voxel of one of the case's classes, all
+    equally likely but the background, which never is; otherwise all places are equally likely.
     """
     low = [min(0, n - s) for n, s in zip(classes.shape, size, strict=True)]
     high = [max(0, n - s) for n, s in zip(classes.shape, size, strict=True)]
-    if torch.rand(()) < tumour_probability:
-        present = np.flatnonzero(np.bincount(classes.ravel())[BACKGROUND + 1 :]) + BACKGROUND + 1
+    if torch.rand(()) < foreground_probability:
+        present = np.flatnonzero(np.bincount(classes.ravel())[1:]) + 1
         if len(present):
             voxels = np.flatnonzero(classes == present[_draw_below(len(present))])
             centre = np.unravel_index(voxels[_draw_below(len(voxels))], classes.shape)
@@ -114,7 +113,7 @@ class Augmentation:
         )
 
     def __call__(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Return an image (4, *size) and its label (*size), changed at random."""
+        """Return an image (C, *size) and its label (*size), changed at random."""
         # MONAI's transforms have their own generators, which are equal in all workers and not in checkpoints.
         for transform in (self.flips, self.intensities):
             transform.set_random_state(seed=_draw_below(2**31))

@@ -1,0 +1,54 @@
+"""What averages of the weights share: they are validated, tested and stored as the checkpoint's weights."""
+
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.trainer.states import TrainerFn
+
+
+class ValidatedAverage(WeightAveraging):
+    """Lightning's WeightAveraging with three changes.
+
+    Lightning would test the weights in training, which were not validated. Here a test loads "state_dict" of the
+    checkpoint, the average; only resumed runs load the weights in training. Lightning exchanges the two for a
+    validation, and would save a run that is interrupted there with one in place of the other. Before the first update
+    its average is the initial weights; here, the weights in training take its place until then.
+    """
+
+    _exchanged = False
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the average in the place of the weights."""
+        if self._has_begun:
+            super().on_validation_epoch_start(trainer, pl_module)
+            self._exchanged = True
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the weights back."""
+        if self._exchanged:
+            super().on_validation_epoch_end(trainer, pl_module)
+            self._exchanged = False
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the average as the weights."""
+        if self._has_begun:
+            super().on_train_end(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save average and weights under their own names, also in the middle of a validation."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._exchanged:
+            weights, average = checkpoint["state_dict"], checkpoint["current_model_state"]
+            checkpoint.update(state_dict=average, current_model_state=weights)
+        elif self._average_model is not None and not self._has_begun:
+            checkpoint["state_dict"] = checkpoint["current_model_state"]
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Load average and weights to continue training; a test has the average already."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+    @property
+    def _has_begun(self) -> bool:
+        return self._average_model is not None and int(self._average_model.n_averaged) > 0

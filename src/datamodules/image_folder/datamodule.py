@@ -1,0 +1,212 @@
+"""The user's own images, in class folders for classifiers, or all in one folder for flows."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_warn
+
+from src.datamodules.image_folder.demo import ImageFolderDemo
+from src.datamodules.image_folder.files import ImageFile, Listing, list_images
+from src.datamodules.image_folder.reading import FITS, MODES, read_image
+from src.datamodules.images import LabelledImageDataModule
+from src.datamodules.pairs.images import Image as InputImage
+from src.utils.errors import check_range
+from src.utils.processes import available_cpus
+from src.utils.reading import FileError
+
+STAGES = {"train": (None, "fit"), "val": (None, "fit", "validate"), "test": (None, "test")}
+
+
+class ImageFolderDataModule(LabelledImageDataModule):
+    """Images of a folder, scaled to one size; see `LabelledImageDataModule`.
+
+    `list_images` describes the layouts, `read_image` the files.
+
+    Args:
+        data_dir: the folder.
+        channels, size: of the network's input: 1 or 3 channels, ``size`` rows and columns.
+        num_classes: the number of class folders; with ``values=integers``, for flows, classes are not needed.
+        fit, upscale: how an image of another size becomes one of ``size``; see `read_image`.
+        val_fraction, test_fraction: of the images, for parts that have no folder of their own.
+        seed: of these parts.
+        num_train, num_val, num_test: at most so many images of each part; None for all.
+        values, augment, batch_size, num_workers, pin_memory: see `LabelledImageDataModule`.
+        max_shift, flips: what ``augment`` does.
+        mean, std: of each channel, in units of 255, for ``values=standardised``; None for those of the training images.
+        skip_bad_images: leave out files that cannot be read or are too small.
+        demo: a small generated set, which is written below data_dir and used.
+
+    Attributes:
+        class_names: after setup, the names of the class folders.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        data_dir: str = "data/images",
+        channels: int = 3,
+        size: int = 32,
+        num_classes: int = 2,
+        fit: str = "crop",
+        upscale: bool = False,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        seed: int = 0,
+        num_train: int | None = None,
+        num_val: int | None = None,
+        num_test: int | None = None,
+        values: str = "unit",
+        augment: bool = False,
+        max_shift: int = 2,
+        flips: bool = True,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        skip_bad_images: bool = False,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        demo: ImageFolderDemo | None = None,
+    ) -> None:
+        super().__init__(num_train, num_val, num_test, values, augment, batch_size, num_workers, pin_memory)
+        if channels not in MODES:
+            raise ValueError(f"expected image.channels of 1 (grey) or 3 (colour), got {channels}")
+        if fit not in FITS:
+            raise ValueError(f"expected fit as one of {', '.join(FITS)}, got {fit!r}")
+        for name, numbers in (("mean", mean), ("std", std)):
+            if numbers is not None and len(numbers) != channels:
+                raise ValueError(f"expected {name} as {channels} numbers, one per channel, got {list(numbers)}")
+        check_range(1, size=size, num_classes=num_classes)
+        check_range(0, max_shift=max_shift, seed=seed)
+        check_range(0, 0.5, val_fraction=val_fraction, test_fraction=test_fraction)
+        self.demo = demo
+        self.data_dir = Path(data_dir) if demo is None else demo.folder(Path(data_dir))
+        self.sample_shape = (channels, size, size)
+        self.num_classes = num_classes
+        self.class_names = tuple(map(str, range(num_classes)))
+        self.read = partial(read_image, channels=channels, size=size, fit=fit, upscale=upscale)
+        self.fractions = (val_fraction, test_fraction)
+        self.seed = seed
+        self.caps = {"train": num_train, "val": num_val, "test": num_test}
+        self.max_shift, self.flips = max_shift, flips
+        self.statistics = (mean, std)
+        self.skip_bad_images = skip_bad_images
+
+    def prepare_data(self) -> None:
+        """Write the demo, unless it is there."""
+        if self.demo is not None:
+            self.demo.write(self.data_dir)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the images of a stage into memory; with ``values=standardised`` also the training images.
+
+        Raises:
+            ValueError: for a folder that `list_images` refuses, other numbers of classes, a part without images, and
+                images that cannot be used, which the message lists.
+        """
+        wanted = [part for part, stages in STAGES.items() if stage in stages and part not in self.sets]
+        if not wanted:
+            return
+        listing = list_images(self.data_dir, *self.fractions, self.seed)
+        self._check_classes(listing)
+        parts = {part: self._capped(part, listing.parts[part]) for part in wanted}
+        if self.values == "standardised" and None in self.statistics and "train" not in {*wanted, *self.sets}:
+            parts["train"] = self._capped("train", listing.parts["train"])
+        arrays = self._read_all(parts)
+        if "train" in arrays:
+            self._measure(arrays["train"])
+        for part in wanted:
+            labels = torch.tensor([image.label for image in parts[part]], dtype=torch.int64)
+            self.keep(part, torch.from_numpy(arrays[part]), labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the training images say and a prediction needs: the mean and the deviation of each channel."""
+        return {name: list(getattr(self, name)) for name in ("MEAN", "STD") if hasattr(self, name)} | {
+            "class_names": list(self.class_names)
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        for name, value in state_dict.items():
+            setattr(self, name, tuple(value))
+
+    def read_input(self, path: Path) -> InputImage:
+        """Return an image to predict, scaled as those of the training; raise FileError if it cannot be used."""
+        return InputImage(self.read(path).astype(np.float32), None)
+
+    def _check_classes(self, listing: Listing) -> None:
+        if self.values == "integers":
+            return
+        if len(listing.class_names) != self.num_classes:
+            names = ", ".join(listing.class_names) or "no folder, only images"
+            raise ValueError(
+                f"expected image.num_classes={self.num_classes} class folders in {self.data_dir}, got "
+                f"{len(listing.class_names)}: {names}"
+            )
+        self.class_names = listing.class_names
+
+    def _capped(self, part: str, images: list[ImageFile]) -> list[ImageFile]:
+        if not images and not (part == "val" and self.fractions[0] == 0):
+            raise ValueError(
+                f"expected at least one image for {part} in {self.data_dir}, got none; a larger datamodule."
+                f"{'val' if part == 'val' else 'test'}_fraction or more images help"
+            )
+        cap = self.caps[part]
+        if cap is not None and cap < len(images):
+            rank_zero_warn(f"Using {cap} of the {len(images)} images for {part}; datamodule.num_{part}=null uses all")
+        return images[:cap]
+
+    def _read_all(self, parts: dict[str, list[ImageFile]]) -> dict[str, NDArray[np.uint8]]:
+        """Return the images of each part, (N, C, H, W), and drop bad ones from ``parts`` if these may be skipped."""
+        read: dict[str, list[NDArray[np.uint8]]] = {}
+        problems: list[str] = []
+        with ThreadPoolExecutor(available_cpus()) as pool:
+            for part, images in parts.items():
+                results = list(pool.map(self._try_to_read, images))
+                problems += [result for result in results if isinstance(result, str)]
+                good = [(i, r) for i, r in zip(images, results, strict=True) if not isinstance(r, str)]
+                parts[part], read[part] = [image for image, _ in good], [array for _, array in good]
+        self._report(problems)
+        return {part: np.stack(arrays) if arrays else self._no_images() for part, arrays in read.items()}
+
+    def _try_to_read(self, image: ImageFile) -> NDArray[np.uint8] | str:
+        try:
+            return self.read(image.path)
+        except FileError as error:
+            return str(error)
+
+    def _no_images(self) -> NDArray[np.uint8]:
+        return np.empty((0, *self.sample_shape), np.uint8)
+
+    def _report(self, problems: Sequence[str]) -> None:
+        if not problems:
+            return
+        listing = "\n".join(f"  {problem}" for problem in problems)
+        if self.skip_bad_images:
+            rank_zero_warn(f"Skipping {len(problems)} bad images of {self.data_dir}:\n{listing}")
+            return
+        raise ValueError(
+            f"expected images that can be used in {self.data_dir}, got {len(problems)} that cannot. "
+            f"datamodule.skip_bad_images=true skips them.\n{listing}"
+        )
+
+    def _measure(self, images: NDArray[np.uint8]) -> None:
+        """Set MEAN and STD of each channel over the images (N, C, H, W), unless they are given."""
+        mean, std = self.statistics
+        counts = np.stack(
+            [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(images.shape[1])]
+        )
+        shares = counts / counts.sum(axis=1, keepdims=True)
+        unit = np.arange(256) / 255
+        means = shares @ unit
+        deviations = np.sqrt(np.maximum(shares @ unit**2 - means**2, 0))
+        self.MEAN = tuple(mean) if mean is not None else tuple(means.tolist())
+        # A channel without contrast has nothing to divide by.
+        self.STD = tuple(std) if std is not None else tuple((d or 1.0) for d in deviations.tolist())

@@ -1,0 +1,245 @@
+"""Inputs and targets in the user's own files: found, checked, scaled, cached, and cropped at random to train with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from src.datamodules.conversion import Converted
+from src.datamodules.loaders import SplitDataModule
+from src.datamodules.pairs.cache import IMAGES, CachedPair, Preprocessing, pair_cache
+from src.datamodules.pairs.crops import PairCrops, Sample, WholePairs
+from src.datamodules.pairs.images import Image, ImageKind, Scaling
+from src.datamodules.pairs.pairing import Pair, find_pairs, read_manifest, shown
+from src.datamodules.problems import Problem, listing, num_cases
+from src.datamodules.volumes.split import SPLITS, draw_split, read_split
+from src.utils.errors import check_range
+from src.utils.processes import available_cpus
+
+CHANNEL_AXES = ("auto", "first", "last")
+# Of a window of the SSIM; see `src.tasks.image_quality`.
+MIN_SIDE = 11
+
+
+class PairsDataModule(SplitDataModule):
+    """Pairs of an input and a target in files of many formats; see `src.utils.image_files`.
+
+    Batches are dicts of "input", float32 (B, channels, *spatial), "target", float32 (B, target_channels, *spatial), and
+    "index", int64 (B,), the place in the split. Training batches are random crops. The others are one whole image each.
+
+    Args:
+        data_dir: the folder of the images.
+        inputs, targets: paths in it with one ``*``, which stands for the name of a pair; see `find_pairs`.
+        manifest: a CSV file with the pairs in place of a folder; see `read_manifest`.
+        input_key, target_key: of the arrays in .npz and HDF5 files; None for the only one.
+        spatial_dims: 2 or 3.
+        channels, target_channels: of the images.
+        channel_axis: ``first`` | ``last`` | ``auto``; see `ImageKind`.
+        window, target_window, percentiles: the intensities that become 0 and 1; see `Scaling`.
+        size: pixels or voxels of a training crop along each axis, or one number for all axes.
+        pad: put an image that is smaller than a crop between zeros; false counts it as a problem.
+        crops_per_pair: in an epoch.
+        augment: flip training crops along each axis with probability 1/2.
+        val_fraction, test_fraction: of the pairs, unless a manifest, subfolders or a file split them. With a
+            test_fraction of 0, the pairs that choose the checkpoint are the test too.
+        seed: of the split. The order of pairs and crops follow the seed of the run.
+        split_file: lists of names in JSON, {"train": [...], "val": [...], "test": [...]}.
+        skip_bad_cases: leave out pairs that are incomplete or invalid.
+        cache_dir: where the checked and scaled images go, uncompressed.
+        batch_size: of training.
+        num_workers, pin_memory: of the data loaders.
+        preprocessing_workers: processes that check and scale; None for one per CPU, 0 to work in this process.
+
+    Attributes:
+        sample_shape, target_shape: of a training crop, (C, *spatial).
+        data_range: 1, of the scaled targets.
+        pairs: after setup, the pairs of "train", "val" and "test".
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    data_range = 1.0
+
+    def __init__(
+        self,
+        data_dir: str = "data/pairs",
+        inputs: str = "input/*",
+        targets: str = "target/*",
+        manifest: str | None = None,
+        input_key: str | None = None,
+        target_key: str | None = None,
+        spatial_dims: int = 3,
+        channels: int = 1,
+        target_channels: int = 1,
+        channel_axis: str = "auto",
+        window: Sequence[float] | None = None,
+        target_window: Sequence[float] | None = None,
+        percentiles: Sequence[float] = (0.5, 99.5),
+        size: int | Sequence[int] = 32,
+        pad: bool = False,
+        crops_per_pair: int = 1,
+        augment: bool = True,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        seed: int = 0,
+        split_file: str | None = None,
+        skip_bad_cases: bool = False,
+        cache_dir: str = "data/pairs_cache",
+        batch_size: int = 1,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        preprocessing_workers: int | None = None,
+    ) -> None:
+        super().__init__(batch_size, num_workers, pin_memory)
+        check_range(2, 3, spatial_dims=spatial_dims)
+        check_range(1, channels=channels, target_channels=target_channels, crops_per_pair=crops_per_pair)
+        check_range(0, 0.5, val_fraction=val_fraction, test_fraction=test_fraction)
+        check_range(0, seed=seed, preprocessing_workers=preprocessing_workers)
+        if channel_axis not in CHANNEL_AXES:
+            raise ValueError(f"expected channel_axis as one of {', '.join(CHANNEL_AXES)}, got {channel_axis!r}")
+        for name, pattern in (("inputs", inputs), ("targets", targets)):
+            if pattern.count("*") != 1:
+                raise ValueError(f"expected {name} as a path with one *, such as input/*, got {pattern!r}")
+        self.size = (size,) * spatial_dims if isinstance(size, int) else tuple(size)
+        if len(self.size) != spatial_dims or min(self.size) < 1:
+            raise ValueError(f"expected size as one or {spatial_dims} positive numbers, got {size}")
+        self.data_dir = Path(data_dir)
+        self.patterns = inputs, targets
+        self.manifest = None if manifest is None else Path(manifest)
+        self.preprocessing = Preprocessing(
+            ImageKind(spatial_dims, channels, channel_axis, input_key, "datamodule.channels"),
+            ImageKind(spatial_dims, target_channels, channel_axis, target_key, "datamodule.target_channels"),
+            Scaling(_window("window", window), _window("target_window", target_window), _percentiles(percentiles)),
+        )
+        self.sample_shape = (channels, *self.size)
+        self.target_shape = (target_channels, *self.size)
+        self.pad = pad
+        self.crops_per_pair = crops_per_pair
+        self.augment = augment
+        self.fractions = (val_fraction, test_fraction)
+        self.seed = seed
+        self.split_file = None if split_file is None else Path(split_file)
+        self.skip_bad_cases = skip_bad_cases
+        self.cache_dir = Path(cache_dir)
+        self.preprocessing_workers = available_cpus() if preprocessing_workers is None else preprocessing_workers
+        self.pairs: dict[str, list[CachedPair]] = {}
+        self._said: set[str] = set()
+
+    def prepare_data(self) -> None:
+        """Find, check and scale the images, unless that is done already.
+
+        Raises:
+            ValueError: there are bad pairs, and skip_bad_cases is false; the message lists every problem.
+        """
+        self._prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find the pairs of each part of the split, which `prepare_data` has made; raise ValueError as it does."""
+        if not self.pairs:
+            self.pairs = self._prepare()
+
+    def dataset(self, split: str) -> Dataset[Sample]:
+        """Return the samples of a split: random crops to train with, otherwise whole images."""
+        pairs, channels = self.pairs[split], self.sample_shape[0]
+        if split != "train":
+            return WholePairs(pairs, channels)
+        return PairCrops(pairs, channels, self.size, self.crops_per_pair, self.augment)
+
+    def settings(self, split: str) -> dict[str, Any]:
+        """Return the arguments of a split's DataLoader; whole images come one by one."""
+        return super().settings(split) | ({} if split == "train" else {"batch_size": 1})
+
+    def case_name(self, split: str, index: int) -> str:
+        """Return the name of a pair by a batch's "index"."""
+        return self.pairs[split][int(index)].case.name
+
+    def read_input(self, path: Path) -> Image:
+        """Read an image to predict, as its file has it; raise ValueError for one that is not like the inputs."""
+        return self.preprocessing.input.read(path)
+
+    def convert(self, values: Tensor) -> Converted:
+        """Return an input with the values of its file, scaled, and the way back to the values of targets' files."""
+        own, target = self.preprocessing.scaling.windows(values.detach().cpu().numpy())
+        return Converted(own.scaled(values), target.unscaled)
+
+    def _prepare(self) -> dict[str, list[CachedPair]]:
+        """Return the usable pairs of each part of the split. Bad ones are drawn too, so that skipping moves no pair."""
+        source = self.data_dir if self.manifest is None else self.manifest
+        found, problems = find_pairs(source, *self.patterns) if self.manifest is None else read_manifest(source)
+        names = sorted({pair.name for pair in found} | {problem.case for problem in problems})
+        cache = pair_cache(self.cache_dir, source, self.preprocessing)
+        usable, more = cache.prepare(found, self.preprocessing_workers)
+        too_small = [problem for cached in usable for problem in self._size_problems(cached)]
+        self._report([*problems, *more, *too_small], source)
+        bad = {problem.case for problem in too_small}
+        usable = [cached for cached in usable if cached.case.name not in bad]
+        part_of = self._split(found, names)
+        parts = {part: [cached for cached in usable if part in part_of[cached.case.name]] for part in SPLITS}
+        for part, members in parts.items():
+            if not members:
+                raise ValueError(
+                    f"expected usable pairs for {part} in {source}, got none; other fractions, another seed "
+                    "or a datamodule.split_file give some"
+                )
+        return parts
+
+    def _size_problems(self, cached: CachedPair) -> list[Problem]:
+        spatial = cached.shapes[IMAGES][1:]
+        least = [MIN_SIDE if self.pad else side for side in self.size]
+        if all(side >= low for side, low in zip(spatial, least, strict=True)):
+            return []
+        remedy = "" if self.pad else "; a smaller datamodule.size, or datamodule.pad=true, takes it"
+        message = f"expected a size of at least {tuple(least)}, got {spatial}{remedy}"
+        return [Problem(cached.case.name, shown(cached.case.input), message)]
+
+    def _report(self, problems: Sequence[Problem], source: Path) -> None:
+        if not problems:
+            return
+        if not self.skip_bad_cases:
+            raise ValueError(
+                f"expected complete, valid pairs in {source}, got {num_cases(problems)} that are incomplete or "
+                f"invalid. datamodule.skip_bad_cases=true skips them.\n{listing(problems)}"
+            )
+        self._note(f"Skipping {num_cases(problems)} bad pairs of {source}:\n{listing(problems)}")
+
+    def _note(self, message: str) -> None:
+        if message not in self._said:  # setup finds the same as prepare_data
+            self._said.add(message)
+            rank_zero_warn(message)
+
+    def _split(self, found: Sequence[Pair], names: Sequence[str]) -> dict[str, set[str]]:
+        """Return the parts that each pair is in: as the folder or the manifest says, else a file, else at random."""
+        given = {pair.name: pair.part for pair in found}
+        if any(given.values()):
+            if self.split_file is not None:
+                raise ValueError("expected one split, got datamodule.split_file and a split of folders or the manifest")
+            parts: dict[str, set[str]] = {name: {part} for name, part in given.items() if part is not None}
+            if "test" not in given.values():  # the pairs that choose the checkpoint are the test too
+                parts = {name: part | {"test"} if "val" in part else part for name, part in parts.items()}
+            return parts
+        split = read_split(self.split_file, names) if self.split_file else draw_split(names, *self.fractions, self.seed)
+        left_out = sorted(set(names) - {name for part in split.values() for name in part})
+        if left_out:
+            self._note(f"{len(left_out)} pairs are in no part of {self.split_file} and are not used: {left_out}")
+        return {name: {part for part in SPLITS if name in split[part]} for name in names}
+
+
+def _window(name: str, window: Sequence[float] | None) -> tuple[float, float] | None:
+    if window is None:
+        return None
+    if len(window) != 2 or not -np.inf < window[0] < window[1] < np.inf:
+        raise ValueError(f"expected {name} as two growing numbers, such as [0, 255], got {list(window)}")
+    return float(window[0]), float(window[1])
+
+
+def _percentiles(percentiles: Sequence[float]) -> tuple[float, float]:
+    if len(percentiles) != 2 or not 0 <= percentiles[0] < percentiles[1] <= 100:
+        raise ValueError(f"expected percentiles as two growing numbers from 0 to 100, got {list(percentiles)}")
+    return float(percentiles[0]), float(percentiles[1])

@@ -1,0 +1,170 @@
+"""Images with their channels first, checked, and scaled to the values that a network gets."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.utils.image_files import StoredImage, read_stored
+
+if TYPE_CHECKING:  # processes that only read images start sooner without torch
+    from torch import Tensor
+
+# How far two files may place the same corner apart, in voxels.
+AFFINE_TOLERANCE = 0.1
+
+
+class Image(NamedTuple):
+    """An image, and how its file holds it.
+
+    Attributes:
+        values: (C, *spatial).
+        affine: of the file; None where it has none.
+        channel_axis: of the array in the file; None without such an axis.
+        key: of the array in an .npz or HDF5 file; None for its only one.
+    """
+
+    values: NDArray[np.float32]
+    affine: NDArray[np.float64] | None
+    channel_axis: int | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageKind:
+    """What the images of one side, inputs or targets, are.
+
+    Args:
+        spatial_dims: 2 or 3.
+        channels: how many there are.
+        channel_axis: ``first`` | ``last``, or ``auto``: as the format has it, last in images (NIfTI, PNG, MHA, NRRD),
+            first in arrays (.npy, .npz, HDF5), and in TIFF where the file says.
+        key: of the array in an .npz or HDF5 file; None for its only one.
+        channels_option: the key of the configuration that says ``channels``, for messages; None where the network says
+            all of this.
+    """
+
+    spatial_dims: int
+    channels: int
+    channel_axis: str
+    key: str | None
+    channels_option: str | None
+
+    def read(self, path: Path) -> Image:
+        """Read an image; raise FileError if the file cannot be read, ValueError for one of another kind."""
+        stored = read_stored(path, self.key)
+        with np.errstate(over="ignore"):  # too large values become infinite, and are found below
+            found, axis = self._channels_first(stored)
+            values = np.ascontiguousarray(found, dtype=np.float32)
+        if not np.isfinite(values).all():
+            number = np.count_nonzero(~np.isfinite(values))
+            raise ValueError(f"expected finite values, got {number} infinite or NaN values; replace them in the file")
+        return Image(values, stored.affine, axis, self.key)
+
+    def _channels_first(self, stored: StoredImage) -> tuple[NDArray, int | None]:
+        values, dims = stored.values, self.spatial_dims
+        if values.dtype.kind not in "biuf":
+            raise ValueError(f"expected integers or floating-point numbers, got {values.dtype}")
+        while values.ndim > dims + 1 and 1 in values.shape[dims:]:  # such as NIfTI's unused time axis
+            values = values.squeeze(dims + values.shape[dims:].index(1))
+        if values.ndim not in (dims, dims + 1) or values.size == 0:
+            raise ValueError(
+                f"expected {dims} spatial axes{self._hint('datamodule.spatial_dims')} and at most one of channels, got "
+                f"shape {stored.values.shape}"
+            )
+        axis: int | None = None
+        if values.ndim == dims:
+            values = values[None]
+        else:
+            axis = {"first": 0, "last": -1}.get(self.channel_axis, stored.channel_axis)
+            values = np.moveaxis(values, axis, 0)
+        if len(values) != self.channels:
+            raise ValueError(
+                f"expected {self.channels} channels{self._hint(self.channels_option)} and {dims} spatial axes, got "
+                f"{len(values)} channels in shape {stored.values.shape}"
+                f"{self._hint(f'datamodule.channel_axis={self.channel_axis}')}"
+            )
+        return values, axis
+
+    def _hint(self, option: str | None) -> str:
+        return "" if self.channels_option is None else f" ({option})"
+
+
+Values = TypeVar("Values", NDArray[np.float32], "Tensor")
+
+
+class Window(NamedTuple):
+    """The map from values v of a file to those of a network: (v − low) / (high − low)."""
+
+    low: float
+    high: float
+
+    def scaled(self, values: Values) -> Values:
+        """Return a network's values of a file's."""
+        return (values - self.low) / (self.high - self.low)
+
+    def unscaled(self, values: Values) -> Values:
+        """Return a file's values of a network's."""
+        return values * (self.high - self.low) + self.low
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How the values of the files become those of a network, of which most lie in [0, 1].
+
+    Args:
+        window, target_window: the values that become 0 and 1 in all inputs and in all targets. Without a window each
+            file has its own, from the percentiles of the input. Without a window for targets, they have the input's.
+        percentiles: the lower and the upper one.
+    """
+
+    window: Sequence[float] | None
+    target_window: Sequence[float] | None
+    percentiles: Sequence[float]
+
+    def windows(self, values: NDArray[np.float32]) -> tuple[Window, Window]:
+        """Return the windows of an input and of its target, from the values of the input.
+
+        Raises:
+            ValueError: if the percentiles of the values are equal.
+        """
+        low, high = self.window or np.percentile(values, self.percentiles).tolist()
+        if not low < high:
+            raise ValueError(
+                f"expected values that differ, got {low:g} for the percentiles {list(self.percentiles)}; set "
+                "datamodule.percentiles=[0,100], or datamodule.window=[<low>,<high>] for all files"
+            )
+        own = Window(low, high)
+        return own, own if self.target_window is None else Window(*self.target_window)
+
+
+def geometry_errors(image: Image, target: Image, image_name: str) -> Iterator[str]:
+    """Yield how a target's voxels differ in number or place from those of its input."""
+    shape, other = image.values.shape[1:], target.values.shape[1:]
+    if shape != other:
+        yield f"expected the spatial shape {shape} of {image_name}, got {other}; resample one of them"
+        return
+    if image.affine is None or target.affine is None:
+        return
+    corner = np.ones(4)
+    corner[: len(shape)] = shape
+    apart = np.abs(image.affine - target.affine)[:3] @ corner
+    voxel = _spacing(image)[: len(shape)].min()
+    if not apart.max() <= AFFINE_TOLERANCE * voxel:
+        spacings = [_spacing(one)[: len(shape)].round(4).tolist() for one in (image, target)]
+        if spacings[0] != spacings[1]:
+            yield f"expected the spacing {spacings[0]} mm of {image_name}, got {spacings[1]}; resample one of them"
+        else:
+            yield (
+                f"expected the place of {image_name}, got one up to {apart.max():.3g} mm away; resample one to the "
+                "other's grid, or correct its affine"
+            )
+
+
+def _spacing(image: Image) -> NDArray[np.float64]:
+    """Return the distances of neighbouring voxels, in millimetres."""
+    assert image.affine is not None
+    return np.linalg.norm(image.affine[:3, :3], axis=0)

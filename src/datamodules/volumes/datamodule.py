@@ -1,0 +1,267 @@
+"""Volumes with a class per voxel: what BraTS and nnU-Net's format have in common."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from src.datamodules.conversion import Converted
+from src.datamodules.loaders import SplitDataModule
+from src.datamodules.problems import Problem, listing, num_cases
+from src.datamodules.volumes.cases import CachedScan, Case, ScanCache
+from src.datamodules.volumes.crops import Augmentation, RandomCrops, Sample, WholeVolumes
+from src.datamodules.volumes.split import SPLITS, find_split
+from src.utils.errors import check_range
+from src.utils.processes import available_cpus
+
+Found = tuple[list[Case], list[Problem]]
+
+
+class Demo(Protocol):
+    """A synthetic set."""
+
+    def folder(self, data_dir: Path) -> Path:
+        """Return the set's folder below ``data_dir``."""
+
+    def write(self, folder: Path, num_workers: int) -> None:
+        """Write what is missing."""
+
+
+class SegmentationDataModule(SplitDataModule):
+    """Cases that are checked and preprocessed once, and cached.
+
+    Batches are dicts of "image", float32 (B, C, X, Y, Z); "label", int64 (B, X, Y, Z); "index", int64 (B,), the place
+    in the split. Training batches are random crops. The others are one whole case each, and those for prediction have
+    no label.
+
+    Args:
+        data_dir, predict_dir: the scans to train with and to predict.
+        cache_dir: where the preprocessed scans go.
+        size: voxels of a training crop along each axis.
+        foreground_probability: how often a crop is centred at a voxel that is not background; see `draw_crop`.
+        intensities: the arguments of `Augmentation`; None for no augmentation.
+        fractions: of the labelled cases, for validation and test.
+        seed, split_file: of the split; see `find_split`.
+        skip_bad_cases: leave out incomplete and invalid cases.
+        batch_size, num_workers, pin_memory: of the data loaders.
+        preprocessing_workers: processes that check and preprocess; None for one per CPU, 0 to work in this process.
+        demo: a synthetic set, which is written below data_dir and used.
+
+    Attributes:
+        kind: what the data are, for messages.
+        sample_shape: (C, X, Y, Z), of a training crop.
+        modalities: the names of the channels.
+        num_classes, class_names: the background is the first class.
+        regions: the classes of each region that is scored.
+        label_values: the value of each class in the files.
+        cases: after setup, the cases of "train", "val", "test" or "predict".
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    kind: str
+    modalities: tuple[str, ...]
+    class_names: tuple[str, ...]
+    regions: dict[str, tuple[int, ...]]
+    label_values: dict[int, int]
+
+    def __init__(
+        self,
+        data_dir: str,
+        predict_dir: str | None,
+        cache_dir: str,
+        size: Sequence[int],
+        foreground_probability: float,
+        intensities: tuple[float, float, float] | None,
+        fractions: tuple[float, float],
+        seed: int,
+        split_file: str | None,
+        skip_bad_cases: bool,
+        batch_size: int,
+        num_workers: int,
+        pin_memory: bool,
+        preprocessing_workers: int | None,
+        demo: Demo | None,
+    ) -> None:
+        super().__init__(batch_size, num_workers, pin_memory)
+        if len(size) != 3 or min(size) < 1:
+            raise ValueError(f"expected size as three positive numbers of voxels, got {list(size)}")
+        if intensities is not None:
+            names = ("intensity_scale", "intensity_shift", "noise_std")
+            check_range(0, **dict(zip(names, intensities, strict=True)))
+        check_range(0, 0.5, val_fraction=fractions[0], test_fraction=fractions[1])
+        check_range(0, seed=seed, preprocessing_workers=preprocessing_workers)
+        self.demo = demo
+        self.data_dir = Path(data_dir) if demo is None else demo.folder(Path(data_dir))
+        self.predict_dir = None if predict_dir is None else Path(predict_dir)
+        self.cache_dir = Path(cache_dir)
+        self.size = tuple(size)
+        self.foreground_probability = foreground_probability
+        self.intensities = intensities
+        self.fractions = fractions
+        self.seed = seed
+        self.split_file = None if split_file is None else Path(split_file)
+        self.skip_bad_cases = skip_bad_cases
+        self.preprocessing_workers = available_cpus() if preprocessing_workers is None else preprocessing_workers
+        self.cases: dict[str, list[CachedScan]] = {}
+        self._said: set[str] = set()
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, background included."""
+        return len(self.label_values)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of a training crop."""
+        return (len(self.modalities), *self.size)
+
+    @abstractmethod
+    def find_labelled(self) -> Found:
+        """Return the cases of data_dir, with and without truth, and the problems of incomplete ones."""
+
+    @abstractmethod
+    def find_unlabelled(self) -> Found:
+        """Return the cases to predict, with or without truth, and the problems of incomplete ones."""
+
+    @abstractmethod
+    def cache_of(self, folder: Path) -> ScanCache:
+        """Return the cache of a folder's scans."""
+
+    @abstractmethod
+    def save_prediction(self, index: int, label: Tensor, folder: Path) -> Path:
+        """Write the classes (X, Y, Z) of a batch, with its "index", as the scan's labels; return the file's path.
+
+        Raises:
+            ValueError: if the shape is not the batch's, or a class is not the data's.
+        """
+
+    def convert(self, values: Tensor) -> Converted:
+        """Return a scan with the values of its files, (C, X, Y, Z), preprocessed, and the way back to its labels.
+
+        Raises:
+            ValueError: if preprocessing needs more than these values.
+        """
+        raise ValueError(
+            f"expected files of {self.kind}, whose preprocessing needs the size of the voxels: predict.py with "
+            "input=<folder of cases>; run.task.infer(x) takes preprocessed volumes (1, C, X, Y, Z)"
+        )
+
+    def preprocess(self, cases: Sequence[Case]) -> tuple[list[CachedScan], list[Problem]]:
+        """Return the usable ones of data_dir's labelled cases, preprocessed, and the problems of the others."""
+        return self.cache_of(self.data_dir).prepare(cases, self.preprocessing_workers)
+
+    def split_folder(self) -> Path:
+        """Return the folder of the split that is drawn."""
+        return self.cache_of(self.data_dir).folder
+
+    def prepare_data(self) -> None:
+        """Write the demo, check and preprocess the scans, and draw the split, unless that is done already.
+
+        Raises:
+            ValueError: there are bad cases, and skip_bad_cases is false; the message lists every problem.
+        """
+        if self.demo is not None:
+            self.demo.write(self.data_dir, self.preprocessing_workers)
+        if self.trainer is not None and self.trainer.predicting:
+            self._prepare_unlabelled()
+        else:
+            self._prepare_labelled()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find the cases of a stage, which `prepare_data` has made; raise ValueError as it does."""
+        if stage == "predict":
+            self.cases["predict"] = self._prepare_unlabelled()
+        elif not set(SPLITS) <= set(self.cases):
+            self.cases |= self._prepare_labelled()
+
+    def dataset(self, split: str) -> Dataset[Sample]:
+        """Return the samples of a split: random crops to train with, otherwise whole cases."""
+        if split != "train":
+            return WholeVolumes(self.cases[split], labelled=split != "predict")
+        augmentation = None if self.intensities is None else Augmentation(*self.intensities)
+        return RandomCrops(self.cases["train"], self.size, self.foreground_probability, augmentation)
+
+    def settings(self, split: str) -> dict[str, Any]:
+        """Return the arguments of a split's DataLoader; whole cases come one by one."""
+        return super().settings(split) | ({} if split == "train" else {"batch_size": 1})
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        """Return the cases to predict, whole and one by one, without labels."""
+        return self.loader("predict")
+
+    def case_name(self, split: str, index: int) -> str:
+        """Return the name of a case by a batch's "index"; ``split`` may be "predict" too."""
+        return self.cases[split][int(index)].case.name
+
+    def _prepare_labelled(self) -> dict[str, list[CachedScan]]:
+        """Return the usable cases of each part of the split. Bad ones are drawn too, so that skipping moves no case."""
+        found, problems = self.find_labelled()
+        labelled = [case for case in found if case.truth is not None]
+        unlabelled = [case.name for case in found if case.truth is None]
+        if unlabelled:
+            self.note(f"{len(unlabelled)} cases have no truth and are for prediction only: {enumerated(unlabelled)}")
+        names = sorted({case.name for case in labelled} | {problem.case for problem in problems})
+        usable, more = self.preprocess(labelled)
+        self.report([*problems, *more], self.data_dir)
+        self.note_oddities(usable)
+        split = self._split(names)
+        by_name = {cached.case.name: cached for cached in usable}
+        parts = {part: [by_name[name] for name in split[part] if name in by_name] for part in SPLITS}
+        for part, members in parts.items():
+            if not members:
+                raise ValueError(f"expected usable cases with truth for {part} in {self.data_dir}, got none")
+        return parts
+
+    def _prepare_unlabelled(self) -> list[CachedScan]:
+        found, problems = self.find_unlabelled()
+        folder = self.predict_dir or self.data_dir
+        cache = self.cache_of(folder)
+        # The arrays that training has made are used again; otherwise the truth, which may be bad, is not read.
+        cases = [case if cache.has(case) else case._replace(truth=None) for case in found]
+        usable, more = cache.prepare(cases, self.preprocessing_workers)
+        self.report([*problems, *more], folder)
+        self.note_oddities(usable)
+        return usable
+
+    def report(self, problems: Sequence[Problem], folder: Path) -> None:
+        """Raise ValueError with all problems, or only warn of them if bad cases may be skipped."""
+        if not problems:
+            return
+        if self.skip_bad_cases:
+            self.note(f"Skipping {num_cases(problems)} bad cases of {folder}:\n{listing(problems)}")
+            return
+        raise ValueError(
+            f"expected complete, valid cases of {self.kind} in {folder}, got {num_cases(problems)} that are incomplete "
+            f"or invalid. datamodule.skip_bad_cases=true skips them.\n{listing(problems)}"
+        )
+
+    def note_oddities(self, cases: Sequence[CachedScan]) -> None:
+        """Warn of what is unusual about usable cases."""
+
+    def note(self, message: str) -> None:
+        """Warn, once."""
+        if message not in self._said:  # setup finds the same as prepare_data
+            self._said.add(message)
+            rank_zero_warn(message)
+
+    def _split(self, names: Sequence[str]) -> dict[str, list[str]]:
+        path = self.split_file
+        if path is None:
+            fractions = "val{:g}-test{:g}".format(*self.fractions)
+            path = self.split_folder() / f"split-{fractions}-seed{self.seed}.json"
+        split = find_split(path, names, *self.fractions, self.seed)
+        left_out = sorted(set(names) - {name for part in split.values() for name in part})
+        if left_out:
+            self.note(f"{len(left_out)} cases are in no part of {path} and are not used: {enumerated(left_out)}")
+        return split
+
+
+def enumerated(names: Sequence[str], shown: int = 10, separator: str = ", ") -> str:
+    """Return the first names in a message."""
+    return separator.join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

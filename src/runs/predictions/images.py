@@ -1,0 +1,30 @@
+"""Images that a network restores, in files like those of its inputs."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from src.datamodules.conversion import read_input
+from src.runs.load import LoadedRun
+from src.runs.predictions.jobs import Job, Plan
+from src.runs.predictions.sources import Source
+from src.utils.image_writing import output_name, write_stored
+
+
+def restoration(run: LoadedRun, sources: Sequence[Source], folder: Path) -> Plan:
+    """Return the plan that restores each image under its own name, see `output_name`."""
+    jobs = []
+    for source in sources:
+        target = folder / source.name.with_name(output_name(source.name.name))
+        jobs.append(Job((source.path,), target, partial(restore, run, source.path, target)))
+    return Plan("restored images", jobs)
+
+
+def restore(run: LoadedRun, path: Path, target: Path) -> None:
+    """Restore an image, and write it in the format of its file with the same affine.
+
+    Raises:
+        ValueError: if it is no image like those of the training.
+    """
+    image = read_input(run.datamodule, path)
+    write_stored(target, run(image.values), path, image.channel_axis, image.key)

@@ -1,0 +1,48 @@
+"""Predictions for files, from a checkpoint to the last of them."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from src.runs.build import Run
+from src.runs.checkpoints import read_checkpoint
+from src.runs.load import LoadedRun, load_weights
+from src.runs.predictions.folder import PredictionFolder
+from src.runs.predictions.options import PredictionOptions
+from src.runs.predictions.plans import plan_of
+from src.runs.predictions.sources import find_sources
+
+
+def predict_files(run: Run, checkpoint: Path, options: PredictionOptions, origin: dict[str, Any]) -> int:
+    """Write what the run's task predicts for the files of ``options.input``; return the number of predictions.
+
+    Device and precision are those of the run's trainer; one process does the work.
+
+    Raises:
+        ValueError: for several processes, a task or options that do not fit, files of another origin in the folder,
+            and images unlike those of the training, after the others.
+    """
+    if run.trainer.world_size > 1:
+        raise ValueError(f"expected trainer.devices=1 with input=…, got {run.trainer.world_size} processes")
+    content = read_checkpoint(checkpoint)
+    load_weights(run.task, content, run.config)
+    run.task.to(run.trainer.strategy.root_device).eval()
+    loaded = LoadedRun(run.config, checkpoint, run.task, content)
+    plan = plan_of(loaded, [] if options.input is None else find_sources(options.input), options)
+    plan.check(options.overwrite)
+    folder = PredictionFolder(Path(options.output), origin | _choices(run.config, options), plan.what)
+    if not options.overwrite and (plan.is_started() or folder.note.is_file()):
+        folder.check_origin()
+    folder.write_note()
+    with run.trainer.precision_plugin.forward_context():
+        done = plan.run(options.overwrite)
+    print(f"{done} {plan.what} written to {options.output}")
+    return done
+
+
+def _choices(config: DictConfig, options: PredictionOptions) -> dict[str, Any]:
+    """Return what the files depend on besides the checkpoint and the images."""
+    if options.mode is None:
+        return {}
+    return {"mode": options.mode, "seed": config.seed, "temperature": options.temperature}

@@ -1,0 +1,63 @@
+"""Tables with a row for each image: the probabilities of its classes, or its likelihood under a flow."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from src.datamodules.conversion import read_input
+from src.models.density import LogLikelihood
+from src.runs.load import LoadedRun
+from src.runs.predictions.jobs import Job, Plan
+from src.runs.predictions.sources import Source
+from src.utils.files import write_text
+from src.utils.random_stream import own_stream
+
+Row = list[object]
+
+
+def class_probabilities(run: LoadedRun, sources: Sequence[Source], folder: Path) -> Plan:
+    """Return the plan of ``probabilities.csv``: each file, its likeliest class, and the probability of each class."""
+    names = list(run.datamodule.class_names)
+
+    def row(path: Path) -> Row:
+        probabilities = run(read_input(run.datamodule, path).values)
+        return [names[int(np.argmax(probabilities))], *probabilities.tolist()]
+
+    return _table(folder / "probabilities.csv", ["prediction", *names], sources, row)
+
+
+def log_likelihoods(run: LoadedRun, sources: Sequence[Source], folder: Path, seed: int) -> Plan:
+    """Return the plan of ``log_likelihood.csv``: each file, log p in nats, bits per dimension, the terms in nats.
+
+    Each image gets the same dequantisation noise, which ``seed`` draws.
+    """
+    net: Any = run.net
+
+    def row(path: Path) -> Row:
+        x = run.preprocess(read_input(run.datamodule, path).values)
+        with torch.inference_mode(), own_stream(seed, x.device):
+            likelihood = net.log_likelihood(x)
+        return [float(value) for value in (likelihood.total, net.bits_per_dim(likelihood.total), *likelihood)]
+
+    columns = ["log_likelihood_nats", "bits_per_dim", *(f"{part}_nats" for part in LogLikelihood._fields)]
+    return _table(folder / "log_likelihood.csv", columns, sources, row)
+
+
+def _table(path: Path, columns: Sequence[str], sources: Sequence[Source], row: Callable[[Path], Row]) -> Plan:
+    rows: list[Row] = []
+
+    def add(source: Source) -> None:
+        rows.append([source.name.as_posix(), *row(source.path)])
+
+    def write() -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([["file", *columns], *rows])
+        write_text(path, text.getvalue())
+
+    return Plan("rows", [Job((source.path,), None, partial(add, source)) for source in sources], path, write)

@@ -1,0 +1,159 @@
+"""Image files of many formats as arrays with the place of their voxels.
+
+Libraries are imported where they are used: most data sets have one format.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.utils.reading import reading
+
+# From LPS, the world of ITK, to RAS, that of NIfTI.
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+class StoredImage(NamedTuple):
+    """An array as its file has it.
+
+    Attributes:
+        values: spatial axes, with a channel axis or without.
+        channel_axis: which axis the format has channels on, if there is one more than the spatial axes: 0 or -1.
+        affine: 4×4, from voxel indices to millimetres (RAS); None where the format does not know it.
+    """
+
+    values: NDArray[Any]
+    channel_axis: int
+    affine: NDArray[np.float64] | None = None
+
+
+def read_stored(path: Path, key: str | None = None) -> StoredImage:
+    """Read an image file of any of `READERS`.
+
+    Args:
+        path: of the file; its ending tells the format.
+        key: which array of an .npz or HDF5 file; None for its only one.
+
+    Raises:
+        FileError: if it is no such file, or not a whole one.
+    """
+    ending = ending_of(path.name)
+    reader = READERS.get(ending or "")
+    with reading(path, f"an image file ({', '.join(READERS)})" if reader is None else f"a whole {ending} image"):
+        if reader is None:
+            raise ValueError("another ending")
+        return reader(path, key)
+
+
+def ending_of(name: str) -> str | None:
+    """Return the ending of a file's name that tells its format, in lower case; None for another one."""
+    return next((ending for ending in READERS if name.lower().endswith(ending)), None)
+
+
+def without_ending(name: str) -> str:
+    """Return a file's name without the ending that tells its format."""
+    return name[: len(name) - len(ending_of(name) or "")]
+
+
+def image_paths(folder: Path) -> Iterator[Path]:
+    """Yield the image files below a folder, in order, without hidden ones."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        for name in sorted(names):
+            if not name.startswith(".") and ending_of(name):
+                yield Path(place) / name
+
+
+def _read_nifti(path: Path, key: str | None) -> StoredImage:
+    from src.utils.nifti import ANY, read_volume
+
+    volume = read_volume(path, ANY)
+    return StoredImage(volume.voxels, -1, volume.affine)
+
+
+def _read_npy(path: Path, key: str | None) -> StoredImage:
+    return StoredImage(np.load(path, mmap_mode="r", allow_pickle=False), 0)
+
+
+def _read_npz(path: Path, key: str | None) -> StoredImage:
+    with np.load(path, allow_pickle=False) as file:
+        return StoredImage(file[only_array(key, dict.fromkeys(file.files))], 0)
+
+
+def _read_hdf5(path: Path, key: str | None) -> StoredImage:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        found = hdf5_arrays(file)
+        return StoredImage(found[only_array(key and key.strip("/"), found)][()], 0)
+
+
+def hdf5_arrays(file: Any) -> dict[str, Any]:
+    """Return the arrays of an open HDF5 file by their paths."""
+    import h5py
+
+    found: dict[str, Any] = {}
+    file.visititems(lambda name, node: found.update({name: node}) if isinstance(node, h5py.Dataset) else None)
+    return found
+
+
+def _read_tiff(path: Path, key: str | None) -> StoredImage:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        # S are samples of a pixel such as RGB, C the channels of a microscope.
+        axis = next((i for i, name in enumerate(series.axes) if name in "SC"), 0)
+        return StoredImage(np.moveaxis(series.asarray(), axis, 0), 0)
+
+
+def _read_picture(path: Path, key: str | None) -> StoredImage:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        # Some have no values themselves, but bits, or indices into a palette.
+        values_mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
+        return StoredImage(np.asarray(image.convert(values_mode)), -1)
+
+
+def _read_itk(path: Path, key: str | None) -> StoredImage:
+    import SimpleITK
+
+    image = SimpleITK.ReadImage(str(path))
+    values, dims = SimpleITK.GetArrayViewFromImage(image), image.GetDimension()
+    values = np.array(values.transpose(*reversed(range(dims)), *range(dims, values.ndim)))  # as NIfTI's (X, Y, Z, C)
+    affine = np.eye(4)
+    space = min(dims, 3)
+    direction = np.reshape(image.GetDirection(), (dims, dims))
+    affine[:space, :space] = (direction * image.GetSpacing())[:space, :space]
+    affine[:space, 3] = image.GetOrigin()[:space]
+    return StoredImage(values, -1, LPS_TO_RAS @ affine)
+
+
+def only_array(key: str | None, arrays: Mapping[str, Any]) -> str:
+    """Return the key, or that of the only array; raise ValueError where that is not clear."""
+    names = ", ".join(sorted(arrays)) or "none"
+    if key is not None and key not in arrays:
+        raise ValueError(f"expected an array {key!r}, got {names} (datamodule.input_key, datamodule.target_key)")
+    if key is None and len(arrays) != 1:
+        raise ValueError(f"expected one array, got {names}; datamodule.input_key and target_key name one")
+    return key if key is not None else next(iter(arrays))
+
+
+# Longer endings first: .nii.gz is a .gz too.
+READERS: dict[str, Callable[[Path, str | None], StoredImage]] = {
+    ".nii.gz": _read_nifti,
+    ".nii": _read_nifti,
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    **dict.fromkeys((".h5", ".hdf5"), _read_hdf5),
+    **dict.fromkeys((".tif", ".tiff"), _read_tiff),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp"), _read_picture),
+    **dict.fromkeys((".mha", ".mhd", ".nrrd"), _read_itk),
+}

@@ -1,0 +1,40 @@
+"""The search for a learning rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from src.callbacks.lr_finder import SETTLED, steepest
+from src.config.composition import compose_config
+from src.runs.folder import RunFolder
+from tests.fakes import tiny_overrides
+
+
+def test_the_rate_is_that_of_the_steepest_descent_over_its_logarithm() -> None:
+    rates = np.logspace(-6, 0, 121)
+    losses = 1 / (1 + (rates / 1e-3) ** 2)  # steepest in log r at r = 1e-3
+    losses[-10:] = np.nan
+    assert steepest(list(rates), list(losses)) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("count", [5, SETTLED + 1, 60])
+def test_a_loss_that_falls_nowhere_is_refused(count: int) -> None:
+    with pytest.raises(ValueError, match="expected a loss that falls at some rate"):
+        steepest(list(np.logspace(-6, 0, count)), list(np.linspace(1, 2, count)))
+
+
+def test_the_run_after_the_search_is_the_run_with_that_rate(tmp_path: Path) -> None:
+    more = ["callbacks=lr_finder", "callbacks.lr_finder.num_steps=30"]
+    summary = train.train(compose_config(tiny_overrides(tmp_path / "found", *more)))
+    rate = summary["learning_rate"]
+    assert 1e-6 < rate < 1 and (tmp_path / "found/images/learning_rate.png").is_file()
+    plain = train.train(compose_config(tiny_overrides(tmp_path / "given", f"task.optimizer.lr={rate!r}")))
+    assert summary["metrics"]["test/psnr"] == plain["metrics"]["test/psnr"]
+    found, given = (torch.load(RunFolder(tmp_path / f).checkpoint(), weights_only=True) for f in ("found", "given"))
+    assert all(torch.equal(value, given["state_dict"][name]) for name, value in found["state_dict"].items())
+    assert found["global_step"] == given["global_step"] and found["lr_schedulers"] == given["lr_schedulers"]

@@ -1,0 +1,63 @@
+"""The mean of the weights of the last epochs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train
+from src.config.composition import compose_config
+from tests.callbacks.test_ema import Weights, checkpoint
+from tests.fakes import tiny_overrides
+
+# Four epochs of two steps, of which the last two are averaged.
+RUN = ["callbacks=swa", "callbacks.swa.start_fraction=0.5", "trainer.max_epochs=4", "task/scheduler=none"]
+RECORDER = "+callbacks.weights={_target_:tests.callbacks.test_ema.Weights}"
+
+
+def overrides(folder: Path, *more: str) -> list[str]:
+    return tiny_overrides(folder, *RUN, RECORDER, *more)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    Weights.states = []
+    train.train(compose_config(overrides(folder)))
+    return folder, Weights.states
+
+
+def test_the_checkpoint_has_the_mean_of_the_last_epochs_ends(finished: Any) -> None:
+    folder, states = finished
+    saved = checkpoint(folder)
+    assert len(states) == 8
+    for name, value in saved["state_dict"].items():
+        torch.testing.assert_close(value, (states[5][name] + states[7][name]) / 2, msg=name)
+    assert all(torch.equal(value, states[7][name]) for name, value in saved["current_model_state"].items())
+
+
+def test_before_its_start_the_weights_themselves_are_saved_and_the_run_resumes(
+    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = f"+callbacks.stop={{_target_:tests.fakes.SignalAfter,signum:{int(signal.SIGTERM)},step:3}}"
+    with pytest.raises(SystemExit):
+        train.train(compose_config(overrides(tmp_path, stop)))
+    saved = checkpoint(tmp_path)
+    assert saved["global_step"] == 3
+    assert all(torch.equal(value, finished[1][2][name]) for name, value in saved["state_dict"].items())
+    monkeypatch.setattr(sys, "argv", ["train.py", f"resume={tmp_path}", "callbacks.stop.step=-1"])
+    train.main()
+    whole, halves = checkpoint(finished[0]), checkpoint(tmp_path)
+    for part in ("state_dict", "current_model_state"):
+        assert all(torch.equal(value, halves[part][name]) for name, value in whole[part].items()), part
+
+
+def test_a_training_without_a_length_is_refused(tmp_path: Path) -> None:
+    more = ["callbacks=swa", "trainer.max_epochs=-1", "+trainer.max_steps=3"]
+    with pytest.raises(ValueError, match=r"expected trainer\.max_epochs to be (set for callbacks\.swa|at least 0)"):
+        train.train(compose_config(tiny_overrides(tmp_path, *more)))
