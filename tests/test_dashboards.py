@@ -21,6 +21,9 @@ from src.runs.folder import RunFolder
 from src.runs.summary import read_summary
 from tests.fakes import tiny_overrides
 
+# Two whole runs.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(train.__file__).parent
 WANDB = Path(sys.executable).parent / "wandb"
 MODELS = ("iunet", "unet")
@@ -145,7 +148,6 @@ def test_tensorboard_has_curves_pictures_and_the_final_numbers_beside_the_config
     assert "_hparams_/session_start_info" in hparams
 
 
-@pytest.mark.slow
 def test_a_resumed_run_is_one_run_with_one_history(pair: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "iunet"
     stop = f"+callbacks.stop={{_target_:tests.fakes.SignalAfter,signum:{int(signal.SIGTERM)},step:3}}"

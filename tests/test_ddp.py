@@ -19,13 +19,14 @@ from src.runs.summary import read_summary
 from src.utils.errors import ConfigError
 from tests.fakes import tiny_overrides
 from tests.image_files import write_mnist
+from tests.marks import slow
 from tests.test_image_networks import one_step
 
 ROOT = Path(train.__file__).parent
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
 LIGHTNING = [sys.executable, "train.py"]
-LAUNCHERS = [pytest.param(LIGHTNING, id="lightning"), pytest.param(TORCHRUN, id="torchrun", marks=pytest.mark.slow)]
+LAUNCHERS = [pytest.param(LIGHTNING, id="lightning"), slow(TORCHRUN, id="torchrun")]
 # Durations, the memory of a process, and the error on one process's part of a batch.
 OWN = {"time/step_s", "memory/peak_gib", "val/invertibility_error"}
 

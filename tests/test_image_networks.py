@@ -19,6 +19,7 @@ from src.runs.folder import RunFolder
 from src.runs.summary import read_summary
 from src.utils.errors import is_user_error, root_message
 from tests.image_files import write_cifar10, write_mnist
+from tests.marks import slow
 
 ROOT = Path(train.__file__).parent
 WRITE = {"mnist": write_mnist, "cifar10": write_cifar10}
@@ -102,17 +103,12 @@ def test_every_flow_takes_a_step(model: str, data_set: str, folder: Path, tmp_pa
     assert (tmp_path / "images" / "test-samples.png").is_file()
 
 
-def slow(*values: str) -> Any:
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
 @pytest.mark.parametrize(
     ("experiment", "model", "backprop"),
     [
         ("irevnet_lab", "irevnet", "checkpoint"),
-        ("iconvnet_table2", "glow", "memcnn"),
         *(slow("irevnet_lab", "irevnet", backprop) for backprop in ("stored", "memcnn")),
-        *(slow("iconvnet_table2", "glow", backprop) for backprop in ("stored", "checkpoint")),
+        *(slow("iconvnet_table2", "glow", backprop) for backprop in ("stored", "checkpoint", "memcnn")),
     ],
 )
 def test_images_train_under_every_policy(
@@ -134,6 +130,7 @@ def test_images_train_in_bfloat16(experiment: str, model: str, folder: Path, tmp
     assert summary_of(overrides)["steps"] == 1
 
 
+@pytest.mark.slow
 def test_variational_dequantisation_is_one_word(folder: Path, tmp_path: Path) -> None:
     options = ["network.dequantisation=variational", *FLOWS["glow"]]
     metrics = summary_of(one_step("iconvnet_table2", "glow", "mnist", folder, tmp_path, *options))["metrics"]

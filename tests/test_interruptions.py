@@ -25,6 +25,7 @@ from src.runs.saved_run import SavedRunOptions, rebuild, saved_run
 from src.utils.errors import user_errors
 from src.utils.signals import exit_on_signals
 from tests.faults import full_disk_for_best
+from tests.marks import slow
 from tests.resuming import (
     ROOT,
     VARIANTS,
@@ -48,14 +49,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> WholeRuns:
     return WholeRuns(tmp_path_factory.mktemp("whole"))
 
 
-def slow(*values: Any) -> Any:
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
 @pytest.mark.parametrize(
     ("where", "step", "error"),
     [
-        ("on_validation_batch_end", 3, "OSError"),
+        slow("on_validation_batch_end", 3, "OSError"),
         slow("on_validation_batch_end", 6, "KeyboardInterrupt"),
         slow("on_train_batch_start", 4, "OSError"),
         slow("on_after_backward", 2, "KeyboardInterrupt"),
@@ -247,6 +244,7 @@ def test_partial_files_of_killed_writes_are_removed(tmp_path: Path) -> None:
     assert [path.parent for path in tmp_path.rglob(".*.tmp")] == [evaluation.path]
 
 
+@pytest.mark.slow
 def test_weights_in_double_precision_are_tested_as_they_are(whole: WholeRuns, tmp_path: Path) -> None:
     config, path = saved_run(SavedRunOptions(ckpt=str(whole["double precision"])), [f"run_dir={tmp_path}"], "eval")
     again = rebuild(config, path)

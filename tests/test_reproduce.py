@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import reproduce
+from tests.marks import slow
 from tests.sweeps.programs import starts, write_program
 
 ROOT = Path(reproduce.__file__).parent
@@ -190,7 +191,7 @@ def test_another_working_directory_is_named(
     assert "expected a working directory with trainer.py, got" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, slow(signal.SIGTERM)])
 def test_a_signal_saves_and_renders_and_the_same_command_resumes(signum: signal.Signals, folder: Path) -> None:
     program = "import sys, reproduce; from pathlib import Path; reproduce.EXPERIMENTS = Path('experiments').resolve();"
     program += "sys.argv = ['reproduce.py', 'table', 'steps=40', '--jobs', '2']; reproduce.main()"

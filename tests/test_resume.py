@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from src.runs.folder import RunFolder
+from tests.marks import slow
 from tests.resuming import (
     VARIANTS,
     WholeRuns,
@@ -32,13 +33,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> WholeRuns:
 
 @pytest.mark.parametrize(
     ("variant", "step"),
-    [("plain", 3), ("workers", 3), ("validation within epochs", 4), ("double precision", 2), ("plateau", 3)]
-    + [pytest.param("plain", step, marks=pytest.mark.slow) for step in (1, 2, 4, 5, 6)]
-    + [pytest.param("plateau", 4, marks=pytest.mark.slow)]
-    + [pytest.param("accumulation", 1, marks=pytest.mark.slow)]
-    + [pytest.param("workers", 2, marks=pytest.mark.slow)]
-    + [pytest.param("validation within epochs", step, marks=pytest.mark.slow) for step in (1, 2)]
-    + [pytest.param("averages in double precision", 4, marks=pytest.mark.slow)],
+    [("plain", 3), slow("workers", 3)]
+    + [slow("validation within epochs", 4)]
+    + [slow("double precision", 2), slow("plateau", 3)]
+    + [slow("plain", step) for step in (1, 2, 4, 5, 6)]
+    + [slow("plateau", 4)]
+    + [slow("accumulation", 1)]
+    + [slow("workers", 2)]
+    + [slow("validation within epochs", step) for step in (1, 2)]
+    + [slow("averages in double precision", 4)],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(
     variant: str, step: int, whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -50,7 +53,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert_equal(tmp_path, whole[variant])
 
 
-@pytest.mark.parametrize("step", [pytest.param(n, marks=pytest.mark.slow) for n in (2, 3, 4)])
+@pytest.mark.parametrize("step", [slow(n) for n in (2, 3, 4)])
 def test_a_killed_run_loses_only_the_work_after_its_last_checkpoint(
     step: int, whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,7 +67,8 @@ def test_a_killed_run_loses_only_the_work_after_its_last_checkpoint(
     assert_equal(tmp_path, whole["plain"])
 
 
-@pytest.mark.parametrize("step", [*[pytest.param(n, marks=pytest.mark.slow) for n in (2, 6)], 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 3, 6])
 def test_killed_when_a_checkpoint_has_just_been_written(
     step: int, whole: WholeRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

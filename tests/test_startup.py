@@ -14,6 +14,7 @@ import train
 from src.config.composition import CONFIG_DIR
 from src.config.help import SCALES, experiments_text, help_text
 from tests.fakes import tiny_overrides
+from tests.marks import slow
 
 ROOT = Path(train.__file__).parent
 
@@ -41,16 +42,16 @@ def test_help_and_composition_take_less_than_two_seconds(arguments: list[str]) -
     ("arguments", "message"),
     [
         (["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'"),
-        (["trainer.max_epochs=three"], "expected trainer.max_epochs to be int or null, got 'three'"),
+        slow(["trainer.max_epochs=three"], "expected trainer.max_epochs to be int or null, got 'three'"),
         (["network.num_levels=9"], "expected at most 6 levels"),
-        (["model.body.padding_mode=reflect", "network.num_levels=9"], "expected at most 6 levels"),
-        (["trainer.max_epochs=-3"], "expected trainer.max_epochs to be at least 0"),
-        (["trainer.accelerator=gpuu"], "did you mean 'gpu'"),
-        (["task.optimizer=sgd"], "expected task/optimizer=<choice> with a slash"),
-        (["task.optimizer.lr=abc"], "expected task.optimizer.lr to be a number, got 'abc'"),
+        slow(["model.body.padding_mode=reflect", "network.num_levels=9"], "expected at most 6 levels"),
+        slow(["trainer.max_epochs=-3"], "expected trainer.max_epochs to be at least 0"),
+        slow(["trainer.accelerator=gpuu"], "did you mean 'gpu'"),
+        slow(["task.optimizer=sgd"], "expected task/optimizer=<choice> with a slash"),
+        slow(["task.optimizer.lr=abc"], "expected task.optimizer.lr to be a number, got 'abc'"),
         (["model=glow"], "for experiment=ct_postproc, got model=glow, which fits experiment=iconvnet"),
-        (["backprop=revesible"], "did you mean 'reversible'"),
-        (["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=9"], "datamodule.num_val to be at least 9"),
+        slow(["backprop=revesible"], "did you mean 'reversible'"),
+        slow(["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=9"], "datamodule.num_val to be at least 9"),
     ],
 )
 def test_impossible_configurations_are_refused_within_three_seconds(arguments: list[str], message: str) -> None:

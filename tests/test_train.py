@@ -21,6 +21,7 @@ from src.runs.folder import RunFolder
 from src.runs.summary import read_summary
 from src.tasks.base import NonFiniteLossError
 from tests.fakes import tiny_overrides
+from tests.marks import slow
 
 ROOT = Path(train.__file__).parent
 
@@ -87,6 +88,7 @@ def test_checkpoints_hold_tensors_and_plain_containers_only(finished: Path) -> N
         assert checkpoint["config"]["datamodule"]["scan"]["size"] == 16
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_result_and_another_seed_another(finished: Path, tmp_path: Path) -> None:
     run(tmp_path / "again")
     run(tmp_path / "other", "seed=1")
@@ -95,8 +97,12 @@ def test_the_same_seed_gives_the_same_result_and_another_seed_another(finished: 
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-@pytest.mark.parametrize("model", ["iunet", "unet"])
-@pytest.mark.parametrize("backprop", ["stored", "checkpoint", "memcnn"])
+@pytest.mark.parametrize(
+    ("model", "backprop"),
+    [("iunet", "memcnn"), ("unet", "checkpoint")]
+    + [slow("iunet", policy) for policy in ("stored", "checkpoint")]
+    + [slow("unet", policy) for policy in ("stored", "memcnn")],
+)
 def test_each_model_trains_under_each_policy(model: str, backprop: str, tmp_path: Path) -> None:
     if backprop == "memcnn":
         pytest.importorskip("memcnn")
@@ -139,9 +145,10 @@ def test_ctrl_c_within_an_epoch_keeps_the_finished_step_and_can_be_resumed(
     assert "test/psnr" in summary["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "code"),
-    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130)],
 )
 def test_a_process_can_be_stopped_from_outside(signum: int, code: int, tmp_path: Path) -> None:
     arguments = command(*tiny_overrides(tmp_path, "trainer.max_epochs=100000"))
@@ -228,6 +235,7 @@ def test_help_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", probe], cwd=ROOT, stdout=subprocess.DEVNULL).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_whole_pipeline_on_simulated_scans(tmp_path: Path) -> None:
     arguments = ["datamodule.scan.size=16", "datamodule.num_train=2", "datamodule.num_val=1", "datamodule.num_test=1"]
     arguments += [

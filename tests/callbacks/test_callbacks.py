@@ -88,7 +88,7 @@ def test_a_triptych_shows_all_columns_in_one_grey_window() -> None:
 
 def test_without_a_range_the_truths_largest_value_is_white(tmp_path: Path) -> None:
     truth = torch.full((1, 1, 8, 8), 3.0)
-    callback, task = ReconstructionPictures(str(tmp_path)), SimpleNamespace(data_range=None)
+    callback, task = ReconstructionPictures(str(tmp_path)), SimpleNamespace(data_range=None, input_title="FBP")
     kept = callback.kept("val", {"input": truth[0] * 2, "output": truth[0] / 2, "target": truth[0]})
     [figure] = callback.figures(cast(Any, None), task, {0: kept}).values()
     images = [axes.get_images()[0] for axes in figure.axes]

@@ -28,6 +28,7 @@ def test_a_loss_that_falls_nowhere_is_refused(count: int) -> None:
         steepest(list(np.logspace(-6, 0, count)), list(np.linspace(1, 2, count)))
 
 
+@pytest.mark.slow
 def test_the_run_after_the_search_is_the_run_with_that_rate(tmp_path: Path) -> None:
     more = ["callbacks=lr_finder", "callbacks.lr_finder.num_steps=30"]
     summary = train.train(compose_config(tiny_overrides(tmp_path / "found", *more)))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak counts other units")
 def test_the_peak_stays_and_is_not_that_of_the_parent_process() -> None:
     code = """if True:

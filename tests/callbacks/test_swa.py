@@ -41,6 +41,7 @@ def test_the_checkpoint_has_the_mean_of_the_last_epochs_ends(finished: Any) -> N
     assert all(torch.equal(value, states[7][name]) for name, value in saved["current_model_state"].items())
 
 
+@pytest.mark.slow
 def test_before_its_start_the_weights_themselves_are_saved_and_the_run_resumes(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

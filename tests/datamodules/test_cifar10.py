@@ -25,6 +25,7 @@ from tests.image_files import (
     serve,
     write_cifar10,
 )
+from tests.marks import slow
 
 GENUINE = os.environ.get("IMAGE_DATA_DIR")
 
@@ -203,7 +204,7 @@ OPCODES = np.frombuffer("".join(opcode.code for opcode in pickletools.opcodes).e
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, "python 2"])
-@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [200, slow(10_000)])
 def test_arbitrary_bytes_are_read_as_plain_values_or_are_a_value_error(protocol, count, tmp_path):
     batch = {b"labels": [3, 1], b"data": np.arange(6, dtype=np.uint8).reshape(2, 3), b"names": [b"a", b"b"], b"f": 0.5}
     content = python2_pickle(batch) if protocol == "python 2" else pickle.dumps(batch, protocol)

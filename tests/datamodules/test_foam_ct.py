@@ -116,6 +116,7 @@ def test_volumes_differ_between_indices_splits_and_seeds(prepared, tmp_path):
     assert len({*contents(prepared).values(), *contents(other).values()}) == 12
 
 
+@pytest.mark.slow
 def test_processes_and_device_make_the_same_files(prepared, tmp_path):
     parallel = prepare(tmp_path, generation_workers=2, generation_device="cpu")
     assert list(contents(parallel).values()) == list(contents(prepared).values())
@@ -308,6 +309,7 @@ def test_unwritable_folder_is_named_before_anything_is_simulated(tmp_path, monke
         datamodule.prepare_data()
 
 
+@pytest.mark.slow
 def test_two_processes_that_start_together_share_the_work(tmp_path):
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=prepare, args=(tmp_path,), kwargs={"num_train": 6}) for _ in range(2)]
@@ -335,6 +337,7 @@ def test_waits_for_whoever_holds_the_lock(tmp_path):
     assert not second.is_alive() and victim.exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_workers_and_leaves_only_whole_files(tmp_path):
     arguments = {**SMALL, "num_train": 5000, "generation_workers": 2}
     script = textwrap.dedent(f"""

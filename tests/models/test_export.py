@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from src.invertible import POLICIES, export, set_backprop
 from src.invertible.layers.orthogonal_matrices import PARAMETRISATIONS
+from tests.marks import slow
 from tests.models import small_networks
 
 NETWORKS = small_networks.IMAGE_TO_IMAGE | small_networks.CLASSIFIERS
 # The older exporter takes nothing but tensors in a state dict: no spectral norms, whose vectors are more than these.
-ONNX = [pytest.param(name, "torch.export", marks=pytest.mark.slow) for name in NETWORKS] + [
+ONNX = [slow(name, "torch.export") for name in NETWORKS] + [
     pytest.param(name, "torchscript", marks=() if name == "iunet-1d" else pytest.mark.slow)
     for name in NETWORKS
     if not name.startswith("iresnet")

@@ -151,6 +151,7 @@ def test_kill_9_of_the_parent_stops_the_cells_and_the_next_one_goes_on(tmp_path:
         assert steps == [f"step {i}" for i in range(1, 41)]  # none twice, none left out
 
 
+@pytest.mark.slow
 def test_two_programs_share_a_sweep_and_no_cell_runs_twice(tmp_path: Path) -> None:
     program, parent = write_program(tmp_path), tmp_path / "runs"
     both = [driver(program, parent, 20) for _ in range(2)]

@@ -38,6 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_two(worker, tmp_path_factory.mktemp("fsdp"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("policy", SHARDED)
 def test_sharded_parameters_get_the_gradients_of_one_process(folder: Path, policy: str, rank: int) -> None:

@@ -156,6 +156,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, monkeyp
     assert "python inspect_net.py" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_shape_of_the_input() -> None:
     assert "3×1×8×4×4" in inspect_net.run([*TINY, "shape=1,8,4,4", "batch=3"])
     assert inspect_net._shape({"_target_": "x", "channels": [4, 8], "spatial_dims": 2}, 16) == [4, 16, 16]

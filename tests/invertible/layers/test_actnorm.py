@@ -126,6 +126,7 @@ def worker(rank: int, rendezvous: str, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_all_ranks_start_alike_from_all_their_batches(tmp_path: Path) -> None:
     mp.spawn(worker, args=(str(tmp_path / "rendezvous"), str(tmp_path)), nprocs=2)
     single = ActNorm(3).double()
