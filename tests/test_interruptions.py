@@ -195,7 +195,7 @@ def test_ctrl_c_during_startup_prints_one_line(seconds: float, tmp_path: Path) -
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 128 + signal.SIGINT
+    assert process.returncode == 128 + signal.SIGINT, errors
     assert "Traceback" not in errors and 1 <= errors.count("\n") <= 4, errors
 
 
