@@ -24,6 +24,8 @@ BackStep = Callable[["InvertibleModule", "Position"], None]
 Policy = Callable[["InvertibleModule", "Call", State, Condition], Any]
 Watcher = Callable[["Call", State, Condition], None]
 
+_HALF_PRECISION = (torch.bfloat16, torch.float16)
+
 _engine = threading.local()
 
 
@@ -63,12 +65,13 @@ INVERSE_AND_LOGDET = Call("inverse_and_logdet", inverse=True, logdet=True)
 
 
 def _entry_point(call: Call, method: Callable) -> Callable:
-    """Tell the module's watcher of a call, and hand it to the module's backprop policy."""
+    """Widen the state under autocast, tell the module's watcher of a call, and hand it to the backprop policy."""
 
     @functools.wraps(method)
     def enter(self: InvertibleModule, x: State, condition: Condition = None) -> Any:
         if condition is not None and not self.takes_condition:
             raise ValueError(f"expected no condition, because no part of this {type(self).__name__} takes one")
+        x = map_tensors(_in_single_precision, x)
         if self.watcher is not None:
             self.watcher(call, x, condition)
         policy = self.backprop_policy
@@ -77,6 +80,17 @@ def _entry_point(call: Call, method: Callable) -> Callable:
         return _under(policy, self, call, x, condition)
 
     return enter
+
+
+def _in_single_precision(part: Tensor) -> Tensor:
+    """A tensor of a state as a tree takes it: in float32 where autocast made it half precision.
+
+    The layer before may have run under autocast. Its output has 8 or 11 bits, and so would have every state of the
+    tree: the rounding errors of their inversion would be a hundred times those of float32.
+    """
+    if part.dtype in _HALF_PRECISION and torch.is_autocast_enabled(part.device.type):
+        return part.float()
+    return part
 
 
 @torch.compiler.disable
