@@ -31,6 +31,7 @@ from benchmarks.engine_report import as_text, write_report
 from benchmarks.live_bytes import LiveBytes
 from benchmarks.measure import device_clock, median_ratio, times_in_turns
 from benchmarks.peers import BLOCKS, NETWORKS, Definition, NotComparable, awake
+from benchmarks.precision import convolution_dtypes
 from src.invertible import set_backprop
 from src.runs.provenance import provenance
 
@@ -137,6 +138,7 @@ def measure(case: Case, names: Sequence[str], rounds: int) -> dict[str, Any]:
             "peak_bytes": peak,
             "parameter_bytes": sum(p.numel() * p.element_size() for p in net.parameters()),
             "gradient_error": gradient_error(net, x, case.bf16),
+            "convolution_dtypes": convolution_dtypes(net, steps[name]),
         }
         net.zero_grad(set_to_none=True)
     return {"input_bytes": x.numel() * x.element_size(), "rows": rows, "missing": missing}

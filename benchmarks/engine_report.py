@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.precision import labelled
 from src.utils.files import write_text
 
 MIB = 2**20
@@ -35,7 +36,7 @@ def as_text(result: dict[str, Any]) -> str:
                 f"{row['peak_bytes'] / MIB:.1f}",
                 f"{row['gradient_error']:.0e}",
             )
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+            lines.append(f"| {labelled(name, row, case['bf16'])} | {' | '.join(cells)} |")
         lines += [f"{name}: not measured, {reason}" for name, reason in point["missing"].items()]
     return "\n".join(lines) + "\n"
 

@@ -24,6 +24,7 @@ from benchmarks.engine import ROOT, Case, measure
 from benchmarks.fake_values import FakeTensorMode, fake_values
 from benchmarks.live_bytes import LiveBytes
 from benchmarks.peers import Definition, ours
+from benchmarks.precision import labelled
 from src.models.lifted import Lifted
 from src.models.unet import UNet
 from src.runs.provenance import provenance
@@ -135,8 +136,13 @@ def as_text(result: dict[str, Any]) -> str:
     lines = [f"| largest cube ({memory}) | side |", "|---|---|"]
     lines += [f"| {name} | {side} |" for name, side in result["largest_cubes"].items()]
     if result["speed"]:
-        lines += ["", "| step in bfloat16 | s | over reversible |", "|---|---|---|"]
+        lines += [
+            "",
+            f"| step in {'bfloat16' if result['bf16'] else 'float32'} | s | over reversible |",
+            "|---|---|---|",
+        ]
         for name, row in result["speed"]["rows"].items():
+            name = labelled(name, row, result["bf16"])
             lines.append(f"| {name} | {row['seconds']:.3f} | {1 / row['reversible_over_this']:.2f} |")
         lines += [f"{name}: not measured, {reason}" for name, reason in result["speed"]["missing"].items()]
     return "\n".join(lines) + "\n"
@@ -165,6 +171,7 @@ def main() -> None:
         speed = measure(case, SPEED, arguments.rounds)
     result = {
         "device": arguments.device,
+        "bf16": bf16,
         "definition": vars(arguments) | {"output": None},
         "limit_gib": arguments.limit_gib,
         "largest_cubes": {

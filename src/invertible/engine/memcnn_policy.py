@@ -67,8 +67,8 @@ class _Repeatable(nn.Module):
     """A leaf as memcnn calls it: forward, then in backward inverse and forward again.
 
     memcnn alone would update batch statistics in all three and draw a new dropout mask in the last. Here, the second
-    and third repeat the first, in its autocast state. memcnn knows no conditions, so these are further inputs and
-    outputs, except conditions of integers: memcnn would try to differentiate them.
+    and third repeat the first, and all three run in the caller's autocast state. memcnn knows no conditions, so these
+    are further inputs and outputs, except conditions of integers: memcnn would try to differentiate them.
     """
 
     def __init__(self, leaf: InvertibleModule, call: Call, x: State, condition: Condition) -> None:
@@ -111,7 +111,8 @@ class _Repeatable(nn.Module):
         result = self.form(tensors)
         _, condition = self._arguments((*[None] * self._num_inputs, *conditions))
         x = self._again(INVERSE, result[0] if self._call.logdet else result, condition)
-        return (*tensors_of(x), *conditions)
+        rebuilt = (part.to(dtype) for part, dtype in zip(tensors_of(x), self._input_dtypes, strict=True))
+        return (*rebuilt, *conditions)
 
     def form(self, flat: tuple[Tensor, ...]) -> Any:
         """What the leaf's method returns, from the flat outputs."""
@@ -128,9 +129,11 @@ class _Repeatable(nn.Module):
         leaf, modules = self._leaf[0], all_modules(self._leaf[0])
         # Hooks see, and may keep, what the leaf or a part of it reads and returns.
         is_watched = any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+        self._input_dtypes = [part.dtype for part in inputs[: self._num_inputs]]
         state, condition = self._arguments(inputs)
         start = LeafStart(modules, inputs[0].device)
-        with past_policies():
+        # memcnn turns CUDA's autocast off here, but not in backward.
+        with past_policies(), self._autocast():
             seen = map_tensors(Tensor.clone, state) if is_watched else state
             result, self._result_form = tree_flatten(self._call(leaf, seen, condition))
         self._num_outputs = len(result)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.peers import awake
-from src.invertible import POLICIES, set_backprop
+from src.invertible import POLICIES, InvertibleModule, set_backprop
 from src.models.iunet import IUNet
 from src.models.lifted import Lifted
 from tests.invertible.table import LAYERS, build
@@ -42,9 +44,7 @@ def test_a_network_behind_a_convolution_is_inverted_in_single_precision(policy: 
 
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy != "stored"])
-def test_output_and_gradients_behind_a_convolution_are_those_of_plain_autograd(
-    policy: str, dtype: torch.dtype
-) -> None:
+def test_output_and_gradients_behind_a_convolution_are_those_of_plain_autograd(policy: str, dtype: torch.dtype) -> None:
     outputs, gradients = [], []
     for each in ("stored", policy):
         net = lifted(each)
@@ -78,3 +78,56 @@ def tensors(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def test_without_autocast_a_network_in_half_precision_stays_there() -> None:
     net = lifted("stored").to(torch.bfloat16)
     assert net.body(net.lift(images().bfloat16())).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_wrapper_that_turns_autocast_off_does_not_change_the_numbers(
+    policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """memcnn does that on a GPU, in its forward only."""
+    memcnn = pytest.importorskip("memcnn.models.revop")
+    forward = memcnn.InvertibleCheckpointFunction.forward
+
+    def without_autocast(*arguments: Any) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return forward(*arguments)
+
+    monkeypatch.setattr(memcnn.InvertibleCheckpointFunction, "forward", staticmethod(without_autocast))
+    outputs = []
+    for each in ("stored", policy):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = lifted(each)(images())
+        y.float().sum().backward()
+        outputs.append(y)
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_layer_with_an_output_in_half_precision_is_differentiated(policy: str) -> None:
+    layer = _HalfPrecision()
+    set_backprop(layer, policy)
+    x = images().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert layer.scale.grad is not None
+    torch.testing.assert_close(x.grad, torch.full_like(x, 2.0))
+
+
+class _HalfPrecision(InvertibleModule):
+    """A layer of a user that does not keep the state in its precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._cast(x * self.scale)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return self._cast(y / self.scale)
+
+    @staticmethod
+    def _cast(x: Tensor) -> Tensor:
+        return x.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else x
