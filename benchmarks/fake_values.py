@@ -1,28 +1,62 @@
-"""Run a step on fake tensors, which have shapes but no values, to count its bytes without using them."""
+"""Run a step on fake CUDA tensors, which have shapes but no values, to count its bytes without a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
 
 # Private, and imported here only: torch has no public name for it.
 from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
 
+from benchmarks.python_backward import PythonBackward
 from src.invertible import RngState, Snapshot
+
+# With its index, since torch would ask the driver for the current one.
+DEVICE = torch.device("cuda:0")
 
 
 @contextmanager
 def fake_values(mode: FakeTensorMode) -> Iterator[None]:
-    """Within this context, a network of fake tensors can be trained, with the memory layout of a GPU.
+    """Within this context, a network of fake CUDA tensors can be trained, by the rules of CUDA's autocast.
 
-    Fake values cannot be compared, so the checks for changes between forward and backward are switched off, and nothing
-    is drawn at random. Without oneDNN, channels come first as on a GPU.
+    These differ from the CPU's: `torch.nn.functional.group_norm`, for example, computes and returns float32. Fake
+    values cannot be compared, so the checks for changes between forward and backward are switched off, and nothing is
+    drawn at random.
     """
-    with (
-        mode,
+    replaced = (
         patch.object(RngState, "__eq__", lambda *_: True),
         patch.object(Snapshot, "refuse_changes", lambda *_: None),
-        patch("torch.backends.mkldnn.is_available", bool),
-    ):
+        *present_cuda(),
+    )
+    with ExitStack() as stack:
+        for context in (mode, *replaced, PythonBackward().installed()):
+            stack.enter_context(context)
         yield
+
+
+def present_cuda() -> tuple[Any, ...]:
+    """Patches by which autocast and the engine believe that there is a GPU."""
+    return (
+        patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
+        patch("torch.cuda.is_bf16_supported", lambda *_: True),
+        patch("torch.cuda.get_rng_state", lambda *_: torch.zeros(16, dtype=torch.uint8)),
+    )
+
+
+def to_fake_values(net: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """The network itself, its parameters and buffers replaced by fake CUDA tensors."""
+
+    def fake(tensor: Tensor) -> Tensor:
+        return mode.from_tensor(tensor.detach()).to(DEVICE)
+
+    with mode:
+        for module in net.modules():
+            parameters = {n: p for n, p in module._parameters.items() if p is not None}
+            module._parameters.update({n: nn.Parameter(fake(p), p.requires_grad) for n, p in parameters.items()})
+            module._buffers.update({n: fake(b) for n, b in module._buffers.items() if b is not None})
+    return net

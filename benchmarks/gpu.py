@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from benchmarks.engine import ROOT, Case, measure
-from benchmarks.fake_values import FakeTensorMode, fake_values
+from benchmarks.fake_values import DEVICE, FakeTensorMode, fake_values, to_fake_values
 from benchmarks.live_bytes import LiveBytes
 from benchmarks.peers import Definition, ours
 from benchmarks.precision import labelled
@@ -65,23 +65,20 @@ def largest(size_fits: Callable[[int], bool], step: int, limit: int) -> int:
 class Counted:
     """Counts the bytes of a step of Adam with fake tensors, without computing it.
 
-    Fake tensors replace the network's parameters.
+    Fake tensors replace the network's parameters and buffers. They are on a fake GPU, so autocast follows CUDA's rules.
     """
 
     def __init__(self, net: nn.Module, bf16: bool) -> None:
-        self._net, self._bf16 = net, bf16
+        self._bf16 = bf16
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._weights = sum(p.numel() * p.element_size() for p in net.parameters())
-        for module in net.modules():
-            for name, parameter in module._parameters.items():
-                if parameter is not None:
-                    module._parameters[name] = nn.Parameter(self._mode.from_tensor(parameter.detach()))
+        self._net = to_fake_values(net, self._mode)
 
     def __call__(self, shape: Sequence[int]) -> int:
         """The peak of live bytes, including the image, the weights, their gradients and Adam's moments."""
         self._net.zero_grad(set_to_none=True)
         with fake_values(self._mode), LiveBytes() as live:
-            _step(self._net, torch.zeros(*shape), self._bf16)
+            _step(self._net, torch.zeros(*shape, device=DEVICE), self._bf16)
         return live.peak + (1 + MOMENTS) * self._weights
 
 

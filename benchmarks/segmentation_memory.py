@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from rich.progress import track
 from torch import nn
 
-from benchmarks.fake_values import FakeTensorMode, fake_values
+from benchmarks.fake_values import DEVICE, FakeTensorMode, fake_values, to_fake_values
 from benchmarks.live_bytes import LiveBytes
 from src.config.composition import compose_config
 from src.invertible import POLICIES, set_backprop
@@ -45,7 +45,7 @@ def network(model: str, width: str, *overrides: str) -> nn.Module:
     return instantiate(config.model)
 
 
-def count(net: nn.Module, policy: str, crop: Sequence[int], channels: int = 4) -> tuple[int, int]:
+def count(net: nn.Module, policy: str, crop: Sequence[int], channels: int = 4, bf16: bool = False) -> tuple[int, int]:
     """Bytes that forward keeps for backward, and the peak of live bytes in a step, without the weights.
 
     The peak includes the gradients of the weights, but not the image or the scratch memory of kernels. Fake tensors
@@ -53,25 +53,22 @@ def count(net: nn.Module, policy: str, crop: Sequence[int], channels: int = 4) -
     """
     set_backprop(net, policy)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    for module in net.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                module._parameters[name] = nn.Parameter(mode.from_tensor(parameter.detach()))
-        module._buffers.update({n: None if b is None else mode.from_tensor(b) for n, b in module._buffers.items()})
+    to_fake_values(net, mode)
     with fake_values(mode):
-        image = torch.zeros(1, channels, *crop)
+        image = torch.zeros(1, channels, *crop, device=DEVICE)
         with LiveBytes() as live:
-            loss = net(image).square().mean()
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
+                loss = net(image).float().square().mean()
             kept = live.now
             loss.backward()
     return kept, live.peak
 
 
-def row(net: nn.Module, policy: str, crop: Sequence[int] = PAPER_CROP) -> dict[str, Any]:
+def row(net: nn.Module, policy: str, crop: Sequence[int] = PAPER_CROP, bf16: bool = False) -> dict[str, Any]:
     """The numbers of one network under one policy."""
     num_parameters = sum(p.numel() for p in net.parameters())
     weights = sum(p.numel() * p.element_size() for p in net.parameters())
-    kept, peak = count(net, policy, crop)
+    kept, peak = count(net, policy, crop, bf16=bf16)
     return {
         "policy": policy,
         "num_parameters": num_parameters,
@@ -102,13 +99,13 @@ def largest_blowup(sizes: dict[int, float], limit_gib: float) -> int:
     return blowup
 
 
-def measure(names: Sequence[str], limit_gib: float) -> dict[str, Any]:
-    """Measure all rows and find the largest iUNet for a card of ``limit_gib``."""
+def measure(names: Sequence[str], limit_gib: float, bf16: bool = False) -> dict[str, Any]:
+    """Measure all rows, in float32 or under autocast to bfloat16, and find the largest iUNet for a card of ``limit_gib``."""
     rows: dict[str, list[dict[str, Any]]] = {}
     steps = [(name, policy) for name in names for policy in ROWS[name][2]]
     for name, policy in track(steps, description="Counting bytes"):
         torch.manual_seed(0)
-        rows.setdefault(name, []).append(row(network(*ROWS[name][:2]), policy))
+        rows.setdefault(name, []).append(row(network(*ROWS[name][:2]), policy, bf16=bf16))
     iunets = {int(name.rpartition("-")[2]): found for name, found in rows.items() if name.startswith("iUNet-")}
     largest = {}
     if len(iunets) == 3:
@@ -117,6 +114,7 @@ def measure(names: Sequence[str], limit_gib: float) -> dict[str, Any]:
             largest[policy] = largest_blowup(sizes, limit_gib)
     return {
         "crop": PAPER_CROP,
+        "bf16": bf16,
         "rows": rows,
         "limit_gib": limit_gib,
         "largest_iunet_blowup": largest,
@@ -145,9 +143,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--limit-gib", type=float, default=24.0, help="memory of the card for the largest iUNet")
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16, by CUDA's rules")
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    result = measure(arguments.rows, arguments.limit_gib)
+    result = measure(arguments.rows, arguments.limit_gib, arguments.bf16)
     write_text(arguments.output, json.dumps(result, indent=2) + "\n")
     print(as_markdown(result))
 
