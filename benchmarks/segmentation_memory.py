@@ -100,7 +100,7 @@ def largest_blowup(sizes: dict[int, float], limit_gib: float) -> int:
 
 
 def measure(names: Sequence[str], limit_gib: float, bf16: bool = False) -> dict[str, Any]:
-    """Measure all rows, in float32 or under autocast to bfloat16, and find the largest iUNet for a card of ``limit_gib``."""
+    """Measure all rows, and find the largest iUNet for a card of ``limit_gib``."""
     rows: dict[str, list[dict[str, Any]]] = {}
     steps = [(name, policy) for name in names for policy in ROWS[name][2]]
     for name, policy in track(steps, description="Counting bytes"):
