@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from benchmarks.engine import ROOT, Case, measure
-from benchmarks.fake_values import FakeTensorMode, fake_values
+from benchmarks.fake_values import FakeTensorMode, fake_values, make_fake
 from benchmarks.live_bytes import LiveBytes
 from benchmarks.peers import Definition, ours
 from src.models.lifted import Lifted
@@ -71,10 +71,7 @@ class Counted:
         self._net, self._bf16 = net, bf16
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._weights = sum(p.numel() * p.element_size() for p in net.parameters())
-        for module in net.modules():
-            for name, parameter in module._parameters.items():
-                if parameter is not None:
-                    module._parameters[name] = nn.Parameter(self._mode.from_tensor(parameter.detach()))
+        make_fake(net, self._mode)
 
     def __call__(self, shape: Sequence[int]) -> int:
         """The peak of live bytes, including the image, the weights, their gradients and Adam's moments."""
