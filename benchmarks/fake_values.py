@@ -48,8 +48,8 @@ def present_cuda() -> tuple[Any, ...]:
     )
 
 
-def to_fake_values(net: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """The network itself, its parameters and buffers replaced by fake CUDA tensors."""
+def make_fake(net: nn.Module, mode: FakeTensorMode) -> None:
+    """Replace a network's parameters and buffers by fake CUDA tensors."""
 
     def fake(tensor: Tensor) -> Tensor:
         return mode.from_tensor(tensor.detach()).to(DEVICE)
@@ -59,4 +59,3 @@ def to_fake_values(net: nn.Module, mode: FakeTensorMode) -> nn.Module:
             parameters = {n: p for n, p in module._parameters.items() if p is not None}
             module._parameters.update({n: nn.Parameter(fake(p), p.requires_grad) for n, p in parameters.items()})
             module._buffers.update({n: fake(b) for n, b in module._buffers.items() if b is not None})
-    return net

@@ -171,11 +171,13 @@ def _dependencies(roots: list[Node]) -> dict[Node, int]:
 
 
 def _arrive(arrived: dict[Node, list[Tensor | None]], edge: Edge, grad: Tensor) -> None:
-    """Add a gradient to those that a node gets, in the type of the forward pass."""
+    """Add a gradient to those that a node gets, in the type and shape of the forward pass."""
     node, index = edge
     metadata = node._input_metadata[index]
     if grad.device != metadata.device:
         raise RuntimeError(f"expected a gradient on {metadata.device} for {type(node).__name__}, got {grad.device}")
     known = arrived.setdefault(node, [None] * len(node._input_metadata))
+    if grad.shape != tuple(metadata.shape):  # of an input that was broadcast
+        grad = grad.sum_to_size(*metadata.shape)
     grad, before = grad.to(metadata.dtype), known[index]
     known[index] = grad if before is None else before + grad

@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from rich.progress import track
 from torch import nn
 
-from benchmarks.fake_values import DEVICE, FakeTensorMode, fake_values, to_fake_values
+from benchmarks.fake_values import DEVICE, FakeTensorMode, fake_values, make_fake
 from benchmarks.live_bytes import LiveBytes
 from src.config.composition import compose_config
 from src.invertible import POLICIES, set_backprop
@@ -53,7 +53,7 @@ def count(net: nn.Module, policy: str, crop: Sequence[int], channels: int = 4, b
     """
     set_backprop(net, policy)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    to_fake_values(net, mode)
+    make_fake(net, mode)
     with fake_values(mode):
         image = torch.zeros(1, channels, *crop, device=DEVICE)
         with LiveBytes() as live:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.fake_values import DEVICE, FakeTensorMode, fake_values, to_fake_values
+from benchmarks.fake_values import DEVICE, FakeTensorMode, fake_values, make_fake
 from src.invertible import POLICIES, AdditiveCoupling, set_backprop
 from src.models.blocks import CONVOLUTIONS
 from src.models.iunet import IUNet
@@ -22,7 +22,7 @@ def test_a_step_under_cudas_autocast(policy: str) -> None:
     net = Lifted(1, 1, IUNet((4, 8), 2, 3))
     set_backprop(net, policy)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    to_fake_values(net, mode)
+    make_fake(net, mode)
     seen: dict[type, set[torch.dtype]] = defaultdict(set)
     for module in net.modules():
         module.register_forward_hook(lambda m, _inputs, output: seen[type(m)].add(output.dtype))
