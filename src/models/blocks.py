@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor, nn
 
 from ..invertible.arguments import check_positive, check_spatial_dims, chosen, same_padding
 from .convolution import Conv3d
 from .in_place import LeakyReLU
+from .norms import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: Conv3d}
 TRANSPOSED_CONVOLUTIONS = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -16,36 +16,12 @@ MAX_POOLS = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 BATCH_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
-class _EmptyBatches:
-    """Instance norm that accepts a batch without samples, by group norm with one channel per group, which is the same.
-
-    torch raises an IndexError for learned scales and offsets, as in https://github.com/pytorch/pytorch/issues/39049.
-    """
-
-    def forward(self: Any, x: Tensor) -> Tensor:
-        if x.shape[0]:
-            return super().forward(x)  # type: ignore[misc]
-        return nn.functional.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
-
-
-class InstanceNorm1d(_EmptyBatches, nn.InstanceNorm1d):
-    """`torch.nn.InstanceNorm1d` that accepts a batch without samples."""
-
-
-class InstanceNorm2d(_EmptyBatches, nn.InstanceNorm2d):
-    """`torch.nn.InstanceNorm2d` that accepts a batch without samples."""
-
-
-class InstanceNorm3d(_EmptyBatches, nn.InstanceNorm3d):
-    """`torch.nn.InstanceNorm3d` that accepts a batch without samples."""
-
-
 _INSTANCE_NORMS = {1: InstanceNorm1d, 2: InstanceNorm2d, 3: InstanceNorm3d}
 # By number of channels and spatial dimensions, with a learned scale and offset per channel.
 NORMS: dict[str, Callable[[int, int], nn.Module | None]] = {
     "instance": lambda channels, spatial_dims: _INSTANCE_NORMS[spatial_dims](channels, affine=True),
-    "layer": lambda channels, _: nn.GroupNorm(1, channels),  # over all channels and voxels of a sample
-    "group": lambda channels, _: nn.GroupNorm(math.gcd(8, channels), channels),
+    "layer": lambda channels, _: GroupNorm(1, channels),  # over all channels and voxels of a sample
+    "group": lambda channels, _: GroupNorm(math.gcd(8, channels), channels),
     "batch": lambda channels, spatial_dims: BATCH_NORMS[spatial_dims](channels),
     "none": lambda channels, _: None,
 }

@@ -86,7 +86,7 @@ class Conv3d(nn.Conv3d):
             _runs_on_onednn(x)
             and x.ndim == 5
             and _precision(x) == torch.float32
-            and not _under_torch_func()
+            and not under_torch_func()
             and self.padding_mode == "zeros"
             and self.groups == 1
             and max(self.kernel_size) > 1
@@ -96,7 +96,7 @@ class Conv3d(nn.Conv3d):
         )
 
 
-def _under_torch_func() -> bool:
+def under_torch_func() -> bool:
     """Whether a transform of `torch.func` runs; True if this version of torch does not tell."""
     active = getattr(torch._C, "_are_functorch_transforms_active", None)
     return active is None or active()

@@ -11,6 +11,7 @@ from ..invertible import Sequential as InvertibleSequential
 from ..invertible.arguments import check_channels, check_positive, check_spatial_dims
 from .blocks import CONVOLUTIONS, MAX_POOLS, ProjectionConv
 from .in_place import LeakyReLU
+from .norms import GroupNorm
 from .spatial_padding import SpatialPadding
 
 _INTERPOLATIONS = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -25,7 +26,7 @@ class PreActivation(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, *, num_groups: int, spatial_dims: int) -> None:
         super().__init__(
-            nn.GroupNorm(math.gcd(num_groups, in_channels), in_channels),
+            GroupNorm(math.gcd(num_groups, in_channels), in_channels),
             LeakyReLU(inplace=True),
             CONVOLUTIONS[spatial_dims](in_channels, out_channels, 3, padding=1, bias=False),
         )

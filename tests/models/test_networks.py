@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.models.blocks import NORMS, ConvBlock, InstanceNorm3d, ProjectionConv
+from src.models.blocks import NORMS, ConvBlock, ProjectionConv
 from src.models.in_place import LeakyReLU
 from src.models.iunet import IUNet
 from src.models.iunet_layout import doubled_channels, strides_per_level
 from src.models.lifted import Lifted
+from src.models.norms import GroupNorm, InstanceNorm3d
 from src.models.spatial_padding import PADDING_MODES, SpatialPadding
 from src.models.unet import UNet
 
@@ -108,8 +109,8 @@ def test_norms_are_what_their_names_say() -> None:
     kinds = {norm: type(ConvBlock(16, 16, spatial_dims=3, norm=norm)[1]) for norm in NORMS}
     assert kinds == {
         "instance": InstanceNorm3d,
-        "layer": nn.GroupNorm,
-        "group": nn.GroupNorm,
+        "layer": GroupNorm,
+        "group": GroupNorm,
         "batch": nn.BatchNorm3d,
         "none": LeakyReLU,
     }

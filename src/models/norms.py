@@ -1,0 +1,77 @@
+"""Normalisations by the statistics of each sample, with torch's names, parameters and values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..invertible import is_exporting
+from .convolution import under_torch_func
+from .volume_norm import volume_norm
+
+# A block of a GPU's threads normalises this many numbers in the time in which `volume_norm` starts its kernels.
+_LARGE = 2**16
+# So many blocks keep all multiprocessors of a GPU busy.
+_MANY = 256
+
+
+class GroupNorm(nn.GroupNorm):
+    """`torch.nn.GroupNorm` that uses a whole GPU for a few large groups and is in half precision under autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if _is_volume_on_gpu(x, self.num_groups) and self.affine:
+            return volume_norm(_as_under_autocast(x), self.weight, self.bias, self.num_groups, self.eps)
+        return super().forward(x)
+
+
+class _InstanceNorm:
+    """Instance norm as group norm with one channel per group, which is the same, where torch's own is slow or fails.
+
+    It is slow on a GPU for few large channels. It raises an IndexError for learned scales and a batch without samples,
+    as in https://github.com/pytorch/pytorch/issues/39049.
+    """
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        if not x.shape[0]:
+            return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+        if _is_volume_on_gpu(x, x.shape[1]) and self.affine and not self.track_running_stats:
+            return volume_norm(_as_under_autocast(x), self.weight, self.bias, x.shape[1], self.eps)
+        y = super().forward(x)  # type: ignore[misc]
+        if y.requires_grad and not torch.compiler.is_compiling():
+            # For one sample on a CPU, torch 2.11 to 2.14 misread a gradient that has its channels last in memory: the
+            # gradients of input and scale would have errors of 100 %.
+            y.register_hook(Tensor.contiguous)
+        return y
+
+
+class InstanceNorm1d(_InstanceNorm, nn.InstanceNorm1d):
+    """`torch.nn.InstanceNorm1d` for batches of any size, large volumes on a GPU, and any memory layout."""
+
+
+class InstanceNorm2d(_InstanceNorm, nn.InstanceNorm2d):
+    """`torch.nn.InstanceNorm2d` for batches of any size, large volumes on a GPU, and any memory layout."""
+
+
+class InstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d):
+    """`torch.nn.InstanceNorm3d` for batches of any size, large volumes on a GPU, and any memory layout."""
+
+
+def _is_volume_on_gpu(x: Tensor, groups: int) -> bool:
+    """Whether torch's kernel would leave most of a GPU idle, or keep large copies in float32 under autocast."""
+    if not x.is_cuda or x.numel() <= _LARGE * x.shape[0] * groups:
+        return False
+    # A compiler splits the sums itself; `torch.func` needs operations that it knows.
+    if torch.compiler.is_compiling() or is_exporting() or under_torch_func():
+        return False
+    return x.shape[0] * groups < _MANY or torch.is_autocast_enabled(x.device.type)
+
+
+def _as_under_autocast(x: Tensor) -> Tensor:
+    """``x`` in the precision of autocast, as a convolution would take it."""
+    device_type = x.device.type
+    if torch.is_autocast_enabled(device_type) and x.dtype != torch.float64:
+        return x.to(torch.get_autocast_dtype(device_type))
+    return x

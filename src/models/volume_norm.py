@@ -1,0 +1,133 @@
+"""Group norm of volumes whose statistics are reduced by a whole GPU.
+
+torch's kernel starts one block of threads per sample and group: layer norm of a single volume runs on one of the
+hundred multiprocessors of a GPU. Under autocast it also computes in float32 and keeps copies of that size. Here sums
+over all voxels are left to torch's reductions, which split them, and only the statistics are float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Products of two volumes are formed for at most so many numbers at a time.
+CHUNK = 2**24
+
+
+def volume_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+    """``y = w (x − m) / √(v + ε) + b``, with mean m and variance v over the channels and voxels of each group.
+
+    Args:
+        x: of shape (B, C, *spatial); y has its precision, m and v have at least float32.
+        weight, bias: of shape (C,).
+        groups: number G of groups of neighbouring channels; 1 is layer norm, C instance norm.
+        eps: ε.
+    """
+    return _VolumeNorm.apply(x, weight, bias, groups, eps)
+
+
+class _VolumeNorm(torch.autograd.Function):
+    """It saves x and, for each sample and group, m and ``1 / √(v + ε)``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            mean, rstd = moments(x, groups, eps)
+            y = normalised(x, weight, bias, mean, rstd)
+        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        ctx.groups, ctx.eps = groups, eps
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, mean, rstd = ctx.saved_tensors
+        with torch.autocast(x.device.type, enabled=False):
+            found: tuple[Tensor | None, ...]
+            if torch.is_grad_enabled():  # to be differentiated once more
+                found = _differentiable_gradients(x, weight, bias, ctx.groups, ctx.eps, grad)
+            else:
+                found = gradients(x, weight, mean, rstd, grad)
+        return *found, None, None
+
+
+def moments(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
+    """m and ``1 / √(v + ε)``, both of shape (B, G)."""
+    values = x.reshape(x.shape[0], groups, -1)
+    if x.dtype in (torch.float32, torch.float64):
+        variance, mean = torch.var_mean(values, dim=2, correction=0)
+    else:
+        # Read as they are and added in float32; `var_mean` would round its results to half precision.
+        count = values.shape[2]
+        mean = values.sum(2, dtype=torch.float32) / count
+        squares = torch.linalg.vector_norm(values, dim=2, dtype=torch.float32).square() / count
+        variance = (squares - mean.square()).clamp(min=0)
+    return mean, (variance + eps).rsqrt()
+
+
+def normalised(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+    """y, in one pass over x."""
+    scale = _per_channel(rstd, weight) * weight
+    offset = bias - _per_channel(mean, weight) * scale
+    # Into memory of the precision of x: the sum itself is computed in that of the statistics.
+    return torch.addcmul(_spread(offset, x), x, _spread(scale, x), out=torch.empty_like(x))
+
+
+def gradients(x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, weight and bias for the gradient g of y.
+
+    With ``x̂ = (x − m) r``, ``r = 1 / √(v + ε)`` and means over a group: ``∇x = r (w g − mean(w g) − x̂ mean(w g x̂))``,
+    ``∇w = Σ g x̂``, ``∇b = Σ g``.
+    """
+    batch, groups = mean.shape
+    count = x[0].numel() // groups
+    grad_x = torch.empty_like(x)
+    volumes, volumes_grad, volumes_out = x.flatten(2), grad.flatten(2), grad_x.flatten(2)  # (B, C, voxels)
+    precise = mean.dtype
+    grad_bias, products = mean.new_zeros(2, *x.shape[:2])
+    for g, part in _chunks(volumes_grad, volumes):
+        grad_bias += g.sum(2, dtype=precise)
+        products += (g.to(precise) * part).sum(2)
+    channel_mean, channel_rstd = _per_channel(mean, weight), _per_channel(rstd, weight)
+    grad_weight = (products - channel_mean * grad_bias) * channel_rstd  # (B, C)
+    mean_grad, mean_product = (
+        _per_channel((values * weight).view(batch, groups, -1).sum(2) / count, weight)
+        for values in (grad_bias, grad_weight)
+    )
+    # ∇x = scale g + slope x + offset
+    scale = (channel_rstd * weight)[:, :, None]
+    slope = (-channel_rstd.square() * mean_product)[:, :, None]
+    offset = (-channel_rstd * mean_grad)[:, :, None] - slope * channel_mean[:, :, None]
+    for g, part, out in _chunks(volumes_grad, volumes, volumes_out):
+        torch.addcmul(torch.addcmul(offset, part, slope), g, scale, out=out)
+    return grad_x, grad_weight.sum(0).to(weight.dtype), grad_bias.sum(0).to(weight.dtype)
+
+
+def _differentiable_gradients(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, grad: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The same with a graph, from torch's own operation."""
+    y = F.group_norm(x, groups, weight.to(x.dtype), bias.to(x.dtype), eps)
+    inputs = (x, weight, bias)
+    found = iter(torch.autograd.grad(y, [p for p in inputs if p.requires_grad], grad, create_graph=True))
+    return tuple(next(found) if part.requires_grad else None for part in inputs)
+
+
+def _per_channel(values: Tensor, weight: Tensor) -> Tensor:
+    """(B, G) to (B, C)."""
+    return values.repeat_interleave(len(weight) // values.shape[1], dim=1)
+
+
+def _spread(values: Tensor, x: Tensor) -> Tensor:
+    """(B, C) to (B, C, 1, …), in the number of dimensions of x."""
+    return values.reshape(*values.shape, *[1] * (x.ndim - 2))
+
+
+def _chunks(*volumes: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same voxels of each volume (B, C, N), at most `CHUNK` numbers of each."""
+    length = max(CHUNK // math.prod(volumes[0].shape[:2]), 1)
+    return zip(*(volume.split(length, dim=2) for volume in volumes), strict=True)
