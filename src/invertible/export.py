@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-_HALVINGS, _TERMS = 16, 12  # of the exponential: for norms up to 2¹⁵, to the rounding errors of double precision
 _DOUBLINGS = 32  # of the inverse's digits: for norms up to 10⁴
 
 
@@ -13,20 +12,6 @@ def is_exporting() -> bool:
     The recorded program has no backward pass of ours: backprop policies do not apply to it.
     """
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
-
-
-def matrix_exponential(theta: Tensor) -> Tensor:
-    """``exp(θ − θᵀ)`` by products of matrices: a Taylor polynomial of a small part of the exponent, squared again and
-    again."""
-    skew = _skew(theta)
-    part = skew / 2**_HALVINGS
-    identity = _identity(skew)
-    result = identity
-    for k in range(_TERMS, 0, -1):
-        result = identity + part @ result / k
-    for _ in range(_HALVINGS):
-        result = result @ result
-    return result.to(theta.dtype)
 
 
 def cayley_transform(theta: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ from collections import defaultdict
 
 import pytest
 import torch
-from torch import nn
 
 from benchmarks.fake_values import DEVICE, FakeTensorMode, fake_values, make_fake
 from src.invertible import POLICIES, AdditiveCoupling, set_backprop
 from src.models.blocks import CONVOLUTIONS
 from src.models.iunet import IUNet
 from src.models.lifted import Lifted
+from src.models.norms import GroupNorm
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.cuda.amp.custom_:FutureWarning")
 
@@ -33,7 +33,7 @@ def test_a_step_under_cudas_autocast(policy: str) -> None:
         assert y.dtype == torch.bfloat16
         y.float().square().mean().backward()
     assert seen[CONVOLUTIONS[3]] == {torch.bfloat16}  # type: ignore[index]
-    assert seen[nn.GroupNorm] == {torch.float32}
+    assert seen[GroupNorm] == {torch.float32}
     assert seen[AdditiveCoupling] == seen[IUNet] == {torch.float32}
     for parameter in net.parameters():
         assert parameter.grad is not None

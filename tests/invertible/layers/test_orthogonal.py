@@ -300,3 +300,26 @@ def test_matrices_computed_in_another_way_keep_to_it() -> None:
         gradients.append(other.theta.grad.clone())
     torch.testing.assert_close(*gradients)
     assert gradients[0].abs().max() > 0.1
+
+
+@pytest.mark.parametrize(("norm", "tolerance"), [(1e-3, 4e-8), (0.1, 4e-8), (1.0, 2e-7), (10.0, 2e-6), (300.0, 4e-5)])
+@pytest.mark.parametrize("n", [2, 8, 33])
+def test_the_exponential_has_the_digits_of_its_precision(n: int, norm: float, tolerance: float) -> None:
+    theta = torch.randn(2, n, n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    skew = theta - theta.mT
+    theta = (theta * (norm / torch.linalg.matrix_norm(skew, 2))[:, None, None]).float()
+    exact = torch.linalg.matrix_exp((theta - theta.mT).double())
+    assert (matrix_exponential(theta) - exact).abs().max() < tolerance
+    precise = theta.double()
+    expected = torch.linalg.matrix_exp(precise - precise.mT)
+    assert (matrix_exponential(precise) - expected).abs().max() < 1e-13 * max(norm, 1)
+
+
+def test_the_gradient_of_the_exponential_is_torchs() -> None:
+    theta = torch.randn(3, 5, 5, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, 5, 5, dtype=torch.float64)
+    found, expected = (
+        torch.autograd.grad((value * weights).sum(), theta)[0]
+        for value in (matrix_exponential(theta), torch.linalg.matrix_exp(theta - theta.mT))
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
