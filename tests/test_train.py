@@ -19,7 +19,7 @@ import train
 from src.config.composition import compose_config
 from src.runs.folder import RunFolder
 from src.runs.summary import read_summary
-from src.tasks.base import NonFiniteLossError
+from src.tasks.finite_loss import NonFiniteLossError
 from tests.fakes import tiny_overrides
 from tests.marks import slow
 

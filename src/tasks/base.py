@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from src.invertible import PolicyName, set_backprop
+from src.tasks.finite_loss import FiniteLoss
 from src.tasks.metrics import Metric
 from src.tasks.sample_table import SampleTable
 from src.tasks.schedules import Plateau
@@ -19,10 +20,6 @@ from src.utils.reduced import reduced
 Batch = dict[str, Tensor]
 MakeOptimizer = Callable[..., Optimizer]
 MakeScheduler = Callable[..., LRScheduler]
-
-
-class NonFiniteLossError(ArithmeticError):
-    """The training loss is NaN or infinite."""
 
 
 class Report(NamedTuple):
@@ -76,6 +73,7 @@ class Task(pl.LightningModule):
         self.scheduler = scheduler
         self.test_table: list[dict[str, Any]] = []
         self._table = SampleTable()
+        self._finite_loss = FiniteLoss()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the mean "loss" of a training batch, and other means that are logged."""
@@ -128,21 +126,20 @@ class Task(pl.LightningModule):
         """Return the loss of a batch.
 
         Raises:
-            NonFiniteLossError: if it is NaN or infinite in any process. The weights are still those before the step.
+            NonFiniteLossError: if it is NaN or infinite in any process. On a CPU the weights are still those before the
+                step; on a GPU the loss before is checked, so that nothing waits for the one just queued.
         """
         losses = self.losses(batch)
         # The mean over all processes, so that all of them raise if one loss is not finite.
         means = reduced(self, losses, "mean")
-        if not torch.isfinite(means["loss"]):
-            raise NonFiniteLossError(
-                f"expected a finite training loss, got {means['loss'].item()} in epoch {self.current_epoch}, "
-                f"step {self.global_step}. Possible remedies: a smaller task.optimizer.lr, a smaller "
-                "trainer.gradient_clip_val, trainer.precision=32-true, backprop=stored (if the inverse is inexact). "
-                "Also check that the input data are finite."
-            )
+        self._finite_loss.check(means["loss"], f"epoch {self.current_epoch}, step {self.global_step}")
         for name, value in means.items():
             self.log(f"train/{name}", value, on_step=True, on_epoch=False, prog_bar=name == "loss")
         return losses["loss"]
+
+    def on_train_epoch_end(self) -> None:
+        """Check the last loss of the epoch."""
+        self._finite_loss.finish()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Judge a batch; return it with what callbacks show."""

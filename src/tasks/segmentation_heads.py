@@ -1,5 +1,6 @@
 """The meaning of the output channels of a segmentation network: its loss and its label map."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
@@ -17,7 +18,10 @@ MakeCriterion = Callable[..., nn.Module]
 
 def region_masks(label: Tensor, regions: Regions) -> Tensor:
     """Return whether each voxel has a class of each region: (B, *spatial) to (B, regions, *spatial), boolean."""
-    masks = [torch.isin(label, torch.tensor(list(classes), device=label.device)) for classes in regions.values()]
+    # One comparison per class: a tensor of classes would have to be copied to a GPU.
+    masks = [
+        functools.reduce(torch.logical_or, (label == number for number in classes)) for classes in regions.values()
+    ]
     return torch.stack(masks, dim=1)
 
 

@@ -211,6 +211,43 @@ def test_costs_go_on_after_a_resume() -> None:
     assert after.peak_bytes == 2**50
 
 
+def test_steps_on_a_gpu_are_timed_by_events_that_are_read_when_they_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Event:
+        made = 0
+        reached = 0
+
+        def __init__(self, enable_timing: bool) -> None:
+            Event.made += 1
+            self.number = Event.made
+
+        def record(self, _stream: None) -> None:
+            pass
+
+        def query(self) -> bool:
+            return self.number <= Event.reached
+
+        def synchronize(self) -> None:
+            Event.reached = max(Event.reached, self.number)
+
+        def elapsed_time(self, end: Event) -> float:
+            assert end.query()
+            return 1000.0 * end.number
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: None)
+    timer, module = StepTime(), SimpleNamespace(device=torch.device("cuda"))
+    for _ in range(3):
+        timer.on_train_batch_start(None, module)  # type: ignore[arg-type]
+        timer.on_train_batch_end(None, module)  # type: ignore[arg-type]
+        assert timer._seconds == []
+    Event.reached = 4
+    timer.on_train_batch_start(None, module)  # type: ignore[arg-type]
+    timer.on_train_batch_end(None, module)  # type: ignore[arg-type]
+    assert timer._seconds == [2.0, 4.0]
+    assert timer.summary(None)["step_time_s"] == 5.0  # type: ignore[arg-type]
+    assert timer._seconds == [2.0, 4.0, 6.0, 8.0]
+
+
 def test_without_a_terminal_progress_is_lines(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     bar = progress_bar()
     assert isinstance(bar, LineProgress)

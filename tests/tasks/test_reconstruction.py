@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.tasks.base import NonFiniteLossError
+from src.tasks.finite_loss import NonFiniteLossError
 from src.tasks.reconstruction import Reconstruction
 from tests.fakes import ToNaN
 

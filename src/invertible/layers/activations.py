@@ -63,7 +63,8 @@ class SneakyReLU(Activation):
             return y.clone()  # the identity; the quotient below would be 0/0 at zero
         scaled = self._one_plus_alpha * y
         u = scaled + self._alpha
-        root = self._alpha * torch.hypot(u, u.new_tensor(math.sqrt(self._one_minus_alpha_squared)))
+        # `new_full`, since `new_tensor` would copy from the host.
+        root = self._alpha * torch.hypot(u, u.new_full((), math.sqrt(self._one_minus_alpha_squared)))
         # For u > 0, expanded by u + α√…, where u² − α² = (1+α)y · ((1+α)y + 2α). The clamp keeps the branch that is
         # not taken finite, and its gradient with it.
         right = scaled * ((scaled + 2 * self._alpha) / (u.clamp(min=0) + root))
@@ -146,4 +147,4 @@ class InvertibleLeakyReLU(Activation):
         return nn.functional.leaky_relu(y, 1 / self.slope)
 
     def log_derivative(self, x: Tensor) -> Tensor:
-        return (x < 0) * x.new_tensor(math.log(self.slope))
+        return (x < 0) * x.new_full((), math.log(self.slope))

@@ -115,19 +115,20 @@ def spectrum(weight: Tensor, spatial: Sequence[int]) -> Tensor:
     halved = [*spatial[:-1], spatial[-1] // 2 + 1]
     result = weight.movedim((0, 1), (-2, -1)).to(complex_dtype)  # (*kernel_size, C, C)
     for dim, (size, num_frequencies) in reversed(list(enumerate(zip(spatial, halved, strict=True)))):
-        phases = _phases(size, num_frequencies, result.shape[dim]).to(complex_dtype).to(weight.device)
+        phases = _phases(size, num_frequencies, result.shape[dim], weight.device).to(complex_dtype)
         taps = result.movedim(dim, 0)
         # The first dimension comes last, with by far the largest product. It is already in place, so nothing is copied.
         result = (phases @ taps.flatten(1)).unflatten(1, taps.shape[1:]).movedim(0, dim)
     return result
 
 
-def _phases(size: int, num_frequencies: int, taps: int) -> Tensor:
-    """``exp(2πi f (k − c)/N)``, of shape (F, K)."""
-    frequencies = torch.arange(num_frequencies)[:, None]
-    offsets = torch.arange(taps) - (taps - 1) // 2
+def _phases(size: int, num_frequencies: int, taps: int, device: torch.device) -> Tensor:
+    """``exp(2πi f (k − c)/N)``, of shape (F, K), computed where it is needed: a GPU would wait for a copy."""
+    centre = (taps - 1) // 2
+    frequencies = torch.arange(num_frequencies, device=device)[:, None]
+    offsets = torch.arange(-centre, taps - centre, device=device)
     angles_rad = 2 * math.pi / size * (frequencies * offsets % size).double()  # modulo N: no rounding of large angles
-    return torch.polar(torch.ones_like(angles_rad), angles_rad)
+    return torch.complex(angles_rad.cos(), angles_rad.sin())
 
 
 def logabsdet(matrices: Tensor, size: int) -> Tensor:
