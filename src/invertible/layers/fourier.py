@@ -172,9 +172,9 @@ def _multiplicity(half: Tensor, size: int) -> Tensor:
     # Ŵ(−f) is the conjugate of Ŵ(f), so the missing half equals the one present. The planes f_d = 0 and, for even N_d,
     # f_d = N_d/2 are their own mirror images and present as a whole.
     counts = torch.full((half.shape[-1],), 2.0, dtype=half.dtype, device=half.device)
-    counts[0] = 1.0
+    counts[:1].fill_(1.0)  # indexing with one number would copy the value from the host
     if size % 2 == 0:
-        counts[-1] = 1.0
+        counts[-1:].fill_(1.0)
     return counts
 
 
