@@ -133,11 +133,38 @@ def multiply(matrices: Tensor, columns: Tensor) -> Tensor:
         return matrices @ columns
 
 
+# On a GPU, sums over more columns than this are split into parts of this size. A product of 16 rows fills one tile of a
+# matrix kernel: unless something splits the sum, one of a hundred multiprocessors computes it.
+_LONG_SUM = 2**15
+
+
+def outer_products(a: Tensor, b: Tensor) -> Tensor:
+    """``Σ a bᵀ`` over samples and columns, (k, n, n), for columns (B, k, n, N)."""
+    num_columns = a.shape[-1]
+    if not a.is_cuda or num_columns <= _LONG_SUM:
+        return multiply(a, b.mT).sum(0)
+    return sum_in_parts(a, b, num_columns // _LONG_SUM)
+
+
+def sum_in_parts(a: Tensor, b: Tensor, num_parts: int) -> Tensor:
+    """The same from sums over parts of the columns, all at once for each sample and group, without a copy of either."""
+    length = a.shape[-1] // num_parts
+    whole = num_parts * length
+
+    def product(a: Tensor, b: Tensor) -> Tensor:  # of columns (n, N)
+        parts = (c[:, :whole].unflatten(1, (num_parts, length)).movedim(1, 0) for c in (a, b))  # (parts, n, length)
+        first, second = parts
+        return multiply(first, second.mT).sum(0) + multiply(a[:, whole:], b[:, whole:].mT)
+
+    groups = zip(a.transpose(0, 1), b.transpose(0, 1), strict=True)
+    return torch.stack([torch.stack([product(*c) for c in zip(*group, strict=True)]).sum(0) for group in groups])
+
+
 @backward_rule(OrthogonalMap)
 def orthogonal_map(leaf: LeafBackward, layer: OrthogonalMap, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """``x = Aᵀ y``, ``∇x = Aᵀ ∇y``, ``∇A = ∇y xᵀ = (∇y yᵀ) A``: no second forward pass."""
     y_columns, grad_columns, matrices = layer.output_columns(y), layer.output_columns(grad), layer.matrices()
-    leaf.differentiate_value(layer.matrices, multiply(multiply(grad_columns, y_columns.mT).sum(0), matrices))
+    leaf.differentiate_value(layer.matrices, multiply(outer_products(grad_columns, y_columns), matrices))
     return layer.input_of(multiply(matrices.mT, y_columns), y), layer.input_of(multiply(matrices.mT, grad_columns), y)
 
 
@@ -145,5 +172,5 @@ def orthogonal_map(leaf: LeafBackward, layer: OrthogonalMap, y: Tensor, grad: Te
 def inverse_orthogonal_map(leaf: LeafBackward, layer: OrthogonalMap, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """The same for ``y = Aᵀ x``: ``x = A y``, ``∇x = A ∇y``, ``∇A = x ∇yᵀ = A (y ∇yᵀ)``."""
     y_columns, grad_columns, matrices = layer.to_columns(y), layer.to_columns(grad), layer.matrices()
-    leaf.differentiate_value(layer.matrices, multiply(matrices, multiply(y_columns, grad_columns.mT).sum(0)))
+    leaf.differentiate_value(layer.matrices, multiply(matrices, outer_products(y_columns, grad_columns)))
     return layer.output_of(multiply(matrices, y_columns), y), layer.output_of(multiply(matrices, grad_columns), y)

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.fake_values import DEVICE, FakeTensorMode
+from benchmarks.live_bytes import LiveBytes
 from src.invertible import Downsampling, Inverse, OrthogonalMatrices, OrthogonalMixing, Sequential, set_backprop
 from src.invertible.engine.shared_values import shared_values, values_at_once
-from src.invertible.layers.orthogonal import haar_matrix, random_orthogonal
+from src.invertible.layers.orthogonal import haar_matrix, outer_products, random_orthogonal, sum_in_parts
 from src.invertible.layers.orthogonal_matrices import (
     PARAMETRISATIONS,
     matrix_exponential,
@@ -323,3 +325,21 @@ def test_the_gradient_of_the_exponential_is_torchs() -> None:
         for value in (matrix_exponential(theta), torch.linalg.matrix_exp(theta - theta.mT))
     )
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("shape", "num_parts"), [((1, 1, 3, 50), 7), ((2, 3, 4, 64), 8), ((3, 2, 2, 9), 1)])
+def test_a_sum_in_parts_is_the_sum(shape: tuple[int, ...], num_parts: int, last: bool) -> None:
+    a, b = torch.randn(2, *shape, dtype=torch.float64)
+    if last:  # each column's numbers lie side by side
+        a, b = (part.mT.contiguous().mT for part in (a, b))
+    torch.testing.assert_close(sum_in_parts(a, b, num_parts), (a @ b.mT).sum(0))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 16, 2**24), (1, 8, 8, 2**21), (2, 1, 4, 2**20 + 3)])
+def test_a_long_sum_on_a_gpu_is_split_without_a_copy(shape: tuple[int, ...]) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        a, b = (torch.zeros(shape, device=DEVICE) for _ in range(2))
+        with LiveBytes() as live:
+            assert outer_products(a, b).shape == (shape[1], shape[2], shape[2])
+    assert live.peak < a.numel() * a.element_size() / 100
