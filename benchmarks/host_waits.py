@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 _aten = torch.ops.aten
-# What each returns on fake tensors, which have no values to look at.
-_QUESTIONS: dict[Any, Callable[[Tensor], Any]] = {
-    _aten.equal.default: lambda _: True,
-    _aten.is_nonzero.default: lambda _: True,
-    _aten._local_scalar_dense.default: lambda x: {torch.bool: True}.get(x.dtype, 1.0 if x.is_floating_point() else 1),
-}
+_QUESTIONS = {_aten.equal.default, _aten.is_nonzero.default, _aten._local_scalar_dense.default}
+_ANY = {_aten.any.default, _aten.any.dim}
 # Their results have a shape that depends on values, their errors are raised on the host, or they ask for a norm.
 _WAITING = {
     _aten.nonzero.default,
@@ -34,7 +30,8 @@ _COPIES = {_aten._to_copy.default, _aten.copy_.default}
 class HostWaits(TorchDispatchMode):
     """Within this context, notes each operation on CUDA tensors for which the CPU waits, on real or fake tensors.
 
-    Enter it inside `fake_values`. A fake tensor's values are taken to be 1, or true.
+    Enter it inside `fake_values`. Where code looks at values, all is assumed to be well: two tensors are equal, ``all``
+    is true, ``any`` is false, and any other number is 1.
 
     Attributes:
         counts: how often, by operation.
@@ -43,6 +40,7 @@ class HostWaits(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
+        self._anys = WeakIdKeyDictionary()  # results of `any`
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -52,8 +50,10 @@ class HostWaits(TorchDispatchMode):
         on_gpu = any(tensor.is_cuda for tensor in tensors)
         if func in _QUESTIONS:
             self.counts[str(func)] += on_gpu
-            return _QUESTIONS[func](tensors[0])
+            return self._answer(tensors[0])
         result = func(*args, **kwargs)
+        if func in _ANY:
+            self._anys[result] = True
         if func in _WAITING:
             self.counts[str(func)] += on_gpu
         elif func in _COPIES:
@@ -63,3 +63,8 @@ class HostWaits(TorchDispatchMode):
                 waits and result.is_cuda != source.is_cuda
             )
         return result
+
+    def _answer(self, asked: Tensor) -> bool | int | float:
+        if asked.dtype == torch.bool or asked.numel() != 1:
+            return asked not in self._anys
+        return 1.0 if asked.is_floating_point() else 1

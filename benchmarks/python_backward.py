@@ -178,6 +178,6 @@ def _arrive(arrived: dict[Node, list[Tensor | None]], edge: Edge, grad: Tensor) 
         raise RuntimeError(f"expected a gradient on {metadata.device} for {type(node).__name__}, got {grad.device}")
     known = arrived.setdefault(node, [None] * len(node._input_metadata))
     if grad.shape != tuple(metadata.shape):  # of an input that was broadcast
-        grad = grad.sum_to_size(*metadata.shape)
+        grad = grad.sum_to_size(tuple(metadata.shape))
     grad, before = grad.to(metadata.dtype), known[index]
     known[index] = grad if before is None else before + grad

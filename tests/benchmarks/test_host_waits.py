@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from unittest.mock import patch
 
 import pytest
@@ -11,19 +10,19 @@ from torch import Tensor, nn
 
 from benchmarks.fake_values import DEVICE, FakeTensorMode, fake_values, make_fake
 from benchmarks.host_waits import HostWaits
-from src.invertible import Sequential, Snapshot, SneakyReLU, set_backprop
+from src.invertible import Snapshot, invertible_roots, set_backprop
 from src.invertible.layers.fourier import FourierConvolution
-from src.models.glow import Glow
+from src.models.density import DensityModel
 from src.models.iunet import IUNet
 from src.models.lifted import Lifted
-from src.models.realnvp import RealNVP
 from src.tasks.segmentation_heads import region_masks
+from tests.models.small_networks import NETWORKS, fast_and_slow
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.cuda.amp.custom_:FutureWarning")
 refuse_changes = Snapshot.refuse_changes
 
 
-def waits_of_a_step(net: nn.Module, shape: tuple[int, ...], loss: Callable[[nn.Module, Tensor], Tensor]) -> HostWaits:
+def waits_of_a_step(net: nn.Module, shape: tuple[int, ...]) -> HostWaits:
     """The waits of forward, backward, clipping of gradients and an update."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     make_fake(net, mode)
@@ -33,52 +32,48 @@ def waits_of_a_step(net: nn.Module, shape: tuple[int, ...], loss: Callable[[nn.M
             waits.counts.clear()
             optimizer.zero_grad()
             with torch.autocast(DEVICE.type, torch.bfloat16):
-                value = loss(net, torch.zeros(shape, device=DEVICE))
+                value = loss_of(net, torch.zeros(shape, device=DEVICE))
             value.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
     return waits
 
 
-def squares(net: nn.Module, x: Tensor) -> Tensor:
-    return net(x).float().square().mean()
+def loss_of(net: nn.Module, images: Tensor) -> Tensor:
+    if isinstance(net, DensityModel):
+        return -net.log_likelihood(images).total.mean()
+    return net(images).float().square().mean()
 
 
-def likelihood(net: nn.Module, x: Tensor) -> Tensor:
-    z, logdet = net.forward_and_logdet(x)  # type: ignore[operator]
-    return z.square().sum() - logdet.sum()
-
-
-def ready(net: nn.Module) -> nn.Module:
-    """The network after its first batch, which sets the normalisations."""
-    net(torch.randn(2, 3, 8, 8))
-    return net
-
-
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], Callable[[nn.Module, Tensor], Tensor]]] = {
-    "iunet": (lambda: Lifted(1, 1, IUNet((4, 8, 16), 2, 3)), (1, 1, 8, 8, 8), squares),
-    "fourier": (
-        lambda: Sequential(
-            FourierConvolution(3, spatial_dims=2), SneakyReLU(0.1), FourierConvolution(3, spatial_dims=2)
-        ),
-        (2, 3, 8, 8),
-        likelihood,
-    ),
-    "glow": (lambda: ready(Glow(3, 2, 2, 8)), (2, 3, 8, 8), likelihood),
-    "realnvp": (lambda: RealNVP(3, hidden_channels=8, num_residual_blocks=1), (2, 3, 8, 8), likelihood),
-}
-
-
-@pytest.mark.parametrize("policy", ["stored", "reversible"])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_training_step_waits_once_under_reversible(name: str, policy: str) -> None:
-    build, shape, loss = NETWORKS[name]
-    net = build()
-    set_backprop(net, policy)
-    waits = waits_of_a_step(net, shape, loss)
+def allowed_waits(net: nn.Module, policy: str) -> int:
+    """A walk back waits once, to check that no parameter has changed since; a flow, to check its images."""
+    checked_images = int(isinstance(net, DensityModel))
+    if policy == "stored":
+        return checked_images
     # A Fourier convolution that is inverted tells which frequency is singular.
-    inverted = sum(isinstance(module, FourierConvolution) for module in net.modules()) if policy == "reversible" else 0
-    assert waits.counts.total() <= (1 if policy == "reversible" else 0) + inverted, waits.counts
+    fourier = sum(isinstance(module, FourierConvolution) for module in net.modules())
+    return checked_images + len(invertible_roots(net)) + fourier
+
+
+# i-ResNets compare the weights of each layer with those of its last singular vector.
+NAMES = [name for name in NETWORKS if "iresnet" not in name]
+
+
+@pytest.mark.filterwarnings("ignore:channels=.*cannot be achieved:UserWarning")
+@pytest.mark.parametrize("name", fast_and_slow(NAMES))
+def test_a_training_step_hardly_waits(name: str) -> None:
+    policy = "stored" if name in ("unet-3d", "glow") else "reversible"
+    build, shape = NETWORKS[name]
+    net, first = build(), torch.zeros(2, *shape)
+    loss_of(net, first)  # sets what a first batch sets
+    set_backprop(net, policy)
+    assert waits_of_a_step(net, (2, *shape)).counts.total() <= allowed_waits(net, policy)
+
+
+def test_a_reversible_iunet_waits_once() -> None:
+    net = Lifted(1, 1, IUNet((4, 8, 16), 2, 3))
+    set_backprop(net, "reversible")
+    assert waits_of_a_step(net, (1, 1, 8, 8, 8)).counts.total() == 1
 
 
 def test_what_waits_is_counted() -> None:

@@ -43,7 +43,8 @@ def cayley_transform(theta: Tensor) -> Tensor:
     """``(I + S)⁻¹ (I − S)`` with ``S = θ − θᵀ``, for θ of shape (..., n, n)."""
     skew = theta - theta.mT
     identity = torch.eye(theta.shape[-1], dtype=theta.dtype, device=theta.device)
-    return torch.linalg.solve(identity + skew, identity - skew)
+    # I + S is never singular, and `solve` would wait for a GPU to say so.
+    return torch.linalg.solve_ex(identity + skew, identity - skew).result
 
 
 def householder_product(theta: Tensor) -> Tensor:
