@@ -27,13 +27,14 @@ def first_singular_vector(linear_map: LinearMap, start: Tensor, *, tolerance: fl
     if start.numel() <= _DENSE:
         units = torch.eye(start.numel(), dtype=start.dtype, device=start.device).reshape(-1, *start.shape[1:])
         with torch.no_grad():
-            return _largest(linear_map(units).flatten(1))[0].reshape(start.shape)
+            return _largest(_gram(linear_map(units).flatten(1)))[0].to(start).reshape(start.shape)
     vector = start
     for _ in range(max(max_iterations // _SWEEP, 1)):
         basis, images = _sweep(linear_map, vector)
-        combination, norm = _largest(images)
-        vector = (combination @ basis).reshape(start.shape)
-        if norm <= _largest(images[:_SETTLED])[1] * (1 + tolerance):
+        gram = _gram(images)
+        combination, norm = _largest(gram)
+        vector = (combination.to(basis) @ basis).reshape(start.shape)
+        if norm <= _largest(gram[:_SETTLED, :_SETTLED])[1] * (1 + tolerance):
             break
     return _unit(vector)
 
@@ -58,10 +59,11 @@ def _sweep(linear_map: LinearMap, vector: Tensor) -> tuple[Tensor, Tensor]:
         product = torch.autograd.grad(image, vector, last, retain_graph=True)[0].flatten()
         following = product
         for _ in range(2):  # the second pass removes rounding errors of the first
-            following = following - (basis @ following) @ basis
+            following = torch.addmv(following, basis.mT, basis @ following, alpha=-1)
         # If only rounding errors are left, the basis spans all that v can reach, and is filled up with zeros.
-        is_new = following.norm() > 16 * torch.finfo(product.dtype).eps * product.norm()
-        basis[k] = _unit(following) * is_new
+        length = following.norm()
+        is_new = length > 16 * torch.finfo(product.dtype).eps * product.norm()
+        torch.mul(following, is_new / length.clamp(min=torch.finfo(product.dtype).tiny), out=basis[k])
         with torch.no_grad():
             images[k] = linear_map(basis[k].reshape(vector.shape)).flatten()
     return basis, images
@@ -72,7 +74,12 @@ def _unit(vector: Tensor) -> Tensor:
     return vector.detach() / vector.detach().norm().clamp(min=torch.finfo(vector.dtype).tiny)
 
 
-def _largest(images: Tensor) -> tuple[Tensor, float]:
-    """The unit combination (n,) of the rows (n, numbers) that is longest, and its length."""
-    squares, rotation = torch.linalg.eigh(images @ images.mT)  # ascending
+def _gram(images: Tensor) -> Tensor:
+    """The products of the rows with each other, on the host: its LAPACK is faster than a GPU for so few numbers."""
+    return (images @ images.mT).cpu()
+
+
+def _largest(gram: Tensor) -> tuple[Tensor, float]:
+    """The unit combination (n,) of the rows (n, numbers) that is longest, and its length, from their products."""
+    squares, rotation = torch.linalg.eigh(gram)  # ascending
     return rotation[:, -1], math.sqrt(max(squares[-1].item(), 0.0))
