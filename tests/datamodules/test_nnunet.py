@@ -262,6 +262,21 @@ def test_all_problems_are_listed_together(root):
         prepared(root)
 
 
+def test_a_fold_of_nnunets_own_splits(root, tmp_path):
+    path = tmp_path / "splits_final.json"
+    folds = [{"train": ["case_000", "case_001", "case_002"], "val": ["case_003", "case_004"]}]
+    folds.append({"train": folds[0]["val"], "val": folds[0]["train"]})
+    path.write_text(json.dumps(folds))
+    for number, fold in enumerate(folds):
+        cases = prepared(root, split_file=str(path), fold=number).cases
+        assert {part: [case.case.name for case in cases[part]] for part in cases} == {**fold, "test": fold["val"]}
+    with pytest.raises(ValueError, match=r"splits_final\.json.*datamodule\.fold=2 of 2 folds, which begin with 0"):
+        prepared(root, split_file=str(path), fold=2)
+    path.write_text(json.dumps([folds[0]["train"]]))
+    with pytest.raises(ValueError, match=r"expected a JSON file with lists of cases.*splits_final\.json"):
+        prepared(root, split_file=str(path))
+
+
 def test_bad_cases_can_be_skipped(root):
     (root / "imagesTr" / "case_000_0001.nii.gz").unlink()
     with pytest.warns(UserWarning, match="Skipping 1 bad cases"):
