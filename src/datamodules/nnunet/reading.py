@@ -81,7 +81,7 @@ def _read(path: Path, is_truth: bool, description: Description) -> Volume:
 
 def _value_errors(voxels: NDArray[Any], is_truth: bool, description: Description) -> Iterator[str]:
     if num_infinite := count_infinite(voxels):
-        yield f"expected finite values, got {num_infinite} infinite or NaN values"
+        yield f"expected finite values, got {num_infinite} infinite or NaN values; replace them in the file"
     elif is_truth:
         found, allowed = set(np.unique(voxels).tolist()), set(description.label_values.values())
         if not found <= allowed:

@@ -16,6 +16,7 @@ from src.utils.image_files import READERS, image_paths, without_ending
 from src.utils.reading import reading
 
 COLUMNS = ("input", "target")
+MANIFEST = "a CSV file with the columns input, target and, if wanted, name and split, with commas between them"
 MAKE_DEMO = "python -m src.datamodules.pairs.demo <folder> writes a set to try"
 
 
@@ -104,6 +105,9 @@ def _partner_errors(files: list[list[Path]], patterns: tuple[str, str], folder: 
     for own, others, pattern in ((files[0], files[1], patterns[1]), (files[1], files[0], patterns[0])):
         for path in own[1:]:
             yield shown(path), f"expected one file of this name, got {shown(own[0])} as well; remove one of them"
+        for path in own:
+            if not path.is_file():
+                yield shown(path), "expected a file, got a broken link"
         if own and not others:
             yield shown(own[0]), f"expected a partner that matches {pattern!r} in {folder}, got none"
 
@@ -117,7 +121,9 @@ def read_manifest(path: Path) -> Found:
     Raises:
         FileError: if it is no such file.
     """
-    with reading(path, "a CSV file with the columns input, target and, if wanted, name and split"):
+    with reading(
+        path, "a CSV file with the columns input, target and, if wanted, name and split, with commas between them"
+    ):
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             rows = list(table)
