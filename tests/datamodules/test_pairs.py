@@ -88,6 +88,8 @@ def test_a_manifest_names_the_pairs(folder: Path) -> None:
     assert "input/no.npy: expected a file as input in line 3 of pairs.csv, got none" in texts
     assert "line 3: expected a file as target in line 3 of pairs.csv, got none" in texts
     assert "pairs.csv: expected one line for input/p0, got 2; give a column name" in texts
+    path.write_text("input,target\ninput,target/p0.npy\n")
+    assert "expected a file as input in line 2 of pairs.csv, got a folder" in read_manifest(path)[1][0].message
     path.write_text("input,target,split\ninput/p0.npy,target/p0.npy,validation\n")
     assert "expected split as one of train, val, test in line 2, got 'validation'" in read_manifest(path)[1][0].message
 

@@ -257,6 +257,8 @@ class SegmentationDataModule(SplitDataModule):
         if path is None:
             fractions = "val{:g}-test{:g}".format(*self.fractions)
             path = self.split_folder() / f"split-{fractions}-seed{self.seed}.json"
+        elif not path.exists():
+            self.note(f"There is no {path} yet (datamodule.split_file): a split is drawn and written there")
         split = find_split(path, names, *self.fractions, self.seed, self.fold)
         left_out = sorted(set(names) - {name for part in split.values() for name in part})
         if left_out:
