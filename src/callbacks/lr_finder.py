@@ -100,7 +100,10 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
     slopes = np.where(np.isfinite(slopes), slopes, np.inf)
     best = int(slopes.argmin())
     if not slopes[best] < 0:
-        raise ValueError("expected a loss that falls at some rate from callbacks.lr_finder.min_lr to max_lr, got none")
+        raise ValueError(
+            "expected a loss that falls at some rate from callbacks.lr_finder.min_lr to max_lr, got none; "
+            "more steps (callbacks.lr_finder.num_steps) or larger batches average the noise of the loss"
+        )
     return float(x[best])
 
 

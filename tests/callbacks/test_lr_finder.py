@@ -24,7 +24,7 @@ def test_the_rate_is_that_of_the_steepest_descent_over_its_logarithm() -> None:
 
 @pytest.mark.parametrize("count", [5, SETTLED + 1, 60])
 def test_a_loss_that_falls_nowhere_is_refused(count: int) -> None:
-    with pytest.raises(ValueError, match="expected a loss that falls at some rate"):
+    with pytest.raises(ValueError, match=r"expected a loss that falls at some rate.*got none; more steps \(callbacks"):
         steepest(list(np.logspace(-6, 0, count)), list(np.linspace(1, 2, count)))
 
 
