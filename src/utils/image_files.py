@@ -6,6 +6,7 @@ Libraries are imported where they are used: most data sets have one format.
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -132,8 +133,10 @@ def _read_itk(path: Path, key: str | None) -> StoredImage:
 
     try:
         image = SimpleITK.ReadImage(str(path))
-    except RuntimeError as error:  # three lines, whose first one names places in ITK's source
-        raise ValueError(" ".join(str(error).rpartition("ITK ERROR: ")[2].split())) from error
+    except RuntimeError as error:
+        # Lines before name places in ITK's source, and its reason is that of an earlier call.
+        found = str(error).rpartition("ITK ERROR: ")[2].partition("Reason:")[0]
+        raise ValueError(" ".join(re.sub(r"\(0x[0-9a-f]+\)", "", found).split())) from error
     values, dims = SimpleITK.GetArrayViewFromImage(image), image.GetDimension()
     values = np.array(values.transpose(*reversed(range(dims)), *range(dims, values.ndim)))  # as NIfTI's (X, Y, Z, C)
     affine = np.eye(4)
