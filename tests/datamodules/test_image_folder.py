@@ -50,6 +50,16 @@ def rows(dataset):
     return sorted((image.numpy().tobytes(), int(y)) for image, y in zip(dataset.images, dataset.labels, strict=True))
 
 
+def test_bad_test_images_are_found_before_the_training(flat, tmp_path):
+    for part in PARTS:
+        shutil.copytree(flat, tmp_path / part)
+    damaged = next((tmp_path / "test").glob("*.png"))
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    datamodule = ImageFolderDataModule(str(tmp_path), size=12, values="integers")
+    with pytest.raises(ValueError, match=rf"(?s)got 1 that cannot.*test/{damaged.name}.*truncated"):
+        datamodule.setup("fit")
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_and_classes_are_torchvisions(classes, channels):
     scale = Compose([Resize(12), CenterCrop(12)])

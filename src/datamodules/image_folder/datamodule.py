@@ -20,7 +20,8 @@ from src.utils.errors import check_range
 from src.utils.processes import available_cpus
 from src.utils.reading import FileError
 
-STAGES = {"train": (None, "fit"), "val": (None, "fit", "validate"), "test": (None, "test")}
+# The test images are read before the training too: a bad one is found then, together with the others.
+STAGES = {"train": (None, "fit"), "val": (None, "fit", "validate"), "test": (None, "fit", "test")}
 
 
 class ImageFolderDataModule(LabelledImageDataModule):
