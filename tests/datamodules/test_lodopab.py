@@ -179,7 +179,7 @@ def with_nan(path: Path) -> None:
 
 
 DAMAGES = [
-    (remove, "No such file"),
+    (remove, r"hdf5': No such file or directory\n"),
     (cut, "truncated file"),
     (text, "file signature not found"),
     (rewritten("images", np.zeros((3, 16, 16), np.float32)), "no 'data', but images"),
