@@ -4,7 +4,8 @@ Reads HDF5 in the Data Exchange layout, .npy arrays, multi-page TIFF files and f
 and dark fields, finds the centre of rotation, and writes one slice for each detector row by filtered backprojection.
 
     scan=…                 projections (views, rows, pixels)
-    output=…               volume (rows, N, N): .npy, .tif, .nii or .nii.gz
+    output=…               volume (rows, N, N): .npy, .tif, .nii or .nii.gz; with a * in its name, such as
+                           slices/*.tif, one file (N, N) for each slice, and * stands for its row
     flats=… darks=…        fields without the object and without the beam, where the scan has none; floating-point
                            projections without flats count as line integrals
     angles=…               a file with an angle in degrees for each view, or first,last of equispaced views (0,180)
@@ -111,7 +112,12 @@ def reconstruct(options: Options) -> Path:
     if problems:
         raise ValueError("\n".join(problems.values()))
     volume = torch.cat(blocks).numpy()
-    write_volume(options.output, volume, options.pixel_size_mm)
+    if "*" in options.output.name:
+        for row, image in enumerate(volume, start=first):
+            name = options.output.name.replace("*", f"{row:04d}")
+            write_volume(options.output.with_name(name), image, options.pixel_size_mm)
+    else:
+        write_volume(options.output, volume, options.pixel_size_mm)
     print(f"volume of {' × '.join(map(str, volume.shape))} voxels written to {options.output}")
     return options.output
 
@@ -149,7 +155,7 @@ def _rows(texts: list[str], scan: Scan) -> tuple[int, int]:
 
 
 def write_volume(path: Path, volume: NDArray[Any], voxel_size_mm: float) -> None:
-    """Write a volume (z, y, x) in the format that the file's name ends with; the file appears whole."""
+    """Write a volume (z, y, x) or a slice (y, x) in the format that the file's name ends with; it appears whole."""
     import numpy as np
 
     from src.utils.files import atomic_write
@@ -169,7 +175,7 @@ def write_volume(path: Path, volume: NDArray[Any], voxel_size_mm: float) -> None
             import nibabel as nib
 
             affine = np.diag([*[voxel_size_mm] * 3, 1.0])
-            content = nib.Nifti1Image(volume.transpose(2, 1, 0), affine).to_bytes()
+            content = nib.Nifti1Image(volume.T, affine).to_bytes()
             file.write(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 

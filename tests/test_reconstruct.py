@@ -105,3 +105,12 @@ def test_the_problems_of_all_rows_are_named_together(
     message = capsys.readouterr().err
     assert "got 1 of 1152 that are not, in row 2 of" in message and "got 2 of 576 that are not, in row 35 of" in message
     assert not (tmp_path / "volume.npy").exists()
+
+
+def test_slices_can_be_files_of_their_own(scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("volume.npy", "slices/*.tif", "slices/*.nii.gz"):
+        run(f"scan={scan}", f"output={tmp_path / name}", "rows=1,2", "centre=71", monkeypatch=monkeypatch)
+    for row, expected in enumerate(np.load(tmp_path / "volume.npy"), start=1):
+        assert np.array_equal(tifffile.imread(tmp_path / f"slices/{row:04d}.tif"), expected)
+        assert np.array_equal(nib.load(tmp_path / f"slices/{row:04d}.nii.gz").get_fdata().T, expected)
+    assert len(list((tmp_path / "slices").iterdir())) == 4
