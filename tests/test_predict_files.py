@@ -239,6 +239,8 @@ def test_latents_decode_to_their_images(flow: Path, digits: Path, tmp_path: Path
     assert predict(flow, tmp_path / "images", f"input={tmp_path / 'latents'}", "mode=decode") == 4
     for name in names(digits):
         assert np.array_equal(read_stored(tmp_path / "images" / name).values, read_stored(digits / name).values)
+    with pytest.raises(ValueError, match=r"(?s)latents like .*a\.png: expected a latent of shape \(1, 28, 28\) in f"):
+        predict(flow, tmp_path / "more", f"input={digits / 'a.png'}", "mode=decode")
 
 
 def test_samples_depend_on_the_seed_and_their_number_alone(flow: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from src.datamodules.conversion import Converted, converted
 from src.runs.checkpoints import check_architecture, find_checkpoint, read_checkpoint, run_folder_of
 from src.runs.formats import explaining_age
 from src.tasks.base import Task
+from src.utils.processes import checked_device
 from src.utils.random_stream import own_stream
 
 Values = TypeVar("Values", NDArray[Any], Tensor)
@@ -136,8 +137,9 @@ def load_run(
 
     Raises:
         ConfigError: if the run names classes that are not trusted.
-        ValueError: if there is no such checkpoint, or it is damaged.
+        ValueError: if there is no such checkpoint or device, or the checkpoint is damaged.
     """
+    checked_device(device=str(device))
     file = find_checkpoint(path, checkpoint)
     content = read_checkpoint(file)
     saved = {**content["config"], "logger": None, "run_dir": str(run_folder_of(file))}

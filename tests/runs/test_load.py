@@ -140,6 +140,8 @@ def test_a_classifier_gives_probabilities(tmp_path: Path) -> None:
     probabilities = run(image)
     with torch.no_grad():
         logits = run.net(torch.from_numpy(image).float()[None, None] / 255)
+    with pytest.raises(ValueError, match="expected grey values from 0 to 255, got fractions up to 1; multiply them"):
+        run(image / 255)
     assert probabilities.shape == (10,) and np.allclose(probabilities, logits.softmax(1)[0].numpy(), atol=1e-6)
 
 
@@ -181,6 +183,8 @@ def test_wrong_images_and_files_are_named(pairs_run: LoadedRun, tmp_path: Path) 
     with pytest.raises(ValueError, match=r"expected a checkpoint or a run folder with checkpoints/best\.ckpt"):
         load_run(tmp_path)
     (tmp_path / "x.ckpt").write_bytes(b"text")
+    with pytest.raises(ValueError, match="expected device as a device of this machine, got 'gpu'"):
+        load_run(tmp_path / "x.ckpt", device="gpu")
     with pytest.raises(FileError, match="expected a readable checkpoint"):
         load_run(tmp_path / "x.ckpt")
 
