@@ -179,7 +179,7 @@ def with_nan(path: Path) -> None:
 
 
 DAMAGES = [
-    (remove, "No such file"),
+    (remove, r"hdf5': No such file or directory\n"),
     (cut, "truncated file"),
     (text, "file signature not found"),
     (rewritten("images", np.zeros((3, 16, 16), np.float32)), "no 'data', but images"),
@@ -301,9 +301,15 @@ def test_a_run_predicts_files_of_observations(data: Path, tmp_path: Path) -> Non
     arguments = [f"ckpt={run}", f"output={tmp_path / 'out'}", f"input={data / 'observation_test_000.hdf5'}"]
     assert prediction.predict(*prediction.load(arguments)) == 1
     found = read(tmp_path / "out", "reconstruction", "test_000")
-    net = load_run(run).net
+    loaded = load_run(run)
+    net = loaded.net
     for image, sample in zip(found, prepared(data).dataset("test"), strict=True):  # type: ignore[arg-type]
         with torch.no_grad():
             np.testing.assert_allclose(image, net(sample["input"][None])[0, 0], atol=1e-5)
+        np.testing.assert_allclose(loaded(sample["input"].numpy())[0], image, atol=1e-5)
+    for image, observation in zip(found, read(data, "observation", "test_000"), strict=True):
+        np.testing.assert_allclose(loaded(observation)[0], image, atol=1e-5)
+    with pytest.raises(ValueError, match=r"an observation \(1, 20, 23\), or its filtered backprojection \(1, 16, 16\)"):
+        loaded(np.zeros((20, 16), np.float32))
     with pytest.raises(ValueError, match=r"got 1 that are not.*\n.*ground_truth_test_000.*shape \(2, 16, 16\)"):
         prediction.predict(*prediction.load([*arguments[:2], f"input={data / 'ground_truth_test_000.hdf5'}"]))

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.ct.fbp import FILTERS
+from src.datamodules.conversion import Converted
 from src.datamodules.loaders import SplitDataModule
 from src.datamodules.lodopab.cache import FBP, CachedShard, lodopab_cache
 from src.datamodules.lodopab.demo import LodopabDemo
@@ -127,6 +128,20 @@ class LodopabDataModule(SplitDataModule):
         """Return the pairs of a split."""
         shards = self._shards(split)
         return LodopabSlices(shards, self._reconstructed(shards) if self.input == "fbp" else None)
+
+    def convert(self, values: Tensor) -> Converted:
+        """Return an observation (1, V, S) of a file, or an input of the network itself, as the network gets it.
+
+        Raises:
+            ValueError: for an image of another shape.
+        """
+        shape, observation = tuple(values.shape), (1, *self.geometry.observation_shape)
+        if self.input == "fbp" and shape == observation:
+            return Converted(self.geometry.reconstruct(values, self.fbp_filter))
+        if shape != self.sample_shape:
+            reconstructed = f", or its filtered backprojection {self.sample_shape}" if self.input == "fbp" else ""
+            raise ValueError(f"expected an observation {observation}{reconstructed}, got shape {shape}")
+        return Converted(values)
 
     def prediction_name(self, name: str) -> str:
         """Return the name of the file with the reconstructions of a file of observations."""

@@ -38,4 +38,7 @@ def restore(run: LoadedRun, path: Path, target: Path) -> None:
         ValueError: if it is no image like those of the training.
     """
     image = read_input(run.datamodule, path)
-    write_stored(target, run(image.values), path, image.channel_axis, image.key)
+    restored = run(image.values)
+    # One image of several channels is an image like any other, without an axis of channels.
+    merged = len(restored) == 1 < len(image.values)
+    write_stored(target, restored, path, None if merged else image.channel_axis, image.key)
