@@ -12,8 +12,9 @@ from ..invertible import is_exporting
 from .convolution import under_torch_func
 from .volume_norm import volume_norm
 
-# A block of a GPU's threads normalises this many numbers in the time in which `volume_norm` starts its kernels.
-_LARGE = 2**16
+# A block of a GPU's threads normalises about this many numbers in the time in which `volume_norm` starts its dozen
+# kernels. Estimated, not measured.
+_LARGE = 2**18
 # So many blocks keep all multiprocessors of a GPU busy.
 _MANY = 256
 

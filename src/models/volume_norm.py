@@ -64,15 +64,15 @@ def moments(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
         # Read as they are and added in float32; `var_mean` would round its results to half precision.
         count = values.shape[2]
         mean = values.sum(2, dtype=torch.float32) / count
-        squares = torch.linalg.vector_norm(values, dim=2, dtype=torch.float32).square() / count
-        variance = (squares - mean.square()).clamp(min=0)
-    return mean, (variance + eps).rsqrt()
+        root = torch.linalg.vector_norm(values, dim=2, dtype=torch.float32) / math.sqrt(count)
+        variance = ((root - mean) * (root + mean)).clamp(min=0)
+    return mean, (variance + eps).rsqrt_()
 
 
 def normalised(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
     """y, in one pass over x."""
     scale = _per_channel(rstd, weight) * weight
-    offset = bias - _per_channel(mean, weight) * scale
+    offset = torch.addcmul(bias, _per_channel(mean, weight), scale, value=-1)
     # Into memory of the precision of x: the sum itself is computed in that of the statistics.
     return torch.addcmul(_spread(offset, x), x, _spread(scale, x), out=torch.empty_like(x))
 
@@ -83,27 +83,24 @@ def gradients(x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, grad: Tenso
     With ``x̂ = (x − m) r``, ``r = 1 / √(v + ε)`` and means over a group: ``∇x = r (w g − mean(w g) − x̂ mean(w g x̂))``,
     ``∇w = Σ g x̂``, ``∇b = Σ g``.
     """
-    batch, groups = mean.shape
-    count = x[0].numel() // groups
     grad_x = torch.empty_like(x)
-    volumes, volumes_grad, volumes_out = x.flatten(2), grad.flatten(2), grad_x.flatten(2)  # (B, C, voxels)
-    precise = mean.dtype
-    grad_bias, products = mean.new_zeros(2, *x.shape[:2])
-    for g, part in _chunks(volumes_grad, volumes):
-        grad_bias += g.sum(2, dtype=precise)
-        products += (g.to(precise) * part).sum(2)
-    channel_mean, channel_rstd = _per_channel(mean, weight), _per_channel(rstd, weight)
-    grad_weight = (products - channel_mean * grad_bias) * channel_rstd  # (B, C)
-    mean_grad, mean_product = (
-        _per_channel((values * weight).view(batch, groups, -1).sum(2) / count, weight)
-        for values in (grad_bias, grad_weight)
-    )
+    voxels, voxels_grad, voxels_out = x.flatten(2), grad.flatten(2), grad_x.flatten(2)  # (B, C, N)
+    sums = [
+        torch.stack((g.sum(2, dtype=mean.dtype), (g.to(mean.dtype) * part).sum(2)))
+        for g, part in _chunks(voxels_grad, voxels)
+    ]
+    grad_bias, products = sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)  # (B, C) each
+    m, r = _per_channel(mean, weight), _per_channel(rstd, weight)
+    grad_weight = torch.addcmul(products, m, grad_bias, value=-1) * r
+    of_groups = (torch.stack((grad_bias, grad_weight)) * weight).view(2, *mean.shape, -1).mean(3)
+    mean_grad, mean_product = of_groups / math.prod(x.shape[2:])  # (B, G) each
     # ∇x = scale g + slope x + offset
-    scale = (channel_rstd * weight)[:, :, None]
-    slope = (-channel_rstd.square() * mean_product)[:, :, None]
-    offset = (-channel_rstd * mean_grad)[:, :, None] - slope * channel_mean[:, :, None]
-    for g, part, out in _chunks(volumes_grad, volumes, volumes_out):
-        torch.addcmul(torch.addcmul(offset, part, slope), g, scale, out=out)
+    slope = -_per_channel(rstd.square() * mean_product, weight)
+    offset = torch.addcmul(_per_channel(-rstd * mean_grad, weight), slope, m, value=-1)
+    scale = r * weight
+    for g, part, out in _chunks(voxels_grad, voxels, voxels_out):
+        rest = torch.addcmul(offset[:, :, None], part, slope[:, :, None])
+        torch.addcmul(rest, g, scale[:, :, None], out=out)
     return grad_x, grad_weight.sum(0).to(weight.dtype), grad_bias.sum(0).to(weight.dtype)
 
 
@@ -119,7 +116,10 @@ def _differentiable_gradients(
 
 def _per_channel(values: Tensor, weight: Tensor) -> Tensor:
     """(B, G) to (B, C)."""
-    return values.repeat_interleave(len(weight) // values.shape[1], dim=1)
+    channels, groups = len(weight), values.shape[1]
+    if groups == 1:
+        return values.expand(-1, channels)
+    return values if groups == channels else values.repeat_interleave(channels // groups, dim=1)
 
 
 def _spread(values: Tensor, x: Tensor) -> Tensor:

@@ -133,9 +133,9 @@ def multiply(matrices: Tensor, columns: Tensor) -> Tensor:
         return matrices @ columns
 
 
-# On a GPU, sums over more columns than this are split into parts of this size. A product of 16 rows fills one tile of a
-# matrix kernel: unless something splits the sum, one of a hundred multiprocessors computes it.
-_LONG_SUM = 2**15
+# On a GPU, sums over more columns than this are split into parts. A product of 16 rows fills one tile of a matrix kernel:
+# unless something splits the sum, one of a hundred multiprocessors computes it.
+_LONG_SUM, _PART = 2**19, 2**15
 
 
 def outer_products(a: Tensor, b: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def outer_products(a: Tensor, b: Tensor) -> Tensor:
     num_columns = a.shape[-1]
     if not a.is_cuda or num_columns <= _LONG_SUM:
         return multiply(a, b.mT).sum(0)
-    return sum_in_parts(a, b, num_columns // _LONG_SUM)
+    return sum_in_parts(a, b, num_columns // _PART)
 
 
 def sum_in_parts(a: Tensor, b: Tensor, num_parts: int) -> Tensor:
@@ -154,7 +154,8 @@ def sum_in_parts(a: Tensor, b: Tensor, num_parts: int) -> Tensor:
     def product(a: Tensor, b: Tensor) -> Tensor:  # of columns (n, N)
         parts = (c[:, :whole].unflatten(1, (num_parts, length)).movedim(1, 0) for c in (a, b))  # (parts, n, length)
         first, second = parts
-        return multiply(first, second.mT).sum(0) + multiply(a[:, whole:], b[:, whole:].mT)
+        total = multiply(first, second.mT).sum(0)
+        return total if whole == a.shape[1] else total + multiply(a[:, whole:], b[:, whole:].mT)
 
     groups = zip(a.transpose(0, 1), b.transpose(0, 1), strict=True)
     return torch.stack([torch.stack([product(*c) for c in zip(*group, strict=True)]).sum(0) for group in groups])
