@@ -133,8 +133,8 @@ def multiply(matrices: Tensor, columns: Tensor) -> Tensor:
         return matrices @ columns
 
 
-# On a GPU, sums over more columns than this are split into parts. A product of 16 rows fills one tile of a matrix kernel:
-# unless something splits the sum, one of a hundred multiprocessors computes it.
+# On a GPU, sums over more columns than this are split into parts. A product of 16 rows fills one tile of a matrix
+# kernel: unless something splits the sum, one of a hundred multiprocessors computes it.
 _LONG_SUM, _PART = 2**19, 2**15
 
 
