@@ -128,8 +128,8 @@ def test_a_volume_on_a_gpu_keeps_its_precision(make: type, bf16: bool) -> None:
     assert dtype == (torch.bfloat16 if bf16 else torch.float32)
     assert gradients == [torch.float32] * 2
     size = 2 if bf16 else 4
-    # The output and two gradients, one of them a single number that is expanded; and temporaries of a fixed size.
-    assert peak < 3 * 8 * 256**3 * size + 4 * 4 * module.CHUNK
+    # The output and two gradients, one of them a single number that is expanded; and small temporaries.
+    assert peak < 3.3 * 8 * 256**3 * size
 
 
 def test_torch_normalises_small_and_many_groups_on_a_gpu() -> None:
