@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Products of two volumes are formed for so many numbers at a time, or for a sixteenth of them if that is more.
+# Products of two volumes are formed for so many numbers at a time, or for a 32nd of them if that is more.
 CHUNK = 2**21
 
 
@@ -128,7 +128,7 @@ def _spread(values: Tensor, x: Tensor) -> Tensor:
 
 
 def _chunks(*volumes: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same voxels of each volume (B, C, N), in at most 17 chunks."""
-    size = max(CHUNK, volumes[0].numel() // 16)
+    """The same voxels of each volume (B, C, N), in at most 33 chunks."""
+    size = max(CHUNK, volumes[0].numel() // 32)
     length = max(size // math.prod(volumes[0].shape[:2]), 1)
     return zip(*(volume.split(length, dim=2) for volume in volumes), strict=True)
