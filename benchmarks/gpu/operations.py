@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.gpu.recording import Recorder
+from src.invertible.layers.orthogonal import sum_in_parts
+from src.invertible.layers.orthogonal_matrices import matrix_exponential
+from src.models.volume_norm import volume_norm
 
 
 def run(recorder: Recorder) -> None:
@@ -42,6 +45,8 @@ def _forward_and_backward(recorder: Recorder, call: Callable[[], Tensor], inputs
 NORMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "layer": lambda x, w, b: F.group_norm(x, 1, w, b),
     "instance": lambda x, w, b: F.instance_norm(x, weight=w, bias=b),
+    "layer, by volume_norm": lambda x, w, b: volume_norm(x, w, b, 1, 1e-5),
+    "instance, by volume_norm": lambda x, w, b: volume_norm(x, w, b, x.shape[1], 1e-5),
 }
 
 
@@ -64,7 +69,7 @@ def _mixing(recorder: Recorder) -> Iterator[Measurement]:
         a, b = torch.randn(2, 16, count, device=recorder.device)
 
         def in_parts() -> Tensor:
-            return torch.einsum("cpk,dpk->pcd", a.view(16, 256, -1), b.view(16, 256, -1)).sum(0)
+            return sum_in_parts(a[None, None], b[None, None], 256)[0]
 
         whole = a @ b.T
         return {
@@ -76,14 +81,21 @@ def _mixing(recorder: Recorder) -> Iterator[Measurement]:
     yield "gradient of a mixing", {"channels": 16, "voxels": count}, measure
 
 
+EXPONENTIALS: dict[str, Callable[[Tensor], Tensor]] = {
+    "fixed degree": matrix_exponential,
+    "torch": lambda theta: torch.linalg.matrix_exp(theta - theta.mT),
+}
+
+
 def _exponentials(recorder: Recorder) -> Iterator[Measurement]:
-    for number, side in ((2, 8),) if recorder.quick else ((2, 16), (2, 256), (2, 1024), (504, 8)):
+    sizes = ((2, 8),) if recorder.quick else ((2, 16), (2, 256), (2, 1024), (504, 8))
+    for (number, side), name in itertools.product(sizes, EXPONENTIALS):
 
-        def measure(number: int = number, side: int = side) -> dict[str, Any]:
-            t = (0.02 * torch.randn(number, side, side, device=recorder.device)).requires_grad_()
-            return _forward_and_backward(recorder, lambda: torch.linalg.matrix_exp(t - t.mT), [t])
+        def measure(number: int = number, side: int = side, name: str = name) -> dict[str, Any]:
+            theta = (0.02 * torch.randn(number, side, side, device=recorder.device)).requires_grad_()
+            return _forward_and_backward(recorder, lambda: EXPONENTIALS[name](theta), [theta])
 
-        yield "matrix exponential", {"number": number, "side": side}, measure
+        yield "matrix exponential", {"name": name, "number": number, "side": side}, measure
 
 
 def _convolutions(recorder: Recorder) -> Iterator[Measurement]:
