@@ -47,7 +47,7 @@ def _runs_on_onednn(x: Tensor) -> bool:
     )
 
 
-def _precision(x: Tensor) -> torch.dtype:
+def precision_of(x: Tensor) -> torch.dtype:
     """The precision in which the CPU convolves ``x``; autocast does not change double precision."""
     cast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
     return torch.get_autocast_dtype("cpu") if cast else x.dtype
@@ -59,7 +59,7 @@ def _has_wrong_gradient(x: Tensor) -> bool:
     This happens with volumes of two planes in half precision in torch 2.11 to 2.14. No issue of PyTorch or oneDNN
     describes it; https://github.com/pytorch/pytorch/issues/169688 is a similar fault in the forward pass.
     """
-    return x.device.type == "cpu" and x.shape[-3] == 2 and _precision(x) in (torch.bfloat16, torch.float16)
+    return x.device.type == "cpu" and x.shape[-3] == 2 and precision_of(x) in (torch.bfloat16, torch.float16)
 
 
 class Conv3d(nn.Conv3d):
@@ -75,7 +75,7 @@ class Conv3d(nn.Conv3d):
             return fast_layout(_Convolution.apply(input, weight, bias, self.padding))
         if not _has_wrong_gradient(input):
             return fast_layout(super()._conv_forward(input, weight, bias))
-        precision = _precision(input)
+        precision = precision_of(input)
         with torch.autocast("cpu", enabled=False):
             bias = None if bias is None else bias.float()
             return self._conv_forward(input.float(), weight.float(), bias).to(precision)
@@ -85,7 +85,7 @@ class Conv3d(nn.Conv3d):
         return (
             _runs_on_onednn(x)
             and x.ndim == 5
-            and _precision(x) == torch.float32
+            and precision_of(x) == torch.float32
             and not under_torch_func()
             and self.padding_mode == "zeros"
             and self.groups == 1
