@@ -48,9 +48,10 @@ def _runs_on_onednn(x: Tensor) -> bool:
 
 
 def precision_of(x: Tensor) -> torch.dtype:
-    """The precision in which the CPU convolves ``x``; autocast does not change double precision."""
-    cast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
-    return torch.get_autocast_dtype("cpu") if cast else x.dtype
+    """The precision in which ``x`` is convolved; autocast does not change double precision."""
+    device = x.device.type
+    cast = torch.is_autocast_enabled(device) and x.dtype != torch.float64
+    return torch.get_autocast_dtype(device) if cast else x.dtype
 
 
 def _has_wrong_gradient(x: Tensor) -> bool:

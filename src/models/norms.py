@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..invertible import is_exporting
-from .convolution import under_torch_func
+from .convolution import precision_of, under_torch_func
 from .volume_norm import volume_norm
 
 # A block of a GPU's threads normalises about this many numbers in the time in which `volume_norm` starts its dozen
@@ -24,7 +24,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         if _is_volume_on_gpu(x, self.num_groups) and self.affine:
-            return volume_norm(_as_under_autocast(x), self.weight, self.bias, self.num_groups, self.eps)
+            return volume_norm(x.to(precision_of(x)), self.weight, self.bias, self.num_groups, self.eps)
         return super().forward(x)
 
 
@@ -39,7 +39,7 @@ class _InstanceNorm:
         if not x.shape[0]:
             return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
         if _is_volume_on_gpu(x, x.shape[1]) and self.affine and not self.track_running_stats:
-            return volume_norm(_as_under_autocast(x), self.weight, self.bias, x.shape[1], self.eps)
+            return volume_norm(x.to(precision_of(x)), self.weight, self.bias, x.shape[1], self.eps)
         y = super().forward(x)  # type: ignore[misc]
         if y.requires_grad and not torch.compiler.is_compiling():
             # For one sample on a CPU, torch 2.11 to 2.14 misread a gradient that has its channels last in memory: the
@@ -68,11 +68,3 @@ def _is_volume_on_gpu(x: Tensor, groups: int) -> bool:
     if torch.compiler.is_compiling() or is_exporting() or under_torch_func():
         return False
     return x.shape[0] * groups < _MANY or torch.is_autocast_enabled(x.device.type)
-
-
-def _as_under_autocast(x: Tensor) -> Tensor:
-    """``x`` in the precision of autocast, as a convolution would take it."""
-    device_type = x.device.type
-    if torch.is_autocast_enabled(device_type) and x.dtype != torch.float64:
-        return x.to(torch.get_autocast_dtype(device_type))
-    return x
