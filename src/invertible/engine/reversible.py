@@ -4,7 +4,7 @@ One autograd node stands for the whole tree. It walks the tree backwards from it
 (`handover.py`), and rebuilds each part's input while it computes the gradients (`walk.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..module import (
     Condition,
     InvertibleModule,
     Position,
+    Sequential,
     State,
     all_modules,
     as_tuple,
@@ -54,10 +55,22 @@ def keeps_input(leaf: InvertibleModule) -> bool:
 
 def run_leaves(part: InvertibleModule, x: State, leaf_step: Callable[[InvertibleModule, State], State]) -> State:
     """Evaluate a tree, with ``leaf_step(leaf, x)`` in the place of each leaf."""
+    for piece in in_a_row(part):
+        if isinstance(piece, Composite):
+            x = piece.run(x, lambda child, state: run_leaves(child, state, leaf_step))
+        else:
+            x = leaf_step(piece, x)
+    return x
+
+
+def in_a_row(part: InvertibleModule) -> Iterator[InvertibleModule]:
+    """The parts of nested sequences, one after the other: no frame of an inner sequence then keeps a state alive."""
     part = expand(part)
-    if isinstance(part, Composite):
-        return part.run(x, lambda child, state: run_leaves(child, state, leaf_step))
-    return leaf_step(part, x)
+    if isinstance(part, Sequential) and type(part).run is Sequential.run:
+        for child in part:
+            yield from in_a_row(child)
+    else:
+        yield part
 
 
 def run_with_logdet(
