@@ -17,17 +17,20 @@ from ..invertible import is_exporting
 from .convolution import Conv3d, under_torch_func
 from .in_place import LeakyReLU
 from .kernels import Kernels
-from .normalisation import Normalisation, Options, fills_its_memory, normalised_by_torch
+from .normalisation import Normalisation, Options, is_worthwhile, normalised_by_torch
 
 
 class _Normalised(torch.autograd.Function):
     """``σ(norm(x))`` with the statistics of x. It saves x alone."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, options: Options, is_convolved: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         normalisation, y = Normalisation.of(x, weight, bias, options)
         ctx.save_for_backward(x, *normalisation.tensors)
-        ctx.options = options
+        # Then nobody but the convolution's backward has seen the gradient.
+        ctx.options, ctx.may_overwrite = options, is_convolved
         statistics = normalisation.mean, normalisation.rstd
         ctx.mark_non_differentiable(*statistics)
         ctx.set_materialize_grads(False)
@@ -37,11 +40,12 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> Any:
         x, weight, bias, mean, rstd = ctx.saved_tensors
         if grad is None:
-            return None, None, None, None
+            return None, None, None, None, None
         if torch.is_grad_enabled():  # to be differentiated once more
             y = normalised_by_torch(x, weight, bias, ctx.options)
-            return *_differentiated(y, (x, weight, bias), grad), None
-        return *Normalisation(weight, bias, mean, rstd, ctx.options).gradients(x, grad), None
+            return *_differentiated(y, (x, weight, bias), grad), None, None
+        normalisation = Normalisation(weight, bias, mean, rstd, ctx.options)
+        return *normalisation.gradients(x, grad, ctx.may_overwrite), None, None
 
 
 class _ConvolutionOfNormalised(torch.autograd.Function):
@@ -95,8 +99,8 @@ def run_fused(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
         if type(following[0]) is LeakyReLU and _is_unwatched(following[0]):
             options = options.followed_by(following[0].negative_slope)
             position, following = position + 1, following[1:]
-        y, mean, rstd = _Normalised.apply(x, layer.weight, layer.bias, options)
         kernels = _kernels(following[0], x)
+        y, mean, rstd = _Normalised.apply(x, layer.weight, layer.bias, options, kernels is not None)
         if kernels is None:
             x = y
             continue
@@ -118,7 +122,7 @@ def _options(layer: nn.Module, x: Tensor) -> Options | None:
     else:
         return None
     is_ours = layer.weight is not None and layer.bias is not None and _is_unwatched(layer)
-    return Options(groups, layer.eps) if is_ours and x.numel() and fills_its_memory(x) else None
+    return Options(groups, layer.eps) if is_ours and is_worthwhile(x) else None
 
 
 def _kernels(layer: nn.Module | None, x: Tensor) -> Kernels | None:
@@ -129,8 +133,8 @@ def _kernels(layer: nn.Module | None, x: Tensor) -> Kernels | None:
 
 
 def can_be_fused() -> bool:
-    """Whether nothing needs to see the layers one by one: a compiler, an exporter or a transform of `torch.func`."""
-    return not (torch.compiler.is_compiling() or is_exporting() or under_torch_func())
+    """Whether a graph is recorded, and not by a compiler, an exporter or a transform of `torch.func`."""
+    return torch.is_grad_enabled() and not (torch.compiler.is_compiling() or is_exporting() or under_torch_func())
 
 
 def _is_unwatched(layer: nn.Module) -> bool:

@@ -1,7 +1,7 @@
-"""Group norm of volumes and a leaky ReLU behind it: values and gradients in few passes over memory.
+"""Group norm of volumes and a leaky ReLU behind it: values, and gradients that need no memory but their own.
 
-Torch's kernels are fast for small states. For volumes, sums and scalings over the whole tensor are: on a CPU they take
-two thirds of the time, and they use all of a GPU, of which torch's kernel uses one multiprocessor per sample and group.
+On a GPU, sums over the whole tensor take the place of torch's kernel, which starts one block for each sample and group:
+for layer norm at batch size 1, that is one multiprocessor of the GPU.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-# States of up to this many numbers are left to torch's kernels.
+# States of up to this many numbers are left to torch's kernels, which keep more but take fewer calls.
 _SMALL = 2**16
 # Temporaries have this many numbers, or a sixteenth of the state's if that is more.
-_CHUNK = 2**15
+_CHUNK = 2**16
 _ROW = 512  # numbers that one vector operation handles, if a channel's are not side by side
 
 
@@ -66,10 +66,9 @@ class Normalisation:
     @classmethod
     def of(cls, x: Tensor, weight: Tensor, bias: Tensor, options: Options) -> tuple[Normalisation, Tensor]:
         """The normalisation of a state (B, C, *spatial), and its output for it."""
-        if _is_for_torch(x):
-            batch, channels, voxels = *x.shape[:2], math.prod(x.shape[2:])
+        if _has_fast_kernels(x):
             y, mean, rstd = torch.native_group_norm(
-                x, weight, bias, batch, channels, voxels, options.groups, options.eps
+                x, weight, bias, x.shape[0], x.shape[1], math.prod(x.shape[2:]), options.groups, options.eps
             )
             return cls(weight, bias, mean, rstd, options), _activated(y, options)
         mean, rstd = _moments(x, options)
@@ -96,64 +95,77 @@ class Normalisation:
         return scale, self.bias - self._per_channel(self.mean) * scale
 
     def _per_channel(self, values: Tensor) -> Tensor:
-        """(B, G) to (B, C)."""
-        return values.repeat_interleave(len(self.weight) // values.shape[1], dim=1)
+        return _per_channel(values, len(self.weight))
 
-    def gradients(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of x, weight and bias for that of the output.
+    def gradients(self, x: Tensor, grad: Tensor, may_overwrite: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of x, weight and bias for that of the output, which may be overwritten if the caller says so.
 
         With ``ĝ = w g σ'`` and ``x̂ = (x − m) / s``: ``∇x = (ĝ − mean(ĝ) − x̂ mean(ĝ x̂)) / s``, ``∇w = Σ g σ' x̂``,
         ``∇b = Σ g σ'``.
         """
-        if _is_for_torch(x):
-            return self._gradients_by_torch(x, grad)
+        is_linear, is_laid_out_as_x = self.options.slope is None, grad.stride() == x.stride()
+        may_overwrite = may_overwrite and is_laid_out_as_x
+        if _has_fast_kernels(x) and is_laid_out_as_x and (may_overwrite or is_linear):
+            # Torch's kernel is faster, but needs memory for its result.
+            return self._gradients_by_torch(x, grad if is_linear else self._through_activation_(x, grad))
+        grad = grad if may_overwrite else torch.empty_like(x).copy_(grad)
+        return self._gradients_in_place(x, grad if is_linear else self._through_activation_(x, grad))
+
+    def _through_activation_(self, x: Tensor, grad: Tensor) -> Tensor:
+        """``g σ'``, in place."""
+        assert self.options.slope is not None
         layout = _Layout.of(x)
-        grad_x = torch.empty_like(x)
-        inner, sums, products = layout.matrix(grad_x), [], []
         scale, offset = map(layout.spread, self._scale_and_offset())
-        rstd = self._per_channel(self.rstd)
-        unit_scale, unit_offset = layout.spread(rstd), layout.spread(-self._per_channel(self.mean) * rstd)
-        layout.write(inner, grad)
-        for g, part in layout.chunks(inner, layout.matrix(x)):
-            if self.options.slope is not None:
-                _through_activation_(g, torch.addcmul(offset, part, scale), self.options.slope)
-            sums.append(layout.sum(g))
-            products.append(layout.sum(torch.addcmul(unit_offset, part, unit_scale).mul_(g)))
-        grad_bias, grad_weight = (torch.stack(values).sum(0) for values in (sums, products))
-        batch, groups = self.mean.shape
-        count = x[0].numel() // groups
-        mean_grad, mean_product = (
-            self._per_channel((values * self.weight).view(batch, groups, -1).sum(2) / count) * rstd
-            for values in (grad_bias, grad_weight)
-        )
-        of_x = -mean_product * rstd
-        constant = -mean_grad - self._per_channel(self.mean) * of_x
-        inner.mul_(scale).addcmul_(layout.matrix(x), layout.spread(of_x)).add_(layout.spread(constant))
-        return grad_x, grad_weight.sum(0), grad_bias.sum(0)
+        for g, part in layout.chunks(layout.matrix(grad), layout.matrix(x)):
+            y = torch.addcmul(offset, part, scale)
+            torch.ops.aten.leaky_relu_backward.grad_input(g, y, self.options.slope, False, grad_input=g)
+        return grad
 
     def _gradients_by_torch(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if self.options.slope is not None:
-            y = self.overwrite(x.clone())
-            grad = torch.ops.aten.leaky_relu_backward(grad, y, self.options.slope, False)
         sizes = (*x.shape[:2], math.prod(x.shape[2:]), self.options.groups)
         return torch.ops.aten.native_group_norm_backward(grad, x, self.mean, self.rstd, self.weight, *sizes, [True] * 3)
 
+    def _gradients_in_place(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        layout = _Layout.of(x)
+        grad_weight, grad_bias = self._sums(layout, x, grad)
+        batch, groups = self.mean.shape
+        count = x[0].numel() // groups
+        # The two means of each group, (B, G).
+        means = [(part * self.weight).view(batch, groups, -1).sum(2) / count for part in (grad_bias, grad_weight)]
+        mean, rstd = self._per_channel(self.mean), self._per_channel(self.rstd)
+        of_x = -self._per_channel(means[1]) * rstd * rstd
+        constant = -self._per_channel(means[0]) * rstd - mean * of_x
+        of_grad, of_x, constant = map(layout.spread, (rstd * self.weight, of_x, constant))
+        layout.matrix(grad).mul_(of_grad).addcmul_(layout.matrix(x), of_x).add_(constant)
+        return grad, grad_weight.sum(0), grad_bias.sum(0)
 
-def _is_for_torch(x: Tensor) -> bool:
-    return x.numel() <= _SMALL and x.dtype in (torch.float32, torch.float64)
+    def _sums(self, layout: _Layout, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """``Σ g x̂`` and ``Σ g`` over the voxels of each sample, (B, C)."""
+        rstd = self._per_channel(self.rstd)
+        scale, offset = map(layout.spread, (rstd, -self._per_channel(self.mean) * rstd))
+        pieces = layout.chunks(layout.matrix(grad), layout.matrix(x))
+        products = [layout.sum(torch.addcmul(offset, part, scale).mul_(g)) for g, part in pieces]
+        return torch.stack(products).sum(0), layout.sum(layout.matrix(grad))
 
 
-def fills_its_memory(x: Tensor) -> bool:
-    """Whether a state has its channels first or last in memory, without gaps: what `Normalisation` works on."""
-    return x.is_contiguous() or x.movedim(1, -1).is_contiguous()
+def _has_fast_kernels(x: Tensor) -> bool:
+    """Whether torch's kernels are the faster ones."""
+    return x.device.type == "cpu"
+
+
+def is_worthwhile(x: Tensor) -> bool:
+    """Whether a state is large enough to gain, and has its channels first or last in memory, without gaps."""
+    return x.numel() > _SMALL and (x.is_contiguous() or x.movedim(1, -1).is_contiguous())
 
 
 def _activated(y: Tensor, options: Options) -> Tensor:
     return y if options.slope is None else torch.nn.functional.leaky_relu_(y, options.slope)
 
 
-def _through_activation_(grad: Tensor, x: Tensor, slope: float) -> None:
-    torch.ops.aten.leaky_relu_backward.grad_input(grad, x, slope, False, grad_input=grad)
+def _per_channel(values: Tensor, channels: int) -> Tensor:
+    """(B, G) to (B, C)."""
+    batch, groups = values.shape
+    return values[:, :, None].expand(batch, groups, channels // groups).reshape(batch, channels)
 
 
 def _moments(x: Tensor, options: Options) -> tuple[Tensor, Tensor]:
@@ -162,7 +174,7 @@ def _moments(x: Tensor, options: Options) -> tuple[Tensor, Tensor]:
     count, per_group = x[0].numel() // groups, x.shape[1] // groups
     total = layout.sum(layout.matrix(x))
     mean = total.view(batch, groups, per_group).sum(2) / count
-    negative_mean = layout.spread(-mean.repeat_interleave(per_group, dim=1))
+    negative_mean = layout.spread(_per_channel(-mean, x.shape[1]))
     squares = [layout.sum((part + negative_mean).square_()) for (part,) in layout.chunks(layout.matrix(x))]
     variance = torch.stack(squares).sum(0).view(batch, groups, per_group).sum(2) / count
     return mean, (variance + options.eps).rsqrt()
@@ -194,19 +206,13 @@ class _Layout:
             return x.view(x.shape[0], self.channels, -1)
         return x.movedim(1, -1).view(x.shape[0], -1, self.voxels_per_row * self.channels)
 
-    def write(self, matrix: Tensor, x: Tensor) -> None:
-        """Copy a state of any memory layout to a matrix."""
-        if self.voxels_per_row is None:
-            matrix.view(x.shape).copy_(x)
-        else:
-            rows = x.movedim(1, -1)
-            matrix.view(rows.shape).copy_(rows)
-
     def spread(self, values: Tensor) -> Tensor:
         """One number for each channel, (B, C), in the form of a matrix that broadcasts."""
         if self.voxels_per_row is None:
             return values[:, :, None]
-        return values.repeat(1, self.voxels_per_row)[:, None]
+        batch, channels = values.shape
+        # Contiguous: numbers of stride zero take four times as long.
+        return values[:, None].expand(batch, self.voxels_per_row, channels).contiguous().view(batch, 1, -1)
 
     def sum(self, matrix: Tensor) -> Tensor:
         """The sum of each channel, (B, C)."""
