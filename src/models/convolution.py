@@ -229,11 +229,10 @@ def _slabs(x: Tensor, overlap: int, overwrite: Overwrite | None = None) -> Tenso
     shape = (2, channels, half + 2 * overlap, *plane)
     slabs = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last_3d)
     first, second = slabs[:1], slabs[1:]
-    first[:, :, :overlap] = 0
     first[:, :, overlap:] = x[:, :, : half + overlap]
     second[:, :, : half + overlap] = x[:, :, half - overlap :]
-    second[:, :, half + overlap :] = 0
     if overwrite is not None:
-        overwrite(first[:, :, overlap:])
-        overwrite(second[:, :, : half + overlap])
+        overwrite(slabs)
+    first[:, :, :overlap] = 0
+    second[:, :, half + overlap :] = 0
     return slabs

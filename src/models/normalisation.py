@@ -15,7 +15,7 @@ from torch import Tensor
 
 # States of up to this many numbers are left to torch's kernels, which keep more but take fewer calls.
 _SMALL = 2**16
-# Temporaries have this many numbers, or a sixteenth of the state's if that is more.
+# Temporaries have this many numbers, or an eighth of the state's if that is more.
 _CHUNK = 2**16
 _ROW = 512  # numbers that one vector operation handles, if a channel's are not side by side
 
@@ -85,8 +85,8 @@ class Normalisation:
 
     def _into(self, y: Tensor, x: Tensor) -> Tensor:
         layout = _Layout.of(x)
-        scale, offset = self._scale_and_offset()
-        torch.addcmul(layout.spread(offset), layout.matrix(x), layout.spread(scale), out=layout.matrix(y))
+        scale, offset = layout.spread(*self._scale_and_offset())
+        torch.addcmul(offset, layout.matrix(x), scale, out=layout.matrix(y))
         return _activated(y, self.options)
 
     def _scale_and_offset(self) -> tuple[Tensor, Tensor]:
@@ -115,15 +115,17 @@ class Normalisation:
         """``g σ'``, in place."""
         assert self.options.slope is not None
         layout = _Layout.of(x)
-        scale, offset = map(layout.spread, self._scale_and_offset())
+        scale, offset = layout.spread(*self._scale_and_offset())
         for g, part in layout.chunks(layout.matrix(grad), layout.matrix(x)):
             y = torch.addcmul(offset, part, scale)
             torch.ops.aten.leaky_relu_backward.grad_input(g, y, self.options.slope, False, grad_input=g)
         return grad
 
-    def _gradients_by_torch(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _gradients_by_torch(
+        self, x: Tensor, grad: Tensor, wanted: tuple[bool, bool, bool] = (True, True, True)
+    ) -> tuple[Tensor, Tensor, Tensor]:
         sizes = (*x.shape[:2], math.prod(x.shape[2:]), self.options.groups)
-        return torch.ops.aten.native_group_norm_backward(grad, x, self.mean, self.rstd, self.weight, *sizes, [True] * 3)
+        return torch.ops.aten.native_group_norm_backward(grad, x, self.mean, self.rstd, self.weight, *sizes, wanted)
 
     def _gradients_in_place(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         layout = _Layout.of(x)
@@ -135,14 +137,17 @@ class Normalisation:
         mean, rstd = self._per_channel(self.mean), self._per_channel(self.rstd)
         of_x = -self._per_channel(means[1]) * rstd * rstd
         constant = -self._per_channel(means[0]) * rstd - mean * of_x
-        of_grad, of_x, constant = map(layout.spread, (rstd * self.weight, of_x, constant))
+        of_grad, of_x, constant = layout.spread(rstd * self.weight, of_x, constant)
         layout.matrix(grad).mul_(of_grad).addcmul_(layout.matrix(x), of_x).add_(constant)
         return grad, grad_weight.sum(0), grad_bias.sum(0)
 
     def _sums(self, layout: _Layout, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         """``Σ g x̂`` and ``Σ g`` over the voxels of each sample, (B, C)."""
+        if _has_fast_kernels(x) and len(x) == 1:
+            _, grad_weight, grad_bias = self._gradients_by_torch(x, grad, (False, True, True))
+            return grad_weight[None], grad_bias[None]
         rstd = self._per_channel(self.rstd)
-        scale, offset = map(layout.spread, (rstd, -self._per_channel(self.mean) * rstd))
+        scale, offset = layout.spread(rstd, -self._per_channel(self.mean) * rstd)
         pieces = layout.chunks(layout.matrix(grad), layout.matrix(x))
         products = [layout.sum(torch.addcmul(offset, part, scale).mul_(g)) for g, part in pieces]
         return torch.stack(products).sum(0), layout.sum(layout.matrix(grad))
@@ -163,8 +168,10 @@ def _activated(y: Tensor, options: Options) -> Tensor:
 
 
 def _per_channel(values: Tensor, channels: int) -> Tensor:
-    """(B, G) to (B, C)."""
+    """(B, G) to (B, C), or to (B, 1), which broadcasts."""
     batch, groups = values.shape
+    if groups in (1, channels):
+        return values
     return values[:, :, None].expand(batch, groups, channels // groups).reshape(batch, channels)
 
 
@@ -174,7 +181,7 @@ def _moments(x: Tensor, options: Options) -> tuple[Tensor, Tensor]:
     count, per_group = x[0].numel() // groups, x.shape[1] // groups
     total = layout.sum(layout.matrix(x))
     mean = total.view(batch, groups, per_group).sum(2) / count
-    negative_mean = layout.spread(_per_channel(-mean, x.shape[1]))
+    (negative_mean,) = layout.spread(_per_channel(-mean, x.shape[1]))
     squares = [layout.sum((part + negative_mean).square_()) for (part,) in layout.chunks(layout.matrix(x))]
     variance = torch.stack(squares).sum(0).view(batch, groups, per_group).sum(2) / count
     return mean, (variance + options.eps).rsqrt()
@@ -206,13 +213,15 @@ class _Layout:
             return x.view(x.shape[0], self.channels, -1)
         return x.movedim(1, -1).view(x.shape[0], -1, self.voxels_per_row * self.channels)
 
-    def spread(self, values: Tensor) -> Tensor:
-        """One number for each channel, (B, C), in the form of a matrix that broadcasts."""
+    def spread(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """Numbers for each channel, each (B, C) or (B, 1), in the form of matrices that broadcast."""
+        together = torch.stack(torch.broadcast_tensors(*values))
         if self.voxels_per_row is None:
-            return values[:, :, None]
-        batch, channels = values.shape
+            return together[..., None].unbind()
+        num, batch = together.shape[:2]
         # Contiguous: numbers of stride zero take four times as long.
-        return values[:, None].expand(batch, self.voxels_per_row, channels).contiguous().view(batch, 1, -1)
+        rows = together[:, :, None].expand(num, batch, self.voxels_per_row, self.channels).contiguous()
+        return rows.view(num, batch, 1, -1).unbind()
 
     def sum(self, matrix: Tensor) -> Tensor:
         """The sum of each channel, (B, C)."""
@@ -221,8 +230,8 @@ class _Layout:
         return matrix.sum(1, dtype=self.precision).view(len(matrix), self.voxels_per_row, self.channels).sum(1)
 
     def chunks(self, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """The same pieces of each matrix, at most 16 and not too small."""
+        """The same pieces of each matrix, about 8 and not too small."""
         dim, first = (2, matrices[0]) if self.voxels_per_row is None else (1, matrices[0])
-        size = max(_CHUNK, first.numel() // 16)
+        size = max(_CHUNK, first.numel() // 8)
         length = max(size * first.shape[dim] // first.numel(), 1)
         return zip(*(matrix.split(length, dim) for matrix in matrices), strict=True)
