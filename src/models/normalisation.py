@@ -129,28 +129,28 @@ class Normalisation:
 
     def _gradients_in_place(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         layout = _Layout.of(x)
-        grad_weight, grad_bias = self._sums(layout, x, grad)
+        sums = self._sums(layout, x, grad)  # (2, B, C)
         batch, groups = self.mean.shape
-        count = x[0].numel() // groups
-        # The two means of each group, (B, G).
-        means = [(part * self.weight).view(batch, groups, -1).sum(2) / count for part in (grad_bias, grad_weight)]
-        mean, rstd = self._per_channel(self.mean), self._per_channel(self.rstd)
-        of_x = -self._per_channel(means[1]) * rstd * rstd
-        constant = -self._per_channel(means[0]) * rstd - mean * of_x
-        of_grad, of_x, constant = layout.spread(rstd * self.weight, of_x, constant)
-        layout.matrix(grad).mul_(of_grad).addcmul_(layout.matrix(x), of_x).add_(constant)
-        return grad, grad_weight.sum(0), grad_bias.sum(0)
+        means = (sums * self.weight).view(2, batch, groups, -1).sum(3) * (groups / x[0].numel())  # (2, B, G)
+        mean_product, mean_grad = (means * self.rstd).unbind()
+        of_x = -mean_product * self.rstd
+        constant = -mean_grad - self.mean * of_x
+        of_x, constant = self._per_channel(of_x), self._per_channel(constant)
+        of_grad, of_x, constant = layout.spread(self._per_channel(self.rstd) * self.weight, of_x, constant)
+        inner = layout.matrix(grad)
+        torch.addcmul(constant, inner, of_grad, out=inner).addcmul_(layout.matrix(x), of_x)
+        grad_weight, grad_bias = sums.sum(1).unbind()
+        return grad, grad_weight, grad_bias
 
-    def _sums(self, layout: _Layout, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """``Σ g x̂`` and ``Σ g`` over the voxels of each sample, (B, C)."""
+    def _sums(self, layout: _Layout, x: Tensor, grad: Tensor) -> Tensor:
+        """``Σ g x̂`` and ``Σ g`` over the voxels of each sample, (2, B, C)."""
         if _has_fast_kernels(x) and len(x) == 1:
-            _, grad_weight, grad_bias = self._gradients_by_torch(x, grad, (False, True, True))
-            return grad_weight[None], grad_bias[None]
+            return torch.stack(self._gradients_by_torch(x, grad, (False, True, True))[1:])[:, None]
         rstd = self._per_channel(self.rstd)
         scale, offset = layout.spread(rstd, -self._per_channel(self.mean) * rstd)
         pieces = layout.chunks(layout.matrix(grad), layout.matrix(x))
         products = [layout.sum(torch.addcmul(offset, part, scale).mul_(g)) for g, part in pieces]
-        return torch.stack(products).sum(0), layout.sum(layout.matrix(grad))
+        return torch.stack((torch.stack(products).sum(0), layout.sum(layout.matrix(grad))))
 
 
 def _has_fast_kernels(x: Tensor) -> bool:
