@@ -4,22 +4,25 @@ Reads HDF5 in the Data Exchange layout, .npy arrays, multi-page TIFF files and f
 and dark fields, finds the centre of rotation, and writes one slice for each detector row by filtered backprojection.
 
     scan=…                 projections (views, rows, pixels)
-    output=…               volume (rows, N, N): .npy, .tif, .nii or .nii.gz
-    flats=… darks=…        fields without the object and without the beam, where the scan has none; without flats the
-                           projections count as line integrals
+    output=…               volume (rows, N, N): .npy, .tif, .nii or .nii.gz; with a * in its name, such as
+                           slices/*.tif, one file (N, N) for each slice, and * stands for its row
+    flats=… darks=…        fields without the object and without the beam, where the scan has none; floating-point
+                           projections without flats count as line integrals
     angles=…               a file with an angle in degrees for each view, or first,last of equispaced views (0,180)
     centre=…               of rotation, in pixels from the centre of the first one; it is found if not given
     filter=ramp            ramp | shepp-logan | cosine | hamming | hann | none
     rows=…                 first,last detector row to reconstruct, counted from 0; all if not given
     size=…                 N, pixels per side of a slice; as many as the detector has if not given
     pixel_size_mm=1        of the detector: values are attenuation per mm, and NIfTI files have this voxel size
-    min_transmission=…     raises smaller shares of the beam, such as those of dead pixels, to this
+    min_transmission=…     raises smaller shares of the beam, which noise makes, to this, such as 0.001; dead pixels get
+                           the shares between their neighbours'
     device=cpu             or cuda
 """
 
 from __future__ import annotations
 
 import io
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -65,36 +68,70 @@ def reconstruct(options: Options) -> Path:
         raise ConfigError(f"expected output=<file> ending with {', '.join(SUFFIXES)}, got {options.output.name!r}")
     if not options.pixel_size_mm > 0:
         raise ConfigError(f"expected a positive pixel_size_mm, got {options.pixel_size_mm}")
+    if options.min_transmission is not None and not 0 < options.min_transmission < 1:
+        raise ConfigError(f"expected min_transmission between 0 and 1, got {options.min_transmission}")
     import torch
     from rich.console import Console
     from rich.progress import track
 
     from src.ct import find_centre, read_scan, reconstruct_slices
+    from src.utils.processes import checked_device
 
+    checked_device(device=options.device)
+    _check_folder(options.output)
     scan = read_scan(options.scan, flats=options.flats, darks=options.darks, angles_deg=_angles(options.angles))
     first, last = _rows(options.rows, scan)
+    problems: dict[int, str] = {}  # by the first row of a block
 
-    def line_integrals(start: int, stop: int) -> torch.Tensor:
-        integrals = scan.line_integrals(slice(start, stop), min_transmission=options.min_transmission)
+    def line_integrals(start: int, stop: int) -> torch.Tensor | None:
+        try:
+            integrals = scan.line_integrals(slice(start, stop), min_transmission=options.min_transmission)
+        except ValueError as error:
+            problems[start] = str(error)
+            return None
         return torch.from_numpy(integrals).to(options.device)
 
     centre = options.centre
     if centre is None:
         middle = (first + last) // 2
-        centre = find_centre(line_integrals(middle, middle + 1)[0], scan.angles_rad)
-        print(f"centre of rotation: {centre} pixels, found in row {middle}")
+        sinogram = line_integrals(middle, middle + 1)
+        if sinogram is not None:
+            centre = find_centre(sinogram[0], scan.angles_rad)
+            print(f"centre of rotation: {centre} pixels, found in row {middle}")
+        problems.clear()  # its block names them once more
     blocks = []
     starts = range(first, last + 1, ROWS_PER_BLOCK)
     for start in track(starts, "reconstructing", console=Console(stderr=True), transient=True):
         sinograms = line_integrals(start, min(start + ROWS_PER_BLOCK, last + 1))
+        if problems or sinograms is None:
+            continue  # the other blocks are checked only, so that all problems are named at once
         slices = reconstruct_slices(
             sinograms, scan.angles_rad, centre=centre, size=options.size, filter_name=options.filter
         )
         blocks.append((slices / options.pixel_size_mm).cpu())
+    if problems:
+        raise ValueError("\n".join(problems.values()))
     volume = torch.cat(blocks).numpy()
-    write_volume(options.output, volume, options.pixel_size_mm)
+    if "*" in options.output.name:
+        for row, image in enumerate(volume, start=first):
+            name = options.output.name.replace("*", f"{row:04d}")
+            write_volume(options.output.with_name(name), image, options.pixel_size_mm)
+    else:
+        write_volume(options.output, volume, options.pixel_size_mm)
     print(f"volume of {' × '.join(map(str, volume.shape))} voxels written to {options.output}")
     return options.output
+
+
+def _check_folder(output: Path) -> None:
+    """Make the folder of the volume; raise ConfigError if nothing can be written there."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"expected output=<file> in a folder that can be written, got {output}: {error.strerror}"
+        ) from error
 
 
 def _angles(texts: list[str]) -> list[float] | str | None:
@@ -118,7 +155,7 @@ def _rows(texts: list[str], scan: Scan) -> tuple[int, int]:
 
 
 def write_volume(path: Path, volume: NDArray[Any], voxel_size_mm: float) -> None:
-    """Write a volume (z, y, x) in the format that the file's name ends with; the file appears whole."""
+    """Write a volume (z, y, x) or a slice (y, x) in the format that the file's name ends with; it appears whole."""
     import numpy as np
 
     from src.utils.files import atomic_write
@@ -138,7 +175,7 @@ def write_volume(path: Path, volume: NDArray[Any], voxel_size_mm: float) -> None
             import nibabel as nib
 
             affine = np.diag([*[voxel_size_mm] * 3, 1.0])
-            content = nib.Nifti1Image(volume.transpose(2, 1, 0), affine).to_bytes()
+            content = nib.Nifti1Image(volume.T, affine).to_bytes()
             file.write(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 

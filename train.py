@@ -121,6 +121,8 @@ def _train_new(show_traceback: bool) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
+    from src.config.choices import kept_learning_rate
+
     @hydra.main(version_base="1.3", config_path="configs", config_name="train")
     def job(config: DictConfig) -> None:
         if not show_traceback:
@@ -129,6 +131,9 @@ def _train_new(show_traceback: bool) -> None:
         # also in a multirun, and Lightning must not look for the config folder, which Hydra does not write here.
         sys.argv[1:] = list(HydraConfig.get().overrides.task)
         HydraConfig.instance().cfg = None
+        note = kept_learning_rate(sys.argv[1:], config)
+        if note is not None and os.environ.get("LOCAL_RANK", "0") == "0":
+            print(note, file=sys.stderr)
         with user_errors(show_traceback):
             train(config)
 

@@ -6,10 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
+from torch import nn
+
 # Private, and imported here only: torch has no public name for it.
 from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
 
 from src.invertible import RngState, Snapshot
+
+
+def make_fake(net: nn.Module, mode: FakeTensorMode) -> None:
+    """Replace a network's parameters and buffers by fake tensors."""
+    for module in net.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = nn.Parameter(mode.from_tensor(parameter.detach()))
+        module._buffers.update({n: None if b is None else mode.from_tensor(b) for n, b in module._buffers.items()})
 
 
 @contextmanager

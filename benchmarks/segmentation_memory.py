@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from rich.progress import track
 from torch import nn
 
-from benchmarks.fake_values import FakeTensorMode, fake_values
+from benchmarks.fake_values import FakeTensorMode, fake_values, make_fake
 from benchmarks.live_bytes import LiveBytes
 from src.config.composition import compose_config
 from src.invertible import POLICIES, set_backprop
@@ -53,11 +53,7 @@ def count(net: nn.Module, policy: str, crop: Sequence[int], channels: int = 4) -
     """
     set_backprop(net, policy)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    for module in net.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                module._parameters[name] = nn.Parameter(mode.from_tensor(parameter.detach()))
-        module._buffers.update({n: None if b is None else mode.from_tensor(b) for n, b in module._buffers.items()})
+    make_fake(net, mode)
     with fake_values(mode):
         image = torch.zeros(1, channels, *crop)
         with LiveBytes() as live:

@@ -93,6 +93,28 @@ def test_two_processes_give_the_numbers_of_one(command: list[str], whole: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "choices",
+    [
+        ["callbacks=lr_finder", "callbacks.lr_finder.num_steps=30"],
+        ["callbacks=swa", "callbacks.swa.start_fraction=0"],
+        ["callbacks=ema", "callbacks.ema.decay=0.5"],
+        ["task/scheduler=plateau", "task.scheduler.patience=0"],
+        ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=9"],
+    ],
+    ids=lambda choices: choices[0],
+)
+def test_two_processes_choose_and_average_as_one(choices: list[str], tmp_path: Path) -> None:
+    common = ["trainer.max_epochs=3", *choices]
+    train.train(compose_config(reconstruction(tmp_path / "one", "datamodule.batch_size=2", *common)))
+    result = start(LIGHTNING, reconstruction(tmp_path / "two", *TWO, "datamodule.batch_size=1", *common))
+    assert result.returncode == 0, result.stderr
+    assert_same_numbers(tmp_path / "two", tmp_path / "one")
+    rates = [read_summary(RunFolder(tmp_path / name).summary).get("learning_rate") for name in ("one", "two")]
+    assert rates[0] == pytest.approx(rates[1])
+
+
+@pytest.mark.slow
 def test_two_processes_classify_as_one(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     still = ["datamodule.augment=false", "trainer.precision=64-true", "trainer.log_every_n_steps=1"]

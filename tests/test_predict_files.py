@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +15,10 @@ import torch
 from PIL import Image
 
 import predict as prediction
+from src.datamodules.pairs import PairsDataModule
 from src.runs import load_run
+from src.runs.predictions.images import restore
+from src.utils.errors import ConfigError
 from src.utils.image_files import read_stored
 from tests.pair_files import AFFINE, write_image
 from tests.untrained import untrained
@@ -102,6 +105,23 @@ def test_a_file_of_integers_is_restored_to_real_numbers_and_a_picture_to_its_gre
     assert np.array_equal(read_stored(tmp_path / "pictures/slice.png").values, expected)
 
 
+class MeanOfChannels(NamedTuple):
+    datamodule: PairsDataModule
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return image.mean(axis=0, keepdims=True)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.npy", "a.png"])
+def test_one_channel_of_several_has_no_axis_of_channels(name: str, tmp_path: Path) -> None:
+    values = RNG.integers(256, size=(12, 11, 3), dtype=np.uint8)
+    write_image(tmp_path / name, values)
+    datamodule = PairsDataModule(spatial_dims=2, channels=3, channel_axis="last")
+    restore(MeanOfChannels(datamodule), tmp_path / name, tmp_path / "out" / name)  # type: ignore[arg-type]
+    restored = read_stored(tmp_path / "out" / name).values
+    assert restored.shape == (12, 11) and np.abs(restored - values.mean(-1)).max() <= 0.5
+
+
 def test_a_prediction_goes_on_where_it_stopped_and_mixes_no_networks(
     volumes_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -155,6 +175,8 @@ def test_inputs_and_outputs_that_cannot_be_are_refused(volumes_run: Path, tmp_pa
     write_image(tmp_path / "in/a.npy", RNG.random((16, 16, 16), np.float32))
     with pytest.raises(ValueError, match="expected output=<another folder than that of"):
         predict(volumes_run, tmp_path / "in", f"input={tmp_path / 'in'}")
+    with pytest.raises(ConfigError, match=r"expected output=<folder>, got .*notes\.txt, which is a file"):
+        predict(volumes_run, tmp_path / "notes.txt", f"input={tmp_path / 'in'}")
     for changed, message in (
         ("mode=encode", "expected mode=encode for a flow, got a run of Reconstruction"),
         ("mode=encod", "expected mode to be one of sample"),
@@ -217,6 +239,8 @@ def test_latents_decode_to_their_images(flow: Path, digits: Path, tmp_path: Path
     assert predict(flow, tmp_path / "images", f"input={tmp_path / 'latents'}", "mode=decode") == 4
     for name in names(digits):
         assert np.array_equal(read_stored(tmp_path / "images" / name).values, read_stored(digits / name).values)
+    with pytest.raises(ValueError, match=r"(?s)latents like .*a\.png: expected a latent of shape \(1, 28, 28\) in f"):
+        predict(flow, tmp_path / "more", f"input={digits / 'a.png'}", "mode=decode")
 
 
 def test_samples_depend_on_the_seed_and_their_number_alone(flow: Path, tmp_path: Path) -> None:

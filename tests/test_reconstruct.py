@@ -71,6 +71,9 @@ def test_a_scan_becomes_the_volume_of_scikit_image(
         (["filter=hahn"], "expected filter to be one of ramp"),
         (["pixel_size_mm=0"], "expected a positive pixel_size_mm, got 0.0"),
         (["row=1"], "expected options of reconstruct.py, got 'row=1'"),
+        (["min_transmission=-1"], "expected min_transmission between 0 and 1, got -1.0"),
+        (["device=gpu0"], "expected device as a device of this machine, got 'gpu0'"),
+        (["output=/dev/null/volume.npy"], "expected output=<file> in a folder that can be written, got /dev/null/vol"),
         (["angles=0,90"], "expected views over at least half a turn in ascending order, got 181 from 0.0° to 90.0°"),
     ],
 )
@@ -89,3 +92,25 @@ def test_what_does_not_fit_is_one_message(
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_problems_of_all_rows_are_named_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    counts = np.full((9, 40, 8), 1000, np.uint16)
+    counts[3, 2, 1] = counts[4, 35, 1:3] = 0
+    path = write_data_exchange(tmp_path / "scan.h5", data=counts, data_white=counts[:1], theta=np.linspace(0, 180, 9))
+    with pytest.raises(SystemExit):
+        run(f"scan={path}", f"output={tmp_path / 'volume.npy'}", monkeypatch=monkeypatch)
+    message = capsys.readouterr().err
+    assert "got 1 of 1152 that are not, in row 2 of" in message and "got 2 of 576 that are not, in row 35 of" in message
+    assert not (tmp_path / "volume.npy").exists()
+
+
+def test_slices_can_be_files_of_their_own(scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("volume.npy", "slices/*.tif", "slices/*.nii.gz"):
+        run(f"scan={scan}", f"output={tmp_path / name}", "rows=1,2", "centre=71", monkeypatch=monkeypatch)
+    for row, expected in enumerate(np.load(tmp_path / "volume.npy"), start=1):
+        assert np.array_equal(tifffile.imread(tmp_path / f"slices/{row:04d}.tif"), expected)
+        assert np.array_equal(nib.load(tmp_path / f"slices/{row:04d}.nii.gz").get_fdata().T, expected)
+    assert len(list((tmp_path / "slices").iterdir())) == 4

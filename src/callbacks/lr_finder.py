@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateFinder
+from torch import Tensor
 
 from src.runs.folder import picture_name
 from src.utils.errors import check_range, say
@@ -27,6 +28,23 @@ def _endless(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         trainer.fit_loop.max_epochs, trainer.check_val_every_n_epoch = epochs, every
+
+
+@contextmanager
+def _mean_losses(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
+    """Let each process see the mean loss of all, and its own gradient: Lightning's test takes the first one's loss."""
+    step = pl_module.training_step
+
+    def training_step(*arguments: Any) -> Tensor:
+        loss: Any = step(*arguments)
+        own = loss.detach()
+        return loss + (trainer.strategy.reduce(own.clone(), reduce_op="mean") - own)
+
+    pl_module.training_step = training_step  # type: ignore[method-assign]  # hides the method
+    try:
+        yield
+    finally:
+        del pl_module.training_step
 
 
 class LRFinder(LearningRateFinder):
@@ -59,7 +77,7 @@ class LRFinder(LearningRateFinder):
         """
         if trainer.ckpt_path is not None:
             return
-        with _endless(trainer):
+        with _endless(trainer), _mean_losses(trainer, pl_module):
             super().on_fit_start(trainer, pl_module)
         assert self.optimal_lr is not None
         rates, losses = self.optimal_lr.results["lr"], self.optimal_lr.results["loss"]
@@ -100,7 +118,10 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
     slopes = np.where(np.isfinite(slopes), slopes, np.inf)
     best = int(slopes.argmin())
     if not slopes[best] < 0:
-        raise ValueError("expected a loss that falls at some rate from callbacks.lr_finder.min_lr to max_lr, got none")
+        raise ValueError(
+            "expected a loss that falls at some rate from callbacks.lr_finder.min_lr to max_lr, got none; "
+            "more steps (callbacks.lr_finder.num_steps) or larger batches average the noise of the loss"
+        )
     return float(x[best])
 
 

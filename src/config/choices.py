@@ -1,5 +1,6 @@
 """Checks of what an experiment's task is trained with: optimizer, schedule and loss."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -9,6 +10,7 @@ from src.config.targets import HYDRA_KEYS
 from src.utils.errors import ConfigError
 
 LOSS = "task/loss"
+OPTIMIZER = "task/optimizer"
 
 
 def check_choices(config: DictConfig) -> None:
@@ -24,7 +26,7 @@ def check_choices(config: DictConfig) -> None:
                 f"expected {group}=<choice> with a slash, one of {', '.join(choices_of(group))}, got {place}={node}"
             )
     if config.task.get("optimizer") is None:
-        raise ConfigError(f"expected task/optimizer to be one of {', '.join(choices_of('task/optimizer'))}, got none")
+        raise ConfigError(f"expected task/optimizer to be one of {', '.join(choices_of(OPTIMIZER))}, got none")
     _check_numbers(config.task.optimizer)
     _check_loss(config.task)
 
@@ -54,6 +56,18 @@ def _check_loss(task: DictConfig) -> None:
     raise ConfigError(
         f"expected {LOSS} to be one of {', '.join(fitting)} for {task['_target_']}, got {criterion.get('_target_')}"
     )
+
+
+def kept_learning_rate(overrides: Iterable[str], config: DictConfig) -> str | None:
+    """Return a note for an optimizer that the command line chose, if it gets a learning rate meant for another one."""
+    words = list(overrides)
+    chosen = next((word.partition("=")[2] for word in words if word.startswith(f"{OPTIMIZER}=")), None)
+    if chosen is None or any(word.lstrip("+").startswith("task.optimizer.lr=") for word in words):
+        return None
+    own, kept = _loaded(OPTIMIZER, chosen).lr, config.task.optimizer.lr
+    if own == kept:
+        return None
+    return f"note: task.optimizer.lr={kept:g} is the experiment's; {OPTIMIZER}={chosen} alone has {own:g}"
 
 
 def _loaded(group: str, choice: str) -> Any:

@@ -62,6 +62,9 @@ def explained(overrides: list[str]) -> Iterator[None]:
     for nothing in ("~logger", "logger=null"):
         if nothing in overrides:
             raise ConfigError(f"expected logger=[] for none, got {nothing}")
+    for nothing in ("~callbacks", "callbacks=null", "callbacks=[]"):
+        if nothing in overrides:
+            raise ConfigError(f"expected ~callbacks.<name> for one less, because others save the run, got {nothing}")
     try:
         yield
     except OverrideParseException as error:

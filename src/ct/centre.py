@@ -7,6 +7,7 @@ from torch import Tensor
 # Of the detector: how far from its middle the centre is searched, and up to which half-width an object is expected.
 SEARCHED_SHARE, OBJECT_SHARE = 0.25, 0.5
 FINE_STEP = 0.1
+OUTLIER_PERCENTILES = (0.1, 99.9)
 
 
 def find_centre(sinogram: Tensor, angles_rad: np.ndarray) -> float:
@@ -25,7 +26,7 @@ def find_centre(sinogram: Tensor, angles_rad: np.ndarray) -> float:
     Raises:
         ValueError: if the views do not cover a half-turn in ascending order.
     """
-    half_turn = _half_turn(sinogram.double(), angles_rad)
+    half_turn = _without_outliers(_half_turn(sinogram.double(), angles_rad))
     num_pixels = half_turn.shape[1]
     middle = (num_pixels - 1) / 2
     reach = max(2, round(SEARCHED_SHARE * num_pixels))
@@ -45,9 +46,16 @@ def _half_turn(sinogram: Tensor, angles_rad: np.ndarray) -> Tensor:
     if len(turned) < 2 or (steps <= 0).any() or turned[-1] + 1.5 * np.median(steps) < np.pi:
         raise ValueError(
             f"expected views over at least half a turn in ascending order, got {len(turned)} "
-            f"from {np.rad2deg(angles_rad[0]):.1f}° to {np.rad2deg(angles_rad[-1]):.1f}°"
+            f"from {np.rad2deg(angles_rad[0]):.1f}° to {np.rad2deg(angles_rad[-1]):.1f}°; without them the centre of "
+            "rotation has to be given"
         )
     return sinogram[torch.from_numpy(turned < np.pi - 0.5 * np.median(steps)).to(sinogram.device)]
+
+
+def _without_outliers(sinogram: Tensor) -> Tensor:
+    """The sinogram within its own percentiles: single dead pixels outweigh what a wrong centre changes."""
+    low, high = np.percentile(sinogram.cpu().numpy(), OUTLIER_PERCENTILES)
+    return sinogram.clamp(float(low), float(high))
 
 
 def _energy(half_turn: Tensor, centre: float, mask: Tensor) -> float:

@@ -16,6 +16,8 @@ from .scan import Scan, even_angles
 COUNTS, FLATS, DARKS, THETA = "/exchange/data", "/exchange/data_white", "/exchange/data_dark", "/exchange/theta"
 HDF5, TIFF = (".h5", ".hdf5", ".hdf", ".nxs"), (".tif", ".tiff")
 HALF_TURN_DEG = (0.0, 180.0)
+# So many views may lie within some degrees; angles of more views within 2π are radians.
+MAX_VIEWS_OF_WEDGE = 8
 
 
 def read_scan(
@@ -39,19 +41,48 @@ def read_scan(
         ValueError: naming the file, for one that is missing, damaged or of another layout.
     """
     path = Path(path)
-    found = _read_hdf5(path) if path.suffix.lower() in HDF5 else {COUNTS: _read_stack(path)}
+    found = _read_hdf5(path, COUNTS) if path.suffix.lower() in HDF5 else {COUNTS: _read_stack(path)}
     counts = found[COUNTS]
     if angles_deg is None and THETA in found:
-        angles_rad = np.deg2rad(np.asarray(found[THETA], dtype=np.float64).ravel())
+        angles_rad = _stored_angles(found[THETA], path)
     else:
         angles_rad = _angles(angles_deg, len(counts))
-    return Scan(
-        counts,
-        angles_rad,
-        found.get(FLATS) if flats is None else _read_stack(Path(flats)),
-        found.get(DARKS) if darks is None else _read_stack(Path(darks)),
-        str(path),
+    white, dark = (
+        _as_stack(found.get(name) if given is None else _read_field(Path(given), name))
+        for name, given in ((FLATS, flats), (DARKS, darks))
     )
+    return Scan(counts, angles_rad, white, dark, str(path))
+
+
+def _read_field(path: Path, name: str) -> Any:
+    """The flat or dark fields of a file, which in an HDF5 file have their own name or, alone, that of counts."""
+    if path.suffix.lower() not in HDF5:
+        return _read_stack(path)
+    found = _read_hdf5(path, name, COUNTS)
+    return found.get(name, found.get(COUNTS))
+
+
+def _as_stack(fields: Any) -> Any:
+    """A single image as a stack of one."""
+    return fields[:][None] if fields is not None and len(fields.shape) == 2 else fields
+
+
+def _stored_angles(theta: Any, path: Path) -> NDArray[np.float64]:
+    """The angles of a Data Exchange file, in degrees unless its attribute ``units`` says radians."""
+    values = np.asarray(theta, dtype=np.float64).ravel()
+    units = theta.attrs.get("units", "")
+    units = units.decode() if isinstance(units, bytes) else str(units)
+    return values if units.lower().startswith("rad") else _from_degrees(values, path)
+
+
+def _from_degrees(values: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
+    """Degrees as radians; raise ValueError for more than a few views within 2π degrees, which are radians already."""
+    if len(values) > MAX_VIEWS_OF_WEDGE and np.ptp(values) < 2 * np.pi + 1e-3:
+        raise ValueError(
+            f"expected angles in degrees, got {len(values)} from {values.min():.4g} to {values.max():.4g} in "
+            f"{str(path)!r}, which seem to be radians; give the first and the last one, such as angles=0,180"
+        )
+    return np.deg2rad(values)
 
 
 def _angles(given: str | Path | Sequence[float] | None, num_views: int) -> NDArray[np.float64]:
@@ -63,10 +94,12 @@ def _angles(given: str | Path | Sequence[float] | None, num_views: int) -> NDArr
         values = np.load(given) if Path(given).suffix == ".npy" else np.loadtxt(given)
     except (OSError, ValueError) as error:
         raise ValueError(f"expected a file of {num_views} angles in degrees, got {str(given)!r}: {error}") from error
-    return np.deg2rad(np.atleast_1d(values).astype(np.float64))
+    return _from_degrees(np.asarray(values, dtype=np.float64).ravel(), Path(given))
 
 
-def _read_hdf5(path: Path) -> dict[str, Any]:
+def _read_hdf5(path: Path, *wanted: str) -> dict[str, Any]:
+    """The datasets of a Data Exchange file, which has at least one of those that are wanted."""
+    _check_exists(path)
     try:
         import h5py
     except ImportError as error:
@@ -75,24 +108,27 @@ def _read_hdf5(path: Path) -> dict[str, Any]:
         file = h5py.File(path, "r")
     except OSError as error:
         raise ValueError(f"expected an HDF5 file, got {str(path)!r}: {error}") from error
-    if not isinstance(file.get(COUNTS), h5py.Dataset):
+    if not any(isinstance(file.get(name), h5py.Dataset) for name in wanted):
         names: list[str] = []
         file.visititems(lambda name, node: names.append(f"/{name}") if isinstance(node, h5py.Dataset) else None)
         raise ValueError(
-            f"expected a dataset {COUNTS} (Data Exchange) in {str(path)!r}, got {', '.join(names[:10]) or 'none'}"
+            f"expected a dataset {' or '.join(wanted)} (Data Exchange) in {str(path)!r}, got "
+            f"{', '.join(names[:10]) or 'none'}"
         )
     return {name: file[name] for name in (COUNTS, FLATS, DARKS, THETA) if isinstance(file.get(name), h5py.Dataset)}
 
 
 def _read_stack(path: Path) -> NDArray[Any]:
-    """Images (n, rows, pixels) of a .npy file, a TIFF file or a folder of TIFF files; a single image is a stack."""
-    if not path.exists():
-        raise ValueError(f"expected a .npy file, a TIFF file or a folder of TIFF files, got {str(path)!r}, not there")
+    """Images (n, rows, pixels) of a .npy file, a TIFF file or a folder of TIFF files, or one (rows, pixels)."""
+    _check_exists(path)
     if path.suffix == ".npy":
         try:
             stack = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"expected an array in {str(path)!r}, got a damaged file: {error}") from error
+            # numpy's own message advises to load what may run code
+            raise ValueError(
+                f"expected an array of numbers, got {str(path)!r}, which is damaged or holds something else"
+            ) from error
     elif path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in TIFF and not file.name.startswith("."))
         if not files:
@@ -109,7 +145,12 @@ def _read_stack(path: Path) -> NDArray[Any]:
         stack = _read_tiff(path)
     else:
         raise ValueError(f"expected {', '.join((*HDF5, '.npy', *TIFF))} or a folder of TIFF files, got {str(path)!r}")
-    return stack[None] if stack.ndim == 2 else stack
+    return stack
+
+
+def _check_exists(path: Path) -> None:
+    if not path.exists():
+        raise ValueError(f"expected a file or folder of a scan's images, got {str(path)!r}, which does not exist")
 
 
 def _read_tiff(path: Path) -> NDArray[Any]:

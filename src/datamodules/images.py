@@ -140,6 +140,8 @@ class LabelledImageDataModule(SplitDataModule):
             raise ValueError(f"expected an image of shape {tuple(self.sample_shape)}, got {tuple(values.shape)}")
         if not (values.min() >= 0 and values.max() <= 255):
             raise ValueError(f"expected grey values from 0 to 255, got {values.min():g} to {values.max():g}")
+        if values.max() <= 1 and (values % 1 != 0).any():
+            raise ValueError("expected grey values from 0 to 255, got fractions up to 1; multiply them by 255")
         mean, std = getattr(self, "MEAN", ()), getattr(self, "STD", ())
         if self.values == "standardised" and not mean:
             raise ValueError("expected datamodule.mean and datamodule.std, or a checkpoint with those of the training")

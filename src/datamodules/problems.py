@@ -1,6 +1,7 @@
 """What is wrong with the files of a data set: all of it, in one message."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -10,6 +11,11 @@ class Problem(NamedTuple):
     case: str
     file: str
     message: str
+
+
+def no_file(path: Path) -> str:
+    """Return what a path is that is no file."""
+    return f"expected a file, got {'a folder' if path.is_dir() else 'a broken link'}"
 
 
 def listing(problems: Iterable[Problem]) -> str:

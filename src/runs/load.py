@@ -21,6 +21,7 @@ from src.datamodules.conversion import Converted, converted
 from src.runs.checkpoints import check_architecture, find_checkpoint, read_checkpoint, run_folder_of
 from src.runs.formats import explaining_age
 from src.tasks.base import Task
+from src.utils.processes import checked_device
 from src.utils.random_stream import own_stream
 
 Values = TypeVar("Values", NDArray[Any], Tensor)
@@ -79,12 +80,12 @@ class LoadedRun:
         return self._converted(image).values[None]
 
     def __call__(self, image: Values) -> Values:
-        if isinstance(image, np.ndarray):
-            with torch.inference_mode():
-                output = self._predicted(image)
-                # numpy has no bfloat16, which autocast may give
-                return (output.float() if output.dtype == torch.bfloat16 else output).cpu().numpy()
-        return self._predicted(image)
+        if isinstance(image, Tensor):
+            return self._predicted(image)
+        with torch.inference_mode():
+            output = self._predicted(image)
+            # numpy has no bfloat16, which autocast may give
+            return (output.float() if output.dtype == torch.bfloat16 else output).cpu().numpy()
 
     def _predicted(self, image: NDArray[Any] | Tensor) -> Tensor:
         one = self._converted(image)
@@ -92,20 +93,29 @@ class LoadedRun:
 
     def _converted(self, image: NDArray[Any] | Tensor) -> Converted:
         like = next(self.net.parameters(), torch.empty(0))
-        values = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image, np.float32))
+        values = image if isinstance(image, Tensor) else _as_tensor(image)
         channels, *spatial = self.datamodule.sample_shape
         if values.ndim == len(spatial) and channels == 1:
             values = values[None]
-        if values.ndim != 1 + len(spatial) or len(values) != channels:
+        if values.ndim != 1 + len(spatial) or len(values) != channels or values.numel() == 0:
             raise ValueError(
                 f"expected an image of {channels} channels and {len(spatial)} spatial axes, (C, *spatial), got shape "
-                f"{tuple(image.shape)}"
+                f"{tuple(np.shape(image))}"
             )
+        if not values.isfinite().all():
+            raise ValueError(f"expected finite values, got {int((~values.isfinite()).sum())} infinite or NaN values")
         one = converted(self.datamodule, values.to(like.device, torch.float32))
         return one._replace(values=one.values.to(like.dtype))
 
     def __repr__(self) -> str:
         return f"LoadedRun({type(self.task).__name__} with {type(self.net).__name__} from {str(self.checkpoint)!r})"
+
+
+def _as_tensor(image: NDArray[Any]) -> Tensor:
+    array = np.asarray(image)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"expected an array of real numbers, got {array.dtype}; predict.py reads files")
+    return torch.from_numpy(array.astype(np.float32))
 
 
 def load_run(
@@ -127,8 +137,9 @@ def load_run(
 
     Raises:
         ConfigError: if the run names classes that are not trusted.
-        ValueError: if there is no such checkpoint, or it is damaged.
+        ValueError: if there is no such checkpoint or device, or the checkpoint is damaged.
     """
+    checked_device(device=str(device))
     file = find_checkpoint(path, checkpoint)
     content = read_checkpoint(file)
     saved = {**content["config"], "logger": None, "run_dir": str(run_folder_of(file))}

@@ -85,7 +85,8 @@ class Reconstruction(Task):
         output = tuple(self.probe(self.net, shape).shape[1:])
         if output != target:
             wanted = "the same shape" if target == shape else target
-            raise ValueError(f"expected a network that maps {shape} to {wanted}, got {output}")
+            own = "; model=<your own> can reconstruct other shapes" if target != shape == output else ""
+            raise ValueError(f"expected a network that maps {shape} to {wanted}, got {output}{own}")
         self._window = shape[1:]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

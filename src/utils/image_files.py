@@ -6,6 +6,8 @@ Libraries are imported where they are used: most data sets have one format.
 from __future__ import annotations
 
 import os
+import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,10 +80,12 @@ def _read_nifti(path: Path, key: str | None) -> StoredImage:
 
 
 def _read_npy(path: Path, key: str | None) -> StoredImage:
-    return StoredImage(np.load(path, mmap_mode="r", allow_pickle=False), 0)
+    return StoredImage(np.lib.format.open_memmap(path, mode="r"), 0)
 
 
 def _read_npz(path: Path, key: str | None) -> StoredImage:
+    if not zipfile.is_zipfile(path):  # numpy would take it for a pickle, and say how to run it
+        raise ValueError("no archive of arrays, or only its beginning")
     with np.load(path, allow_pickle=False) as file:
         return StoredImage(file[only_array(key, dict.fromkeys(file.files))], 0)
 
@@ -107,6 +111,8 @@ def _read_tiff(path: Path, key: str | None) -> StoredImage:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
+        if not file.series:
+            raise ValueError("no image, or only the beginning of a file")
         series = file.series[0]
         # S are samples of a pixel such as RGB, C the channels of a microscope.
         axis = next((i for i, name in enumerate(series.axes) if name in "SC"), 0)
@@ -125,7 +131,12 @@ def _read_picture(path: Path, key: str | None) -> StoredImage:
 def _read_itk(path: Path, key: str | None) -> StoredImage:
     import SimpleITK
 
-    image = SimpleITK.ReadImage(str(path))
+    try:
+        image = SimpleITK.ReadImage(str(path))
+    except RuntimeError as error:
+        # Lines before name places in ITK's source, and its reason is that of an earlier call.
+        found = str(error).rpartition("ITK ERROR: ")[2].partition("Reason:")[0]
+        raise ValueError(" ".join(re.sub(r"\(0x[0-9a-f]+\)", "", found).split())) from error
     values, dims = SimpleITK.GetArrayViewFromImage(image), image.GetDimension()
     values = np.array(values.transpose(*reversed(range(dims)), *range(dims, values.ndim)))  # as NIfTI's (X, Y, Z, C)
     affine = np.eye(4)

@@ -40,8 +40,8 @@ def write_stored(
         path: of the file; its ending is that of `output_name` for the source.
         values: (C, *spatial).
         source: the other file.
-        channel_axis: where the source has channels; None if it has no such axis. Then one channel gets none either, and
-            several get the format's own.
+        channel_axis: where the source has channels; None for an image of one channel without such an axis. Several
+            channels get the format's own axis then.
         key: of the source's array in an .npz or HDF5 file; None for its only one.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,8 @@ def reading(path: str | Path, expected: str) -> Iterator[None]:
 
 def reason(error: Exception) -> str:
     """Return an error's message, with its class if the text alone says too little: ``KeyError: 'cell'``."""
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    # By its number: the text of h5py's errors repeats path, number and flags.
+    text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
     if not isinstance(error, (ValueError, OSError)) or not text:
         text = f"{type(error).__name__}: {text}".removesuffix(": ")
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"

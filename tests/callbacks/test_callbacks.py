@@ -21,7 +21,7 @@ from torch import Tensor
 from src.callbacks.invertibility import Invertibility, relative_inversion_error
 from src.callbacks.peak_memory import PeakMemory
 from src.callbacks.pictures.curves import Curves, draw_curves
-from src.callbacks.pictures.reconstructions import ReconstructionPictures, central_slices, triptych
+from src.callbacks.pictures.reconstructions import ReconstructionPictures, shown_slices, triptych
 from src.callbacks.progress import LineProgress, progress_bar
 from src.callbacks.step_time import StepTime
 from src.invertible import AdditiveCoupling, InvertibleModule
@@ -66,18 +66,28 @@ def test_an_inversion_that_is_not_a_number_is_the_worst_of_all(parts: tuple[Inve
     assert math.isnan(logged["val/invertibility_error"])
 
 
-def test_central_slices_are_those_through_the_middle() -> None:
+def test_volumes_are_shown_by_the_slices_through_the_middle() -> None:
     volume = torch.arange(4 * 6 * 8).view(4, 6, 8)
-    slices = central_slices(volume)
+    slices = shown_slices(torch.stack([volume, volume + 1]))
     for found, expected in zip(slices, [volume[2], volume[:, 3], volume[:, :, 4]], strict=True):
-        assert torch.equal(found, expected.float())
-    assert torch.equal(central_slices(volume[0])[0], volume[0].float())
+        assert torch.equal(found[0], expected.float())
+
+
+@pytest.mark.parametrize(("channels", "drawn"), [(1, 1), (2, 1), (3, 3), (4, 3), (5, 1)])
+def test_images_of_three_or_four_channels_are_shown_in_colour(channels: int, drawn: int, tmp_path: Path) -> None:
+    image = torch.rand(channels, 6, 8)
+    [shown] = shown_slices(image)
+    assert torch.equal(shown, image[:drawn])
+    figure = triptych({"input": [shown], "truth": [torch.rand(1, 5, 7)]}, data_range=1.0)
+    found = figure.axes[0].get_images()[0].get_array()
+    expected = image[:3].permute(1, 2, 0) if drawn == 3 else image[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_a_triptych_shows_all_columns_in_one_grey_window() -> None:
     low, high = torch.zeros(8, 8, 8), torch.full((8, 8, 8), 3.0)
     volumes = {"FBP": low, "network": low + 1.5, "truth": high}
-    figure = triptych({title: central_slices(volume) for title, volume in volumes.items()}, data_range=3.0)
+    figure = triptych({title: shown_slices(volume[None]) for title, volume in volumes.items()}, data_range=3.0)
     assert [axes.get_title() for axes in figure.axes[:4]] == [*volumes, ""]
     images = [axes.get_images()[0] for axes in figure.axes]
     assert len(images) == 9

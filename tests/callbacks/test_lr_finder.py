@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 
 import train
-from src.callbacks.lr_finder import SETTLED, steepest
+from src.callbacks.lr_finder import SETTLED, _mean_losses, steepest
 from src.config.composition import compose_config
 from src.runs.folder import RunFolder
 from tests.fakes import tiny_overrides
@@ -24,8 +26,22 @@ def test_the_rate_is_that_of_the_steepest_descent_over_its_logarithm() -> None:
 
 @pytest.mark.parametrize("count", [5, SETTLED + 1, 60])
 def test_a_loss_that_falls_nowhere_is_refused(count: int) -> None:
-    with pytest.raises(ValueError, match="expected a loss that falls at some rate"):
+    with pytest.raises(ValueError, match=r"expected a loss that falls at some rate.*got none; more steps \(callbacks"):
         steepest(list(np.logspace(-6, 0, count)), list(np.linspace(1, 2, count)))
+
+
+def test_each_process_sees_the_mean_loss_and_its_own_gradient() -> None:
+    class Square(pl.LightningModule):
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            return batch.square().sum()
+
+    module, batch = Square(), torch.tensor([3.0], requires_grad=True)
+    others = SimpleNamespace(reduce=lambda own, reduce_op: (own + 1) / 2)  # one other process, with a loss of 1
+    with _mean_losses(SimpleNamespace(strategy=others), module):  # type: ignore[arg-type]
+        loss = module.training_step(batch, 0)
+    loss.backward()
+    assert loss.item() == 5 and batch.grad is not None and batch.grad.item() == 6
+    assert module.training_step(batch, 0).item() == 9
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from hydra.errors import InstantiationException
 import eval as evaluation
 import train
 from src.config.checks import checked
+from src.config.choices import kept_learning_rate
 from src.config.composition import CONFIG_DIR, SECTION_GROUPS, choices_of, compose_config
 from src.config.saved import with_overrides
 from src.runs.checkpoints import check_updates_go_on
@@ -27,6 +28,7 @@ def test_every_group_within_a_section_is_known() -> None:
     ("overrides", "message"),
     [
         (["task.optimizer=sgd"], "expected task/optimizer=<choice> with a slash, one of .*sgd, got task.optimizer=sgd"),
+        (["~callbacks"], "expected ~callbacks.<name> for one less, because others save the run, got ~callbacks"),
         (["task.optimizer=null"], "expected task/optimizer to be one of .*, got none"),
         (["task.scheduler=plateau"], "expected task/scheduler=<choice> with a slash, .*got task.scheduler=plateau"),
         (["task.loss=l1"], "expected task/loss=<choice> with a slash, .*got 'task.loss'"),
@@ -178,3 +180,19 @@ def test_the_command_line_of_all_choices_trains(tmp_path: Path) -> None:
     # The first validation is the best one; the second counts as no improvement and ends the run.
     assert summary["epochs"] == 2
     assert set(choices_of("task/optimizer")) >= {"adamw", "adam", "sgd", "adamax", "rmsprop"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "note"),
+    [
+        (
+            ["task/optimizer=sgd"],
+            "note: task.optimizer.lr=0.004 is the experiment's; task/optimizer=sgd alone has 0.01",
+        ),
+        (["task/optimizer=sgd", "task.optimizer.lr=0.05"], None),
+        (["experiment=irevnet_lab", "task/optimizer=sgd", "task.optimizer.lr=0.01"], None),
+        ([], None),
+    ],
+)
+def test_a_learning_rate_meant_for_another_optimizer_is_noted(overrides: list[str], note: str | None) -> None:
+    assert kept_learning_rate(overrides, compose_config(overrides)) == note

@@ -33,7 +33,7 @@ def test_line_integrals_are_those_that_made_the_counts() -> None:
 def test_counts_without_a_logarithm_are_named_or_raised() -> None:
     counts = COUNTS.copy()
     counts[0, 1, 2:4] = 0
-    with pytest.raises(ValueError, match=r"got 2 of 70 that are not, in rows 1 to 2 of the scan; min_transmission=0"):
+    with pytest.raises(ValueError, match=r"got 2 of 70 that are not, in row 1 of the scan; min_transmission=0"):
         scan(counts).line_integrals(slice(1, 3))
     raised = scan(counts).line_integrals(slice(1, 3), min_transmission=0.001)
     np.testing.assert_allclose(raised[0, 0, 2:4], -np.log(0.001), rtol=1e-6)
@@ -43,11 +43,16 @@ def test_counts_without_a_logarithm_are_named_or_raised() -> None:
     ("fields", "message"),
     [
         ({"counts": COUNTS[0]}, r"expected projections of shape \(views, rows, pixels\), got \(3, 7\)"),
-        ({"angles_rad": np.arange(4)}, r"expected a finite angle for each of 5 views, got angles of shape \(4,\)"),
-        ({"angles_rad": np.full(5, np.nan)}, "expected a finite angle for each of 5 views"),
+        ({"angles_rad": np.arange(4)}, r"expected a finite angle for each of 5 views, got 4 angles for the scan"),
+        ({"angles_rad": np.full(5, np.nan)}, "expected a finite angle for each of 5 views, got 5 that are NaN"),
         ({"flats": FLATS[..., :5]}, r"expected flats of shape \(n, 3, 7\), got \(4, 3, 5\)"),
         ({"darks": DARKS[:0]}, r"expected darks of shape \(n, 3, 7\), got \(0, 3, 7\)"),
         ({"flats": None}, "expected flats beside the darks, got none"),
+        (
+            {"counts": COUNTS.astype(np.uint16), "flats": None, "darks": None},
+            "expected flats for the counts of the scan, which are uint16, got none; line integrals are floating-point",
+        ),
+        ({"counts": COUNTS.astype(complex)}, "expected counts that are real numbers, got complex128 in the scan"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -56,12 +61,24 @@ def test_parts_that_do_not_fit_are_refused(fields: dict[str, Any], message: str)
 
 
 def test_values_that_cannot_be_are_named() -> None:
-    with pytest.raises(ValueError, match="expected flats above the darks, got 21 pixels that are not, in rows 0 to 2"):
-        scan(flats=0 * FLATS).line_integrals(slice(None))
-    with pytest.raises(ValueError, match="expected finite counts, got 1 that are NaN or infinite, in rows 2 to 2"):
-        broken = COUNTS.copy()
-        broken[4, 2, 0] = np.nan
-        scan(broken).line_integrals(slice(2, 3), min_transmission=0.1)
+    with pytest.raises(ValueError, match=r"got 21 of 21 pixels that are not, in rows 0, 1, 2 .* darks exchanged"):
+        scan(flats=DARKS, darks=FLATS).line_integrals(slice(None), min_transmission=0.1)
+    for name, values in {"counts": COUNTS, "flats": FLATS, "darks": DARKS}.items():
+        broken = values.copy()
+        broken[1, 2, 0] = np.nan
+        with pytest.raises(ValueError, match=f"expected finite {name}, got 1 that are NaN or infinite, in row 2 of"):
+            scan(**{name: broken}).line_integrals(slice(1, 3), min_transmission=0.1)
+
+
+def test_dead_pixels_get_the_shares_between_their_neighbours() -> None:
+    flats, counts = FLATS.copy(), COUNTS.copy()
+    flats[:, 1, 3:5] = counts[:, 1, 3:5] = 0
+    with pytest.raises(ValueError, match=r"got 2 of 21 pixels that are not, in row 1 .* min_transmission=0.001"):
+        scan(counts, flats=flats).line_integrals(slice(None))
+    found = np.exp(-scan(counts, flats=flats).line_integrals(slice(None), min_transmission=0.001))
+    expected = np.exp(-INTEGRALS.transpose(1, 0, 2))
+    expected[1, :, 3:5] = np.linspace(expected[1, :, 2], expected[1, :, 5], 4, axis=-1)[:, 1:3]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def write_data_exchange(path: Path, **datasets: Any) -> Path:
@@ -98,6 +115,26 @@ def test_arrays_and_tiff_stacks_are_read(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.line_integrals(slice(None)), scan().line_integrals(slice(None)), atol=1e-5)
 
 
+def test_fields_have_files_of_their_own(tmp_path: Path) -> None:
+    counts = write_data_exchange(tmp_path / "counts.h5", data=COUNTS)
+    flats = write_data_exchange(tmp_path / "flats.h5", data_white=FLATS.mean(0))  # one image
+    darks = write_data_exchange(tmp_path / "darks.h5", data=DARKS)
+    found = read_scan(counts, flats=flats, darks=darks)
+    np.testing.assert_allclose(found.line_integrals(slice(None)), scan().line_integrals(slice(None)), rtol=1e-4)
+
+
+def test_angles_in_radians_are_read_or_named(tmp_path: Path) -> None:
+    import h5py
+
+    counts, theta = RNG.uniform(0, 1, (31, 1, 7)), np.linspace(0, np.pi, 31)
+    path = write_data_exchange(tmp_path / "scan.h5", data=counts, theta=theta)
+    with pytest.raises(ValueError, match=r"in degrees, got 31 from 0 to 3.142 in .*scan.h5', which seem to be radians"):
+        read_scan(path)
+    with h5py.File(path, "r+") as file:
+        file["exchange/theta"].attrs["units"] = "radians"
+    np.testing.assert_allclose(read_scan(path).angles_rad, theta)
+
+
 def test_files_that_are_no_scans_are_named(tmp_path: Path) -> None:
     for name in ("scan.h5", "scan.npy", "scan.tif"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
@@ -106,6 +143,8 @@ def test_files_that_are_no_scans_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected a dataset /exchange/data .* got /exchange/other"):
         read_scan(write_data_exchange(tmp_path / "other.h5", other=COUNTS))
     (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"got .*gone\.h5', which does not exist"):
+        read_scan(tmp_path / "gone.h5")
     with pytest.raises(ValueError, match=r"expected TIFF files in .*, got none"):
         read_scan(tmp_path / "empty")
     with pytest.raises(ValueError, match=r"got .*scan\.jpg"):

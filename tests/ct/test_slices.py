@@ -114,6 +114,12 @@ def test_the_centre_is_found(offset: float, last: float, num_views: int) -> None
         assert find_centre(noisy, angles) == pytest.approx(30 + (SIZE - 1) / 2 + offset, abs=0.3)
 
 
+def test_dead_pixels_do_not_move_the_centre() -> None:
+    wide = torch.nn.functional.pad(sinogram(0, 180, 181), (60, 60))
+    wide[90, 40:50] = 5 * wide.max()
+    assert find_centre(wide, np.deg2rad(np.arange(181.0))) == pytest.approx(60 + (SIZE - 1) / 2, abs=0.3)
+
+
 @pytest.mark.parametrize(
     ("shape", "views", "options", "message"),
     [

@@ -159,7 +159,8 @@ def test_the_split_is_a_partition_kept_in_a_file(root, tmp_path):
     [path] = (root.parent / "cache").rglob("split-val0.2-test0.3-seed0.json")
     assert json.loads(path.read_text()) == parts
     own = tmp_path / "new" / "split.json"
-    other = prepared(root, seed=1, split_file=str(own))
+    with pytest.warns(UserWarning, match=r"There is no .*new/split\.json yet.*: a split is drawn"):
+        other = prepared(root, seed=1, split_file=str(own))
     assert json.loads(own.read_text()) == {split: names(other, split) for split in parts} != parts
     again = prepared(root, seed=2, val_fraction=0.1, split_file=str(own))  # the file decides
     assert all(names(again, split) == names(other, split) for split in parts)

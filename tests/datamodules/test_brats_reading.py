@@ -188,7 +188,7 @@ def test_a_damaged_uncompressed_file_is_named(damage, tmp_path):
     ("release", "value", "message"),
     [
         (2018, 3, r"labels 0, 1, 2, 4 of release 2018, got 0, 1, 2, 3, 4$"),
-        (2023, 4, r"labels 0, 1, 2, 3 of release 2023, got 0, 1, 2, 3, 4; release=2024 reads them"),
+        (2023, 4, r"labels 0, 1, 2, 3 of release 2023, got 0, 1, 2, 3, 4; datamodule.release=2024 reads them"),
         (2024, 5, "labels 0, 1, 2, 3, 4 of release 2024, got 0, 1, 2, 3, 4, 5$"),
         (2018, 1.5, "got 0, 1, 1.5, 2, 4$"),
         (2018, -1, "got -1, 0, 1, 2, 4$"),
@@ -211,7 +211,7 @@ def test_a_whole_case_of_another_release_is_recognised_by_its_labels(tmp_path):
     folder, _, labels = write_case(tmp_path, "2018")
     write_nifti(folder / f"{folder.name}_seg.nii.gz", np.where(labels == 4, 3, labels))
     [problem] = read(tmp_path)
-    assert problem.message.endswith("got 0, 1, 2, 3; release=2018-et3 reads them")
+    assert problem.message.endswith("got 0, 1, 2, 3; datamodule.release=2018-et3 reads them")
     assert np.array_equal(read(tmp_path, "2018-et3").classes == 3, labels == 4)
 
 

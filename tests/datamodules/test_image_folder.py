@@ -50,6 +50,16 @@ def rows(dataset):
     return sorted((image.numpy().tobytes(), int(y)) for image, y in zip(dataset.images, dataset.labels, strict=True))
 
 
+def test_bad_test_images_are_found_before_the_training(flat, tmp_path):
+    for part in PARTS:
+        shutil.copytree(flat, tmp_path / part)
+    damaged = next((tmp_path / "test").glob("*.png"))
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    datamodule = ImageFolderDataModule(str(tmp_path), size=12, values="integers")
+    with pytest.raises(ValueError, match=rf"(?s)got 1 that cannot.*test/{damaged.name}.*truncated"):
+        datamodule.setup("fit")
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_and_classes_are_torchvisions(classes, channels):
     scale = Compose([Resize(12), CenterCrop(12)])
@@ -143,7 +153,7 @@ def test_bad_images_are_listed_together_and_can_be_skipped(copied):
     with pytest.raises(ValueError, match=r"got 4 that cannot. datamodule.skip_bad_images=true") as error:
         make(copied)
     for text in (
-        "small.png': expected at least 12×12 pixels, got 30×5; datamodule.upscale=true enlarges it",
+        "small.png': expected at least 12×12 pixels, got 30×5; datamodule.upscale=true enlarges it, and image.size=5",
         "text.png': .*cannot identify image file",
         "0000.png': .*truncated",
         "float.tif': expected 8 or 16 bits per channel, got PIL's mode F",
@@ -152,6 +162,16 @@ def test_bad_images_are_listed_together_and_can_be_skipped(copied):
     with pytest.warns(UserWarning, match="Skipping 4 bad images"):
         datamodule = make(copied, skip_bad_images=True)
     assert sum(len(datamodule.sets[part]) for part in PARTS) == 29
+
+
+def test_many_bad_images_are_listed_in_part(flat):
+    with pytest.raises(ValueError, match=r"(?s)got 15 that cannot.*disc_0000.png.*disc_0001.png") as error:
+        make(flat, size=99)
+    assert "more" not in str(error.value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("src.datamodules.image_folder.datamodule.MAX_LISTED", 4)
+        with pytest.raises(ValueError, match=r"(?m)^  and 11 more$"):
+            make(flat, size=99)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +184,11 @@ def test_bad_images_are_listed_together_and_can_be_skipped(copied):
             "1 images, such as 0000.png, beside",
         ),
         (lambda folder: (folder / "train").mkdir(), "train: no image"),
-        (lambda folder: shutil.rmtree(folder / "disc"), "num_classes=3 class folders in .* got 2: ring, s"),
+        (lambda folder: shutil.rmtree(folder / "disc"), "folders in .* got 2: ring, stripes .image.num_classes=2 t"),
+        (
+            lambda folder: [shutil.rmtree(folder / name) for name in CLASS_NAMES[1:]],
+            "got 1: disc .a classifier needs at least 2",
+        ),
     ],
 )
 def test_wrong_folders(copied, damage, message):

@@ -12,13 +12,16 @@ import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
 from skimage.transform import iradon
 
+import predict as prediction
 from src.ct.noise import add_poisson_noise
 from src.datamodules import cached_arrays
 from src.datamodules.case_cache import CachedCase
 from src.datamodules.lodopab import LodopabDataModule
 from src.datamodules.lodopab.demo import Ellipses, LodopabDemo
 from src.datamodules.lodopab.files import MU_MAX_PER_M, SIDE_M, LodopabGeometry, find_shards
+from src.runs import load_run
 from tests.damage import bit_flips
+from tests.untrained import untrained
 
 GEOMETRY = LodopabGeometry(size=91, num_views=180, num_pixels=129)
 TINY = {"size": 16, "num_views": 20, "num_pixels": 23, "reconstruction_workers": 0}
@@ -176,7 +179,7 @@ def with_nan(path: Path) -> None:
 
 
 DAMAGES = [
-    (remove, "No such file"),
+    (remove, r"hdf5': No such file or directory\n"),
     (cut, "truncated file"),
     (text, "file signature not found"),
     (rewritten("images", np.zeros((3, 16, 16), np.float32)), "no 'data', but images"),
@@ -275,3 +278,38 @@ def test_noise_is_that_of_4096_photons() -> None:
     assert noisy.std() == pytest.approx(deviation, rel=0.02)
     dark = add_poisson_noise(np.full(3, 9.0), 4096.0, MU_MAX_PER_M, np.random.default_rng(0), 0.1)
     assert dark == pytest.approx(-np.log(0.1 / 4096) / MU_MAX_PER_M)
+
+
+@pytest.mark.parametrize("kind", ["fbp", "sinogram"])
+def test_a_prediction_has_what_the_network_makes_of_each_observation(kind: Any, data: Path, tmp_path: Path) -> None:
+    datamodule = prepared(data, input=kind)
+    source = data / "observation_validation_000.hdf5"
+    target = tmp_path / datamodule.prediction_name(source.name)
+    datamodule.predict_file(source, target, lambda x: 2 * x[..., :16, :16])
+    found = read(tmp_path, "reconstruction", "validation_000")
+    assert found.dtype == np.float32
+    for image, sample in zip(found, datamodule.dataset("val"), strict=True):  # type: ignore[arg-type]
+        np.testing.assert_allclose(image, 2 * sample["input"][0, :16, :16], atol=1e-6)
+
+
+def test_a_run_predicts_files_of_observations(data: Path, tmp_path: Path) -> None:
+    counts = [f"datamodule.num_{split}={count}" for split, count in (("train", 130), ("val", 3), ("test", 2))]
+    sizes = ["datamodule.size=16", "datamodule.num_views=20", "datamodule.num_pixels=23"]
+    small = ["network.blowup=4", "network.num_levels=2", "network.num_couplings=1"]
+    own = ["experiment=ct_slices", "datamodule=lodopab", f"datamodule.data_dir={data}"]
+    run = untrained(tmp_path / "run", *own, *counts, *sizes, *small)
+    arguments = [f"ckpt={run}", f"output={tmp_path / 'out'}", f"input={data / 'observation_test_000.hdf5'}"]
+    assert prediction.predict(*prediction.load(arguments)) == 1
+    found = read(tmp_path / "out", "reconstruction", "test_000")
+    loaded = load_run(run)
+    net = loaded.net
+    for image, sample in zip(found, prepared(data).dataset("test"), strict=True):  # type: ignore[arg-type]
+        with torch.no_grad():
+            np.testing.assert_allclose(image, net(sample["input"][None])[0, 0], atol=1e-5)
+        np.testing.assert_allclose(loaded(sample["input"].numpy())[0], image, atol=1e-5)
+    for image, observation in zip(found, read(data, "observation", "test_000"), strict=True):
+        np.testing.assert_allclose(loaded(observation)[0], image, atol=1e-5)
+    with pytest.raises(ValueError, match=r"an observation \(1, 20, 23\), or its filtered backprojection \(1, 16, 16\)"):
+        loaded(np.zeros((20, 16), np.float32))
+    with pytest.raises(ValueError, match=r"got 1 that are not.*\n.*ground_truth_test_000.*shape \(2, 16, 16\)"):
+        prediction.predict(*prediction.load([*arguments[:2], f"input={data / 'ground_truth_test_000.hdf5'}"]))

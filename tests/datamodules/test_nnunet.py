@@ -250,8 +250,8 @@ def test_all_problems_are_listed_together(root):
         "case_001: labelsTr/case_001.nii.gz: expected this file; cases without labels belong to imagesTs",
         "case_002: case_002_0002.nii.gz: expected channels up to 0001, as dataset.json names 2",
         "imagesTr/case_003_0001.nii.gz: expected finite values, got 1 infinite or NaN values",
-        "imagesTr/case_004_0001.nii.gz: expected shape (11, 15, 9) as in case_004_0000.nii.gz, got (11, 16, 9)",
-        "imagesTr/case_004_0001.nii.gz: expected the affine of case_004_0000.nii.gz",
+        "case_004_0001.nii.gz: expected shape (11, 15, 9) as in imagesTr/case_004_0000.nii.gz, got (11, 16, 9)",
+        "imagesTr/case_004_0001.nii.gz: expected the affine of imagesTr/case_004_0000.nii.gz",
         "labelsTr/case_004.nii.gz: expected shape (11, 15, 9)",
         "case_009: labelsTr/case_009.nii.gz: expected this file",
         "case_010: imagesTr/case_010: expected this image, which labelsTr/case_010.nii.gz asks for, got none",
@@ -260,6 +260,21 @@ def test_all_problems_are_listed_together(root):
     (root / "imagesTr" / "case_002_0002.nii.gz").unlink()
     with pytest.raises(ValueError, match=r"expected labels 0, 1, 2 as in dataset.json, got 0, 1, 2, 7"):
         prepared(root)
+
+
+def test_a_fold_of_nnunets_own_splits(root, tmp_path):
+    path = tmp_path / "splits_final.json"
+    folds = [{"train": ["case_000", "case_001", "case_002"], "val": ["case_003", "case_004"]}]
+    folds.append({"train": folds[0]["val"], "val": folds[0]["train"]})
+    path.write_text(json.dumps(folds))
+    for number, fold in enumerate(folds):
+        cases = prepared(root, split_file=str(path), fold=number).cases
+        assert {part: [case.case.name for case in cases[part]] for part in cases} == {**fold, "test": fold["val"]}
+    with pytest.raises(ValueError, match=r"splits_final\.json.*datamodule\.fold=2 of 2 folds, which begin with 0"):
+        prepared(root, split_file=str(path), fold=2)
+    path.write_text(json.dumps([folds[0]["train"]]))
+    with pytest.raises(ValueError, match=r"expected a JSON file with lists of cases.*splits_final\.json"):
+        prepared(root, split_file=str(path))
 
 
 def test_bad_cases_can_be_skipped(root):

@@ -88,6 +88,8 @@ def test_a_manifest_names_the_pairs(folder: Path) -> None:
     assert "input/no.npy: expected a file as input in line 3 of pairs.csv, got none" in texts
     assert "line 3: expected a file as target in line 3 of pairs.csv, got none" in texts
     assert "pairs.csv: expected one line for input/p0, got 2; give a column name" in texts
+    path.write_text("input,target\ninput,target/p0.npy\n")
+    assert "expected a file as input in line 2 of pairs.csv, got a folder" in read_manifest(path)[1][0].message
     path.write_text("input,target,split\ninput/p0.npy,target/p0.npy,validation\n")
     assert "expected split as one of train, val, test in line 2, got 'validation'" in read_manifest(path)[1][0].message
 
@@ -200,18 +202,22 @@ def spoil(folder: Path) -> Iterator[tuple[str, str]]:
     path = folder / "target/i_cut.nii.gz"
     path.write_bytes(path.read_bytes()[:-20])
     yield "i_cut.nii.gz", r"expected a whole NIfTI file"
+    write_pair(folder, "j_link.npy")
+    (folder / "input/j_link.npy").rename(folder / "elsewhere.npy")
+    (folder / "input/j_link.npy").symlink_to("nowhere.npy")
+    yield "j_link.npy", "expected a file, got a broken link"
 
 
 def test_all_problems_are_listed_together_and_can_be_skipped(folder: Path) -> None:
     expected = list(spoil(folder))
-    with pytest.raises(ValueError, match=r"got 9 that are incomplete or invalid\. .*skip_bad_cases=true") as error:
+    with pytest.raises(ValueError, match=r"got 10 that are incomplete or invalid\. .*skip_bad_cases=true") as error:
         module(folder).prepare_data()
     text = str(error.value)
     for file, message in expected:
         pattern = rf"  {file.partition('.')[0]}: (input|target)/{re.escape(file)}: .*({message})"
         assert re.search(pattern, text), (pattern, text)
     assert len(text.splitlines()) == 1 + len(expected)
-    with pytest.warns(UserWarning, match="Skipping 9 bad pairs"):
+    with pytest.warns(UserWarning, match="Skipping 10 bad pairs"):
         datamodule = ready(folder, skip_bad_cases=True, val_fraction=0.4, test_fraction=0.4)
     assert all_names(datamodule) == [f"p{index}" for index in range(6)]
 

@@ -140,6 +140,8 @@ def test_a_classifier_gives_probabilities(tmp_path: Path) -> None:
     probabilities = run(image)
     with torch.no_grad():
         logits = run.net(torch.from_numpy(image).float()[None, None] / 255)
+    with pytest.raises(ValueError, match="expected grey values from 0 to 255, got fractions up to 1; multiply them"):
+        run(image / 255)
     assert probabilities.shape == (10,) and np.allclose(probabilities, logits.softmax(1)[0].numpy(), atol=1e-6)
 
 
@@ -164,14 +166,25 @@ def test_classes_of_others_need_trust(finished: Path, tmp_path: Path, monkeypatc
 
 
 def test_wrong_images_and_files_are_named(pairs_run: LoadedRun, tmp_path: Path) -> None:
-    for shape in ((2, 16, 16, 16), (16, 16)):
+    for shape in ((2, 16, 16, 16), (16, 16), (0, 16, 16), (1, 1, 16, 16, 16)):
         with pytest.raises(ValueError, match="expected an image of 1 channels and 3 spatial axes"):
             pairs_run(np.zeros(shape, np.float32))
+    image = np.zeros((16, 16, 16), np.float32)
+    image[0, 0] = np.nan
+    for values in (image, torch.from_numpy(image)):
+        with pytest.raises(ValueError, match="expected finite values, got 16 infinite or NaN values"):
+            pairs_run(values)
+    for other in (image.astype(np.complex64), "scan.nii.gz"):
+        with pytest.raises(ValueError, match=r"expected an array of real numbers, got (complex64|<U11); predict"):
+            pairs_run(other)  # type: ignore[type-var]
+    assert isinstance(pairs_run(np.arange(4096.0).reshape(16, 16, 16).tolist()), np.ndarray)  # type: ignore[type-var]
     with pytest.raises(ValueError, match="expected values that differ"):
         pairs_run(np.zeros((16, 16, 16), np.float32))
     with pytest.raises(ValueError, match=r"expected a checkpoint or a run folder with checkpoints/best\.ckpt"):
         load_run(tmp_path)
     (tmp_path / "x.ckpt").write_bytes(b"text")
+    with pytest.raises(ValueError, match="expected device as a device of this machine, got 'gpu'"):
+        load_run(tmp_path / "x.ckpt", device="gpu")
     with pytest.raises(FileError, match="expected a readable checkpoint"):
         load_run(tmp_path / "x.ckpt")
 

@@ -63,6 +63,14 @@ def test_data_that_do_not_fit_are_refused(net: nn.Module, data: dict[str, Any], 
         task(net).check_data(SimpleNamespace(**{"sample_shape": (1, 12, 12, 12), "data_range": 1.0, **data}))
 
 
+def test_a_sinogram_needs_a_network_of_ones_own() -> None:
+    data = SimpleNamespace(data_range=1.0, sample_shape=(1, 20, 23), target_shape=(1, 16, 16))
+    with pytest.raises(
+        ValueError, match=r"to \(1, 16, 16\), got \(1, 20, 23\); model=<your own> can reconstruct other"
+    ):
+        task(nn.Conv2d(1, 1, 1)).check_data(data)
+
+
 def test_the_check_changes_nothing() -> None:
     net = nn.Sequential(nn.Conv3d(1, 1, 1), nn.BatchNorm3d(1))
     before = {name: value.clone() for name, value in net.state_dict().items()}

@@ -11,21 +11,26 @@ from src.callbacks.pictures.drawing import image_grid
 from src.callbacks.pictures.evaluation import EvaluationPictures
 
 KEYS = ("input", "output", "target")
+COLOUR_CHANNELS = (3, 4)
 
 
-def central_slices(volume: Tensor) -> list[Tensor]:
-    """Return the central slice across each axis of a (D, H, W) volume, or the (H, W) image itself."""
-    volume = volume.detach().float().cpu()
-    if volume.ndim == 2:
-        return [volume]
-    return [volume.select(axis, size // 2) for axis, size in enumerate(volume.shape)]
+def shown_slices(image: Tensor) -> list[Tensor]:
+    """Return what is drawn of an image: slices (1, H, W) in grey, or one (3, H, W) in colour.
+
+    They are the central slice across each axis of the first channel of a volume (C, D, H, W), the first channel of an
+    image (C, H, W), or its first three channels if it has colours, with transparency (C = 4) or without (C = 3).
+    """
+    image = image.detach().float().cpu()
+    if image.ndim == 3:
+        return [image[:3] if len(image) in COLOUR_CHANNELS else image[:1]]
+    return [image[:1].select(axis, size // 2) for axis, size in enumerate(image.shape[1:], start=1)]
 
 
 def triptych(columns: Mapping[str, Sequence[Tensor]], data_range: float) -> Figure:
-    """Draw a column per title and a row per slice (H, W), in the grey window [0, data_range]."""
+    """Draw a column per title and a row per slice, see `shown_slices`, in the window [0, data_range]."""
     slices = list(zip(*columns.values(), strict=True))
     labels = [f"central\n{axis} slice" for axis in "zyx"] if len(slices) > 1 else [""]
-    rows = {label: [image[None] for image in row] for label, row in zip(labels, slices, strict=True)}
+    rows = dict(zip(labels, slices, strict=True))
     return image_grid(rows, white=data_range, titles=list(columns), cell_inches=2.2)
 
 
@@ -41,8 +46,8 @@ class ReconstructionPictures(EvaluationPictures):
         super().__init__(dirpath, num_volumes, every_n_epochs)
 
     def kept(self, name: str, sample: dict[str, Tensor]) -> dict[str, list[Tensor]]:
-        """Return the central slices of the first channels."""
-        return {key: central_slices(sample[key][0]) for key in KEYS}
+        """Return the slices that are drawn."""
+        return {key: shown_slices(sample[key]) for key in KEYS}
 
     def figures(self, trainer: pl.Trainer, task: Any, samples: Mapping[int, Any]) -> dict[str, Figure]:
         titles = (task.input_title, "network", "truth")

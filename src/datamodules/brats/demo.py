@@ -11,7 +11,8 @@ import numpy as np
 
 from src.datamodules.brats.phantom import Phantom, Tumour, make_phantom
 from src.datamodules.brats.releases import RELEASES, ROLES
-from src.datamodules.cached_files import folder_name, make_missing, run_parallel, whole_folder
+from src.datamodules.cached_files import make_missing, run_parallel, whole_folder
+from src.datamodules.demo_folder import demo_folder
 from src.utils.errors import check_range
 
 # Changes whenever the same parameters would give other scans.
@@ -52,8 +53,9 @@ class BratsDemo:
         object.__setattr__(self, "shape", tuple(self.shape))
 
     def folder(self, data_dir: Path) -> Path:
-        """Return the set's folder below ``data_dir``, another one whenever a parameter differs."""
-        return data_dir / folder_name(f"cases{self.num_cases}-{'x'.join(map(str, self.shape))}", self._parameters())
+        """Return the set's folder, see `demo_folder`."""
+        label = f"cases{self.num_cases}-{'x'.join(map(str, self.shape))}"
+        return demo_folder(data_dir, label, self._parameters(), "brats", ("*/*.nii*", "*/*/*.nii*"))
 
     def write(self, folder: Path, num_workers: int) -> None:
         """Write the cases that are missing; raise ValueError if the folder cannot be written."""

@@ -73,5 +73,5 @@ def _find_label_errors(labels: NDArray[Any], release: Release) -> Iterator[str]:
     found, allowed = set(np.unique(labels).tolist()), set(release.label_values.values())
     if not found <= allowed:
         other = release.with_labels(found)
-        hint = f"; release={other.name} reads them" if other is not None else ""
+        hint = f"; datamodule.release={other.name} reads them" if other is not None else ""
         yield f"expected labels {listed(allowed)} of release {release.name}, got {listed(found)}{hint}"

@@ -20,7 +20,10 @@ from src.utils.errors import check_range
 from src.utils.processes import available_cpus
 from src.utils.reading import FileError
 
-STAGES = {"train": (None, "fit"), "val": (None, "fit", "validate"), "test": (None, "test")}
+# The test images are read before the training too: a bad one is found then, together with the others.
+STAGES = {"train": (None, "fit"), "val": (None, "fit", "validate"), "test": (None, "fit", "test")}
+# Problems in a message: a wrong size concerns all images, which may be thousands.
+MAX_LISTED = 30
 
 
 class ImageFolderDataModule(LabelledImageDataModule):
@@ -144,11 +147,13 @@ class ImageFolderDataModule(LabelledImageDataModule):
     def _check_classes(self, listing: Listing) -> None:
         if self.values == "integers":
             return
-        if len(listing.class_names) != self.num_classes:
+        found = len(listing.class_names)
+        if found != self.num_classes or found < 2:
             names = ", ".join(listing.class_names) or "no folder, only images"
+            remedy = "a classifier needs at least 2" if found < 2 else f"image.num_classes={found} takes them"
             raise ValueError(
-                f"expected image.num_classes={self.num_classes} class folders in {self.data_dir}, got "
-                f"{len(listing.class_names)}: {names}"
+                f"expected image.num_classes={self.num_classes} class folders in {self.data_dir}, got {found}: {names} "
+                f"({remedy})"
             )
         self.class_names = listing.class_names
 
@@ -170,7 +175,7 @@ class ImageFolderDataModule(LabelledImageDataModule):
         with ThreadPoolExecutor(available_cpus()) as pool:
             for part, images in parts.items():
                 results = list(pool.map(self._try_to_read, images))
-                problems += [result for result in results if isinstance(result, str)]
+                problems += sorted(result for result in results if isinstance(result, str))
                 good = [(i, r) for i, r in zip(images, results, strict=True) if not isinstance(r, str)]
                 parts[part], read[part] = [image for image, _ in good], [array for _, array in good]
         self._report(problems)
@@ -188,7 +193,9 @@ class ImageFolderDataModule(LabelledImageDataModule):
     def _report(self, problems: Sequence[str]) -> None:
         if not problems:
             return
-        listing = "\n".join(f"  {problem}" for problem in problems)
+        listing = "\n".join(f"  {problem}" for problem in problems[:MAX_LISTED])
+        if len(problems) > MAX_LISTED:
+            listing += f"\n  and {len(problems) - MAX_LISTED} more"
         if self.skip_bad_images:
             rank_zero_warn(f"Skipping {len(problems)} bad images of {self.data_dir}:\n{listing}")
             return

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from src.datamodules.cached_files import folder_name, make_missing, whole_folder
+from src.datamodules.cached_files import make_missing, whole_folder
+from src.datamodules.demo_folder import demo_folder
 from src.utils.errors import check_range
 
 # Changes whenever the same parameters would give other pictures.
@@ -40,8 +42,10 @@ class ImageFolderDemo:
         check_range(0, seed=self.seed)
 
     def folder(self, data_dir: Path) -> Path:
-        """Return the set's folder below ``data_dir``, another one whenever a parameter differs."""
-        return data_dir / folder_name("classes" if self.labelled else "flat", self._parameters())
+        """Return the set's folder, see `demo_folder`."""
+        own_files = [f"{folder}*{ending}" for folder in ("", "*/") for ending in IMG_EXTENSIONS]
+        label = "classes" if self.labelled else "flat"
+        return demo_folder(data_dir, label, self._parameters(), "image_folder", own_files)
 
     def write(self, folder: Path) -> None:
         """Write the set unless it is there; raise ValueError if the folder cannot be written."""

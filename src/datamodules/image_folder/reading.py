@@ -37,7 +37,8 @@ def read_image(path: Path, channels: int, size: int, fit: str, upscale: bool) ->
             raise ValueError(f"expected {size}×{size} pixels, got {width}×{height}; datamodule.fit=crop scales it")
         if min(image.size) < size and not upscale:
             raise ValueError(
-                f"expected at least {size}×{size} pixels, got {width}×{height}; datamodule.upscale=true enlarges it"
+                f"expected at least {size}×{size} pixels, got {width}×{height}; datamodule.upscale=true enlarges it, "
+                f"and image.size={min(image.size)} takes it as it is"
             )
         if fit == "crop":
             image = center_crop(resize(image, [size]), [size])

@@ -7,14 +7,12 @@ import torch
 
 from src.datamodules.cached_files import folder_name
 from src.datamodules.case_cache import CachedCase, CaseCache, Preprocessed
-from src.datamodules.lodopab.files import LodopabGeometry, Shard, read_slices, to_tensor
+from src.datamodules.lodopab.files import SLICES_PER_BLOCK, LodopabGeometry, Shard, read_slices, to_tensor
 from src.datamodules.problems import Problem
 from src.utils.reading import FileError
 
 # Changes whenever the same observations would give other reconstructions.
 RECONSTRUCTION_VERSION = 1
-# Bounds the memory: 16 observations of the published size are 33 MB.
-SLICES_PER_BLOCK = 16
 # The array of a pair of files: (n, N, N).
 FBP = "fbp"
 

@@ -1,13 +1,15 @@
 """LoDoPaB-CT: slices of human chests, their simulated low-dose scans, and reconstructions of these."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.ct.fbp import FILTERS
+from src.datamodules.conversion import Converted
 from src.datamodules.loaders import SplitDataModule
 from src.datamodules.lodopab.cache import FBP, CachedShard, lodopab_cache
 from src.datamodules.lodopab.demo import LodopabDemo
@@ -22,6 +24,7 @@ from src.datamodules.lodopab.files import (
     read_slices,
     to_tensor,
 )
+from src.datamodules.lodopab.predictions import prediction_name, write_reconstructions
 from src.datamodules.problems import Problem, listing
 from src.invertible.arguments import check_choice
 from src.utils.errors import check_range
@@ -94,6 +97,7 @@ class LodopabDataModule(SplitDataModule):
         folder = Path(data_dir)
         self.data_dir = folder if demo is None else demo.folder(folder, self.geometry, self.counts)
         self.input = input
+        self.fbp_filter = fbp_filter
         self.workers = available_cpus() if reconstruction_workers is None else reconstruction_workers
         device = checked_device(reconstruction_device=reconstruction_device)
         self.cache = lodopab_cache(Path(cache_dir), self.data_dir, self.geometry, fbp_filter, device)
@@ -124,6 +128,28 @@ class LodopabDataModule(SplitDataModule):
         """Return the pairs of a split."""
         shards = self._shards(split)
         return LodopabSlices(shards, self._reconstructed(shards) if self.input == "fbp" else None)
+
+    def convert(self, values: Tensor) -> Converted:
+        """Return an observation (1, V, S) of a file, or an input of the network itself, as the network gets it.
+
+        Raises:
+            ValueError: for an image of another shape.
+        """
+        shape, observation = tuple(values.shape), (1, *self.geometry.observation_shape)
+        if self.input == "fbp" and shape == observation:
+            return Converted(self.geometry.reconstruct(values, self.fbp_filter))
+        if shape != self.sample_shape:
+            reconstructed = f", or its filtered backprojection {self.sample_shape}" if self.input == "fbp" else ""
+            raise ValueError(f"expected an observation {observation}{reconstructed}, got shape {shape}")
+        return Converted(values)
+
+    def prediction_name(self, name: str) -> str:
+        """Return the name of the file with the reconstructions of a file of observations."""
+        return prediction_name(name)
+
+    def predict_file(self, source: Path, target: Path, infer: Callable[[Tensor], Tensor]) -> None:
+        """Write what ``infer`` makes of all observations of a file; raise FileError if it is no file of them."""
+        write_reconstructions(source, target, self.geometry, self.fbp_filter if self.input == "fbp" else None, infer)
 
     def _shards(self, split: str) -> list[Shard]:
         return find_shards(self.data_dir, split, self.counts[split])
@@ -157,6 +183,8 @@ class LodopabSlices(Dataset[dict[str, Any]]):
         return sum(shard.length for shard in self.shards)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
         number, place = divmod(index, SLICES_PER_FILE)
         shard = self.shards[number]
         if self.reconstructed is None:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.ct.noise import add_poisson_noise, check_photon_count
-from src.datamodules.cached_files import folder_name, make_missing, run_parallel
+from src.datamodules.cached_files import make_missing, run_parallel
+from src.datamodules.demo_folder import demo_folder
 from src.datamodules.lodopab.files import (
     DATASET,
     MU_MAX_PER_M,
@@ -118,9 +119,9 @@ class LodopabDemo:
         check_photon_count(self.photon_count)
 
     def folder(self, data_dir: Path, geometry: LodopabGeometry, counts: Mapping[str, int]) -> Path:
-        """Return the set's folder below ``data_dir``, another one whenever a parameter differs."""
+        """Return the set's folder, see `demo_folder`."""
         label = f"demo-{'-'.join(map(str, counts.values()))}"
-        return data_dir / folder_name(label, self._parameters(geometry, counts))
+        return demo_folder(data_dir, label, self._parameters(geometry, counts), "lodopab", ("*.hdf5",))
 
     def write(self, folder: Path, geometry: LodopabGeometry, counts: Mapping[str, int], num_workers: int) -> None:
         """Write the files that are missing; raise ValueError if the folder cannot be written."""

@@ -25,6 +25,8 @@ from src.utils.reading import FileError, reading
 PARTS = {"train": "train", "val": "validation", "test": "test"}
 PUBLISHED_LENGTHS = {"train": 35820, "val": 3522, "test": 3553}
 SLICES_PER_FILE = 128
+# Bounds the memory: 16 observations of the published size are 33 MB.
+SLICES_PER_BLOCK = 16
 DATASET = "data"
 SIDE_M = 0.26  # of a slice
 # Truths are in units of the attenuation of 3071 HU, where water has 20 and air 0.02 per metre.
@@ -122,12 +124,12 @@ def find_problems(shard: Shard, geometry: LodopabGeometry) -> Iterator[Problem]:
     """Yield what is wrong with the headers of a pair of files."""
     for path, shape in ((shard.truth, geometry.truth_shape), (shard.observation, geometry.observation_shape)):
         try:
-            _check_header(path, shape, shard.length)
+            check_header(path, shape, shard.length)
         except FileError as error:
             yield Problem(shard.name, path.name, str(error))
 
 
-def _check_header(path: Path, shape: tuple[int, int], count: int) -> None:
+def check_header(path: Path, shape: tuple[int, int], count: int) -> None:
     """Raise FileError unless a file has enough slices; the last truths of a part are followed by unused ones."""
     expected = f"an HDF5 file of LoDoPaB-CT, {DATASET!r} with {count} or more float32 images of shape {shape}"
     with reading(path, expected), h5py.File(path, "r") as file:
@@ -138,6 +140,12 @@ def _check_header(path: Path, shape: tuple[int, int], count: int) -> None:
             raise ValueError(f"no floating-point numbers, but {getattr(data, 'dtype', 'a group')}")
         if data.shape[1:] != shape or data.shape[0] < count:
             raise ValueError(f"shape {data.shape}")
+
+
+def num_slices(path: Path) -> int:
+    """Return how many images a file has."""
+    with reading(path, "an HDF5 file of LoDoPaB-CT"), h5py.File(path, "r") as file:
+        return len(file[DATASET])
 
 
 def read_slices(path: Path, start: int, stop: int) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.datamodules.nnunet.description import FILE_NAME, Description
-from src.datamodules.problems import Problem
+from src.datamodules.problems import Problem, no_file
 from src.datamodules.volumes.cases import Case
 
 IMAGES, LABELS, TEST_IMAGES = "imagesTr", "labelsTr", "imagesTs"
@@ -100,7 +100,7 @@ def _images_of(
 ) -> tuple[list[Path], list[Problem]]:
     problems = [_ambiguous(name, paths) for paths in channels.values() if len(paths) > 1]
     files = [paths[0] for paths in channels.values()]
-    problems += [Problem(name, path.name, "expected a file, got a broken link") for path in files if not path.is_file()]
+    problems += [Problem(name, path.name, no_file(path)) for path in files if not path.is_file()]
     if "" in channels:
         if len(channels) > 1:
             listed = ", ".join(path.name for path in files)
@@ -124,7 +124,7 @@ def _truth_of(name: str, paths: Sequence[Path], description: Description) -> tup
     if len(paths) > 1:
         return None, [_ambiguous(name, paths)]
     if not paths[0].is_file():
-        return None, [Problem(name, f"{LABELS}/{paths[0].name}", "expected a file, got a broken link")]
+        return None, [Problem(name, f"{LABELS}/{paths[0].name}", no_file(paths[0]))]
     return paths[0], []
 
 

@@ -47,6 +47,7 @@ class NnunetDataModule(SegmentationDataModule):
         val_fraction, test_fraction: of the labelled cases; with a test_fraction of 0, the validation cases are tested.
         seed: of the split.
         split_file: of the split; a file that exists is read, whatever the fractions. None for a file in the cache.
+        fold: of a split_file such as nnU-Net's splits_final.json, which has several.
         skip_bad_cases: leave out incomplete and invalid cases.
         batch_size: of training.
         num_workers, pin_memory: of the data loaders.
@@ -79,6 +80,7 @@ class NnunetDataModule(SegmentationDataModule):
         test_fraction: float = 0.0,
         seed: int = 0,
         split_file: str | None = None,
+        fold: int = 0,
         skip_bad_cases: bool = False,
         batch_size: int = 1,
         num_workers: int = 0,
@@ -104,6 +106,8 @@ class NnunetDataModule(SegmentationDataModule):
             demo,
         )
         check_range(0, 1, foreground_probability=foreground_probability)
+        check_range(0, fold=fold)
+        self.fold = fold
         self.spacing = _checked_spacing(spacing)
         self.fingerprint_file = None if fingerprint_file is None else Path(fingerprint_file)
         self.description = self._describe(demo)

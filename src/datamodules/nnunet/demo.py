@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from src.datamodules.brats.phantom import Tumour, make_phantom
 from src.datamodules.brats.releases import ED, ET, MODALITIES, NCR
-from src.datamodules.cached_files import folder_name, make_missing, run_parallel
+from src.datamodules.cached_files import make_missing, run_parallel
+from src.datamodules.demo_folder import demo_folder
 from src.datamodules.nnunet.cases import IMAGES, LABELS, TEST_IMAGES
 from src.datamodules.nnunet.description import FILE_NAME
 from src.utils.errors import check_range
@@ -68,9 +69,9 @@ class NnunetDemo:
         object.__setattr__(self, "shape", tuple(self.shape))
 
     def folder(self, data_dir: Path) -> Path:
-        """Return the set's folder below ``data_dir``, another one whenever a parameter differs."""
+        """Return the set's folder, see `demo_folder`."""
         parameters = {"demo_version": DEMO_VERSION, **dataclasses.asdict(self)}
-        return data_dir / folder_name(f"{self.format}-cases{self.num_cases}", parameters)
+        return demo_folder(data_dir, f"{self.format}-cases{self.num_cases}", parameters, "nnunet", (FILE_NAME,))
 
     def description(self) -> dict[str, Any]:
         """Return the content of dataset.json."""

@@ -36,8 +36,8 @@ def read_case(case: Case, description: Description) -> CaseVolumes | list[Proble
         except FileError as error:
             problems.append(Problem(case.name, path.name, str(error)))
             continue
-        first = first or Geometry(path.name, volume.voxels.shape[:3], volume.affine)
-        place = f"{path.parent.name}/{path.name}"
+        place = f"{path.parent.name}/{path.name}"  # of the Decathlon, image and labels have one name
+        first = first or Geometry(place, volume.voxels.shape[:3], volume.affine)
         messages = [*geometry_errors(volume, first), *_value_errors(volume.voxels, is_truth, description)]
         problems += [Problem(case.name, place, message) for message in messages]
         if is_truth:
@@ -81,7 +81,7 @@ def _read(path: Path, is_truth: bool, description: Description) -> Volume:
 
 def _value_errors(voxels: NDArray[Any], is_truth: bool, description: Description) -> Iterator[str]:
     if num_infinite := count_infinite(voxels):
-        yield f"expected finite values, got {num_infinite} infinite or NaN values"
+        yield f"expected finite values, got {num_infinite} infinite or NaN values; replace them in the file"
     elif is_truth:
         found, allowed = set(np.unique(voxels).tolist()), set(description.label_values.values())
         if not found <= allowed:

@@ -83,8 +83,8 @@ class ImageKind:
             values = np.moveaxis(values, axis, 0)
         if len(values) != self.channels:
             raise ValueError(
-                f"expected {self.channels} channels{self._hint(self.channels_option)} and {dims} spatial axes, got "
-                f"{len(values)} channels in shape {stored.values.shape}"
+                f"expected {self.channels} channels{self._hint(self.channels_option)} and {dims} spatial axes"
+                f"{self._hint('datamodule.spatial_dims')}, got {len(values)} channels in shape {stored.values.shape}"
                 f"{self._hint(f'datamodule.channel_axis={self.channel_axis}')}"
             )
         return values, axis

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from src.datamodules.problems import Problem
+from src.datamodules.problems import Problem, no_file
 from src.datamodules.volumes.split import SPLITS
 from src.utils.files import plain_name
 from src.utils.image_files import READERS, image_paths, without_ending
 from src.utils.reading import reading
 
 COLUMNS = ("input", "target")
+MANIFEST = "a CSV file with the columns input, target and, if wanted, name and split, with commas between them"
 MAKE_DEMO = "python -m src.datamodules.pairs.demo <folder> writes a set to try"
 
 
@@ -104,6 +105,9 @@ def _partner_errors(files: list[list[Path]], patterns: tuple[str, str], folder: 
     for own, others, pattern in ((files[0], files[1], patterns[1]), (files[1], files[0], patterns[0])):
         for path in own[1:]:
             yield shown(path), f"expected one file of this name, got {shown(own[0])} as well; remove one of them"
+        for path in own:
+            if not path.is_file():
+                yield shown(path), no_file(path)
         if own and not others:
             yield shown(own[0]), f"expected a partner that matches {pattern!r} in {folder}, got none"
 
@@ -117,7 +121,9 @@ def read_manifest(path: Path) -> Found:
     Raises:
         FileError: if it is no such file.
     """
-    with reading(path, "a CSV file with the columns input, target and, if wanted, name and split"):
+    with reading(
+        path, "a CSV file with the columns input, target and, if wanted, name and split, with commas between them"
+    ):
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             rows = list(table)
@@ -134,7 +140,7 @@ def read_manifest(path: Path) -> Found:
         defects = [
             (
                 row[column] or f"line {line}",
-                f"expected a file as {column} in line {line} of {path.name}, got none",
+                f"expected a file as {column} in line {line} of {path.name}, got {_instead(path.parent, row[column])}",
             )
             for column in COLUMNS
             if not (row[column] and (path.parent / row[column]).is_file())
@@ -148,3 +154,7 @@ def read_manifest(path: Path) -> Found:
         if not defects:
             pairs.append(Pair(name, path.parent / row["input"], path.parent / row["target"], part))
     return pairs, list(dict.fromkeys(problems))
+
+
+def _instead(folder: Path, name: str | None) -> str:
+    return "a folder" if name and (folder / name).is_dir() else "none"

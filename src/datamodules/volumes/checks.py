@@ -26,11 +26,11 @@ def geometry_errors(volume: Volume, first: Geometry) -> Iterator[str]:
     """Yield how a volume (X, Y, Z, …) lies otherwise than the first one of its case."""
     shape = volume.voxels.shape[:3]
     if shape != first.shape:
-        yield f"expected shape {first.shape} as in {first.file}, got {shape}"
+        yield f"expected shape {first.shape} as in {first.file}, got {shape}; resample one"
     difference_mm = (np.abs(volume.affine - first.affine) @ [*first.shape, 1])[:3].max()
     if not difference_mm <= AFFINE_TOLERANCE_MM:
         affines = [matrix[:3].round(4).tolist() for matrix in (first.affine, volume.affine)]
-        yield f"expected the affine of {first.file}, {affines[0]}, got {affines[1]}"
+        yield f"expected the affine of {first.file}, {affines[0]}, got {affines[1]}; resample one"
 
 
 def count_infinite(voxels: NDArray[Any]) -> int:

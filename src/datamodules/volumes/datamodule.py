@@ -69,6 +69,8 @@ class SegmentationDataModule(SplitDataModule):
     class_names: tuple[str, ...]
     regions: dict[str, tuple[int, ...]]
     label_values: dict[int, int]
+    # Of a split_file with a list of folds.
+    fold = 0
 
     def __init__(
         self,
@@ -255,7 +257,9 @@ class SegmentationDataModule(SplitDataModule):
         if path is None:
             fractions = "val{:g}-test{:g}".format(*self.fractions)
             path = self.split_folder() / f"split-{fractions}-seed{self.seed}.json"
-        split = find_split(path, names, *self.fractions, self.seed)
+        elif not path.exists():
+            self.note(f"There is no {path} yet (datamodule.split_file): a split is drawn and written there")
+        split = find_split(path, names, *self.fractions, self.seed, self.fold)
         left_out = sorted(set(names) - {name for part in split.values() for name in part})
         if left_out:
             self.note(f"{len(left_out)} cases are in no part of {path} and are not used: {enumerated(left_out)}")

@@ -3,24 +3,27 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from src.datamodules.cached_files import require_writable
 from src.utils.files import write_text
-from src.utils.reading import read_json, reading
+from src.utils.reading import as_mapping, reading
 
 SPLITS = ("train", "val", "test")
 
 Split = dict[str, list[str]]
 
 
-def find_split(path: Path, names: Sequence[str], val_fraction: float, test_fraction: float, seed: int) -> Split:
+def find_split(
+    path: Path, names: Sequence[str], val_fraction: float, test_fraction: float, seed: int, fold: int
+) -> Split:
     """Return the split of a JSON file, which is drawn and written first if it does not exist."""
     if not path.exists():
         require_writable(path.parent)
         write_text(path, json.dumps(draw_split(names, val_fraction, test_fraction, seed), indent=2))
-    return read_split(path, names)
+    return read_split(path, names, fold)
 
 
 def draw_split(names: Sequence[str], val_fraction: float, test_fraction: float, seed: int) -> Split:
@@ -42,16 +45,17 @@ def draw_split(names: Sequence[str], val_fraction: float, test_fraction: float, 
     return {"train": sorted(order[num_val + num_test :]), "val": held_out, "test": test}
 
 
-def read_split(path: Path, names: Sequence[str]) -> Split:
-    """Read a split, possibly the user's own; ``names`` are the labelled cases.
+def read_split(path: Path, names: Sequence[str], fold: int = 0) -> Split:
+    """Read a split, possibly the user's own, or a fold of nnU-Net's; ``names`` are the labelled cases.
 
     Raises:
         ValueError: if the file is no split, lacks cases for some part, has cases that are not among the names, or
             trains with cases that it validates or tests with.
     """
-    expected = f"a JSON file with lists of cases {', '.join(SPLITS)}"
+    expected = f"a JSON file with lists of cases {', '.join(SPLITS)}, or a list of folds as in splits_final.json"
     with reading(path, expected):
-        content = read_json(path, expected)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content = as_mapping(_fold(content, fold) if isinstance(content, list) else content)
         split = {part: [str(name) for name in content[part]] for part in SPLITS}
     for part in SPLITS:
         if not split[part]:
@@ -63,3 +67,10 @@ def read_split(path: Path, names: Sequence[str]) -> Split:
     if leaked:
         raise ValueError(f"expected training cases apart from val and test in {path}, got in both: {', '.join(leaked)}")
     return split
+
+
+def _fold(folds: list[Any], number: int) -> dict[str, Any]:
+    """Return a fold, {"train": [...], "val": [...]}, with its validation cases as a test too."""
+    if number >= len(folds):
+        raise ValueError(f"datamodule.fold={number} of {len(folds)} folds, which begin with 0")
+    return {"test": folds[number]["val"], **folds[number]}

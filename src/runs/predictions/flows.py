@@ -38,10 +38,16 @@ def decoding(run: LoadedRun, sources: Sequence[Source], folder: Path) -> Plan:
     net: Any = run.net
 
     def decode(path: Path) -> Tensor:
-        latents = torch.from_numpy(np.array(read_stored(path).values)[None])
-        return net.decode(latents.to(next(net.parameters())))
+        latent = np.array(read_stored(path).values)
+        if latent.shape != tuple(net.sample_shape) or latent.dtype.kind != "f":
+            raise ValueError(
+                f"expected a latent of shape {tuple(net.sample_shape)} in floating point, as mode=encode writes it, "
+                f"got {latent.dtype} of shape {latent.shape}"
+            )
+        return net.decode(torch.from_numpy(latent[None]).to(next(net.parameters())))
 
-    return Plan("images", [_job(run, (s.path,), [folder / str(s.stem)], partial(decode, s.path)) for s in sources])
+    jobs = [_job(run, (s.path,), [folder / str(s.stem)], partial(decode, s.path)) for s in sources]
+    return Plan("images", jobs, sources="latents")
 
 
 def sampling(run: LoadedRun, num_samples: int, temperature: float, seed: int, folder: Path) -> Plan:

@@ -12,12 +12,23 @@ from src.utils.image_writing import output_name, write_stored
 
 
 def restoration(run: LoadedRun, sources: Sequence[Source], folder: Path) -> Plan:
-    """Return the plan that restores each image under its own name, see `output_name`."""
+    """Return the plan that restores each image under its own name, see `output_name`.
+
+    Data with files of many images restore such files themselves, by ``predict_file``, and name the results.
+    """
+    rename = getattr(run.datamodule, "prediction_name", output_name)
+    write = restore_all if hasattr(run.datamodule, "predict_file") else restore
     jobs = []
     for source in sources:
-        target = folder / source.name.with_name(output_name(source.name.name))
-        jobs.append(Job((source.path,), target, partial(restore, run, source.path, target)))
+        target = folder / source.name.with_name(rename(source.name.name))
+        jobs.append(Job((source.path,), target, partial(write, run, source.path, target)))
     return Plan("restored images", jobs)
+
+
+def restore_all(run: LoadedRun, path: Path, target: Path) -> None:
+    """Restore all images of a file; raise ValueError if it has none like those of the training."""
+    like = next(run.net.parameters())
+    run.datamodule.predict_file(path, target, lambda images: run.task.infer(images.to(like)))
 
 
 def restore(run: LoadedRun, path: Path, target: Path) -> None:
@@ -27,4 +38,7 @@ def restore(run: LoadedRun, path: Path, target: Path) -> None:
         ValueError: if it is no image like those of the training.
     """
     image = read_input(run.datamodule, path)
-    write_stored(target, run(image.values), path, image.channel_axis, image.key)
+    restored = run(image.values)
+    # One image of several channels is an image like any other, without an axis of channels.
+    merged = len(restored) == 1 < len(image.values)
+    write_stored(target, restored, path, None if merged else image.channel_axis, image.key)

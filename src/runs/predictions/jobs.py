@@ -28,6 +28,7 @@ class Plan:
 
     Attributes:
         what: they write, in the plural.
+        sources: what the jobs read, in the plural.
         table: a file with a row for each job, which ``write_table`` writes at the end.
     """
 
@@ -35,6 +36,7 @@ class Plan:
     jobs: Sequence[Job]
     table: Path | None = None
     write_table: Callable[[], None] | None = None
+    sources: str = "images"
 
     def check(self, overwrite: bool) -> None:
         """Check where the jobs write.
@@ -81,7 +83,7 @@ class Plan:
         if refused:
             listing = "\n".join(refused)
             raise ValueError(
-                f"expected images like those of the training, got {len(refused)} that are not; {done} {self.what} were "
-                f"written\n{listing}"
+                f"expected {self.sources} like those of the training, got {len(refused)} that are not; "
+                f"{done} {self.what} were written\n{listing}"
             )
         return done

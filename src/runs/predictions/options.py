@@ -35,6 +35,8 @@ class PredictionOptions(SavedRunOptions):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        if Path(self.output).exists() and not Path(self.output).is_dir():
+            raise ConfigError(f"expected output=<folder>, got {self.output}, which is a file")
         check_range(0, temperature=self.temperature)
         check_range(2, num_steps=self.num_steps)
         if self.mode == "sample" and self.input is not None:

@@ -37,7 +37,7 @@ def predict_files(run: Run, checkpoint: Path, options: PredictionOptions, origin
     folder.write_note()
     with run.trainer.precision_plugin.forward_context():
         done = plan.run(options.overwrite)
-    print(f"{done} {plan.what} written to {options.output}")
+    print(f"{done} {plan.what} written to {plan.table or options.output}")
     return done
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu
-from benchmarks.gpu import CUBES, Counted, fits, largest
+from benchmarks import cubes
+from benchmarks.cubes import CUBES, Counted, fits, largest
 from benchmarks.live_bytes import LiveBytes
 from benchmarks.peers import Definition
 
@@ -59,12 +59,12 @@ def test_the_reversible_network_needs_less() -> None:
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    stem = tmp_path / "gpu"
+    stem = tmp_path / "cubes"
     sizes = ["--channels", "4", "--levels", "2", "--couplings", "1", "--limit", "4", "--limit-gib", "0.002"]
     monkeypatch.setattr(
-        sys, "argv", ["gpu", "--device", "cpu", *sizes, "--size", "16", "--rounds", "1", "--output", str(stem)]
+        sys, "argv", ["cubes", "--device", "cpu", *sizes, "--size", "16", "--rounds", "1", "--output", str(stem)]
     )
-    gpu.main()
+    cubes.main()
     result = json.loads(stem.with_suffix(".json").read_text())
     assert set(result["largest_cubes"]) == set(CUBES)
     assert result["speed"]["rows"]["reversible"]["seconds"] > 0

@@ -1,6 +1,6 @@
 """Speed of bfloat16 steps on a GPU, compared with memcnn and iunets, and the largest cube that can be trained.
 
-    python -m benchmarks.gpu [--device cuda] [--size 128] [--channels 16] [--levels 8] [--output STEM]
+    python -m benchmarks.cubes [--device cuda] [--size 128] [--channels 16] [--levels 8] [--output STEM]
 
 The speed is measured as in `benchmarks.engine`, with iunets' coupling functions under autocast to bfloat16. The largest
 cube for which a step of Adam fits is searched for the reversible iUNet, the same network under plain autograd, and the
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from benchmarks.engine import ROOT, Case, measure
-from benchmarks.fake_values import FakeTensorMode, fake_values
+from benchmarks.fake_values import FakeTensorMode, fake_values, make_fake
 from benchmarks.live_bytes import LiveBytes
 from benchmarks.peers import Definition, ours
 from src.models.lifted import Lifted
@@ -71,16 +71,13 @@ class Counted:
         self._net, self._bf16 = net, bf16
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._weights = sum(p.numel() * p.element_size() for p in net.parameters())
-        for module in net.modules():
-            for name, parameter in module._parameters.items():
-                if parameter is not None:
-                    module._parameters[name] = nn.Parameter(self._mode.from_tensor(parameter.detach()))
+        make_fake(net, self._mode)
 
     def __call__(self, shape: Sequence[int]) -> int:
         """The peak of live bytes, including the image, the weights, their gradients and Adam's moments."""
         self._net.zero_grad(set_to_none=True)
         with fake_values(self._mode), LiveBytes() as live:
-            _step(self._net, torch.zeros(*shape), self._bf16)
+            training_step(self._net, torch.zeros(*shape), self._bf16)
         return live.peak + (1 + MOMENTS) * self._weights
 
 
@@ -88,7 +85,7 @@ def runs(net: nn.Module, shape: Sequence[int], device: str, bf16: bool) -> bool:
     """Whether a step of Adam runs within the memory of a GPU that already holds the network."""
     optimizer = torch.optim.Adam(net.parameters())
     try:
-        _step(net, torch.zeros(*shape, device=device), bf16)
+        training_step(net, torch.zeros(*shape, device=device), bf16)
         optimizer.step()
         torch.cuda.synchronize(device)
     except torch.cuda.OutOfMemoryError:
@@ -100,7 +97,7 @@ def runs(net: nn.Module, shape: Sequence[int], device: str, bf16: bool) -> bool:
     return True
 
 
-def _step(net: nn.Module, x: torch.Tensor, bf16: bool) -> None:
+def training_step(net: nn.Module, x: torch.Tensor, bf16: bool) -> None:
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
         loss = net(x).float().square().mean()
     loss.backward()

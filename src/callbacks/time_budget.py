@@ -1,0 +1,88 @@
+"""A training that ends after some minutes, with a learning rate that falls with the time that is left."""
+
+import math
+import time
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from src.tasks.schedules import constant
+
+
+class TimeBudget(Callback):
+    """Ends the training after T minutes; at minute t the learning rate is its first value times (1 + cos(π t/T))/2.
+
+    The step that has begun is finished. The time of validations and tests is not part of T. The processes of a
+    distributed run follow the first one's clock. A resumed run has the rest of the time. Two runs with the same seed
+    differ, because no two take equally many steps.
+
+    Args:
+        minutes: T, of training.
+
+    Raises:
+        ValueError: unless T is positive.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        if not minutes > 0:
+            raise ValueError(f"expected positive callbacks.time_budget.minutes, got {minutes}")
+        self.total_s = 60.0 * minutes
+        self.spent_s = 0.0
+        self._since: float | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Raise ValueError if there is a schedule besides this one."""
+        scheduler = getattr(pl_module, "scheduler", None)
+        if scheduler is not None and getattr(scheduler, "func", None) is not constant:
+            raise ValueError(
+                "expected task/scheduler=none beside callbacks=time_budget, a schedule itself, got another"
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, and set the rate of the first step."""
+        self._since = time.monotonic()
+        self._set_rates(trainer, self._share(trainer))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
+        """Set the rate of the next step, or stop once the time is over."""
+        share = self._share(trainer)
+        self._set_rates(trainer, share)
+        trainer.should_stop = trainer.should_stop or share >= 1
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self.spent_s, self._since = self._elapsed(), None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the clock."""
+        self._since = time.monotonic()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self.spent_s, self._since = self._elapsed(), None
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the seconds that are spent."""
+        return {"spent_s": self._elapsed()}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Take over what `state_dict` returned."""
+        self.spent_s = state_dict["spent_s"]
+
+    def summary(self, trainer: Trainer) -> dict[str, Any]:
+        """Return the seconds of training for summary.json."""
+        return {"training_s": self.spent_s}
+
+    def _share(self, trainer: Trainer) -> float:
+        """Return the share of the time that is over, the same in all processes."""
+        return trainer.strategy.broadcast(self._elapsed() / self.total_s)
+
+    def _elapsed(self) -> float:
+        return self.spent_s + (0.0 if self._since is None else time.monotonic() - self._since)
+
+    @staticmethod
+    def _set_rates(trainer: Trainer, share: float) -> None:
+        factor = (1 + math.cos(math.pi * min(share, 1.0))) / 2
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
