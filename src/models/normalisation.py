@@ -144,7 +144,8 @@ class Normalisation:
 
     def _sums(self, layout: _Layout, x: Tensor, grad: Tensor) -> Tensor:
         """``Σ g x̂`` and ``Σ g`` over the voxels of each sample, (2, B, C)."""
-        if _has_fast_kernels(x) and len(x) == 1:
+        # Torch 2.11 reads from nowhere where x is in another precision than the weight.
+        if _has_fast_kernels(x) and len(x) == 1 and x.dtype == self.weight.dtype:
             return torch.stack(self._gradients_by_torch(x, grad, (False, True, True))[1:])[:, None]
         rstd = self._per_channel(self.rstd)
         scale, offset = layout.spread(rstd, -self._per_channel(self.mean) * rstd)
