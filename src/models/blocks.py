@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..invertible.arguments import check_positive, check_spatial_dims, chosen, same_padding
 from .convolution import Conv3d
+from .fused import can_be_fused, run_fused
 from .in_place import LeakyReLU
 from .norms import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 
@@ -77,6 +78,9 @@ class ConvBlock(nn.Sequential):
                 self.add_module(f"act{i}", LeakyReLU(inplace=True))
         if zero_init:
             start_at_zero(conv if normalisation is None else normalisation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return run_fused(list(self), x) if can_be_fused() else super().forward(x)
 
 
 def start_at_zero(module: nn.Module) -> nn.Module:

@@ -13,6 +13,7 @@ from ..invertible import is_exporting
 # torch's own (`use_mkldnn` in aten/src/ATen/native/Convolution.cpp; https://github.com/pytorch/pytorch/issues/35937).
 _SLOW_SIZE = 20480
 _ONES, _ZEROS, _PAIRS = (1, 1, 1), (0, 0, 0), (1, 1, 2)
+Overwrite = Callable[[Tensor], Tensor]
 _HAS_WIDE_VECTORS = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
@@ -54,7 +55,7 @@ def precision_of(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if cast else x.dtype
 
 
-def _has_wrong_gradient(x: Tensor) -> bool:
+def has_wrong_gradient(x: Tensor) -> bool:
     """Whether oneDNN would return a wrong weight gradient, with errors of 100 % and infinities.
 
     This happens with volumes of two planes in half precision in torch 2.11 to 2.14. No issue of PyTorch or oneDNN
@@ -72,16 +73,16 @@ class Conv3d(nn.Conv3d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self._is_ours(input):
+        if self.is_ours(input):
             return fast_layout(_Convolution.apply(input, weight, bias, self.padding))
-        if not _has_wrong_gradient(input):
+        if not has_wrong_gradient(input):
             return fast_layout(super()._conv_forward(input, weight, bias))
         precision = precision_of(input)
         with torch.autocast("cpu", enabled=False):
             bias = None if bias is None else bias.float()
             return self._conv_forward(input.float(), weight.float(), bias).to(precision)
 
-    def _is_ours(self, x: Tensor) -> bool:
+    def is_ours(self, x: Tensor) -> bool:
         """Whether `_Convolution` can replace torch's convolution."""
         return (
             _runs_on_onednn(x)
@@ -111,15 +112,15 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.padding = padding
-        return _convolve(x, weight, bias, padding)
+        return convolve(x, weight, bias, padding)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         # The weight first, so that its slabs are freed before the gradient for the input exists.
-        grad_weight = _weight_gradient(grad, x, weight, ctx.padding) if needs_weight else None
-        grad_x = _convolve(grad, weight.transpose(0, 1).flip(2, 3, 4), None, ctx.padding) if needs_x else None
+        grad_weight = weight_gradient(grad, x, weight, ctx.padding) if needs_weight else None
+        grad_x = input_gradient(grad, weight, ctx.padding) if needs_x else None
         return grad_x, grad_weight, grad.sum((0, 2, 3, 4)) if needs_bias else None, None
 
 
@@ -138,7 +139,7 @@ def _laid_out(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return x.contiguous(), weight.contiguous()
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
     convolution = _onednn()
     assert convolution is not None
     if _goes_in_pairs(x, weight):
@@ -147,13 +148,22 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[
     return convolution(*_laid_out(x, weight), bias, padding, _ONES, _ONES, 1)
 
 
-def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, padding: Sequence[int]) -> Tensor:
+def input_gradient(grad: Tensor, weight: Tensor, padding: Sequence[int]) -> Tensor:
+    return convolve(grad, weight.transpose(0, 1).flip(2, 3, 4), None, padding)
+
+
+def weight_gradient(
+    grad: Tensor, x: Tensor, weight: Tensor, padding: Sequence[int], overwrite: Overwrite | None = None
+) -> Tensor:
+    """For an input x, or for what ``overwrite`` makes of x."""
     batch, channels, depth, height, width = grad.shape
     # The halves of a small volume along D are a batch of two, which torch hands to oneDNN. A volume that cannot be
     # halved is left to the slow kernel.
     if _would_be_slow(x) and depth % 2 == 0 and depth // 2 >= padding[0]:
-        x, padding, batch, depth = _slabs(x, padding[0]), (0, *padding[1:]), 2, depth // 2
+        x, padding, batch, depth = _slabs(x, padding[0], overwrite), (0, *padding[1:]), 2, depth // 2
         grad = _regrouped(grad, batch, depth, height, width, channels)
+    elif overwrite is not None:
+        x = overwrite(x.clone())
     if _goes_in_pairs(x, weight):
         grad = _regrouped(grad, batch, depth, height, width // 2, 2 * channels)
         both = _kernel_gradient(grad, x, _for_pairs(weight), padding, _PAIRS)
@@ -209,15 +219,20 @@ def _regrouped(y: Tensor, *shape: int) -> Tensor:
     return y.movedim(1, -1).reshape(shape).movedim(-1, 1)
 
 
-def _slabs(x: Tensor, overlap: int) -> Tensor:
-    """The halves of a volume (1, C, D, H, W) along D, each with ``overlap`` more planes on both sides, zero outside."""
+def _slabs(x: Tensor, overlap: int, overwrite: Overwrite | None = None) -> Tensor:
+    """The halves of a volume (1, C, D, H, W) along D, each with ``overlap`` more planes on both sides, zero outside.
+
+    With ``overwrite``, those of the volume that it makes of x.
+    """
     _, channels, depth, *plane = x.shape
     half = depth // 2
     shape = (2, channels, half + 2 * overlap, *plane)
     slabs = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last_3d)
-    first, second = slabs[0], slabs[1]
-    first[:, :overlap] = 0
-    first[:, overlap:] = x[0, :, : half + overlap]
-    second[:, : half + overlap] = x[0, :, half - overlap :]
-    second[:, half + overlap :] = 0
+    first, second = slabs[:1], slabs[1:]
+    first[:, :, overlap:] = x[:, :, : half + overlap]
+    second[:, :, : half + overlap] = x[:, :, half - overlap :]
+    if overwrite is not None:
+        overwrite(slabs)
+    first[:, :, :overlap] = 0
+    second[:, :, half + overlap :] = 0
     return slabs

@@ -116,7 +116,7 @@ def test_without_a_report_of_transforms_the_convolution_is_torchs(monkeypatch: p
     monkeypatch.delattr(torch._C, "_are_functorch_transforms_active")
     layer, oracle = layers((1, 4, 8, 8, 8))
     x = torch.randn(1, 4, 8, 8, 8)
-    assert not layer._is_ours(x)
+    assert not layer.is_ours(x)
     assert_close(values_and_gradients(layer, x), values_and_gradients(oracle, x.double()))
 
 

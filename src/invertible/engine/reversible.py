@@ -1,10 +1,10 @@
 """Backpropagation from the output of an invertible tree alone (Gomez et al., 2017).
 
-One autograd node stands for the whole tree. It saves the output, walks the tree backwards from there, and rebuilds each
-part's input while it computes the gradients; see `walk.py`.
+One autograd node stands for the whole tree. It walks the tree backwards from its output, which the node behind it saves
+(`handover.py`), and rebuilds each part's input while it computes the gradients (`walk.py`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..module import (
     Condition,
     InvertibleModule,
     Position,
+    Sequential,
     State,
     all_modules,
     as_tuple,
@@ -29,6 +30,7 @@ from ..module import (
     trained_parameters,
     zero_logdet,
 )
+from .handover import Box, HandOver, compact, owned, owned_like
 from .replay import AutocastState, LeafStart
 from .shared_values import shared_values
 from .snapshot import Snapshot
@@ -53,10 +55,22 @@ def keeps_input(leaf: InvertibleModule) -> bool:
 
 def run_leaves(part: InvertibleModule, x: State, leaf_step: Callable[[InvertibleModule, State], State]) -> State:
     """Evaluate a tree, with ``leaf_step(leaf, x)`` in the place of each leaf."""
+    for piece in in_a_row(part):
+        if isinstance(piece, Composite):
+            x = piece.run(x, lambda child, state: run_leaves(child, state, leaf_step))
+        else:
+            x = leaf_step(piece, x)
+    return x
+
+
+def in_a_row(part: InvertibleModule) -> Iterator[InvertibleModule]:
+    """The parts of nested sequences, one after the other: no frame of an inner sequence then keeps a state alive."""
     part = expand(part)
-    if isinstance(part, Composite):
-        return part.run(x, lambda child, state: run_leaves(child, state, leaf_step))
-    return leaf_step(part, x)
+    if isinstance(part, Sequential) and type(part).run is Sequential.run:
+        for child in part:
+            yield from in_a_row(child)
+    else:
+        yield part
 
 
 def run_with_logdet(
@@ -78,17 +92,17 @@ def run_with_logdet(
 
 @dataclass
 class _Forms:
-    """How the flat tensors that autograd sees make up a call's state and condition, and what it returns."""
+    """How the flat tensors that autograd sees make up a call's state and condition, and the state that it returns."""
 
     arguments: TreeSpec
     result: TreeSpec | None = None  # known once the tree has run
 
 
 class _Reversible(torch.autograd.Function):
-    """A whole invertible tree as one node of the autograd graph; of the states it saves the output only."""
+    """A whole invertible tree as one node of the autograd graph. It finds output and gradients in the box."""
 
     @staticmethod
-    def forward(ctx: Any, tree: InvertibleModule, with_logdet: bool, forms: _Forms, *tensors: Tensor) -> Any:
+    def forward(ctx: Any, tree: InvertibleModule, with_logdet: bool, forms: _Forms, box: Box, *tensors: Tensor) -> Any:
         num_arguments = forms.arguments.num_leaves
         x, condition = tree_unflatten(tensors[:num_arguments], forms.arguments)
         device = tensors_of(x)[0].device
@@ -97,7 +111,7 @@ class _Reversible(torch.autograd.Function):
 
         def recorded(leaf: InvertibleModule, call: Call, state: State) -> Any:
             modules = all_modules(leaf)
-            kept.append(map_tensors(_compact, state) if keeps_input(leaf) else None)
+            kept.append(map_tensors(compact, state) if keeps_input(leaf) else None)
             start = LeafStart(modules, device)
             result = call(leaf, state, condition)
             ctx.starts.append(start.settle())
@@ -109,75 +123,50 @@ class _Reversible(torch.autograd.Function):
         # An output that shares the caller's memory would change when the caller changes it.
         inputs = {part.untyped_storage().data_ptr() for part in tensors_of(x)}
         y = map_tensors(lambda part: part.clone() if part.untyped_storage().data_ptr() in inputs else part, y)
-        ctx.tree, ctx.with_logdet, ctx.parameters = tree, with_logdet, tensors[num_arguments:]
+        ctx.tree, ctx.box, ctx.parameters = tree, box, tensors[num_arguments:]
         ctx.tracks = [part.requires_grad for part in tensors_of(condition)]
         ctx.snapshot = Snapshot(tree)
-        saved, ctx.saved_form = tree_flatten((y, condition, kept))
+        saved, ctx.saved_form = tree_flatten((condition, kept))
         ctx.save_for_backward(*saved)
-        # None, not zeros, for an output that is not in the loss: so parameters without influence get no gradient.
         ctx.set_materialize_grads(False)
-        outputs, forms.result = tree_flatten((y, logdet) if with_logdet else y)
-        return tuple(outputs)
+        outputs, forms.result = tree_flatten(y)
+        ctx.state_form = forms.result
+        return (*outputs, logdet) if with_logdet else tuple(outputs)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        _refuse_what_cannot_be_repeated(ctx, grads)
-        y, condition, kept = tree_unflatten(ctx.saved_tensors, ctx.saved_form)
+    def backward(ctx: Any, *_: None) -> Any:
+        ctx.snapshot.refuse_overwritten()
+        condition, kept = tree_unflatten(ctx.saved_tensors, ctx.saved_form)
         # The condition as leaves of the graphs that backward builds, tracked where the caller tracks it.
         tracks = iter(ctx.tracks)
         condition = map_tensors(lambda part: part.detach().requires_grad_(next(tracks)), condition)
-        grad_logdet = grads[-1] if ctx.with_logdet else None
+        position, grad_logdet = _start(ctx.state_form, *ctx.box.take())
         walk = BackwardWalk(ctx.starts, kept, grad_logdet, condition, ctx.snapshot.originals)
         with past_policies(), ctx.autocast(), ctx.snapshot.reused(), torch.no_grad():
-            position = _start(y, grads)
-            del y
             with shared_values(ctx.tree):
                 walk(ctx.tree, position)
             walk.finish()
         ctx.snapshot.refuse_changes()
         grads_condition = [walk.gradients.get(part) for part in as_tuple(condition)]
         grads_parameters = [walk.gradients.get(parameter) for parameter in ctx.parameters]
-        return (None, None, None, *as_tuple(position.grad), *grads_condition, *grads_parameters)
+        return (None, None, None, None, *as_tuple(position.grad), *grads_condition, *grads_parameters)
 
 
-def _start(y: State, grads: Sequence[Tensor | None]) -> Position:
-    """Clones of the caller's output and of autograd's gradient, since rules overwrite what they get."""
-    is_tuple, y = isinstance(y, tuple), tuple(part.clone() for part in tensors_of(y))
-    # Laid out in memory as y.
-    grad = tuple(None if b is None else torch.empty_like(a).copy_(b) for a, b in zip(y, grads, strict=False))
-    return Position(y, grad) if is_tuple else Position(y[0], grad[0])
-
-
-def _compact(part: Tensor) -> Tensor:
-    """The tensor itself, or a copy if it is a view that would keep more memory than its own."""
-    return part if part.untyped_storage().nbytes() == part.numel() * part.element_size() else part.clone()
-
-
-def _refuse_what_cannot_be_repeated(ctx: Any, grads: tuple[Tensor | None, ...]) -> None:
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "double backward (create_graph=True) does not work with backprop='reversible', because the graph is "
-            "rebuilt and freed piece by piece; use set_backprop(net, 'stored')"
-        )
-    if any(grad is not None and _is_batched(grad) for grad in grads):
-        raise RuntimeError(
-            "expected one gradient at a time with backprop='reversible', got a batch of them (is_grads_batched=True, "
-            "vmap, or a vectorised Jacobian): use set_backprop(net, 'stored')"
-        )
-    ctx.snapshot.refuse_overwritten()
-
-
-def _is_batched(tensor: Tensor) -> bool:
-    functorch = getattr(torch._C, "_functorch", None)  # torch has no public way to ask
-    checks = (getattr(functorch, name, None) for name in ("is_batchedtensor", "is_legacy_batchedtensor"))
-    return any(check is not None and check(tensor) for check in checks)
+def _start(form: TreeSpec, states: list[Tensor], grads: list[Tensor | None]) -> tuple[Position, Tensor | None]:
+    """States and gradients that rules may overwrite, and the gradient of the log-determinant."""
+    state_grads = [None if grad is None else owned_like(y, grad) for y, grad in zip(states, grads, strict=False)]
+    position = Position(tree_unflatten([owned(y) for y in states], form), tree_unflatten(state_grads, form))
+    return position, grads[-1] if len(grads) > len(states) else None
 
 
 def reversible(root: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
     """The policy of this name: what a call returns, as one node of the graph."""
     tree = call.tree(root)
     tensors, form = tree_flatten((x, condition))
-    forms = _Forms(form)
-    outputs = _Reversible.apply(tree, call.logdet, forms, *tensors, *trained_parameters(tree))
+    forms, box = _Forms(form), Box()
+    outputs = _Reversible.apply(tree, call.logdet, forms, box, *tensors, *trained_parameters(tree))
     assert forms.result is not None
-    return tree_unflatten(outputs, forms.result)
+    num_states = forms.result.num_leaves
+    outputs = HandOver.apply(box, num_states, *outputs)
+    y = tree_unflatten(outputs[:num_states], forms.result)
+    return (y, outputs[-1]) if call.logdet else y

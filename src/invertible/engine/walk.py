@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ..module import (
     FORWARD,
@@ -160,6 +162,20 @@ def _add(grads: dict[Key, Tensor], key: Key, grad: Tensor) -> None:
     grads[key] = grad if known is None else known + grad
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """The place of an output in the graph, None if it has no graph, without its numbers, which may be freed."""
+
+    edge: GradientEdge | None
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, output: Tensor | Recorded) -> Recorded:
+        if isinstance(output, Recorded):
+            return output
+        return cls(get_gradient_edge(output) if output.requires_grad else None, output.dtype)
+
+
 class LeafBackward:
     """What a rule may use: condition, gradient of the log-determinant, repeatable evaluation, differentiation."""
 
@@ -179,17 +195,18 @@ class LeafBackward:
         forward pass."""
         return replayed(self._start)
 
-    def differentiate(self, outputs: State, x: State, grad_outputs: State) -> State:
+    def differentiate(self, outputs: State | Recorded, x: State, grad_outputs: State) -> State:
         """Gradient for ``x``, in the form of ``x``; those for the leaf's parameters and condition go to the walk."""
         grads = as_tuple(self.differentiate_sparsely(outputs, x, grad_outputs))
         filled = tuple(torch.zeros_like(i) if g is None else g for i, g in zip(tensors_of(x), grads, strict=True))
         return filled if isinstance(x, tuple) else filled[0]
 
-    def differentiate_sparsely(self, outputs: State, x: State, grad_outputs: State) -> State:
+    def differentiate_sparsely(self, outputs: State | Recorded, x: State, grad_outputs: State) -> State:
         """The same with None for what has no gradient; with ``x=()``, for parameters and condition alone."""
         inputs = tensors_of(x)
-        pairs = zip(tensors_of(outputs), as_tuple(grad_outputs), strict=True)
-        tracked = [(out, grad.to(out.dtype)) for out, grad in pairs if grad is not None and out.requires_grad]
+        pairs = zip(as_tuple(outputs), as_tuple(grad_outputs), strict=True)
+        recorded = [(Recorded.of(out), grad) for out, grad in pairs if grad is not None]
+        tracked = [(out.edge, grad.to(out.dtype)) for out, grad in recorded if out.edge is not None]
         grads: tuple[Tensor | None, ...] = (None,) * len(inputs)
         if tracked:
             found = torch.autograd.grad(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import check_channels
-from ..engine.walk import LeafBackward, backward_rule
+from ..engine.walk import LeafBackward, Recorded, backward_rule
 from ..export import is_exporting
 from ..module import Condition, InvertibleModule, Sequential, VolumePreserving, tensors_of
 
@@ -125,8 +125,9 @@ class AdditiveCoupling(Coupling, VolumePreserving):
 class GroupsBack:
     """Views of what a backward rule gets: the group read and the group changed, of the output and of its gradient.
 
-    The group that is read comes back as a leaf of the graph in which the subnets are evaluated. It lies in the same
-    memory as the group that is changed: differentiate before writing to either, or autograd refuses its own input.
+    The group that is read comes back as a leaf of the graph in which the subnets are evaluated. Autograd does not
+    notice writes to the state by which it was made: the group that is read must keep its values until then, while the
+    other may be written at any time.
     """
 
     read: Tensor
@@ -137,7 +138,7 @@ class GroupsBack:
     @classmethod
     def of(cls, layer: Coupling, y: Tensor, grad: Tensor) -> GroupsBack:
         read, changed = layer.groups(y)
-        return cls(read.detach().requires_grad_(), changed, *layer.groups(grad))
+        return cls(read.data.requires_grad_(), changed, *layer.groups(grad))
 
 
 def _shift_back(
@@ -151,9 +152,11 @@ def _shift_back(
     groups = GroupsBack.of(layer, y, grad)
     with leaf.replay(), torch.enable_grad():
         shift = layer.shift(groups.read, leaf.condition)
-    grad_shift = groups.grad_changed if sign == 1 else -groups.grad_changed
-    groups.grad_read.add_(leaf.differentiate(shift, groups.read, grad_shift))
     groups.changed.sub_(shift.detach(), alpha=sign)
+    recorded = Recorded.of(shift)
+    del shift  # its memory is free for the backward pass
+    grad_shift = groups.grad_changed if sign == 1 else -groups.grad_changed
+    groups.grad_read.add_(leaf.differentiate(recorded, groups.read, grad_shift))
     return y, grad
 
 

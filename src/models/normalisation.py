@@ -1,0 +1,238 @@
+"""Group norm of volumes and a leaky ReLU behind it: values, and gradients that need no memory but their own.
+
+On a GPU, sums over the whole tensor take the place of torch's kernel, which starts one block for each sample and group:
+for layer norm at batch size 1, that is one multiprocessor of the GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+# States of up to this many numbers are left to torch's kernels, which keep more but take fewer calls.
+_SMALL = 2**16
+# Temporaries have this many numbers, or an eighth of the state's if that is more.
+_CHUNK = 2**16
+_ROW = 512  # numbers that one vector operation handles, if a channel's are not side by side
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a group norm with a leaky ReLU behind it does.
+
+    Attributes:
+        groups: number of groups of channels that have statistics of their own.
+        eps: added to their variance.
+        slope: of the leaky ReLU for negative numbers, None for the identity.
+    """
+
+    groups: int
+    eps: float
+    slope: float | None = None
+
+    def followed_by(self, slope: float) -> Options:
+        """With a leaky ReLU."""
+        return replace(self, slope=slope)
+
+
+def normalised_by_torch(x: Tensor, weight: Tensor, bias: Tensor, options: Options) -> Tensor:
+    """The same by torch's operations, which can be differentiated any number of times."""
+    y = torch.nn.functional.group_norm(x, options.groups, weight.to(x.dtype), bias.to(x.dtype), options.eps)
+    return y if options.slope is None else torch.nn.functional.leaky_relu(y, options.slope)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """``y = σ(w (x − m) / s + b)`` with mean m and deviation s over the voxels and channels of each group.
+
+    One group is layer norm, a group for each channel instance norm.
+
+    Attributes:
+        weight, bias: of shape (C,).
+        mean, rstd: ``m`` and ``1 / s``, of shape (B, G), in at least float32.
+        options: with σ.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    rstd: Tensor
+    options: Options
+
+    @classmethod
+    def of(cls, x: Tensor, weight: Tensor, bias: Tensor, options: Options) -> tuple[Normalisation, Tensor]:
+        """The normalisation of a state (B, C, *spatial), and its output for it."""
+        if _has_fast_kernels(x):
+            y, mean, rstd = torch.native_group_norm(
+                x, weight, bias, x.shape[0], x.shape[1], math.prod(x.shape[2:]), options.groups, options.eps
+            )
+            return cls(weight, bias, mean, rstd, options), _activated(y, options)
+        mean, rstd = _moments(x, options)
+        normalisation = cls(weight, bias, mean, rstd, options)
+        return normalisation, normalisation._into(torch.empty_like(x), x)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.weight, self.bias, self.mean, self.rstd
+
+    def overwrite(self, x: Tensor) -> Tensor:
+        """The output in the memory of the input."""
+        return self._into(x, x)
+
+    def _into(self, y: Tensor, x: Tensor) -> Tensor:
+        layout = _Layout.of(x)
+        scale, offset = layout.spread(*self._scale_and_offset())
+        torch.addcmul(offset, layout.matrix(x), scale, out=layout.matrix(y))
+        return _activated(y, self.options)
+
+    def _scale_and_offset(self) -> tuple[Tensor, Tensor]:
+        """``y = σ(scale · x + offset)``, both of shape (B, C)."""
+        scale = self._per_channel(self.rstd) * self.weight
+        return scale, self.bias - self._per_channel(self.mean) * scale
+
+    def _per_channel(self, values: Tensor) -> Tensor:
+        return _per_channel(values, len(self.weight))
+
+    def gradients(self, x: Tensor, grad: Tensor, may_overwrite: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of x, weight and bias for that of the output, which may be overwritten if the caller says so.
+
+        With ``ĝ = w g σ'`` and ``x̂ = (x − m) / s``: ``∇x = (ĝ − mean(ĝ) − x̂ mean(ĝ x̂)) / s``, ``∇w = Σ g σ' x̂``,
+        ``∇b = Σ g σ'``.
+        """
+        is_linear, is_laid_out_as_x = self.options.slope is None, grad.stride() == x.stride()
+        may_overwrite = may_overwrite and is_laid_out_as_x
+        if _has_fast_kernels(x) and is_laid_out_as_x and (may_overwrite or is_linear):
+            # Torch's kernel is faster, but needs memory for its result.
+            return self._gradients_by_torch(x, grad if is_linear else self._through_activation_(x, grad))
+        grad = grad if may_overwrite else torch.empty_like(x).copy_(grad)
+        return self._gradients_in_place(x, grad if is_linear else self._through_activation_(x, grad))
+
+    def _through_activation_(self, x: Tensor, grad: Tensor) -> Tensor:
+        """``g σ'``, in place."""
+        assert self.options.slope is not None
+        layout = _Layout.of(x)
+        scale, offset = layout.spread(*self._scale_and_offset())
+        for g, part in layout.chunks(layout.matrix(grad), layout.matrix(x)):
+            y = torch.addcmul(offset, part, scale)
+            torch.ops.aten.leaky_relu_backward.grad_input(g, y, self.options.slope, False, grad_input=g)
+        return grad
+
+    def _gradients_by_torch(
+        self, x: Tensor, grad: Tensor, wanted: tuple[bool, bool, bool] = (True, True, True)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        sizes = (*x.shape[:2], math.prod(x.shape[2:]), self.options.groups)
+        return torch.ops.aten.native_group_norm_backward(grad, x, self.mean, self.rstd, self.weight, *sizes, wanted)
+
+    def _gradients_in_place(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        layout = _Layout.of(x)
+        sums = self._sums(layout, x, grad)  # (2, B, C)
+        batch, groups = self.mean.shape
+        means = (sums * self.weight).view(2, batch, groups, -1).sum(3) * (groups / x[0].numel())  # (2, B, G)
+        mean_product, mean_grad = (means * self.rstd).unbind()
+        of_x = -mean_product * self.rstd
+        constant = -mean_grad - self.mean * of_x
+        of_x, constant = self._per_channel(of_x), self._per_channel(constant)
+        of_grad, of_x, constant = layout.spread(self._per_channel(self.rstd) * self.weight, of_x, constant)
+        inner = layout.matrix(grad)
+        torch.addcmul(constant, inner, of_grad, out=inner).addcmul_(layout.matrix(x), of_x)
+        grad_weight, grad_bias = sums.sum(1).unbind()
+        return grad, grad_weight, grad_bias
+
+    def _sums(self, layout: _Layout, x: Tensor, grad: Tensor) -> Tensor:
+        """``Σ g x̂`` and ``Σ g`` over the voxels of each sample, (2, B, C)."""
+        # Torch 2.11 reads from nowhere where x is in another precision than the weight.
+        if _has_fast_kernels(x) and len(x) == 1 and x.dtype == self.weight.dtype:
+            return torch.stack(self._gradients_by_torch(x, grad, (False, True, True))[1:])[:, None]
+        rstd = self._per_channel(self.rstd)
+        scale, offset = layout.spread(rstd, -self._per_channel(self.mean) * rstd)
+        pieces = layout.chunks(layout.matrix(grad), layout.matrix(x))
+        products = [layout.sum(torch.addcmul(offset, part, scale).mul_(g)) for g, part in pieces]
+        return torch.stack((torch.stack(products).sum(0), layout.sum(layout.matrix(grad))))
+
+
+def _has_fast_kernels(x: Tensor) -> bool:
+    """Whether torch's kernels are the faster ones."""
+    return x.device.type == "cpu"
+
+
+def is_worthwhile(x: Tensor) -> bool:
+    """Whether a state is large enough to gain, and has its channels first or last in memory, without gaps."""
+    return x.numel() > _SMALL and (x.is_contiguous() or x.movedim(1, -1).is_contiguous())
+
+
+def _activated(y: Tensor, options: Options) -> Tensor:
+    return y if options.slope is None else torch.nn.functional.leaky_relu_(y, options.slope)
+
+
+def _per_channel(values: Tensor, channels: int) -> Tensor:
+    """(B, G) to (B, C), or to (B, 1), which broadcasts."""
+    batch, groups = values.shape
+    if groups in (1, channels):
+        return values
+    return values[:, :, None].expand(batch, groups, channels // groups).reshape(batch, channels)
+
+
+def _moments(x: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+    """Mean and ``1 / √(variance + ε)`` of each sample and group, (B, G); the variance by a second pass."""
+    layout, batch, groups = _Layout.of(x), x.shape[0], options.groups
+    count, per_group = x[0].numel() // groups, x.shape[1] // groups
+    total = layout.sum(layout.matrix(x))
+    mean = total.view(batch, groups, per_group).sum(2) / count
+    (negative_mean,) = layout.spread(_per_channel(-mean, x.shape[1]))
+    squares = [layout.sum((part + negative_mean).square_()) for (part,) in layout.chunks(layout.matrix(x))]
+    variance = torch.stack(squares).sum(0).view(batch, groups, per_group).sum(2) / count
+    return mean, (variance + options.eps).rsqrt()
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """States (B, C, *spatial) as one matrix per sample, without a copy, in the order of their memory.
+
+    With the channels first, its rows are the channels: (B, C, N). With the channels last, a row holds all channels of
+    k neighbouring voxels: (B, N / k, k C).
+    """
+
+    channels: int
+    voxels_per_row: int | None
+    precision: torch.dtype
+
+    @classmethod
+    def of(cls, x: Tensor) -> _Layout:
+        channels, voxels = x.shape[1], math.prod(x.shape[2:])
+        is_last = not x.is_contiguous()  # else its channels are first
+        longest = 2 ** (max(_ROW // channels, 1).bit_length() - 1)
+        return cls(
+            channels, math.gcd(voxels, longest) if is_last else None, torch.promote_types(x.dtype, torch.float32)
+        )
+
+    def matrix(self, x: Tensor) -> Tensor:
+        if self.voxels_per_row is None:
+            return x.view(x.shape[0], self.channels, -1)
+        return x.movedim(1, -1).view(x.shape[0], -1, self.voxels_per_row * self.channels)
+
+    def spread(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """Numbers for each channel, each (B, C) or (B, 1), in the form of matrices that broadcast."""
+        together = torch.stack(torch.broadcast_tensors(*values))
+        if self.voxels_per_row is None:
+            return together[..., None].unbind()
+        num, batch = together.shape[:2]
+        # Contiguous: numbers of stride zero take four times as long.
+        rows = together[:, :, None].expand(num, batch, self.voxels_per_row, self.channels).contiguous()
+        return rows.view(num, batch, 1, -1).unbind()
+
+    def sum(self, matrix: Tensor) -> Tensor:
+        """The sum of each channel, (B, C)."""
+        if self.voxels_per_row is None:
+            return matrix.sum(2, dtype=self.precision)
+        return matrix.sum(1, dtype=self.precision).view(len(matrix), self.voxels_per_row, self.channels).sum(1)
+
+    def chunks(self, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """The same pieces of each matrix, about 8 and not too small."""
+        dim, first = (2, matrices[0]) if self.voxels_per_row is None else (1, matrices[0])
+        size = max(_CHUNK, first.numel() // 8)
+        length = max(size * first.shape[dim] // first.numel(), 1)
+        return zip(*(matrix.split(length, dim) for matrix in matrices), strict=True)
