@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from benchmarks.gpu.recording import Recorder
 from src.invertible.layers.orthogonal import sum_in_parts
 from src.invertible.layers.orthogonal_matrices import matrix_exponential
-from src.models.volume_norm import volume_norm
+from src.models.norms import volume_norm
 
 
 def run(recorder: Recorder) -> None:

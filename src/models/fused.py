@@ -17,36 +17,8 @@ from ..invertible import is_exporting
 from .convolution import Conv3d, under_torch_func
 from .in_place import LeakyReLU
 from .kernels import Kernels
-from .normalisation import Normalisation, Options, is_worthwhile, normalised_by_torch
+from .normalisation import Normalisation, Normalised, Options, is_worthwhile, normalised_by_torch
 from .norms import GroupNorm
-
-
-class _Normalised(torch.autograd.Function):
-    """``σ(norm(x))`` with the statistics of x. It saves x alone."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, options: Options, is_convolved: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        normalisation, y = Normalisation.of(x, weight, bias, options)
-        ctx.save_for_backward(x, *normalisation.tensors)
-        # Then nobody but the convolution's backward has seen the gradient.
-        ctx.options, ctx.may_overwrite = options, is_convolved
-        statistics = normalisation.mean, normalisation.rstd
-        ctx.mark_non_differentiable(*statistics)
-        ctx.set_materialize_grads(False)
-        return y, *statistics
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: None) -> Any:
-        x, weight, bias, mean, rstd = ctx.saved_tensors
-        if grad is None:
-            return None, None, None, None, None
-        if torch.is_grad_enabled():  # to be differentiated once more
-            y = normalised_by_torch(x, weight, bias, ctx.options)
-            return *_differentiated(y, (x, weight, bias), grad), None, None
-        normalisation = Normalisation(weight, bias, mean, rstd, ctx.options)
-        return *normalisation.gradients(x, grad, ctx.may_overwrite), None, None
 
 
 class _ConvolutionOfNormalised(torch.autograd.Function):
@@ -78,12 +50,6 @@ class _ConvolutionOfNormalised(torch.autograd.Function):
         return grad_y, grad_weight, *[None] * 7
 
 
-def _differentiated(y: Tensor, inputs: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
-    tracked = [part for part in inputs if part.requires_grad]
-    found = iter(torch.autograd.grad(y, tracked, grad, create_graph=True))
-    return [next(found) if part.requires_grad else None for part in inputs]
-
-
 def run_fused(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
     """The layers one after the other, each normalisation together with activation and convolution behind it.
 
@@ -101,7 +67,7 @@ def run_fused(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
             options = options.followed_by(following[0].negative_slope)
             position, following = position + 1, following[1:]
         kernels = _kernels(following[0], x)
-        y, mean, rstd = _Normalised.apply(x, layer.weight, layer.bias, options, kernels is not None)
+        y, mean, rstd = Normalised.apply(x, layer.weight, layer.bias, options, kernels is not None)
         if kernels is None:
             x = y
             continue
@@ -114,7 +80,7 @@ def run_fused(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
 
 def _options(layer: nn.Module, x: Tensor) -> Options | None:
     """How a layer normalises, if it can be replaced."""
-    if type(layer) in (nn.GroupNorm, GroupNorm):
+    if isinstance(layer, nn.GroupNorm) and type(layer) in (nn.GroupNorm, GroupNorm):
         groups = layer.num_groups
     elif isinstance(layer, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d):
         groups = layer.num_features

@@ -7,8 +7,9 @@ for layer norm at batch size 1, that is one multiprocessor of the GPU.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -154,14 +155,53 @@ class Normalisation:
         return torch.stack((torch.stack(products).sum(0), layout.sum(layout.matrix(grad))))
 
 
+class Normalised(torch.autograd.Function):
+    """``σ(norm(x))`` with the statistics of x, see `Normalisation`. It saves x alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, options: Options, is_convolved: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        normalisation, y = Normalisation.of(x, weight, bias, options)
+        ctx.save_for_backward(x, *normalisation.tensors)
+        # Then nobody but the convolution's backward has seen the gradient.
+        ctx.options, ctx.may_overwrite = options, is_convolved
+        statistics = normalisation.mean, normalisation.rstd
+        ctx.mark_non_differentiable(*statistics)
+        ctx.set_materialize_grads(False)
+        return y, *statistics
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> Any:
+        x, weight, bias, mean, rstd = ctx.saved_tensors
+        if grad is None:
+            return None, None, None, None, None
+        if torch.is_grad_enabled():  # to be differentiated once more
+            y = normalised_by_torch(x, weight, bias, ctx.options)
+            return *_differentiated(y, (x, weight, bias), grad), None, None
+        normalisation = Normalisation(weight, bias, mean, rstd, ctx.options)
+        return *normalisation.gradients(x, grad, ctx.may_overwrite), None, None
+
+
+def _differentiated(y: Tensor, inputs: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
+    tracked = [part for part in inputs if part.requires_grad]
+    found = iter(torch.autograd.grad(y, tracked, grad, create_graph=True))
+    return [next(found) if part.requires_grad else None for part in inputs]
+
+
 def _has_fast_kernels(x: Tensor) -> bool:
     """Whether torch's kernels are the faster ones."""
     return x.device.type == "cpu"
 
 
 def is_worthwhile(x: Tensor) -> bool:
-    """Whether a state is large enough to gain, and has its channels first or last in memory, without gaps."""
-    return x.numel() > _SMALL and (x.is_contiguous() or x.movedim(1, -1).is_contiguous())
+    """Whether a state is large enough to gain, and laid out as `_Layout` has it."""
+    return x.numel() > _SMALL and has_no_gaps(x)
+
+
+def has_no_gaps(x: Tensor) -> bool:
+    """Whether a state has its channels first or last in memory, without gaps."""
+    return x.is_contiguous() or x.movedim(1, -1).is_contiguous()
 
 
 def _activated(y: Tensor, options: Options) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..invertible import is_exporting
 from .convolution import precision_of, under_torch_func
-from .volume_norm import volume_norm
+from .normalisation import Normalised, Options, has_no_gaps
 
 # A block of a GPU's threads normalises about this many numbers in the time in which `volume_norm` starts its dozen
 # kernels. Estimated, not measured.
@@ -19,12 +19,22 @@ _LARGE = 2**18
 _MANY = 256
 
 
+def volume_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+    """Group norm of a state (B, C, *spatial) by `Normalisation`, in the precision of autocast.
+
+    Statistics have at least single precision. One group is layer norm, a group for each channel instance norm.
+    """
+    x = x.to(precision_of(x))
+    y, _, _ = Normalised.apply(x if has_no_gaps(x) else x.contiguous(), weight, bias, Options(groups, eps), False)
+    return y
+
+
 class GroupNorm(nn.GroupNorm):
     """`torch.nn.GroupNorm` that uses a whole GPU for a few large groups and is in half precision under autocast."""
 
     def forward(self, x: Tensor) -> Tensor:
         if _is_volume_on_gpu(x, self.num_groups) and self.affine:
-            return volume_norm(x.to(precision_of(x)), self.weight, self.bias, self.num_groups, self.eps)
+            return volume_norm(x, self.weight, self.bias, self.num_groups, self.eps)
         return super().forward(x)
 
 
@@ -39,7 +49,7 @@ class _InstanceNorm:
         if not x.shape[0]:
             return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
         if _is_volume_on_gpu(x, x.shape[1]) and self.affine and not self.track_running_stats:
-            return volume_norm(x.to(precision_of(x)), self.weight, self.bias, x.shape[1], self.eps)
+            return volume_norm(x, self.weight, self.bias, x.shape[1], self.eps)
         y = super().forward(x)  # type: ignore[misc]
         if y.requires_grad and not torch.compiler.is_compiling():
             # For one sample on a CPU, torch 2.11 to 2.14 misread a gradient that has its channels last in memory: the

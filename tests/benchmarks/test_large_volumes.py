@@ -14,7 +14,7 @@ from benchmarks.cubes import CUBES, training_step
 from benchmarks.fake_values import DEVICE, FakeTensorMode, fake_values, make_fake
 from benchmarks.peers import Definition
 from src.invertible.layers.orthogonal import sum_in_parts
-from src.models.volume_norm import moments
+from src.models.normalisation import Normalisation, Options
 
 # These only describe memory, in 64 bits.
 VIEWS = {
@@ -63,7 +63,9 @@ def test_only_operations_that_can_count_so_far_see_whole_states(name: str, bf16:
 def test_indices_of_so_many_numbers() -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         x = torch.zeros(1, 16, 512, 512, 512, device=DEVICE, dtype=torch.bfloat16)
-        mean, rstd = moments(x, 1, 1e-5)
+        weight = torch.ones(16, device=DEVICE)
+        normalisation, _ = Normalisation.of(x, weight, weight, Options(1, 1e-5))
+        mean, rstd = normalisation.mean, normalisation.rstd
         columns = x.float().flatten(2)[:, None]
         product = sum_in_parts(columns, columns, 3)
     assert (mean.shape, rstd.shape, mean.dtype) == ((1, 1), (1, 1), torch.float32)

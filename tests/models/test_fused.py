@@ -186,5 +186,5 @@ def test_a_block_keeps_its_input_and_two_tensors() -> None:
 
 def test_small_states_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     block, x = built("layer norm")
-    monkeypatch.setattr(fused._Normalised, "apply", None)
+    monkeypatch.setattr(fused.Normalised, "apply", None)
     run_fused(list(block), x)

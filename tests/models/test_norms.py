@@ -9,12 +9,17 @@ from torch.nn import functional as F
 
 from benchmarks.fake_values import DEVICE, FakeTensorMode, fake_values, make_fake
 from benchmarks.live_bytes import LiveBytes
-from src.models import volume_norm as module
+from src.models import normalisation
 from src.models.blocks import NORMS, make_norm
-from src.models.norms import GroupNorm, InstanceNorm2d, InstanceNorm3d
-from src.models.volume_norm import volume_norm
+from src.models.normalisation import Normalisation, Options
+from src.models.norms import GroupNorm, InstanceNorm2d, InstanceNorm3d, volume_norm
 
 SHAPES = [((1, 8, 8, 6, 10), 1), ((2, 8, 4, 5), 1), ((2, 12, 7, 5), 4), ((3, 6, 11), 6), ((2, 4, 3), 2)]
+
+
+@pytest.fixture
+def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(normalisation, "_has_fast_kernels", lambda _: False)
 
 
 def inputs(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -39,16 +44,18 @@ def found_and_expected(shape: tuple[int, ...], groups: int, dtype: torch.dtype) 
     return [(y, oracle), *zip(*gradients, strict=True)]
 
 
-@pytest.mark.parametrize("chunk", [module.CHUNK, 40])
+@pytest.mark.usefixtures("_as_on_a_gpu")
+@pytest.mark.parametrize("chunk", [2**16, 40])
 @pytest.mark.parametrize(("shape", "groups"), SHAPES)
 def test_values_and_gradients_are_torchs(
     shape: tuple[int, ...], groups: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setattr(normalisation, "_CHUNK", chunk)
     for found, expected in found_and_expected(shape, groups, torch.float64):
         torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.usefixtures("_as_on_a_gpu")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 4e-3), (torch.float16, 5e-4)])
 @pytest.mark.parametrize(("shape", "groups"), SHAPES)
 def test_statistics_have_single_precision(
@@ -61,6 +68,7 @@ def test_statistics_have_single_precision(
         assert (found - expected).norm() < 1e-5 * expected.norm()
 
 
+@pytest.mark.usefixtures("_as_on_a_gpu")
 @pytest.mark.parametrize("layout", [torch.channels_last_3d, None])
 def test_any_memory_layout(layout: torch.memory_format | None) -> None:
     x, weight, bias = inputs((1, 8, 4, 6, 5))
@@ -75,6 +83,7 @@ def test_any_memory_layout(layout: torch.memory_format | None) -> None:
     torch.testing.assert_close(*(torch.autograd.grad(part, laid_out, grad)[0] for part in (y, oracle)))
 
 
+@pytest.mark.usefixtures("_as_on_a_gpu")
 def test_it_can_be_differentiated_twice() -> None:
     x, weight, bias = inputs((2, 4, 3, 2))
     assert torch.autograd.gradgradcheck(lambda *parts: volume_norm(*parts, 2, 1e-5), (x, weight, bias))
@@ -128,8 +137,8 @@ def test_a_volume_on_a_gpu_keeps_its_precision(make: type, bf16: bool) -> None:
     assert dtype == (torch.bfloat16 if bf16 else torch.float32)
     assert gradients == [torch.float32] * 2
     size = 2 if bf16 else 4
-    # The output and two gradients, one of them a single number that is expanded; and small temporaries.
-    assert peak < 3.3 * 8 * 256**3 * size
+    # The output and two gradients, one of them a single number that is expanded; and temporaries of an eighth in float32.
+    assert peak < 3.6 * 8 * 256**3 * size
 
 
 def test_torch_normalises_small_and_many_groups_on_a_gpu() -> None:
@@ -141,9 +150,10 @@ def test_torch_normalises_small_and_many_groups_on_a_gpu() -> None:
             assert type(norm(torch.zeros(shape, device=DEVICE)).grad_fn).__name__ == "NativeGroupNormBackward0"
 
 
+@pytest.mark.usefixtures("_as_on_a_gpu")
 def test_the_variance_of_half_precision_is_never_negative() -> None:
     """The mean is a thousand times as large as the deviation."""
     x = (100 + 0.1 * torch.randn(1, 2, 64, 64)).to(torch.bfloat16)
-    mean, rstd = module.moments(x, 1, 1e-5)
-    assert 99 < float(mean) < 101
-    assert 0 < float(rstd) < 400
+    found, _ = Normalisation.of(x, torch.ones(2), torch.zeros(2), Options(1, 1e-5))
+    assert 99 < float(found.mean) < 101
+    assert 0 < float(found.rstd) < 400
