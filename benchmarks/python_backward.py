@@ -16,7 +16,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
-from torch.autograd.graph import saved_tensors_hooks
+from torch.autograd.graph import GradientEdge, saved_tensors_hooks
 
 Node = Any  # torch.autograd.graph.Node
 Edge = tuple[Node, int]
@@ -92,9 +92,9 @@ class PythonBackward:
     ) -> list[Tensor | None]:
         """The gradient for each tensor that requires one."""
         accumulates = type(node).__name__ == "AccumulateGrad"
-        if all(part is None for part in inputs) or (accumulates and is_grad):
+        is_function = isinstance(node, FunctionCtx)  # which torch calls without any gradient, too
+        if (accumulates and is_grad) or (not is_function and all(part is None for part in inputs)):
             return [None for before, _ in node.next_functions if before is not None]
-        is_function = isinstance(node, FunctionCtx)
         if is_function and not getattr(node, "takes_none", False):
             pairs = zip(inputs, node._input_metadata, strict=True)
             inputs = [torch.zeros(m.shape, dtype=m.dtype, device=m.device) if g is None else g for g, m in pairs]
@@ -140,11 +140,11 @@ class PythonBackward:
 def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
-    return list(value) if isinstance(value, Sequence) else [value]
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, GradientEdge) else [value]
 
 
-def _edge(tensor: Tensor) -> Edge:
-    node, index, *_ = torch.autograd.graph.get_gradient_edge(tensor)
+def _edge(tensor: Tensor | GradientEdge) -> Edge:
+    node, index, *_ = tensor if isinstance(tensor, GradientEdge) else torch.autograd.graph.get_gradient_edge(tensor)
     return node, index
 
 

@@ -137,7 +137,7 @@ def test_a_volume_on_a_gpu_keeps_its_precision(make: type, bf16: bool) -> None:
     assert dtype == (torch.bfloat16 if bf16 else torch.float32)
     assert gradients == [torch.float32] * 2
     size = 2 if bf16 else 4
-    # The output and two gradients, one of them a single number that is expanded; and temporaries of an eighth in float32.
+    # The output and two gradients, one of them an expanded number; and temporaries of an eighth in float32.
     assert peak < 3.6 * 8 * 256**3 * size
 
 
