@@ -43,7 +43,7 @@ FLOWS = {
 def on_every_set(models: Iterable[str]) -> list[Any]:
     """Return each network with each image set; the fast tests use the sets in turn, the slow tests the other ones."""
     return [
-        pytest.param(model, data_set, marks=() if (i + j) % 2 == 0 else pytest.mark.slow)
+        (pytest.param if (i + j) % 2 == 0 and not model.startswith("iresnet") else slow)(model, data_set)
         for i, model in enumerate(models)
         for j, data_set in enumerate(WRITE)
     ]

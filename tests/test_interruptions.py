@@ -75,6 +75,7 @@ def test_an_interrupted_step_replaces_no_checkpoint(
     assert_equal(tmp_path, whole["plain"])
 
 
+@pytest.mark.slow
 def test_an_update_that_ruins_the_weights_replaces_no_checkpoint(
     whole: WholeRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,7 +103,8 @@ def test_a_full_disk_gives_one_message_and_loses_nothing(
     assert_equal(tmp_path, whole["plain"])
 
 
-@pytest.mark.parametrize("moved", [True, slow(False)])
+@pytest.mark.slow
+@pytest.mark.parametrize("moved", [True, False])
 def test_a_copied_run_folder_keeps_its_best_checkpoint(
     moved: bool, whole: WholeRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

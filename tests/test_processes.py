@@ -35,6 +35,7 @@ from src.utils.reduced import reduced
 from tests.collectives import Record, assert_same, record
 from tests.fake_segmentation import segmentation_overrides, write_scan
 from tests.fakes import tiny_overrides
+from tests.marks import slow
 from tests.test_ddp import LIGHTNING, ROOT, TORCHRUN, start
 from tests.tiny_experiments import SIZES, TWO, tiny, write_images
 
@@ -49,7 +50,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=DISPLAYS)
+@pytest.fixture(params=[DISPLAYS[0], *map(slow, DISPLAYS[1:])])
 def display(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr("sys.stdout", Terminal() if request.param == "rich" else io.StringIO())
     return request.param

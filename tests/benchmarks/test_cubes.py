@@ -58,6 +58,7 @@ def test_the_reversible_network_needs_less() -> None:
     assert counts[0] < 0.5 * counts[1]
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     stem = tmp_path / "cubes"
     sizes = ["--channels", "4", "--levels", "2", "--couplings", "1", "--limit", "4", "--limit-gib", "0.002"]

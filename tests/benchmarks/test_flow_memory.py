@@ -30,6 +30,7 @@ def test_counted_bytes_are_those_of_a_step(policy: str, monkeypatch: pytest.Monk
     assert step_bytes(*ours(TINY, policy), 32)[1] == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.slow
 def test_bytes_grow_linearly_with_the_pixels_and_the_largest_square_fits() -> None:
     limit = 0.01
     [found] = [measure(TINY, [limit], (64, 128))["rows"]["ours, reversible"]]
@@ -38,6 +39,7 @@ def test_bytes_grow_linearly_with_the_pixels_and_the_largest_square_fits() -> No
     assert 0.95 * limit < fitting <= limit < beyond
 
 
+@pytest.mark.slow
 def test_what_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     original = builtins.__import__
 

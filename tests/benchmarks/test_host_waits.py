@@ -16,7 +16,8 @@ from src.models.density import DensityModel
 from src.models.iunet import IUNet
 from src.models.lifted import Lifted
 from src.tasks.segmentation_heads import region_masks
-from tests.models.small_networks import NETWORKS, fast_and_slow
+from tests.marks import slow
+from tests.models.small_networks import NETWORKS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.cuda.amp.custom_:FutureWarning")
 refuse_changes = Snapshot.refuse_changes
@@ -56,11 +57,13 @@ def allowed_waits(net: nn.Module, policy: str) -> int:
 
 
 # i-ResNets compare the weights of each layer with those of its last singular vector.
+# An image network, a classifier and a flow.
+FEW = ("iunet-2d", "irevnet", "glow")
 NAMES = [name for name in NETWORKS if "iresnet" not in name]
 
 
 @pytest.mark.filterwarnings("ignore:channels=.*cannot be achieved:UserWarning")
-@pytest.mark.parametrize("name", fast_and_slow(NAMES))
+@pytest.mark.parametrize("name", [name if name in FEW else slow(name) for name in NAMES])
 def test_a_training_step_hardly_waits(name: str) -> None:
     policy = "stored" if name in ("unet-3d", "glow") else "reversible"
     build, shape = NETWORKS[name]

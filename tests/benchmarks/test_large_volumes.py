@@ -15,6 +15,7 @@ from benchmarks.fake_values import DEVICE, FakeTensorMode, fake_values, make_fak
 from benchmarks.peers import Definition
 from src.invertible.layers.orthogonal import sum_in_parts
 from src.models.normalisation import Normalisation, Options
+from tests.marks import slow
 
 # These only describe memory, in 64 bits.
 VIEWS = {
@@ -48,8 +49,10 @@ class LargeOperations(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("name", ["iUNet, reversible", "iUNet, stored"])
+@pytest.mark.parametrize(
+    ("name", "bf16"),
+    [("iUNet, reversible", True), *(slow(*case) for case in (("iUNet, reversible", False), ("iUNet, stored", True)))],
+)
 def test_only_operations_that_can_count_so_far_see_whole_states(name: str, bf16: bool) -> None:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     net = CUBES[name](Definition(3, 16, 2, 1))

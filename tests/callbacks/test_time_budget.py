@@ -70,6 +70,7 @@ def test_the_rate_at_a_time(clock: Clock) -> None:
     assert optimizer.param_groups[0]["lr"] == 0 and trainer.should_stop
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_rest_of_the_time(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     stop = f"+callbacks.stop={{_target_:tests.fakes.SignalAfter,signum:{int(signal.SIGTERM)},step:3}}"
     overrides = tiny_overrides(tmp_path, *OVERRIDES, "callbacks.time_budget.minutes=0.5", stop)

@@ -11,6 +11,7 @@ import pytest
 from src.datamodules.cached_files import folder_name, make_missing, require_writable, run_parallel, whole_folder
 from src.utils.files import atomic_write
 from src.utils.processes import available_cpus
+from tests.marks import slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,7 +101,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["case"]
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, slow(2)])
 def test_every_task_is_done_once_where_it_should(num_workers, tmp_path):
     paths = [tmp_path / str(n) for n in range(3)]
     run_parallel(touch, paths, num_workers, "Touching")

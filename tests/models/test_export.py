@@ -55,7 +55,7 @@ def test_a_program_is_the_same_under_every_policy(policy: str) -> None:
     assert_is_exported(net, x, expected)
 
 
-@pytest.mark.parametrize("name", ["irevnet", "iunet-1d"])
+@pytest.mark.parametrize("name", ["irevnet", slow("iunet-1d")])
 def test_torch_export_without_gradients(name: str) -> None:
     with torch.no_grad():
         assert_is_exported(*build(name))
