@@ -31,7 +31,7 @@ def run(*arguments: str) -> tuple[subprocess.CompletedProcess, float]:
     return processor_seconds([sys.executable, "train.py", *arguments])
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["experiment=?"], ["--cfg", "job"]])
+@pytest.mark.parametrize("arguments", [["--help"], slow(["-h"]), ["experiment=?"], slow(["--cfg", "job"])])
 def test_help_and_composition_take_less_than_two_seconds(arguments: list[str]) -> None:
     result, seconds = run(*arguments)
     assert result.returncode == 0 and "ct_postproc" in result.stdout

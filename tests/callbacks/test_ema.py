@@ -72,6 +72,7 @@ def test_the_test_at_the_end_is_of_the_average_as_eval_has_it(finished: Any, tmp
     assert of_eval == {name: value for name, value in metrics.items() if name.startswith("test/")}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_the_uninterrupted_one(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

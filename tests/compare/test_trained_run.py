@@ -49,6 +49,7 @@ def test_a_run_is_read_whatever_its_loggers(
     assert set(shown["curves"]) >= {"train/loss", *last}
 
 
+@pytest.mark.slow
 def test_a_run_is_unfinished_until_it_is_resumed_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop = f"+callbacks.stop={{_target_:tests.fakes.SignalAfter,signum:{signal.SIGTERM:d},step:3}}"
     with pytest.raises(SystemExit):
