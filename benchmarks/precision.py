@@ -7,8 +7,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from src.models.blocks import CONVOLUTIONS
-
 
 def convolution_dtypes(net: nn.Module, step: Callable[[], object]) -> list[str]:
     """Names of the types that the network's convolutions return during a step, in forward and in recomputation."""
@@ -17,7 +15,7 @@ def convolution_dtypes(net: nn.Module, step: Callable[[], object]) -> list[str]:
     def note(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         seen.add(str(output.dtype).removeprefix("torch."))
 
-    convolutions = (module for module in net.modules() if isinstance(module, tuple(CONVOLUTIONS.values())))
+    convolutions = (module for module in net.modules() if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)))
     handles = [module.register_forward_hook(note) for module in convolutions]
     try:
         step()
