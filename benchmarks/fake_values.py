@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 # Private, and imported here only: torch has no public name for it.
 from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
 
+from benchmarks.live_bytes import LiveBytes
 from benchmarks.python_backward import PythonBackward
 from src.invertible import RngState, Snapshot
 
@@ -46,6 +47,23 @@ def present_cuda() -> tuple[Any, ...]:
         patch("torch.cuda.is_bf16_supported", lambda *_: True),
         patch("torch.cuda.get_rng_state", lambda *_: torch.zeros(16, dtype=torch.uint8)),
     )
+
+
+def bytes_of_a_fake_step(net: nn.Module, shape: Sequence[int], loss: Callable[[Tensor], Tensor]) -> tuple[int, int]:
+    """Return the bytes that forward keeps for backward, and the peak of live bytes in a step, without the weights.
+
+    The peak includes the gradients of the weights, but not the image or the scratch memory of kernels. Fake tensors
+    replace the network's parameters and buffers.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    make_fake(net, mode)
+    with fake_values(mode):
+        x = torch.zeros(*shape, device=DEVICE)
+        with LiveBytes() as live:
+            found = loss(x)
+            kept = live.now
+            found.backward()
+    return kept, live.peak
 
 
 def make_fake(net: nn.Module, mode: FakeTensorMode) -> None:

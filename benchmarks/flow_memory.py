@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.fake_values import DEVICE, FakeTensorMode, fake_values, make_fake
-from benchmarks.live_bytes import LiveBytes
+from benchmarks.fake_values import bytes_of_a_fake_step
 from src.invertible import POLICIES, set_backprop
 from src.models.glow import Glow
 from src.runs.provenance import provenance
@@ -30,6 +29,7 @@ from src.utils.files import write_text
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "flow_memory.json"
 CHANNELS = 3
+BYTES_OF_A_PIXEL = 4 * CHANNELS
 GIB = 2**30
 # The gradients are part of the counted peak; the weights and Adam's two moments are not.
 OTHER_COPIES = 3
@@ -149,16 +149,9 @@ def step_bytes(net: nn.Module, loss: Loss, side: int) -> tuple[int, int]:
 
     The network's tensors become fake ones.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
     weights = sum(p.numel() * p.element_size() for p in net.parameters())
-    make_fake(net, mode)
-    with fake_values(mode):
-        x = torch.zeros(1, CHANNELS, side, side, device=DEVICE)
-        with LiveBytes() as live:
-            found = loss(x)
-            kept = live.now
-            found.backward()
-    return kept, live.peak + OTHER_COPIES * weights + x.numel() * x.element_size()
+    kept, peak = bytes_of_a_fake_step(net, (1, CHANNELS, side, side), loss)
+    return kept, peak + OTHER_COPIES * weights + BYTES_OF_A_PIXEL * side**2
 
 
 def row(build: Callable[[], tuple[nn.Module, Loss]], limits: Sequence[float], sides: Sequence[int]) -> dict[str, Any]:

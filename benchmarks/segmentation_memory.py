@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from rich.progress import track
-from torch import nn
+from torch import Tensor, nn
 
-from benchmarks.fake_values import DEVICE, FakeTensorMode, fake_values, make_fake
-from benchmarks.live_bytes import LiveBytes
+from benchmarks.fake_values import DEVICE, bytes_of_a_fake_step
 from src.config.composition import compose_config
 from src.invertible import POLICIES, set_backprop
 from src.runs.provenance import provenance
@@ -52,16 +51,12 @@ def count(net: nn.Module, policy: str, crop: Sequence[int], channels: int = 4, b
     replace the network's parameters and buffers.
     """
     set_backprop(net, policy)
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    make_fake(net, mode)
-    with fake_values(mode):
-        image = torch.zeros(1, channels, *crop, device=DEVICE)
-        with LiveBytes() as live:
-            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
-                loss = net(image).float().square().mean()
-            kept = live.now
-            loss.backward()
-    return kept, live.peak
+
+    def loss(image: Tensor) -> Tensor:
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
+            return net(image).float().square().mean()
+
+    return bytes_of_a_fake_step(net, (1, channels, *crop), loss)
 
 
 def row(net: nn.Module, policy: str, crop: Sequence[int] = PAPER_CROP, bf16: bool = False) -> dict[str, Any]:
