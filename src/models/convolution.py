@@ -104,6 +104,11 @@ def under_torch_func() -> bool:
     return active is None or active()
 
 
+def needs_plain_operations() -> bool:
+    """Whether a compiler, an exporter or a transform of `torch.func` looks, which know torch's own operations only."""
+    return torch.compiler.is_compiling() or is_exporting() or under_torch_func()
+
+
 class _Convolution(torch.autograd.Function):
     """oneDNN's convolution of volumes (B, C, D, H, W), which keeps their size. It saves its input without a copy."""
 

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..invertible import is_exporting
-from .convolution import Conv3d, under_torch_func
+from .convolution import Conv3d, needs_plain_operations
 from .in_place import LeakyReLU
 from .kernels import Kernels
 from .normalisation import Normalisation, Normalised, Options, is_worthwhile, normalised_by_torch
@@ -101,7 +100,7 @@ def _kernels(layer: nn.Module | None, x: Tensor) -> Kernels | None:
 
 def can_be_fused() -> bool:
     """Whether a graph is recorded, and not by a compiler, an exporter or a transform of `torch.func`."""
-    return torch.is_grad_enabled() and not (torch.compiler.is_compiling() or is_exporting() or under_torch_func())
+    return torch.is_grad_enabled() and not needs_plain_operations()
 
 
 def _is_unwatched(layer: nn.Module) -> bool:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..invertible import is_exporting
-from .convolution import precision_of, under_torch_func
+from .convolution import needs_plain_operations, precision_of
 from .normalisation import Normalised, Options, has_no_gaps
 
 # A block of a GPU's threads normalises about this many numbers in the time in which `volume_norm` starts its dozen
@@ -75,6 +74,6 @@ def _is_volume_on_gpu(x: Tensor, groups: int) -> bool:
     if not x.is_cuda or x.numel() <= _LARGE * x.shape[0] * groups:
         return False
     # A compiler splits the sums itself; `torch.func` needs operations that it knows.
-    if torch.compiler.is_compiling() or is_exporting() or under_torch_func():
+    if needs_plain_operations():
         return False
     return x.shape[0] * groups < _MANY or torch.is_autocast_enabled(x.device.type)
