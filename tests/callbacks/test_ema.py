@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from src.invertible import SpectralNormalised
 from src.runs.folder import RunFolder
 from tests.fakes import tiny_overrides
 from tests.image_files import write_mnist
+from tests.resuming import resume, stop_at
 from tests.test_image_networks import FLOWS, one_step
 
 DECAY = 0.8
@@ -76,12 +76,10 @@ def test_the_test_at_the_end_is_of_the_average_as_eval_has_it(finished: Any, tmp
 def test_a_resumed_run_ends_as_the_uninterrupted_one(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop = f"+callbacks.stop={{_target_:tests.fakes.SignalAfter,signum:{int(signal.SIGTERM)},step:2}}"
     with pytest.raises(SystemExit):
-        train.train(compose_config(overrides(tmp_path, stop)))
+        train.train(compose_config(overrides(tmp_path, stop_at(2, signal.SIGTERM))))
     assert checkpoint(tmp_path)["global_step"] == 2
-    monkeypatch.setattr(sys, "argv", ["train.py", f"resume={tmp_path}", "callbacks.stop.step=-1"])
-    train.main()
+    resume(monkeypatch, f"resume={tmp_path}", "callbacks.stop.step=-1")
     whole, halves = checkpoint(finished[0]), checkpoint(tmp_path)
     for part in ("state_dict", "current_model_state"):
         assert all(torch.equal(value, halves[part][name]) for name, value in whole[part].items()), part

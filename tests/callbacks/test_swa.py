@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import train
 from src.config.composition import compose_config
 from tests.callbacks.test_ema import Weights, checkpoint
 from tests.fakes import tiny_overrides
+from tests.resuming import resume, stop_at
 
 # Four epochs of two steps, of which the last two are averaged.
 RUN = ["callbacks=swa", "callbacks.swa.start_fraction=0.5", "trainer.max_epochs=4", "task/scheduler=none"]
@@ -45,14 +45,12 @@ def test_the_checkpoint_has_the_mean_of_the_last_epochs_ends(finished: Any) -> N
 def test_before_its_start_the_weights_themselves_are_saved_and_the_run_resumes(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop = f"+callbacks.stop={{_target_:tests.fakes.SignalAfter,signum:{int(signal.SIGTERM)},step:3}}"
     with pytest.raises(SystemExit):
-        train.train(compose_config(overrides(tmp_path, stop)))
+        train.train(compose_config(overrides(tmp_path, stop_at(3, signal.SIGTERM))))
     saved = checkpoint(tmp_path)
     assert saved["global_step"] == 3
     assert all(torch.equal(value, finished[1][2][name]) for name, value in saved["state_dict"].items())
-    monkeypatch.setattr(sys, "argv", ["train.py", f"resume={tmp_path}", "callbacks.stop.step=-1"])
-    train.main()
+    resume(monkeypatch, f"resume={tmp_path}", "callbacks.stop.step=-1")
     whole, halves = checkpoint(finished[0]), checkpoint(tmp_path)
     for part in ("state_dict", "current_model_state"):
         assert all(torch.equal(value, halves[part][name]) for name, value in whole[part].items()), part

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import signal
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,6 +20,7 @@ from src.runs.folder import RunFolder
 from src.runs.history import read_history
 from src.runs.summary import read_summary
 from tests.fakes import tiny_overrides
+from tests.resuming import resume, stop_at
 
 OVERRIDES = ["callbacks=time_budget", "task/scheduler=none", "trainer.max_epochs=100000", "trainer.log_every_n_steps=1"]
 
@@ -72,12 +72,10 @@ def test_the_rate_at_a_time(clock: Clock) -> None:
 
 @pytest.mark.slow
 def test_a_resumed_run_has_the_rest_of_the_time(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    stop = f"+callbacks.stop={{_target_:tests.fakes.SignalAfter,signum:{int(signal.SIGTERM)},step:3}}"
-    overrides = tiny_overrides(tmp_path, *OVERRIDES, "callbacks.time_budget.minutes=0.5", stop)
+    overrides = tiny_overrides(tmp_path, *OVERRIDES, "callbacks.time_budget.minutes=0.5", stop_at(3, signal.SIGTERM))
     with pytest.raises(SystemExit):
         train.train(compose_config(overrides))
-    monkeypatch.setattr(sys, "argv", ["train.py", f"resume={tmp_path}", "callbacks.stop.step=-1"])
-    train.main()
+    resume(monkeypatch, f"resume={tmp_path}", "callbacks.stop.step=-1")
     summary = read_summary(RunFolder(tmp_path).summary)
     assert summary["training_s"] == pytest.approx(30, abs=4)
     found = rates(tmp_path)
