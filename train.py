@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from src.utils.command_line import parse, run_command_line
-from src.utils.errors import full_traceback_wanted, user_errors
+from src.utils.errors import full_traceback_wanted, say, user_errors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -132,8 +132,8 @@ def _train_new(show_traceback: bool) -> None:
         sys.argv[1:] = list(HydraConfig.get().overrides.task)
         HydraConfig.instance().cfg = None
         note = kept_learning_rate(sys.argv[1:], config)
-        if note is not None and os.environ.get("LOCAL_RANK", "0") == "0":
-            print(note, file=sys.stderr)
+        if note is not None:
+            say(note)
         with user_errors(show_traceback):
             train(config)
 
