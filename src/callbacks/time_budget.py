@@ -1,12 +1,11 @@
 """A training that ends after some minutes, with a learning rate that falls with the time that is left."""
 
-import math
 import time
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from src.tasks.schedules import constant
+from src.tasks.schedules import constant, half_cosine
 
 
 class TimeBudget(Callback):
@@ -82,7 +81,7 @@ class TimeBudget(Callback):
 
     @staticmethod
     def _set_rates(trainer: Trainer, share: float) -> None:
-        factor = (1 + math.cos(math.pi * min(share, 1.0))) / 2
+        factor = half_cosine(1.0, 0.0, min(share, 1.0))
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor

@@ -38,7 +38,7 @@ def warmup_cosine(
         if step < warmup_steps:
             return (step + 1) / warmup_steps
         progress = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
-        return _half_cosine(1.0, final_fraction, progress)
+        return half_cosine(1.0, final_fraction, progress)
 
     return LambdaLR(optimizer, factor)
 
@@ -70,8 +70,8 @@ def one_cycle(
 
     def factor(step: int) -> float:
         if step < peak:
-            return _half_cosine(start_fraction, 1.0, step / peak)
-        return _half_cosine(1.0, final_fraction, min((step - peak) / max(total_steps - 1 - peak, 1e-9), 1.0))
+            return half_cosine(start_fraction, 1.0, step / peak)
+        return half_cosine(1.0, final_fraction, min((step - peak) / max(total_steps - 1 - peak, 1e-9), 1.0))
 
     return LambdaLR(optimizer, factor)
 
@@ -148,5 +148,6 @@ def plateau(
     return scheduler
 
 
-def _half_cosine(start: float, end: float, progress: float) -> float:
+def half_cosine(start: float, end: float, progress: float) -> float:
+    """Return ``end + (start − end) (1 + cos π p) / 2`` for a progress p from 0 to 1."""
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
