@@ -86,12 +86,28 @@ def add_note(error: BaseException, note: str) -> None:
     error.__notes__ = [*getattr(error, "__notes__", []), note]
 
 
+def replaced_exit(error: BaseException) -> SystemExit | None:
+    """Return the SystemExit that ``error`` took the place of.
+
+    A signal can arrive where a library's ``finally`` does not expect it, and then fails: Hydra's, while it composes.
+    """
+    earlier = error.__context__
+    while earlier is not None and not isinstance(earlier, SystemExit):
+        earlier = earlier.__context__
+    return earlier
+
+
 @contextmanager
 def user_errors(show_traceback: bool) -> Iterator[None]:
-    """Turn a user's error into one message on stderr and exit code 2; other errors keep their traceback."""
+    """Turn a user's error into one message on stderr and exit code 2; other errors keep their traceback.
+
+    An error that took the place of a SystemExit is not shown: the program ends as it was asked to.
+    """
     try:
         yield
     except Exception as error:
+        if (asked := replaced_exit(error)) is not None:
+            raise asked from None
         if show_traceback or not is_user_error(error):
             raise
         lines = [f"error: {root_message(error)}", *getattr(error, "__notes__", [])]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from src.utils.command_line import parse
-from src.utils.errors import ConfigError
+from src.utils.errors import ConfigError, user_errors
 from src.utils.signals import exit_on_signals
 
 
@@ -76,3 +78,28 @@ def test_a_signal_that_comes_twice_interrupts_no_cleaning_up(capsys: pytest.Capt
             cleaned_up = True
     assert cleaned_up and ended.value.code == 143
     assert capsys.readouterr().err == "ended by SIGTERM; go on\n"
+
+
+def test_a_signal_that_breaks_the_cleaning_up_of_a_library_still_ends_the_program(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """As Ctrl-C does now and then while Hydra composes: OmegaConf restores flags of a node that has no parent yet."""
+    with pytest.raises(SystemExit) as ended, exit_on_signals(), user_errors(show_traceback=False):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            try:
+                raise AttributeError("no parent")
+            except AttributeError as error:
+                raise ConfigError from error
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "ended by SIGINT\n"
+
+
+def test_an_error_behind_a_handled_exit_is_shown(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended, user_errors(show_traceback=False):
+        with contextlib.suppress(SystemExit):
+            sys.exit(130)
+        raise ConfigError("expected a, got b")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: expected a, got b\n")
