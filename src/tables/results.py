@@ -42,11 +42,18 @@ def result_of(cell: Cell) -> dict[str, Any]:
     }
 
 
-def store(cells: Iterable[Cell], folder: Path) -> None:
-    """Write the results of the finished cells to ``<folder>/<cell>.json``."""
+def store(cells: Iterable[Cell], folder: Path, *, per_sample: bool = False) -> None:
+    """Write the results of the finished cells to ``<folder>/<cell>.json``.
+
+    With ``per_sample``, the numbers of each test sample go to ``<cell>.csv`` beside it.
+    """
     for cell in cells:
-        if cell.is_finished():
-            write_text(folder / f"{cell.name}.json", json.dumps(result_of(cell), indent=1, sort_keys=True) + "\n")
+        if not cell.is_finished():
+            continue
+        write_text(folder / f"{cell.name}.json", json.dumps(result_of(cell), indent=1, sort_keys=True) + "\n")
+        # A run from another folder has brought its summary alone.
+        if per_sample and cell.run.test_table.is_file():
+            write_text(folder / f"{cell.name}.csv", cell.run.test_table.read_text(encoding="utf-8"))
 
 
 def load(folder: Path, cells: Iterable[Cell] = ()) -> tuple[list[dict[str, Any]], list[str]]:
