@@ -49,7 +49,7 @@ def comparisons(table: Table) -> Iterator[Paired]:
 
     - Between the columns of a metric, in each row: the last column minus each other one.
     - Between a row and the one that it changes (``minus``).
-    - In a column alone with its metric: each entry minus the next better one.
+    - In a column alone with its metric: each entry minus the next better one, if both have several seeds.
     """
     columns = table.published.columns
     for metric in table.ranked_metrics():
@@ -68,7 +68,8 @@ def _ranking(table: Table, column: int) -> Iterator[Paired]:
     sign = -1 if table.published.columns[column].better == "max" else 1
     order = [i for i, measured in sorted(known, key=lambda pair: sign * pair[1].mean if pair[1] else 0.0) if measured]
     for better, worse in itertools.pairwise(order):
-        yield from _paired(table, (worse, column), (better, column), ", ".join(table.labels[better]))
+        pairs = _paired(table, (worse, column), (better, column), ", ".join(table.labels[better]))
+        yield from (paired for paired in pairs if paired.count > 1)
 
 
 def _changes(table: Table, column: int) -> Iterator[Paired]:
