@@ -18,10 +18,6 @@ WATCHING_CALLBACKS = (
     *("test_table", "curves", "images", "confusion", "total_time", "hung_run"),
 )
 
-# Options that were added after results had been stored, with the values that do what was done before.
-MISSING = object()
-ADDED_OPTIONS = {"task.ssim_window": "gaussian", "model.padding_mode": None}
-
 # From the arguments of a cell to its identity, plain containers.
 Identify = Callable[[list[str]], Any]
 
@@ -73,7 +69,6 @@ def _without_place(node: Any, run_dir: str, key: str = "") -> Any:
     if isinstance(node, dict):
         named = {name: f"{key}.{name}".lstrip(".") for name in node}
         kept = {name: place for name, place in named.items() if not is_execution_key(place)}
-        kept = {name: place for name, place in kept.items() if ADDED_OPTIONS.get(place, MISSING) != node[name]}
         return {name: _without_place(node[name], run_dir, place) for name, place in kept.items()}
     if isinstance(node, list):
         return [_without_place(value, run_dir, f"{key}[]") for value in node]
