@@ -17,6 +17,7 @@ def to_markdown(table: Table, command: str) -> str:
         f"{table.published.source}. Published setting: {table.published.setting}.",
         _beside(table),
         _first_in_rows(table),
+        "## What is resolved" if _resolved(table) else "",
         _resolved(table),
         _differences(table),
         "## What differs from the paper",
@@ -26,6 +27,12 @@ def to_markdown(table: Table, command: str) -> str:
         f"```bash\n{command}\n```",
         _provenance(table.results),
     ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def to_excerpt(table: Table) -> str:
+    """Return what a README shows: the numbers, which differences are resolved, the runs and where they come from."""
+    parts = [_beside(table), _resolved(table), _runs(table), _provenance(table.results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -89,7 +96,7 @@ def _resolved(table: Table) -> str:
         "Runs with the same seed are compared in pairs. Resolved: the 95 % confidence interval of the mean difference "
         "(Student's t) excludes 0."
     )
-    return f"## What is resolved\n\n{_grid(head, rows)}\n\n{note}"
+    return f"{_grid(head, rows)}\n\n{note}"
 
 
 def _differences(table: Table) -> str:

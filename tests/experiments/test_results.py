@@ -16,7 +16,7 @@ from src.config.composition import compose_config
 from src.sweeps.plan import EXPERIMENTS, make_plan
 from src.sweeps.sweep import read_sweep
 from src.tables.latex import to_latex
-from src.tables.markdown import to_markdown
+from src.tables.markdown import to_excerpt, to_markdown
 from src.tables.published import read_published
 from src.tables.results import load
 from src.tables.study import best_rates, read_study
@@ -43,6 +43,8 @@ def test_a_table_follows_from_its_results_letter_by_letter(folder: Path) -> None
     table = make_table(read_published(folder.parents[1] / "published.yaml"), results, plan.scale, plan.changes)
     assert to_markdown(table, plan.command) == (folder / "table.md").read_text()
     assert to_latex(table) == (folder / "table.tex").read_text()
+    shown = (folder.parents[1] / "README.md").read_text().partition(f"<!-- results/{folder.name} -->\n")[2]
+    assert shown.partition("<!-- end of results -->")[0] in ("", to_excerpt(table))
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=place)

@@ -16,8 +16,9 @@ from src.sweeps.process import cell_environment
 from src.sweeps.runner import Runner
 from src.tables.figure import draw
 from src.tables.latex import escaped, to_latex
-from src.tables.markdown import to_markdown
+from src.tables.markdown import to_excerpt, to_markdown
 from src.tables.published import Published, read_published
+from src.tables.readme import fill
 from src.tables.render import render
 from src.tables.results import describe, fits, load, result_of, store
 from src.tables.table import Table, make_table
@@ -236,6 +237,16 @@ def test_results_keep_their_provenance_and_no_places(tmp_path: Path) -> None:
     other = dataclasses.replace(cell, identity=["x=2"])
     assert load(tmp_path / "results", [other]) == ([], ["x-1.5"])
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["x-1.5.json"]
+
+
+def test_a_readme_gets_an_excerpt_between_its_comments(table: Table, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# A\n\n<!-- results/small -->\nold\n<!-- end of results -->\n\nMore.\n")
+    assert not fill(readme, "medium", "x") and "old" in readme.read_text()
+    excerpt = to_excerpt(table)
+    assert fill(readme, "small", excerpt) and fill(readme, "small", excerpt)
+    assert readme.read_text() == f"# A\n\n<!-- results/small -->\n{excerpt}<!-- end of results -->\n\nMore.\n"
+    assert all(part in GOLDEN.read_text() for part in excerpt.split("\n\n"))
 
 
 def test_a_table_is_written(published: Published, tmp_path: Path) -> None:
