@@ -20,7 +20,15 @@ WATCHING_CALLBACKS = (
 
 # Options that were added after results had been stored, with the values that do what was done before.
 MISSING = object()
-ADDED_OPTIONS = {"task.ssim_window": "gaussian", "model.padding_mode": None}
+ADDED_OPTIONS = {
+    "task.ssim_window": "gaussian",
+    "model.padding_mode": None,
+    "datamodule.max_shift": None,
+    "datamodule.flips": None,
+    "datamodule.border": "zeros",
+    "model.flow.skip_connections": False,
+    "model.flow.channel_factor": 1,
+}
 
 # From the arguments of a cell to its identity, plain containers.
 Identify = Callable[[list[str]], Any]
