@@ -42,6 +42,8 @@ SIZES = {
     "iconvnet_figure4": [*IMAGES, "callbacks.images.num_images=2"],
     "iconvnet_table1": [*IMAGES, "network.convnet.width=4"],
     "iconvnet_table2": [*IMAGES, "callbacks.images.num_images=2"],
+    "iresnet_cifar10": [*IMAGES, "callbacks.images.num_images=2", "network.iresnet.num_blocks=[1,1,1]"],
+    "irevnet_cifar10": [*IMAGES, "callbacks.images.num_images=2", "network.irevnet.num_blocks=[1,1,1]"],
     "irevnet_lab": [*IMAGES, "callbacks.images.num_images=2"],
     "iunet_figures": ["datamodule.size=16", *IMAGES],
     "restoration": [
@@ -58,6 +60,8 @@ FOLDERS = {
     "iconvnet_figure4": ".",
     "iconvnet_table1": ".",
     "iconvnet_table2": ".",
+    "iresnet_cifar10": ".",
+    "irevnet_cifar10": ".",
     "irevnet_lab": ".",
     "restoration": "pairs",
     "ct_slices": "lodopab",

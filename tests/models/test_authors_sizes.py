@@ -46,3 +46,10 @@ AUTHORS = {
 def test_flows_have_the_sizes_of_their_authors_code(flow: str) -> None:
     expected, tolerance = AUTHORS[flow]
     assert size(f"experiment=flows/{flow}") == pytest.approx(expected, rel=tolerance, abs=0)
+
+
+@pytest.mark.parametrize(("experiment", "expected"), [("irevnet_cifar10", 6_274_826), ("iresnet_cifar10", 4_873_178)])
+def test_classifiers_have_the_parameters_of_their_authors_code(experiment: str, expected: int) -> None:
+    # iRevNet(nBlocks=[18, 18, 18], nStrides=[1, 2, 2], nChannels=[16, 64, 256], init_ds=0, mult=4), and
+    # scripts/classify_cifar.sh of i-ResNet without its prior of 2 × 16,384 numbers.
+    assert size(f"experiment={experiment}") == expected
