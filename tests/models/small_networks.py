@@ -89,6 +89,10 @@ for downsampling in ("checkerboard", "nearest", "average"):
 
 FLOWS: dict[str, Network] = {
     "realnvp": (lambda: flow(RealNVP(1, 2, 1, 4, 1)), (1, 4, 4)),
+    "realnvp-skips": (
+        lambda: flow(RealNVP(1, 2, 1, 4, 1, skip_connections=True, channel_factor=2)),
+        (1, 4, 4),
+    ),
     "realnvp-variational": (lambda: flow(RealNVP(1, 1, 1, 4, 1), dequantisation="variational"), (1, 4, 4)),
     "glow": (lambda: flow(Glow(1, 2, 1, 4), preprocessing="centre"), (1, 4, 4)),
     "iresnet-flow": (lambda: flow(IResNetFlow(1, 2, 1, 4)), (1, 4, 4)),
