@@ -162,6 +162,19 @@ def _add(grads: dict[Key, Tensor], key: Key, grad: Tensor) -> None:
     grads[key] = grad if known is None else known + grad
 
 
+class _Cast(torch.autograd.Function):
+    """The node of an output in another precision, without its numbers."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.dtype = output.dtype
+        return output.new_zeros((), dtype=dtype).expand(output.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad.to(ctx.dtype), None
+
+
 @dataclass(frozen=True)
 class Recorded:
     """The place of an output in the graph, None if it has no graph, without its numbers, which may be freed."""
@@ -174,6 +187,12 @@ class Recorded:
         if isinstance(output, Recorded):
             return output
         return cls(get_gradient_edge(output) if output.requires_grad else None, output.dtype)
+
+    @classmethod
+    def taking(cls, dtype: torch.dtype, output: Tensor) -> Recorded:
+        """That of an output whose gradient comes in this precision; autograd casts it, and frees the copy early."""
+        with torch.enable_grad():
+            return cls.of(output if output.dtype == dtype else _Cast.apply(output, dtype))
 
 
 class LeafBackward:

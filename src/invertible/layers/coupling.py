@@ -157,7 +157,7 @@ def _shift_back(
     with leaf.replay(), torch.enable_grad():
         shift = layer.shift(groups.read, leaf.condition)
     groups.changed.sub_(shift.detach(), alpha=sign)
-    recorded = Recorded.of(shift)
+    recorded = Recorded.taking(grad.dtype, shift)
     del shift  # its memory is free for the backward pass
     grad_shift = groups.grad_changed if sign == 1 else -groups.grad_changed
     groups.grad_read.add_(leaf.differentiate(recorded, groups.read, grad_shift))
