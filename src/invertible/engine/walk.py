@@ -30,6 +30,7 @@ from ..module import (
     tensors_of,
     trained_parameters,
 )
+from .ownership import compact, has_hooks
 from .replay import LeafStart, replayed
 from .shared_values import SharedValue, values_at_once
 
@@ -123,6 +124,9 @@ class BackwardWalk:
         if isinstance(part, Composite):
             part.run_back(position, self)
             return
+        is_watched = has_hooks(part)
+        if is_watched:
+            position.state = map_tensors(compact, position.state)
         leaf, kept = LeafBackward(self, part, self._starts.pop()), self._kept_inputs.pop()
         if kept is None:
             rule = go_back if has_whole(position.grad) else default_rule
@@ -131,6 +135,10 @@ class BackwardWalk:
             # A clone, since the rules of the leaves before it overwrite what they get.
             x = map_tensors(Tensor.clone, kept)
             position.state, position.grad = forward_again(leaf, part, x, position.grad)
+        if is_watched:  # what hooks have seen may be kept, and the leaves before this one overwrite what they get
+            position.state = map_tensors(Tensor.clone, position.state)
+            grads = tuple(None if grad is None else grad.clone() for grad in as_tuple(position.grad))
+            position.grad = grads if isinstance(position.grad, tuple) else grads[0]
 
     def collect(self, tensors: Iterable[Tensor], grads: Iterable[Tensor | None]) -> None:
         """Add to the gradients of parameters and conditions, which may belong to several leaves."""

@@ -101,6 +101,31 @@ def test_what_others_keep_of_a_forward_pass_keeps_its_numbers(watch: Watch) -> N
     assert_same(gradients[1], gradients[0], 1e-10)
 
 
+def subnets_at_work(net: Sequential, kept: list[tuple[Tensor, Tensor]]) -> Callable[[], None]:
+    for subnet in [m.subnet for m in net.modules() if isinstance(m, AdditiveCoupling)]:
+        subnet.register_forward_hook(lambda _, x, y: note(kept, *x, y))
+    return lambda: None
+
+
+def gradients_of_subnets(net: Sequential, kept: list[tuple[Tensor, Tensor]]) -> Callable[[], None]:
+    for subnet in [m.subnet for m in net.modules() if isinstance(m, AdditiveCoupling)]:
+        subnet.register_full_backward_hook(lambda _, grads, grad_outputs: note(kept, *grads, *grad_outputs))
+    return lambda: None
+
+
+@pytest.mark.parametrize("watch", [subnets_at_work, gradients_of_subnets])
+def test_what_hooks_keep_of_a_backward_pass_keeps_its_numbers(watch: Watch) -> None:
+    net, kept = small_tree(), []  # type: ignore[var-annotated]
+    set_backprop(net, "reversible")
+    watch(net, kept)
+    x = small_input().requires_grad_()
+    y = net(x * 1.0)
+    kept.clear()
+    (y**3).sum().backward()
+    assert kept
+    assert all(torch.equal(tensor, value) for tensor, value in kept)
+
+
 def test_the_callers_input_and_kept_inputs_keep_their_numbers() -> None:
     gradients = []
     for policy in ("stored", "reversible"):
