@@ -36,6 +36,7 @@ class PythonBackward:
         self._read: list[list[_Saved]] = []
         self._runs = itertools.count(1)
         self._run = -1
+        self._keeps_graph = False
 
     def backward(self, tensors: Any, grad_tensors: Any = None, retain_graph: Any = None, *_: Any, **__: Any) -> None:
         """As `torch.autograd.backward`; without ``retain_graph``, the tensors lose their graph at once."""
@@ -67,7 +68,7 @@ class PythonBackward:
         ready = [(_age(node), id(node), node) for node in dict.fromkeys(node for node, _ in roots) if not waiting[node]]
         heapq.heapify(ready)
         del roots, grads
-        outer, self._run = self._run, next(self._runs)
+        outer, self._run, self._keeps_graph = (self._run, self._keeps_graph), next(self._runs), keeps_graph
         while ready:
             node = heapq.heappop(ready)[-1]
             inputs = arrived.pop(node, [None] * len(node._input_metadata))
@@ -85,7 +86,7 @@ class PythonBackward:
                 if not waiting[edge[0]]:
                     heapq.heappush(ready, (_age(edge[0]), id(edge[0]), edge[0]))
             del following, results
-        self._run = outer
+        self._run, self._keeps_graph = outer
 
     def _evaluate(
         self, node: Node, inputs: list[Tensor | None], is_grad: bool, keeps_graph: bool
@@ -131,6 +132,7 @@ class PythonBackward:
                 (torch.autograd, "grad", self.grad),
                 (FunctionCtx, "set_materialize_grads", noted),
                 (torch._C, "_current_graph_task_id", lambda: self._run),
+                (torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: self._keeps_graph),
             ):
                 stack.enter_context(patch.object(target, name, replacement))
             stack.enter_context(saved_tensors_hooks(_Saved, self._unpack))

@@ -71,18 +71,20 @@ def _entry_point(call: Call, method: Callable) -> Callable:
     def enter(self: InvertibleModule, x: State, condition: Condition = None) -> Any:
         if condition is not None and not self.takes_condition:
             raise ValueError(f"expected no condition, because no part of this {type(self).__name__} takes one")
-        x = map_tensors(_in_single_precision, x)
         if self.watcher is not None:
-            self.watcher(call, x, condition)
+            self.watcher(call, map_tensors(in_single_precision, x), condition)
         policy = self.backprop_policy
-        if policy is None or not torch.is_grad_enabled() or getattr(_engine, "running", False) or is_exporting():
-            return method(self, x) if condition is None else method(self, x, condition)
-        return _under(policy, self, call, x, condition)
+        is_direct = not torch.is_grad_enabled() or getattr(_engine, "running", False) or is_exporting()
+        if policy is not None and not is_direct:
+            return _under(policy, self, call, x, condition)  # which widens the state itself
+        if self.bijection is self:  # else that part does it
+            x = map_tensors(in_single_precision, x)
+        return method(self, x) if condition is None else method(self, x, condition)
 
     return enter
 
 
-def _in_single_precision(part: Tensor) -> Tensor:
+def in_single_precision(part: Tensor) -> Tensor:
     """A tensor of a state as a tree takes it: in float32 where autocast made it half precision.
 
     The layer before may have run under autocast. Its output has 8 or 11 bits, and so would have every state of the
@@ -168,6 +170,8 @@ class InvertibleModule(nn.Module):
     takes_condition: bool = False
     # True for a network that pads its input, so that it is a bijection only on sizes that need no padding.
     pads_input: bool = False
+    # Set by a class, for itself and not for its subclasses, that asks `may_overwrite` before it changes its input.
+    overwrites_input: bool = False
     _keeps_input: bool = False  # see `keep_input`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

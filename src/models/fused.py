@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .convolution import Conv3d, needs_plain_operations
+from .graphs import graph_is_watched
 from .in_place import LeakyReLU
 from .kernels import Kernels
 from .normalisation import Normalisation, Normalised, Options, is_worthwhile, normalised_by_torch
@@ -54,23 +55,23 @@ def run_fused(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
 
     Layers that are of another class than expected or have hooks of their own are called as always.
     """
-    position = 0
+    position, is_own = 0, False  # whether x is an output of a convolution that nobody else has seen
     while position < len(layers):
         layer, following = layers[position], [*layers[position + 1 : position + 3], None, None]
         position += 1
         options = _options(layer, x)
         if options is None:
-            x = layer(x)
+            x, is_own = layer(x), _returns_its_own(layer)
             continue
         if type(following[0]) is LeakyReLU and _is_unwatched(following[0]):
             options = options.followed_by(following[0].negative_slope)
             position, following = position + 1, following[1:]
         kernels = _kernels(following[0], x)
-        y, mean, rstd = Normalised.apply(x, layer.weight, layer.bias, options, kernels is not None)
+        y, mean, rstd = Normalised.apply(x, layer.weight, layer.bias, options, kernels is not None, is_own)
         if kernels is None:
-            x = y
+            x, is_own = y, False
             continue
-        position += 1
+        position, is_own = position + 1, not graph_is_watched()
         weight = following[0].weight.to(x.dtype)  # type: ignore[union-attr]
         x = _ConvolutionOfNormalised.apply(y, weight, kernels, x, options, layer.weight, layer.bias, mean, rstd)
         del y
@@ -96,6 +97,11 @@ def _kernels(layer: nn.Module | None, x: Tensor) -> Kernels | None:
     if type(layer) in (nn.Conv1d, nn.Conv2d, Conv3d) and _is_unwatched(layer):  # type: ignore[arg-type]
         return Kernels.of(layer, x)  # type: ignore[arg-type]
     return None
+
+
+def _returns_its_own(layer: nn.Module) -> bool:
+    """Whether nobody but the next layer sees what this one returns, and autograd does not keep it."""
+    return type(layer) in (nn.Conv1d, nn.Conv2d, Conv3d) and _is_unwatched(layer) and not graph_is_watched()
 
 
 def can_be_fused() -> bool:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .graphs import graph_is_freed
+
 # States of up to this many numbers are left to torch's kernels, which keep more but take fewer calls.
 _SMALL = 2**16
 # Temporaries have this many numbers, or an eighth of the state's if that is more.
@@ -131,17 +133,51 @@ class Normalisation:
     def _gradients_in_place(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         layout = _Layout.of(x)
         sums = self._sums(layout, x, grad)  # (2, B, C)
+        of_grad, of_x, constant = layout.spread(*self._coefficients(x, sums))
+        inner = layout.matrix(grad)
+        torch.addcmul(constant, inner, of_grad, out=inner).addcmul_(layout.matrix(x), of_x)
+        grad_weight, grad_bias = sums.sum(1).unbind()
+        return grad, grad_weight, grad_bias
+
+    def gradients_over_input(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with the gradient of x in the memory of x, for a gradient in any layout, which stays as it is."""
+        layout = _Layout.of(x, of_planes=True)
+        scale, offset = layout.spread(*self._scale_and_offset())
+        rstd = self._per_channel(self.rstd)
+        whitened, shift = layout.spread(rstd, -self._per_channel(self.mean) * rstd)
+
+        def through_activation(part: Tensor, g: Tensor) -> Tensor:
+            if self.options.slope is None:
+                return g
+            y = torch.addcmul(offset, part, scale)
+            return torch.ops.aten.leaky_relu_backward.grad_input(g, y, self.options.slope, False, grad_input=y)
+
+        def sums_of(x: Tensor, grad: Tensor) -> Tensor:
+            part = layout.matrix(x)
+            g = through_activation(part, layout.matrix_like(part, grad))
+            return torch.stack((layout.sum(torch.addcmul(shift, part, whitened).mul_(g)), layout.sum(g)))
+
+        def overwrite(x: Tensor, grad: Tensor) -> None:
+            part = layout.matrix(x)
+            g = through_activation(part, layout.matrix_like(part, grad))
+            torch.addcmul(constant, part, of_x, out=part).addcmul_(g, of_grad)
+
+        planes = layout.planes(x, grad)
+        sums = torch.stack([sums_of(*pair) for pair in planes]).sum(0)  # (2, B, C)
+        of_grad, of_x, constant = layout.spread(*self._coefficients(x, sums))
+        for pair in planes:
+            overwrite(*pair)
+        grad_weight, grad_bias = sums.sum(1).unbind()
+        return x, grad_weight, grad_bias
+
+    def _coefficients(self, x: Tensor, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``∇x = a g + b x + c`` for ``Σ g x̂`` and ``Σ g``, (2, B, C): a, b and c, each (B, C) or (B, 1)."""
         batch, groups = self.mean.shape
         means = (sums * self.weight).view(2, batch, groups, -1).sum(3) * (groups / x[0].numel())  # (2, B, G)
         mean_product, mean_grad = (means * self.rstd).unbind()
         of_x = -mean_product * self.rstd
         constant = -mean_grad - self.mean * of_x
-        of_x, constant = self._per_channel(of_x), self._per_channel(constant)
-        of_grad, of_x, constant = layout.spread(self._per_channel(self.rstd) * self.weight, of_x, constant)
-        inner = layout.matrix(grad)
-        torch.addcmul(constant, inner, of_grad, out=inner).addcmul_(layout.matrix(x), of_x)
-        grad_weight, grad_bias = sums.sum(1).unbind()
-        return grad, grad_weight, grad_bias
+        return self._per_channel(self.rstd) * self.weight, self._per_channel(of_x), self._per_channel(constant)
 
     def _sums(self, layout: _Layout, x: Tensor, grad: Tensor) -> Tensor:
         """``Σ g x̂`` and ``Σ g`` over the voxels of each sample, (2, B, C)."""
@@ -160,12 +196,13 @@ class Normalised(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, options: Options, is_convolved: bool
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, options: Options, is_convolved: bool, is_own: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         normalisation, y = Normalisation.of(x, weight, bias, options)
         ctx.save_for_backward(x, *normalisation.tensors)
         # Then nobody but the convolution's backward has seen the gradient.
         ctx.options, ctx.may_overwrite = options, is_convolved
+        ctx.is_own = is_own and not is_convolved  # x is seen by nobody else
         statistics = normalisation.mean, normalisation.rstd
         ctx.mark_non_differentiable(*statistics)
         ctx.set_materialize_grads(False)
@@ -175,12 +212,16 @@ class Normalised(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> Any:
         x, weight, bias, mean, rstd = ctx.saved_tensors
         if grad is None:
-            return None, None, None, None, None
+            return (None,) * 6
         if torch.is_grad_enabled():  # to be differentiated once more
             y = normalised_by_torch(x, weight, bias, ctx.options)
-            return *_differentiated(y, (x, weight, bias), grad), None, None
+            return *_differentiated(y, (x, weight, bias), grad), None, None, None
         normalisation = Normalisation(weight, bias, mean, rstd, ctx.options)
-        return *normalisation.gradients(x, grad, ctx.may_overwrite), None, None
+        # A CPU adds up the gradients of a linear one faster otherwise; its peak lies in the convolutions before it.
+        gains = ctx.options.slope is not None or not _has_fast_kernels(x)
+        if ctx.is_own and gains and graph_is_freed():
+            return *normalisation.gradients_over_input(x, grad), None, None, None
+        return *normalisation.gradients(x, grad, ctx.may_overwrite), None, None, None
 
 
 def _differentiated(y: Tensor, inputs: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
@@ -241,8 +282,9 @@ class _Layout:
     precision: torch.dtype
 
     @classmethod
-    def of(cls, x: Tensor) -> _Layout:
-        channels, voxels = x.shape[1], math.prod(x.shape[2:])
+    def of(cls, x: Tensor, of_planes: bool = False) -> _Layout:
+        """Of a state, or of any of its planes."""
+        channels, voxels = x.shape[1], math.prod(x.shape[3 if of_planes else 2 :])
         is_last = not x.is_contiguous()  # else its channels are first
         longest = 2 ** (max(_ROW // channels, 1).bit_length() - 1)
         return cls(
@@ -269,6 +311,16 @@ class _Layout:
         if self.voxels_per_row is None:
             return matrix.sum(2, dtype=self.precision)
         return matrix.sum(1, dtype=self.precision).view(len(matrix), self.voxels_per_row, self.channels).sum(1)
+
+    def matrix_like(self, matrix: Tensor, x: Tensor) -> Tensor:
+        """A state in another layout as a matrix of this shape, by a copy where that is needed."""
+        return (x if self.voxels_per_row is None else x.movedim(1, -1)).reshape(matrix.shape)
+
+    def planes(self, *states: Tensor) -> list[tuple[Tensor, ...]]:
+        """The same planes of each state, in about 8 parts that are not too small."""
+        first = states[0]
+        count = max(max(_CHUNK, first.numel() // 8) * first.shape[2] // first.numel(), 1)
+        return list(zip(*(state.split(count, 2) for state in states), strict=True))
 
     def chunks(self, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """The same pieces of each matrix, about 8 and not too small."""

@@ -24,7 +24,9 @@ def volume_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
     Statistics have at least single precision. One group is layer norm, a group for each channel instance norm.
     """
     x = x.to(precision_of(x))
-    y, _, _ = Normalised.apply(x if has_no_gaps(x) else x.contiguous(), weight, bias, Options(groups, eps), False)
+    y, _, _ = Normalised.apply(
+        x if has_no_gaps(x) else x.contiguous(), weight, bias, Options(groups, eps), False, False
+    )
     return y
 
 

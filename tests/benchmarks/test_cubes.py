@@ -43,6 +43,12 @@ def test_counted_bytes_are_those_of_a_step(name: str, monkeypatch: pytest.Monkey
     assert Counted(CUBES[name](TINY), bf16=False)(shape) == pytest.approx(live.peak + 3 * weights, rel=0.02)
 
 
+@pytest.mark.slow
+def test_a_step_at_512_fits_on_a_card_of_40_gb() -> None:
+    net = CUBES["iUNet, reversible"](Definition(channels=16, levels=8, couplings=4))
+    assert Counted(net, bf16=True)((1, 1, 512, 512, 512)) < 35 * 2**30
+
+
 def test_a_limit_is_met() -> None:
     net = CUBES["iUNet, reversible"](TINY)
     size = Counted(net, bf16=False)((1, 1, 8, 8, 8))

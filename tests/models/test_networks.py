@@ -187,6 +187,7 @@ def test_layout_shows_every_level() -> None:
 @pytest.mark.parametrize("d", [1, 2, 3])
 @pytest.mark.parametrize("kernel_size", [1, 3])
 def test_lifted_iunet_starts_as_the_identity(d: int, kernel_size: int) -> None:
+    torch.manual_seed(0)
     net = Lifted(2, 2, IUNet((4, 2 * 2**d), 2, d), kernel_size=kernel_size).double()
     x = torch.randn(1, 2, *SIZES[d], dtype=torch.float64)
     assert (net(x) - x).abs().max() < 1e-6

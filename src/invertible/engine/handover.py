@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 class Box:
@@ -69,33 +68,3 @@ def _is_batched(tensor: Tensor) -> bool:
     functorch = getattr(torch._C, "_functorch", None)  # torch has no public way to ask
     checks = (getattr(functorch, name, None) for name in ("is_batchedtensor", "is_legacy_batchedtensor"))
     return any(check is not None and check(tensor) for check in checks)
-
-
-def owned(tensor: Tensor) -> Tensor:
-    """The tensor, if it fills its memory and nobody else holds that; otherwise a clone."""
-    return tensor if _is_compact(tensor) and _has_one_holder(tensor) else tensor.clone()
-
-
-def owned_like(state: Tensor, grad: Tensor) -> Tensor:
-    """The gradient as `owned`, but laid out in memory as the state."""
-    if grad.stride() == state.stride() and grad.dtype == state.dtype:
-        return owned(grad)
-    return torch.empty_like(state).copy_(grad)
-
-
-def compact(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a clone if it is a view that would keep more memory than its own."""
-    return tensor if _is_compact(tensor) else tensor.clone()
-
-
-def _is_compact(tensor: Tensor) -> bool:
-    return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-
-
-def _has_one_holder(tensor: Tensor) -> bool:
-    """Whether a tensor that no caller has seen is the only one in its memory; False if torch does not tell."""
-    holders = getattr(torch._C, "_storage_Use_Count", None)
-    if holders is None or is_traceable_wrapper_subclass(tensor):  # whose memory is that of the tensors inside
-        return False
-    storage = tensor.untyped_storage()
-    return holders(storage._cdata) == 2  # the tensor and `storage`

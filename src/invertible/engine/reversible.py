@@ -5,6 +5,7 @@ One autograd node stands for the whole tree. It walks the tree backwards from it
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +25,15 @@ from ..module import (
     State,
     all_modules,
     as_tuple,
+    in_single_precision,
     map_tensors,
     past_policies,
     tensors_of,
     trained_parameters,
     zero_logdet,
 )
-from .handover import Box, HandOver, compact, owned, owned_like
+from .handover import Box, HandOver
+from .ownership import compact, handed_over, memory_of, owned, owned_like
 from .replay import AutocastState, LeafStart
 from .shared_values import shared_values
 from .snapshot import Snapshot
@@ -53,13 +56,26 @@ def keeps_input(leaf: InvertibleModule) -> bool:
     return any(isinstance(module, InvertibleModule) and module._keeps_input for module in all_modules(leaf))
 
 
-def run_leaves(part: InvertibleModule, x: State, leaf_step: Callable[[InvertibleModule, State], State]) -> State:
-    """Evaluate a tree, with ``leaf_step(leaf, x)`` in the place of each leaf."""
+def run_leaves(
+    part: InvertibleModule,
+    x: State,
+    leaf_step: Callable[[InvertibleModule, State], State],
+    *,
+    overwrites: bool = False,
+) -> State:
+    """Evaluate a tree, with ``leaf_step(leaf, x)`` in the place of each leaf.
+
+    With ``overwrites``, parts may overwrite states that nobody else can see, see `handed_over`.
+    """
+    x = map_tensors(in_single_precision, x)
     for piece in in_a_row(part):
-        if isinstance(piece, Composite):
-            x = piece.run(x, lambda child, state: run_leaves(child, state, leaf_step))
-        else:
-            x = leaf_step(piece, x)
+        if overwrites:
+            x = map_tensors(Tensor.detach, x)  # what a caller or a hook keeps is another tensor in this memory
+        with handed_over(piece, x) if overwrites else nullcontext():
+            if isinstance(piece, Composite):
+                x = piece.run(x, lambda child, state: run_leaves(child, state, leaf_step, overwrites=overwrites))
+            else:
+                x = leaf_step(piece, x)
     return x
 
 
@@ -74,10 +90,15 @@ def in_a_row(part: InvertibleModule) -> Iterator[InvertibleModule]:
 
 
 def run_with_logdet(
-    tree: InvertibleModule, x: State, with_logdet: bool, leaf_call: Callable[[InvertibleModule, Call, State], Any]
+    tree: InvertibleModule,
+    x: State,
+    with_logdet: bool,
+    leaf_call: Callable[[InvertibleModule, Call, State], Any],
+    *,
+    overwrites: bool = False,
 ) -> tuple[State, Tensor]:
     """Output and log-determinant of a tree, zero if not asked for, with ``leaf_call(leaf, call, x)`` for each leaf."""
-    total = zero_logdet(x)
+    total = in_single_precision(zero_logdet(x))
 
     def leaf_step(leaf: InvertibleModule, state: State) -> State:
         nonlocal total
@@ -87,7 +108,7 @@ def run_with_logdet(
         total = total + logdet
         return state
 
-    return run_leaves(tree, x, leaf_step), total
+    return run_leaves(tree, x, leaf_step, overwrites=overwrites), total
 
 
 @dataclass
@@ -111,7 +132,7 @@ class _Reversible(torch.autograd.Function):
 
         def recorded(leaf: InvertibleModule, call: Call, state: State) -> Any:
             modules = all_modules(leaf)
-            kept.append(map_tensors(compact, state) if keeps_input(leaf) else None)
+            kept.append(map_tensors(lambda part: compact(part).detach(), state) if keeps_input(leaf) else None)
             start = LeafStart(modules, device)
             result = call(leaf, state, condition)
             ctx.starts.append(start.settle())
@@ -119,10 +140,10 @@ class _Reversible(torch.autograd.Function):
 
         ctx.autocast = AutocastState(device.type)
         with past_policies(), ctx.autocast(), shared_values(tree):
-            y, logdet = run_with_logdet(tree, x, with_logdet, recorded)
+            y, logdet = run_with_logdet(tree, x, with_logdet, recorded, overwrites=True)
         # An output that shares the caller's memory would change when the caller changes it.
-        inputs = {part.untyped_storage().data_ptr() for part in tensors_of(x)}
-        y = map_tensors(lambda part: part.clone() if part.untyped_storage().data_ptr() in inputs else part, y)
+        inputs = {memory_of(part) for part in tensors_of(x)}
+        y = map_tensors(lambda part: part.clone() if memory_of(part) in inputs else part, y)
         ctx.tree, ctx.box, ctx.parameters = tree, box, tensors[num_arguments:]
         ctx.tracks = [part.requires_grad for part in tensors_of(condition)]
         ctx.snapshot = Snapshot(tree)

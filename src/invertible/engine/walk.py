@@ -30,6 +30,7 @@ from ..module import (
     tensors_of,
     trained_parameters,
 )
+from .ownership import compact, has_hooks
 from .replay import LeafStart, replayed
 from .shared_values import SharedValue, values_at_once
 
@@ -123,6 +124,9 @@ class BackwardWalk:
         if isinstance(part, Composite):
             part.run_back(position, self)
             return
+        is_watched = has_hooks(part)
+        if is_watched:
+            position.state = map_tensors(compact, position.state)
         leaf, kept = LeafBackward(self, part, self._starts.pop()), self._kept_inputs.pop()
         if kept is None:
             rule = go_back if has_whole(position.grad) else default_rule
@@ -131,6 +135,10 @@ class BackwardWalk:
             # A clone, since the rules of the leaves before it overwrite what they get.
             x = map_tensors(Tensor.clone, kept)
             position.state, position.grad = forward_again(leaf, part, x, position.grad)
+        if is_watched:  # what hooks have seen may be kept, and the leaves before this one overwrite what they get
+            position.state = map_tensors(Tensor.clone, position.state)
+            grads = tuple(None if grad is None else grad.clone() for grad in as_tuple(position.grad))
+            position.grad = grads if isinstance(position.grad, tuple) else grads[0]
 
     def collect(self, tensors: Iterable[Tensor], grads: Iterable[Tensor | None]) -> None:
         """Add to the gradients of parameters and conditions, which may belong to several leaves."""
@@ -162,6 +170,19 @@ def _add(grads: dict[Key, Tensor], key: Key, grad: Tensor) -> None:
     grads[key] = grad if known is None else known + grad
 
 
+class _Cast(torch.autograd.Function):
+    """The node of an output in another precision, without its numbers."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.dtype = output.dtype
+        return output.new_zeros((), dtype=dtype).expand(output.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad.to(ctx.dtype), None
+
+
 @dataclass(frozen=True)
 class Recorded:
     """The place of an output in the graph, None if it has no graph, without its numbers, which may be freed."""
@@ -174,6 +195,12 @@ class Recorded:
         if isinstance(output, Recorded):
             return output
         return cls(get_gradient_edge(output) if output.requires_grad else None, output.dtype)
+
+    @classmethod
+    def taking(cls, dtype: torch.dtype, output: Tensor) -> Recorded:
+        """That of an output whose gradient comes in this precision; autograd casts it, and frees the copy early."""
+        with torch.enable_grad():
+            return cls.of(output if output.dtype == dtype else _Cast.apply(output, dtype))
 
 
 class LeafBackward:

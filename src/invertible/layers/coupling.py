@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import check_channels
+from ..engine.ownership import may_overwrite
 from ..engine.walk import LeafBackward, Recorded, backward_rule
 from ..export import is_exporting
 from ..module import Condition, InvertibleModule, Sequential, VolumePreserving, tensors_of
@@ -86,6 +87,8 @@ class AdditiveCoupling(Coupling, VolumePreserving):
             that it changes.
     """
 
+    overwrites_input = True
+
     def __init__(
         self,
         channels: int,
@@ -110,13 +113,14 @@ class AdditiveCoupling(Coupling, VolumePreserving):
 
     def _shifted(self, state: Tensor, condition: Condition, sign: int) -> Tensor:
         """``[x₁, x₂ + sign · F(x₁, c)]``."""
+        is_own = may_overwrite(self, state)
         read, changed = self.groups(state)
         shift = self.shift(read, condition)
         widens = torch.promote_types(state.dtype, shift.dtype) != state.dtype
         if torch.is_grad_enabled() or widens or is_exporting():
             return self.join(read, torch.add(changed, shift, alpha=sign))
-        # Without a graph to record, a copy of both groups at once and a sum in place take half the time.
-        state = state.clone()
+        if not is_own:  # without a graph, a copy of both groups at once and a sum in place take half the time
+            state = state.clone()
         self.groups(state)[1].add_(shift, alpha=sign)
         return state
 
@@ -153,7 +157,7 @@ def _shift_back(
     with leaf.replay(), torch.enable_grad():
         shift = layer.shift(groups.read, leaf.condition)
     groups.changed.sub_(shift.detach(), alpha=sign)
-    recorded = Recorded.of(shift)
+    recorded = Recorded.taking(grad.dtype, shift)
     del shift  # its memory is free for the backward pass
     grad_shift = groups.grad_changed if sign == 1 else -groups.grad_changed
     groups.grad_read.add_(leaf.differentiate(recorded, groups.read, grad_shift))

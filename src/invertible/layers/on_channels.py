@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_positive
+from ..engine.ownership import may_overwrite
 from ..module import BackStep, Composite, InvertibleModule, Position, Step
 from .layout import laid_out_as
 
@@ -15,6 +16,8 @@ class OnChannels(Composite):
 
     ``y = [x_kept, inner(x_rest)]``: split, inner map and concatenation in one, hence a bijection of one tensor.
     """
+
+    overwrites_input = True
 
     def __init__(self, inner: InvertibleModule, num_kept: int) -> None:
         super().__init__()
@@ -26,6 +29,9 @@ class OnChannels(Composite):
         if x.shape[1] <= self.num_kept:
             raise ValueError(f"expected more than the {self.num_kept} kept channels, got {x.shape[1]}")
         rest = step(self.inner, x[:, self.num_kept :])
+        if may_overwrite(self, x) and (rest.shape, rest.dtype) == (x[:, self.num_kept :].shape, x.dtype):
+            x[:, self.num_kept :] = rest
+            return x
         # A single channel has no layout of its own: torch would put the channels first.
         return laid_out_as(x, torch.cat((x[:, : self.num_kept], rest), dim=1))
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_channels
+from ..engine.ownership import is_compact
 from ..engine.walk import LeafBackward, backward_rule
 from ..module import VolumePreserving
 from .layout import laid_out_as
@@ -181,5 +182,7 @@ def inverse_orthogonal_map(leaf: LeafBackward, layer: OrthogonalMap, y: Tensor, 
 
 
 def _in_place_of(old: Tensor, new: Tensor) -> Tensor:
-    """``new`` in the memory of ``old`` if it has the same shape, else ``new``."""
+    """``new`` in the memory of ``old``: of the same shape, or of as many numbers if ``old`` fills its memory."""
+    if old.shape != new.shape and old.numel() == new.numel() and is_compact(old) and is_compact(new):
+        old = old.as_strided(new.shape, new.stride())
     return old.copy_(new) if old.shape == new.shape else new

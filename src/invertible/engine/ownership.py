@@ -1,0 +1,91 @@
+"""Which tensors the engine may overwrite: those whose memory nobody else can see."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from ..module import Inverse, InvertibleModule, State, all_modules, tensors_of
+
+_running = threading.local()
+
+
+def owned(tensor: Tensor) -> Tensor:
+    """The tensor, if it fills its memory and nobody else holds that; otherwise a clone."""
+    return tensor if _is_alone(tensor) else tensor.clone()
+
+
+def owned_like(state: Tensor, grad: Tensor) -> Tensor:
+    """The gradient as `owned`, but laid out in memory as the state."""
+    if grad.stride() == state.stride() and grad.dtype == state.dtype:
+        return owned(grad)
+    return torch.empty_like(state).copy_(grad)
+
+
+def compact(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a clone if it is a view that would keep more memory than its own."""
+    return tensor if is_compact(tensor) else tensor.clone()
+
+
+def memory_of(tensor: Tensor) -> int:
+    """The same number for tensors in the same memory, also for fake ones."""
+    return tensor.untyped_storage()._cdata
+
+
+@contextmanager
+def handed_over(part: InvertibleModule, state: State) -> Iterator[None]:
+    """Inside, a part may overwrite the state that it is called with, as far as nobody else can see it.
+
+    The state's tensors must be the caller's own, not those of another: a tensor of one's own has no second name in
+    Python, so that each further holder of its memory counts. The part must say in its own class that it asks, by
+    ``overwrites_input``; a subclass may still read its input after ``super().forward``. Nothing is overwritten where
+    hooks or a watcher of the part may keep its input.
+    """
+    outer = getattr(_running, "given", None)
+    layer = part.module if isinstance(part, Inverse) else part
+    is_given = type(layer).__dict__.get("overwrites_input", False) and not (_is_watched(part) or _is_watched(layer))
+    _running.given = (layer, tensors_of(state)) if is_given else None
+    try:
+        yield
+    finally:
+        _running.given = outer
+
+
+def may_overwrite(layer: InvertibleModule, tensor: Tensor) -> bool:
+    """Whether the layer may overwrite this tensor, which it was called with; asked before it makes views of it."""
+    given = getattr(_running, "given", None)
+    return given is not None and given[0] is layer and any(tensor is part for part in given[1]) and _is_alone(tensor)
+
+
+def has_hooks(part: nn.Module) -> bool:
+    """Whether hooks of a part, of a module inside it or of all modules see what these read, return or get back."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    inside = any(getattr(module, kind) for module in all_modules(part) for kind in kinds)
+    return inside or nn.modules.module._has_any_global_hook()
+
+
+def _is_watched(part: InvertibleModule) -> bool:
+    """Whether something from outside sees the input of a part."""
+    watchers = (part._forward_hooks, part._forward_pre_hooks, part.watcher, "forward" in part.__dict__)
+    return any(watchers) or nn.modules.module._has_any_global_hook()
+
+
+def _is_alone(tensor: Tensor) -> bool:
+    return is_compact(tensor) and _has_one_holder(tensor)
+
+
+def is_compact(tensor: Tensor) -> bool:
+    """Whether a tensor fills its memory."""
+    return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+
+
+def _has_one_holder(tensor: Tensor) -> bool:
+    """Whether a tensor that no caller has seen is the only one in its memory; False if torch does not tell."""
+    holders = getattr(torch._C, "_storage_Use_Count", None)
+    if holders is None or is_traceable_wrapper_subclass(tensor):  # whose memory is that of the tensors inside
+        return False
+    storage = tensor.untyped_storage()
+    return holders(storage._cdata) == 2  # the tensor and `storage`
