@@ -35,6 +35,7 @@ def check_combinations(config: DictConfig) -> None:
         raise ConfigError("expected trainer.limit_train_batches for training on part of the data, got overfit_batches")
     _check_machine(trainer)
     _check_likelihood(config)
+    _check_compilation(config)
     _check_processes(config)
     _check_sharding(config)
     _check_axes(config.datamodule)
@@ -62,6 +63,12 @@ def _check_machine(trainer: DictConfig) -> None:
             )
     elif trainer.get("precision") in ("16-mixed", 16, "16") and (accelerator == "cpu" or _gpus("gpu") == 0):
         raise ConfigError(f"expected trainer.precision=bf16-mixed or 32-true on a CPU, got {trainer.precision}")
+
+
+def _check_compilation(config: DictConfig) -> None:
+    accelerator = config.trainer.get("accelerator", "auto")
+    if config.get("compile") == "reduce-overhead" and (accelerator == "cpu" or _gpus("cuda") == 0):
+        raise ConfigError("expected compile=true or false without a CUDA device, got reduce-overhead: CUDA graphs")
 
 
 def _check_likelihood(config: DictConfig) -> None:
