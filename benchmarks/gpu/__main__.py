@@ -32,7 +32,7 @@ KILLED_AFTER_S = 5.0
 def command_of(step: Step, arguments: argparse.Namespace) -> list[str] | str:
     """Return the command of a step, or why it cannot run."""
     if step.name == "tests":
-        return [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "gpu", "tests"]
+        return [sys.executable, "-m", "pytest", "-q", "-n", "4", "-p", "no:cacheprovider", "-m", "gpu", "tests"]
     if not step.overrides:
         word = [sys.executable, "-m", "benchmarks.gpu", "--output", str(arguments.output), "--device", arguments.device]
         return [*word, *(["--quick"] if arguments.quick else []), "--one", step.name, "--seconds", f"{step.seconds:g}"]

@@ -44,7 +44,7 @@ def on_cifar10(name: str, minutes: float, experiment: str, model: str, *override
 PLAN = (
     Step("environment", 25),
     Step("gradients", 50),
-    Step("tests", 60),
+    Step("tests", 120),
     Step("operations", 75),
     Step("busy", 45),
     Step("engine", 120),

@@ -12,10 +12,12 @@ from src.utils.errors import ConfigError, did_you_mean
 
 # Defined by configs/train.yaml and its groups; an experiment puts its own values under `network` or into its groups.
 TOP_LEVEL_KEYS = (
-    *("experiment", "scale", "seed", "backprop", "run_dir", "resume", "fit", "test", "debug", "monitor"),
+    *("experiment", "scale", "seed", "backprop", "compile", "run_dir", "resume", "fit", "test", "debug", "monitor"),
     *("about", "network", "image", "datamodule", "model", "task", "trainer", "logger", "callbacks"),
 )
-OPTIONAL_KEYS = {"about", "network", "image", "logger", "callbacks"}
+OPTIONAL_KEYS = {"compile", "about", "network", "image", "logger", "callbacks"}
+# What ``compile`` may be besides false: the modes of `torch.compile`.
+COMPILE_MODES: dict[Any, str] = {True: "default", "reduce-overhead": "reduce-overhead", "max-autotune": "max-autotune"}
 
 
 def checked(config: DictConfig) -> DictConfig:
@@ -64,6 +66,14 @@ def check_config(config: DictConfig) -> None:
     for key in ("fit", "test", "debug"):
         if not isinstance(config[key], bool):
             raise ConfigError(f"expected {key} to be true or false, got {config[key]!r}")
+    if config.get("compile", False) is not False and config.compile not in COMPILE_MODES:
+        choices = ", ".join(["false", "true", *(str(name) for name in COMPILE_MODES if name is not True)])
+        raise ConfigError(f"expected compile to be one of {choices}, got {config.compile!r}")
+
+
+def compile_mode(config: DictConfig) -> str | None:
+    """Return the mode of `torch.compile` for the subnets; None if they are not compiled, as in older configurations."""
+    return COMPILE_MODES.get(config.get("compile", False))
 
 
 def plain(config: DictConfig, *, resolve: bool) -> dict[str, Any]:

@@ -13,6 +13,8 @@ ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
 LEVELS = ("model.body.channels.num_levels", "model.num_levels")
 # What works with parameters that FSDP shares out; tests/invertible/engine/test_fsdp.py.
 SHARDED = ("reversible", "stored", "checkpoint")
+# Precisions whose weights have 8 or 11 bits.
+HALF_PRECISION = ("bf16-true", "16-true")
 
 
 def check_combinations(config: DictConfig) -> None:
@@ -32,6 +34,8 @@ def check_combinations(config: DictConfig) -> None:
     if trainer.get("overfit_batches"):
         raise ConfigError("expected trainer.limit_train_batches for training on part of the data, got overfit_batches")
     _check_machine(trainer)
+    _check_likelihood(config)
+    _check_compilation(config)
     _check_processes(config)
     _check_sharding(config)
     _check_axes(config.datamodule)
@@ -59,6 +63,21 @@ def _check_machine(trainer: DictConfig) -> None:
             )
     elif trainer.get("precision") in ("16-mixed", 16, "16") and (accelerator == "cpu" or _gpus("gpu") == 0):
         raise ConfigError(f"expected trainer.precision=bf16-mixed or 32-true on a CPU, got {trainer.precision}")
+
+
+def _check_compilation(config: DictConfig) -> None:
+    accelerator = config.trainer.get("accelerator", "auto")
+    if config.get("compile") == "reduce-overhead" and (accelerator == "cpu" or _gpus("cuda") == 0):
+        raise ConfigError("expected compile=true or false without a CUDA device, got reduce-overhead: CUDA graphs")
+
+
+def _check_likelihood(config: DictConfig) -> None:
+    precision = config.trainer.get("precision")
+    if precision in HALF_PRECISION and str(config.task.get("_target_")).endswith(".Density"):
+        raise ConfigError(
+            f"expected trainer.precision=32-true or bf16-mixed for density estimation, got {precision}: a likelihood "
+            "is a sum of thousands of terms, which needs more than 8 or 11 bits"
+        )
 
 
 def _gpus(accelerator: str) -> int:

@@ -15,6 +15,7 @@ from src.utils.errors import check_range
 from src.utils.processes import available_cpus, checked_device
 
 CHECKING_THREADS = 4
+MOST_ON_A_GPU = 2  # processes, unless the configuration says otherwise
 
 
 class FoamCTDataModule(SplitDataModule):
@@ -30,7 +31,8 @@ class FoamCTDataModule(SplitDataModule):
         seed: of the data. The order and the augmentation of batches follow the seed of the run.
         batch_size, num_workers, pin_memory: of the data loaders.
         augment: apply a random symmetry of the cube to each training pair.
-        generation_workers: processes that simulate; None for one per CPU, 0 to simulate in this process.
+        generation_workers: processes that simulate; 0 to simulate in this process. None for one per CPU, or for at most
+            two on a GPU, which they share: each holds a whole scan and the driver's own half a gigabyte there.
         generation_device: where they project, voxelise and backproject; volumes from different devices agree up to
             rounding.
 
@@ -65,8 +67,9 @@ class FoamCTDataModule(SplitDataModule):
         self.sample_shape = (1, self.size, self.size, self.size)
         self.num_volumes = dict(zip(SPLITS, (num_train, num_val, num_test), strict=True))
         self.augment = augment
-        self.generation_workers = available_cpus() if generation_workers is None else generation_workers
         self.generation_device = checked_device(generation_device=generation_device)
+        most = available_cpus() if self.generation_device == "cpu" else min(available_cpus(), MOST_ON_A_GPU)
+        self.generation_workers = most if generation_workers is None else generation_workers
         self._parameters = {"simulation_version": SIMULATION_VERSION, "seed": seed, **dataclasses.asdict(self.spec)}
         label = f"size{self.size}-views{self.spec.scan.num_views}"
         self.cache_folder = Path(data_dir) / folder_name(label, self._parameters)

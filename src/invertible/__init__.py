@@ -36,6 +36,7 @@ from .layers.lipschitz import LipSwish as LipSwish
 from .layers.lipschitz import SpectralNormalised as SpectralNormalised
 from .layers.lipschitz import bound_lipschitz as bound_lipschitz
 from .layers.lipschitz import lipschitz_constant as lipschitz_constant
+from .layers.lipschitz import settle_together as settle_together
 from .layers.logdet import ExactLogDet as ExactLogDet
 from .layers.logdet import LogDetEstimator as LogDetEstimator
 from .layers.logdet import RussianRouletteLogDet as RussianRouletteLogDet

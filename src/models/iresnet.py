@@ -17,6 +17,7 @@ from ..invertible import (
     keep_input,
     logdet_estimator,
     per_dimension,
+    settle_together,
 )
 from ..invertible import Sequential as InvertibleSequential
 from ..invertible.arguments import check_positive, check_spatial_dims, chosen
@@ -91,6 +92,7 @@ class IResNetClassifier(InvertibleClassifier):
             )
         head = pooled_head(channels, num_classes, "batch", spatial_dims)
         super().__init__(padding, InvertibleSequential(*parts), head)
+        settle_together(self)
 
 
 class IResNetFlow(InvertibleSequential):
@@ -160,6 +162,7 @@ class IResNetFlow(InvertibleSequential):
             )
             levels.append([*steps, ActNorm(channels[level])])
         super().__init__(OrderedDict(levels=multiscale(levels, in_channels, spatial_dims=spatial_dims)))
+        settle_together(self)
 
 
 def contraction(

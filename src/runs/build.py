@@ -9,6 +9,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 
+from src.config.checks import compile_mode
+from src.invertible.compilation import compile_subnets
 from src.loggers.run_logger import RunLogger
 from src.loggers.shielded import shielded
 from src.runs.csv_logger import CsvLogger
@@ -83,7 +85,10 @@ def build(config: DictConfig) -> Run:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     datamodule = instantiate(config.datamodule)
-    task = instantiate(config.task, _partial_=True)(net=instantiate(config.model))
+    net = instantiate(config.model)
+    if mode := compile_mode(config):
+        compile_subnets(net, mode)
+    task = instantiate(config.task, _partial_=True)(net=net)
     callbacks = {name: instantiate(node) for name, node in (config.get("callbacks") or {}).items() if node}
     loggers = [instantiate(node) for node in (config.get("logger") or {}).values()]
     # All but the project's own file are trackers, whose failure is only a warning.

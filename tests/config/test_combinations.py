@@ -32,6 +32,11 @@ def check(*overrides: str) -> None:
         (["trainer=gpu", "trainer.devices=[3]"], r"trainer.devices=\[3\] on a machine with 0 such devices"),
         (["trainer.precision=16-mixed"], "expected trainer.precision=bf16-mixed or 32-true on a CPU, got 16-mixed"),
         (["trainer.precision=16"], "expected trainer.precision=bf16-mixed or 32-true on a CPU"),
+        (["compile=reduce-overhead"], "expected compile=true or false without a CUDA device, got reduce-overhead"),
+        (
+            ["experiment=iconvnet_table2", "trainer.precision=bf16-true"],
+            "expected trainer.precision=32-true or bf16-mixed for density estimation, got bf16-true",
+        ),
         (["trainer.precision=64-mixed"], "expected trainer.precision to be one of .*, got '64-mixed'; did you mean"),
         (["backprop=reversable"], "expected task.backprop to be one of .*; did you mean 'reversible'"),
         (["experiment=iconvnet_table2", "backprop=chekpoint"], "expected task.backprop .*did you mean 'checkpoint'"),

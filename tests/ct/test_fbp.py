@@ -103,7 +103,6 @@ def test_none_leaves_the_views_as_they_are():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_gpu_agrees_with_cpu():
     geometry = ParallelBeam((1, 1, 1), num_views=20, detector_size=56)
     sinogram = torch.from_numpy(project(FoamPhantom(0.7, 0.7, *NO_BALLS), geometry)).float()

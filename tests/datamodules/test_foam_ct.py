@@ -337,6 +337,13 @@ def test_waits_for_whoever_holds_the_lock(tmp_path):
     assert not second.is_alive() and victim.exists()
 
 
+def test_by_default_few_processes_share_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr("src.datamodules.foam_ct.available_cpus", lambda: 16)
+    assert make(tmp_path, generation_workers=None).generation_workers == 16
+    assert make(tmp_path, generation_workers=None, generation_device="meta").generation_workers == 2
+    assert make(tmp_path, generation_workers=5, generation_device="meta").generation_workers == 5
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_the_workers_and_leaves_only_whole_files(tmp_path):
     arguments = {**SMALL, "num_train": 5000, "generation_workers": 2}

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import torch
@@ -17,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from ..export import is_exporting
 from .activations import SneakyReLU
 from .fourier_norm import LinearLayer, fourier_norm_bound
-from .singular_vector import first_singular_vector, random_unit_vector
+from .settling import Settled, Together, find, most_at_once, options_of, settle
 
 # Slopes in [−1, 1] whatever their options.
 _ONE_LIPSCHITZ = (nn.Identity, nn.Tanh, nn.Sigmoid, nn.ReLU, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.CELU, SneakyReLU)
@@ -37,33 +34,6 @@ class LipSwish(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(x * nn.functional.softplus(self.theta)) / 1.1
-
-
-_NOVELTY = 0.3  # length of the random vector that is added to the last singular vector
-
-
-@dataclass
-class _Settled:
-    """The singular vector as it was found for the values of a weight."""
-
-    vector: Tensor  # (1, *input shape), of norm 1
-    values: Tensor
-    owner: weakref.ref[Tensor] | None = None  # the tensor last seen with them; None in a copied or loaded module
-
-    def like(self, weight: Tensor) -> _Settled:
-        """The same on the device and in the precision of a weight: a module may have been moved or cast since."""
-        if (self.values.dtype, self.values.device) == (weight.dtype, weight.device):
-            return self
-        vector = self.vector.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
-        return _Settled(vector, self.values.to(weight), self.owner)
-
-    def may_return(self, weight: Tensor) -> bool:
-        """Whether backward may still need it: its values belong to another tensor than ``weight``, which is alive."""
-        owner = None if self.owner is None else self.owner()
-        return owner is not None and owner is not weight
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Settled, (self.vector, self.values)
 
 
 class SpectralNormalised(nn.Module):
@@ -110,7 +80,13 @@ class SpectralNormalised(nn.Module):
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         # Plain attributes, not buffers: their shapes follow the input, and the engine copies every buffer in backward.
-        self._settled: dict[tuple[int, ...], list[_Settled]] = {}  # the latest first
+        self._settled: dict[tuple[int, ...], list[Settled]] = {}  # the latest first
+        self._last_shape: tuple[int, ...] | None = None
+        self._together = Together()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._together.add(self)
 
     @property
     def lipschitz_constant(self) -> float:
@@ -163,54 +139,101 @@ class SpectralNormalised(nn.Module):
     def _vector(self, input_shape: tuple[int, ...]) -> Tensor:
         """The first singular vector for the present values of the weight, found anew if they are not known."""
         weight = self.layer.weight
+        self._last_shape = input_shape
         with torch.inference_mode(False):
-            known = self._known(input_shape)
-            settled = _find(known, weight)
+            settled = find(self._known(input_shape), weight)
             if settled is None:
-                settled = self._settle(input_shape, known[0].vector if known and self.training else None)
-                known = [other for other in known if other.may_return(weight)]
-        settled.owner = weakref.ref(weight)
-        self._settled[input_shape] = [settled, *(other for other in known if other is not settled)]
+                settled = self._settle(input_shape)
+        self._keep(input_shape, settled)
         return settled.vector
 
-    def _known(self, input_shape: tuple[int, ...]) -> list[_Settled]:
-        return [settled.like(self.layer.weight) for settled in self._settled.get(input_shape, ())]
+    def _known(self, input_shape: tuple[int, ...]) -> list[Settled]:
+        known = [settled.like(self.layer.weight) for settled in self._settled.get(input_shape, ())]
+        if known:
+            self._settled[input_shape] = known
+        return known
 
-    def _settle(self, input_shape: tuple[int, ...], last: Tensor | None) -> _Settled:
-        """The vector of the present weight, searched from the last one on, if that is given."""
-        weight = self.layer.weight.detach()
-        if not bool(torch.isfinite(weight).all()):
-            raise ValueError("expected finite weights, got infinite or undefined ones: the training may have diverged")
-        precise = weight.to(torch.promote_types(weight.dtype, torch.float32))
-        start = random_unit_vector(input_shape, precise)
-        if last is not None:
-            start = last + _NOVELTY * start
+    def _keep(self, input_shape: tuple[int, ...], settled: Settled) -> None:
+        """Put the vector of the present weight first, and forget those that were found for its former values."""
+        weight = self.layer.weight
+        known = self._known(input_shape)
+        is_new = all(other is not settled for other in known)
+        others = [other for other in known if other is not settled and (other.may_return(weight) or not is_new)]
+        settled.owner = weakref.ref(weight)
+        self._settled[input_shape] = [settled, *others]
+
+    def _settle(self, input_shape: tuple[int, ...]) -> Settled:
+        """Find the vector of the present weight, and those of the other layers that `settle_together` named."""
+        layers = [self, *self._changed_peers(input_shape)]
         # An activation checkpoint must not count what is saved here: it is not repeated.
-        with torch.autocast(weight.device.type, enabled=False), unwatched():
-            vector = first_singular_vector(
-                functools.partial(_linear_map, self.layer, precise),
-                start,
+        with unwatched():
+            found = settle(
+                self.layer,
+                [layer.layer.weight for layer in layers],
+                [layer._last_vector(input_shape) for layer in layers],
+                input_shape,
                 tolerance=self.tolerance,
                 max_iterations=self.max_iterations,
             )
-        return _Settled(vector, weight.clone())
+        for layer, settled in zip(layers[1:], found[1:], strict=True):
+            layer._keep(input_shape, settled)
+        return found[0]
+
+    def _last_vector(self, input_shape: tuple[int, ...]) -> Tensor | None:
+        known = self._known(input_shape)
+        return known[0].vector if known and self.training else None
+
+    def _changed_peers(self, input_shape: tuple[int, ...]) -> list[SpectralNormalised]:
+        """The layers like this one whose weights have changed since they last saw inputs of this shape too."""
+        most = most_at_once(self.layer, input_shape)
+        if most == 1:
+            return []
+        peers = [
+            peer
+            for peer in self._together.members()
+            if peer is not self and peer._last_shape == input_shape and peer._kind() == self._kind()
+        ][: most - 1]
+        if not peers:
+            return []
+        weights = torch.stack([peer.layer.weight.detach() for peer in peers])
+        values = torch.stack([peer._known(input_shape)[0].values for peer in peers])
+        changed = (weights != values).flatten(1).any(1)
+        usable = weights.isfinite().flatten(1).all(1)  # else the error is that layer's own
+        chosen = (changed & usable).cpu()
+        found = [peer for peer, is_chosen in zip(peers, chosen, strict=True) if is_chosen]
+        return [peer for peer in found if find(peer._known(input_shape)[1:], peer.layer.weight) is None]
+
+    def _kind(self) -> tuple[Any, ...]:
+        """Layers of one kind differ in their weights only."""
+        weight = self.layer.weight
+        searched = (self.tolerance, self.max_iterations, self.training)
+        return (weight.shape, weight.dtype, weight.device, *options_of(self.layer), *searched)
 
     def get_extra_state(self) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
         chosen = {
-            shape: _find(self._known(shape), self.layer.weight) or self._settled[shape][0] for shape in self._settled
+            shape: find(self._known(shape), self.layer.weight) or self._settled[shape][0] for shape in self._settled
         }
         return {shape: (settled.vector, settled.values) for shape, settled in chosen.items()}
 
     def set_extra_state(self, state: dict[tuple[int, ...], tuple[Tensor, Tensor]]) -> None:
         # Older checkpoints have several vectors, the first singular vector first.
-        self._settled = {shape: [_Settled(vectors[:1], values)] for shape, (vectors, values) in state.items()}
+        self._settled = {shape: [Settled(vectors[:1], values)] for shape, (vectors, values) in state.items()}
 
     def extra_repr(self) -> str:
         return f"coefficient={self.coefficient}"
 
 
-def _find(known: Iterable[_Settled], weight: Tensor) -> _Settled | None:
-    return next((settled for settled in known if torch.equal(settled.values, weight)), None)
+def settle_together(net: nn.Module) -> None:
+    """Let the normalised layers of a network that differ in their weights only find their singular vectors together.
+
+    On a GPU, which one layer does not keep busy, the first of them that meets a changed weight does the work of all, in
+    as many operations as for one. The vectors are those that each would find alone, up to rounding.
+    """
+    together = Together()
+    for module in net.modules():
+        if isinstance(module, SpectralNormalised):
+            module._together = together
+            together.add(module)
 
 
 def unwatched() -> saved_tensors_hooks:

@@ -1,4 +1,4 @@
-"""Two gloo processes give the gradients of one process on the whole batch: regression, classification, a flow."""
+"""Two processes give the gradients of one process on the whole batch: regression, classification, a flow."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from src.models.iunet import IUNet
 from src.models.lifted import Lifted
 from tests.invertible.engine.two_processes import batch, process_group, run_two
 from tests.invertible.table.samples import subnet
+from tests.marks import gpu
 
 
 class Loss(nn.Module):
@@ -86,19 +87,20 @@ def step(name: str) -> Loss:
     return loss
 
 
-def worker(rank: int, rendezvous: str, folder: str) -> None:
-    with process_group(rank, rendezvous) as part:
+def worker(rank: int, rendezvous: str, folder: str, device: str) -> None:
+    with process_group(rank, rendezvous, device) as part:
         for name in STEPS:
-            wrapped = DistributedDataParallel(step(name))
+            wrapped = DistributedDataParallel(step(name).to(device))
             for _ in range(2):  # twice: a hook that fired more than once a step would break the second
                 wrapped.zero_grad()
                 wrapped(part).backward()
-            torch.save([p.grad for p in wrapped.module.parameters()], Path(folder) / f"{name}-{rank}.pt")
+            grads = [p.grad.cpu() for p in wrapped.module.parameters() if p.grad is not None]
+            torch.save(grads, Path(folder) / f"{name}-{rank}.pt")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_two(worker, tmp_path_factory.mktemp("ddp"))
+@pytest.fixture(scope="module", params=["cpu", gpu("cuda", count=2)])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_two(worker, tmp_path_factory.mktemp("ddp"), request.param)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -1,4 +1,4 @@
-"""Two gloo processes that share a batch."""
+"""Two processes that share a batch: with gloo on the CPU, with NCCL on two GPUs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ def batch() -> Tensor:
     return torch.randn(4, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def run_two(worker: Callable[[int, str, str], None], folder: Path) -> Path:
-    """Run ``worker(rank, rendezvous, folder)`` in two processes, and return the folder that they wrote to."""
-    mp.spawn(worker, args=(str(folder / "rendezvous"), str(folder)), nprocs=2)
+def run_two(worker: Callable[..., None], folder: Path, *more: str) -> Path:
+    """Run ``worker(rank, rendezvous, folder, *more)`` in two processes, and return the folder that they wrote to."""
+    mp.spawn(worker, args=(str(folder / "rendezvous"), str(folder), *more), nprocs=2)
     return folder
 
 
 @contextmanager
-def process_group(rank: int, rendezvous: str) -> Iterator[Tensor]:
-    """Make this process a rank of the two; its part of the batch."""
+def process_group(rank: int, rendezvous: str, device: str = "cpu") -> Iterator[Tensor]:
+    """Make this process a rank of the two, with a GPU of its own for ``cuda``; its part of the batch."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
-    yield batch()[2 * rank : 2 * rank + 2]
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    backend = {"cpu": "gloo", "cuda": "nccl"}[device]
+    dist.init_process_group(backend, init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    yield batch()[2 * rank : 2 * rank + 2].to(device)
     dist.destroy_process_group()
