@@ -1,13 +1,14 @@
 """Affine coupling layers: one group of channels is scaled and shifted by functions of the other."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..engine.walk import LeafBackward, backward_rule
 from ..module import Condition
-from .coupling import Coupling, GroupsBack, SubnetConstructor, checked_output
+from .coupling import Coupling, GroupsBack, HasGroups, SubnetConstructor, checked_output
 
 # A soft clamp f from ℝ to (−1, 1), which keeps the scales between exp(−c) and exp(c).
 Clamp = Callable[[Tensor], Tensor]
@@ -134,8 +135,14 @@ class GlowCoupling(AffineCoupling):
         return s, t
 
 
+class Scaling(HasGroups, Protocol):
+    """A coupling whose map is ``y = [x₁, exp(s) x₂ + t]``, also of another library."""
+
+    def log_scale_and_shift(self, read: Tensor, condition: Condition) -> tuple[Tensor, Tensor]: ...
+
+
 @backward_rule(AffineCoupling)
-def affine_coupling(leaf: LeafBackward, layer: AffineCoupling, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+def affine_coupling(leaf: LeafBackward, layer: Scaling, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """``x = (y − t) e⁻ˢ``, ``∇x = ∇y eˢ``, ``∇t = ∇y``, ``∇s = ∇y (y − t) + ∇logdet``: the subnets run once."""
     groups = GroupsBack.of(layer, y, grad)
     with leaf.replay(), torch.enable_grad():
@@ -150,9 +157,7 @@ def affine_coupling(leaf: LeafBackward, layer: AffineCoupling, y: Tensor, grad: 
 
 
 @backward_rule(AffineCoupling, inverse=True)
-def inverse_affine_coupling(
-    leaf: LeafBackward, layer: AffineCoupling, y: Tensor, grad: Tensor
-) -> tuple[Tensor, Tensor]:
+def inverse_affine_coupling(leaf: LeafBackward, layer: Scaling, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """The same for ``y = (x − t) e⁻ˢ``: ``x = y eˢ + t``, ``∇x = ∇y e⁻ˢ``, ``∇t = −∇x``, ``∇s = −∇y y − ∇logdet``."""
     groups = GroupsBack.of(layer, y, grad)
     with leaf.replay(), torch.enable_grad():
