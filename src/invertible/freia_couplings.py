@@ -5,7 +5,7 @@ The default rule evaluates them twice: to invert the block, and to differentiate
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class Half:
     block: Any
     subnets: tuple[nn.Module, ...]
     flip: bool
+    after: Half | None = None  # evaluated first, since its random draws or moved buffers precede those of this half
 
     def back(self, leaf: LeafBackward, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         """From the output of this half and its gradient to its input and the gradient of that."""
@@ -47,17 +48,23 @@ class Half:
         return (second, first) if self.flip else (first, second)
 
     def shift(self, read: Tensor, condition: Condition) -> Tensor:
-        return self.subnets[0](self._seen(read, condition))
+        return self._outputs(read, condition)[0]
 
     def log_scale_and_shift(self, read: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        seen = self._seen(read, condition)
-        outputs = [subnet(seen) for subnet in self.subnets]
+        outputs = self._outputs(read, condition)
         raw_s, t = outputs if len(outputs) == 2 else outputs[0].chunk(2, dim=1)
         s = self.block.clamp * self.block.f_clamp(raw_s)
         return s - s.mean(1, keepdim=True) if self._kind == "GINCouplingBlock" else s, t
 
-    def _seen(self, read: Tensor, condition: Condition) -> Tensor:
-        return torch.cat([read, *tensors_of(condition)], 1) if self.block.conditional else read
+    def _outputs(self, read: Tensor, condition: Condition) -> list[Tensor]:
+        """Of the subnets."""
+        if self.after is not None:
+            with torch.no_grad():
+                # What it reads is not known yet. What it draws depends on the shape alone.
+                channels = self.block.channels - read.shape[1]
+                self.after._outputs(read.new_zeros(len(read), channels, *read.shape[2:]), condition)
+        seen = torch.cat([read, *tensors_of(condition)], 1) if self.block.conditional else read
+        return [subnet(seen) for subnet in self.subnets]
 
     @property
     def _kind(self) -> str:
@@ -68,21 +75,22 @@ class Half:
         return self._kind == "NICECouplingBlock"
 
 
-def halves(block: nn.Module, leaf: LeafBackward) -> list[Half]:
-    """The halves of a block in the order of its forward pass; none if it must not go back half by half.
+def halves_back(block: nn.Module, leaf: LeafBackward, *, inverse: bool = False) -> list[Half]:
+    """The halves of a block, or of its inverse, the last one first; none for a block that may return something else.
 
-    Backward evaluates the last half first. A subnet that draws random numbers would then draw those of another one,
-    and a subnet of both halves would start from the buffers of the first. A block of another class, or with hooks, may
-    return something else.
+    These are blocks of another class, and those with hooks.
     """
     kind = type(block)
     is_watched = block._forward_hooks or block._forward_pre_hooks or "forward" in block.__dict__
     if not kind.__module__.startswith("FrEIA.") or kind.__name__ not in _SUBNETS or is_watched:
         return []
-    first, second = (tuple(block.get_submodule(name) for name in names) for names in _SUBNETS[kind.__name__])
-    if leaf.draws_random_numbers or _modules(first) & _modules(second):
-        return []
-    return [Half(block, first, flip=True), Half(block, second, flip=False)]
+    subnets = [tuple(block.get_submodule(name) for name in names) for names in _SUBNETS[kind.__name__]]
+    first, last = (Half(block, part, flip) for part, flip in zip(subnets, (True, False), strict=True))
+    if inverse:
+        first, last = last, first
+    if leaf.draws_random_numbers or _modules(subnets[0]) & _modules(subnets[1]):
+        last = replace(last, after=first)
+    return [last, first]
 
 
 def _modules(subnets: tuple[nn.Module, ...]) -> set[nn.Module]:

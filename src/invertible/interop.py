@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .engine.walk import LeafBackward, backward_rule, default_rule
-from .freia_couplings import halves
+from .freia_couplings import halves_back
 from .freia_parts import correct
 from .module import Condition, Inverse, InvertibleModule, State, tensors_of
 from .shapes import as_state
@@ -74,8 +74,8 @@ class FreiaModule(InvertibleModule):
 @backward_rule(FreiaModule)
 def freia_module(leaf: LeafBackward, layer: FreiaModule, y: State, grad: State) -> tuple[State, State]:
     """Half by half where a coupling block allows it, else by the default rule."""
-    parts = halves(layer.module, leaf)
-    for part in reversed(parts):
+    parts = halves_back(layer.module, leaf)
+    for part in parts:
         y, grad = part.back(leaf, y, grad)
     return (y, grad) if parts else default_rule(leaf, layer, y, grad)
 
@@ -83,7 +83,7 @@ def freia_module(leaf: LeafBackward, layer: FreiaModule, y: State, grad: State) 
 @backward_rule(FreiaModule, inverse=True)
 def inverse_freia_module(leaf: LeafBackward, layer: FreiaModule, y: State, grad: State) -> tuple[State, State]:
     """The same for the inverse."""
-    parts = halves(layer.module, leaf)
+    parts = halves_back(layer.module, leaf, inverse=True)
     for part in parts:
         y, grad = part.inverse_back(leaf, y, grad)
     return (y, grad) if parts else default_rule(leaf, Inverse(layer), y, grad)

@@ -83,7 +83,12 @@ def kept_aside(net: nn.Module) -> int:
     the numbers by which it notices that a parameter or constant has changed, one per tensor."""
     constants = (m for m in net.modules() if getattr(m, "buffers_are_constants", False))
     marks = 8 * (len(list(net.parameters())) + sum(len(m._buffers) for m in constants))
-    return marks + sum(value.nbytes for value in shared_values_of(net).values())
+    return marks + bytes_of_values(net)
+
+
+def bytes_of_values(net: nn.Module) -> int:
+    """Of the modules that have a value, such as orthogonal matrices."""
+    return sum(value.nbytes for value in shared_values_of(net).values())
 
 
 def live_storages() -> dict[int, torch.UntypedStorage]:
