@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .engine.walk import LeafBackward, backward_rule, default_rule
+from .freia_couplings import halves_back
 from .freia_parts import correct
-from .module import Condition, InvertibleModule, State, tensors_of
+from .module import Condition, Inverse, InvertibleModule, State, tensors_of
 from .shapes import as_state
 
 
@@ -14,8 +16,8 @@ class FreiaModule(InvertibleModule):
     """A ``FrEIA.modules.InvertibleModule`` (Ardizzone et al., 2018), such as its coupling blocks, or a whole FrEIA net.
 
     FrEIA's call ``module((x, …), c=[…], rev=…, jac=…) -> ((y, …), log_jac_det)`` becomes our four methods. Backward
-    under ``reversible`` uses the default rule. What FrEIA's own modules get wrong is corrected; see
-    `freia_parts.correct`.
+    under ``reversible`` evaluates the subnets of its NICE, RNVP, GLOW and GIN blocks once, see `freia_couplings`; other
+    modules have the default rule. What FrEIA's own modules get wrong is corrected; see `freia_parts.correct`.
 
     Args:
         takes_condition: whether to hand conditions on; by default, whether it declares their shapes (``dims_c``).
@@ -67,6 +69,24 @@ class FreiaModule(InvertibleModule):
             # Some of FrEIA's modules return a number for all samples.
             logdet = torch.as_tensor(logdet, dtype=first.dtype, device=first.device).expand(first.shape[0])
         return as_state((outputs,) if isinstance(outputs, Tensor) else tuple(outputs)), logdet
+
+
+@backward_rule(FreiaModule)
+def freia_module(leaf: LeafBackward, layer: FreiaModule, y: State, grad: State) -> tuple[State, State]:
+    """Half by half where a coupling block allows it, else by the default rule."""
+    parts = halves_back(layer.module, leaf)
+    for part in parts:
+        y, grad = part.back(leaf, y, grad)
+    return (y, grad) if parts else default_rule(leaf, layer, y, grad)
+
+
+@backward_rule(FreiaModule, inverse=True)
+def inverse_freia_module(leaf: LeafBackward, layer: FreiaModule, y: State, grad: State) -> tuple[State, State]:
+    """The same for the inverse."""
+    parts = halves_back(layer.module, leaf, inverse=True)
+    for part in parts:
+        y, grad = part.inverse_back(leaf, y, grad)
+    return (y, grad) if parts else default_rule(leaf, Inverse(layer), y, grad)
 
 
 class ForeignModule(InvertibleModule):

@@ -95,6 +95,11 @@ class LeafStart:
         )
         self._bit_sums = bit_sums(self._parameters)
 
+    @property
+    def draws(self) -> bool:
+        """Whether the evaluation draws random numbers, once it has settled."""
+        return self._rng is not None
+
     def settle(self) -> LeafStart | None:
         """Called after the evaluation: what a replay needs, or None if the leaf draws nothing and has no such buffers.
 

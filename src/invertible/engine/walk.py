@@ -217,6 +217,10 @@ class LeafBackward:
         self._walk = walk
         self._start = start
 
+    @property
+    def draws_random_numbers(self) -> bool:
+        return self._start is not None and self._start.draws
+
     def replay(self) -> AbstractContextManager[None]:
         """A context in which the leaf draws the same numbers (dropout) and starts from the same buffers as in the
         forward pass."""

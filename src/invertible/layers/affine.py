@@ -1,13 +1,14 @@
 """Affine coupling layers: one group of channels is scaled and shifted by functions of the other."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..engine.walk import LeafBackward, backward_rule
 from ..module import Condition
-from .coupling import Coupling, GroupsBack, SubnetConstructor, checked_output
+from .coupling import Coupling, GroupsBack, HasGroups, SubnetConstructor, checked_output
 
 # A soft clamp f from ℝ to (−1, 1), which keeps the scales between exp(−c) and exp(c).
 Clamp = Callable[[Tensor], Tensor]
@@ -100,11 +101,13 @@ class AffineCoupling(Coupling):
 
     def log_scale_and_shift(self, read: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """``s`` and ``t``, of the shape of the group that is changed."""
-        raw_s, raw_t = (self.subnet_scale * out.to(read.dtype) for out in self.run_subnets(self.seen(read, condition)))
+        raw_s, t = (out.to(read.dtype) for out in self.run_subnets(self.seen(read, condition)))
+        if self.subnet_scale != 1:
+            raw_s, t = self.subnet_scale * raw_s, self.subnet_scale * t
         s = self.clamp * self.clamp_activation(raw_s)
         if self.volume_preserving:
             s = s - s.mean(dim=list(range(1, s.ndim)), keepdim=True)
-        return s, raw_t
+        return s, t
 
     def forward(self, x: Tensor, condition: Condition = None) -> Tensor:
         return self.forward_and_logdet(x, condition)[0]
@@ -134,8 +137,14 @@ class GlowCoupling(AffineCoupling):
         return s, t
 
 
+class Scaling(HasGroups, Protocol):
+    """A coupling whose map is ``y = [x₁, exp(s) x₂ + t]``, also of another library."""
+
+    def log_scale_and_shift(self, read: Tensor, condition: Condition) -> tuple[Tensor, Tensor]: ...
+
+
 @backward_rule(AffineCoupling)
-def affine_coupling(leaf: LeafBackward, layer: AffineCoupling, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+def affine_coupling(leaf: LeafBackward, layer: Scaling, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """``x = (y − t) e⁻ˢ``, ``∇x = ∇y eˢ``, ``∇t = ∇y``, ``∇s = ∇y (y − t) + ∇logdet``: the subnets run once."""
     groups = GroupsBack.of(layer, y, grad)
     with leaf.replay(), torch.enable_grad():
@@ -143,25 +152,24 @@ def affine_coupling(leaf: LeafBackward, layer: AffineCoupling, y: Tensor, grad: 
     scaled = groups.changed - t.detach()
     grad_s = _add_per_sample(groups.grad_changed * scaled, leaf.grad_logdet, sign=1)
     groups.grad_read.add_(leaf.differentiate((s, t), groups.read, (grad_s, groups.grad_changed)))
-    s = s.detach()
-    groups.grad_changed.mul_(s.exp())
-    groups.changed.copy_(scaled.mul_((-s).exp()))
+    scale = s.detach().exp()
+    groups.grad_changed.mul_(scale)
+    torch.div(scaled, scale, out=groups.changed)
     return y, grad
 
 
 @backward_rule(AffineCoupling, inverse=True)
-def inverse_affine_coupling(
-    leaf: LeafBackward, layer: AffineCoupling, y: Tensor, grad: Tensor
-) -> tuple[Tensor, Tensor]:
+def inverse_affine_coupling(leaf: LeafBackward, layer: Scaling, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """The same for ``y = (x − t) e⁻ˢ``: ``x = y eˢ + t``, ``∇x = ∇y e⁻ˢ``, ``∇t = −∇x``, ``∇s = −∇y y − ∇logdet``."""
     groups = GroupsBack.of(layer, y, grad)
     with leaf.replay(), torch.enable_grad():
         s, t = layer.log_scale_and_shift(groups.read, leaf.condition)
-    grad_x = groups.grad_changed * (-s.detach()).exp()
+    scale = s.detach().exp()
+    grad_x = groups.grad_changed / scale
     grad_s = _add_per_sample(-groups.grad_changed * groups.changed, leaf.grad_logdet, sign=-1)
     groups.grad_read.add_(leaf.differentiate((s, t), groups.read, (grad_s, -grad_x)))
     groups.grad_changed.copy_(grad_x)
-    groups.changed.mul_(s.detach().exp()).add_(t.detach())
+    groups.changed.mul_(scale).add_(t.detach())
     return y, grad
 
 

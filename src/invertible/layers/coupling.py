@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -125,6 +125,18 @@ class AdditiveCoupling(Coupling, VolumePreserving):
         return state
 
 
+class HasGroups(Protocol):
+    """What a backward rule asks every coupling for, those of other libraries as well."""
+
+    def groups(self, state: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class Shifting(HasGroups, Protocol):
+    """A coupling whose map is ``y = [x₁, x₂ + F(x₁, c)]``."""
+
+    def shift(self, read: Tensor, condition: Condition) -> Tensor: ...
+
+
 @dataclass
 class GroupsBack:
     """Views of what a backward rule gets: the group read and the group changed, of the output and of its gradient.
@@ -140,14 +152,12 @@ class GroupsBack:
     grad_changed: Tensor
 
     @classmethod
-    def of(cls, layer: Coupling, y: Tensor, grad: Tensor) -> GroupsBack:
+    def of(cls, layer: HasGroups, y: Tensor, grad: Tensor) -> GroupsBack:
         read, changed = layer.groups(y)
         return cls(read.data.requires_grad_(), changed, *layer.groups(grad))
 
 
-def _shift_back(
-    leaf: LeafBackward, layer: AdditiveCoupling, y: Tensor, grad: Tensor, sign: int
-) -> tuple[Tensor, Tensor]:
+def _shift_back(leaf: LeafBackward, layer: Shifting, y: Tensor, grad: Tensor, sign: int) -> tuple[Tensor, Tensor]:
     """Go back through ``y_changed = x_changed + sign · F(read)``.
 
     F is evaluated once, and that one value serves both the inversion and the gradient: 4 units of work for every 3
@@ -164,8 +174,8 @@ def _shift_back(
     return y, grad
 
 
-backward_rule(AdditiveCoupling)(partial(_shift_back, sign=1))
-backward_rule(AdditiveCoupling, inverse=True)(partial(_shift_back, sign=-1))
+additive_coupling = backward_rule(AdditiveCoupling)(partial(_shift_back, sign=1))
+inverse_additive_coupling = backward_rule(AdditiveCoupling, inverse=True)(partial(_shift_back, sign=-1))
 
 
 class TwoSidedCoupling(Sequential):
