@@ -1,4 +1,4 @@
-"""Modules of FrEIA (0.2, main branch) that contradict their own equations: corrected or refused, inside nets as well."""
+"""Modules of FrEIA that contradict their own equations: corrected or refused, inside nets as well."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ _REFUSED = {
     "inverse backpropagates through only one iteration; use ResidualBlock(channels, lambda *_: layer.residual), which "
     "keeps its weights",
     "OrthogonalTransform": "its matrix is orthogonal only every correction_interval steps, and its inverse is inexact "
-    "in between; use OrthogonalMixing",
+    "in between; use OrthogonalMixing and GlobalAffine, which take its weights",
     "InvAutoFC": "it is a bijection only once it has converged, and has no log-determinant: use OrthogonalMixing",
     "InvAutoConv2D": "it is a bijection only once it has converged, and has no log-determinant: use OrthogonalMixing",
 }
@@ -31,7 +31,7 @@ def correct(module: nn.Module) -> None:
         names = _freia_classes(part)
         reason = next((reason for name, reason in _REFUSED.items() if name in names), None)
         if "HouseholderPerm" in names and part.conditional:
-            reason = "FrEIA fails on a matrix product if it has a condition; use it without one"
+            reason = "FrEIA fails on a matrix product if it has a condition; use ConditionalHouseholder"
         if reason is not None:
             raise TypeError(f"expected a bijection with an exact inverse, got FrEIA's {type(part).__name__}: {reason}")
         if "HaarDownsampling" in names and not part.permute:
