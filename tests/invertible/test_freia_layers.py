@@ -28,6 +28,7 @@ from src.invertible.layers.resampling import Downsampling, HaarDownsampling
 from src.invertible.layers.reshaping import Concat, Reshape, Split
 from src.invertible.module import tensors_of
 from src.invertible.shapes import as_state
+from src.models import standard_normal_log_density
 from tests.invertible.table.samples import dense, subnet
 
 Fm = pytest.importorskip("FrEIA.modules")
@@ -318,3 +319,17 @@ def test_components_are_drawn_by_their_weights() -> None:
     shares = torch.bincount(drawn, minlength=3) / 4000
     assert shares[1] == 0
     assert abs(shares[0] - 0.7) < 0.03
+
+
+def test_densities_of_flows_are_theirs() -> None:
+    distributions = pytest.importorskip("FrEIA.distributions", reason="release 0.2 has no distributions")
+    theirs = Fm.GLOWCouplingBlock([VECTOR], subnet_constructor=dense).double()
+    ours = FreiaModule(theirs)
+    normal = distributions.StandardNormalDistribution(5, dtype=torch.float64)
+    x = torch.randn(3, 5)
+    z, logdet = ours.forward_and_logdet(x)
+    found = standard_normal_log_density(z) + logdet
+    torch.testing.assert_close(found, distributions.PullBackDistribution(normal, theirs).log_prob(x))
+    z, logdet = ours.inverse_and_logdet(x)
+    found = standard_normal_log_density(z) + logdet
+    torch.testing.assert_close(found, distributions.PushForwardDistribution(normal, theirs).log_prob(x))
