@@ -220,7 +220,9 @@ def affine_coupling(leaf: LeafBackward, layer: ScalesAndShifts, y: Tensor, grad:
 
 
 @backward_rule(AffineCoupling, inverse=True)
-def inverse_affine_coupling(leaf: LeafBackward, layer: Scaling, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+def inverse_affine_coupling(
+    leaf: LeafBackward, layer: ScalesAndShifts, y: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor]:
     """The same for ``y = (x − t) e⁻ˢ``: ``x = y eˢ + t``, ``∇x = ∇y e⁻ˢ``, ``∇t = −∇x``, ``∇s = −∇y y − ∇logdet``."""
     groups = GroupsBack.of(layer, y, grad)
     with leaf.replay(), torch.enable_grad():
