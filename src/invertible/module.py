@@ -16,10 +16,24 @@ from torch import Tensor, nn
 
 from .export import is_exporting
 
-# What a bijection maps: one tensor (B, C, *spatial), or several. And what may steer it: class labels, an image, …
 State = Any
+"""What a bijection maps: one tensor (B, C, *spatial), or a tuple of several.
+
+Example:
+    >>> state: State = (torch.zeros(2, 4, 8, 8), torch.zeros(2, 12, 4, 4))
+"""
 Condition = Tensor | tuple[Tensor, ...] | None
+"""What may steer a bijection: class labels, an image, several tensors, or nothing.
+
+Example:
+    >>> condition: Condition = torch.eye(10)[[3, 7]]  # labels, (2, 10)
+"""
 Step = Callable[["InvertibleModule", State], State]
+"""The type of ``step(part, x)``, which evaluates a part of a `Composite`.
+
+Example:
+    >>> step: Step = lambda part, x: FORWARD(part, x)
+"""
 BackStep = Callable[["InvertibleModule", "Position"], None]
 Policy = Callable[["InvertibleModule", "Call", State, Condition], Any]
 Watcher = Callable[["Call", State, Condition], None]
@@ -59,7 +73,19 @@ class Call:
 
 
 FORWARD = Call("forward")
+"""``FORWARD(part, x, condition)``: y, with the condition handed on if the part takes one.
+
+Example:
+    >>> FORWARD(FixedAffine(2.0), torch.ones(1, 1))
+    tensor([[2.]])
+"""
 INVERSE = Call("inverse", inverse=True)
+"""``INVERSE(part, y, condition)``: x, likewise.
+
+Example:
+    >>> INVERSE(FixedAffine(2.0), torch.ones(1, 1))
+    tensor([[0.5000]])
+"""
 FORWARD_AND_LOGDET = Call("forward_and_logdet", logdet=True)
 INVERSE_AND_LOGDET = Call("inverse_and_logdet", inverse=True, logdet=True)
 
@@ -160,6 +186,17 @@ class InvertibleModule(nn.Module):
     ``forward`` changes no state that a second call would change again. A layer steered by a condition takes it as the
     second argument of all three and sets ``takes_condition``; composites hand it on to the parts that take one.
     ``inverse_and_logdet`` follows; a layer that can give both at once, or draws at random, implements that too.
+
+    Example:
+        >>> class Cube(InvertibleModule):
+        ...     def forward(self, x):
+        ...         return x**3
+        ...     def inverse(self, y):
+        ...         return y.sign() * y.abs() ** (1 / 3)
+        ...     def forward_and_logdet(self, x):
+        ...         return x**3, (3 * x**2).log().flatten(1).sum(1)
+        >>> Cube().inverse_and_logdet(torch.full((1, 1), 8.0))  # −log 12
+        (tensor([[2.]]), tensor([-2.4849]))
     """
 
     # Set on the root of a tree by `set_backprop`; it then governs all entry points.
@@ -202,7 +239,16 @@ class InvertibleModule(nn.Module):
 
 
 class VolumePreserving(InvertibleModule):
-    """A bijection with ``|det dy/dx| = 1`` everywhere."""
+    """A bijection with ``|det dy/dx| = 1`` everywhere.
+
+    Example:
+        >>> class Flip(VolumePreserving):
+        ...     def forward(self, x):
+        ...         return x.flip(1)
+        ...     inverse = forward
+        >>> Flip().forward_and_logdet(torch.tensor([[1.0, 2.0]]))
+        (tensor([[2., 1.]]), tensor([0.]))
+    """
 
     def forward_and_logdet(self, x: State, condition: Condition = None) -> tuple[State, Tensor]:
         return FORWARD(self, x, condition), zero_logdet(x)
@@ -212,7 +258,16 @@ class VolumePreserving(InvertibleModule):
 
 
 class Inverse(InvertibleModule):
-    """The inverse of a bijection: ``y = f⁻¹(x)``."""
+    """The inverse of a bijection: ``y = f⁻¹(x)``.
+
+    Args:
+        module: f; its parameters are shared.
+
+    Example:
+        >>> up = Inverse(Downsampling(3, spatial_dims=2))
+        >>> up(torch.randn(2, 12, 4, 4)).shape
+        torch.Size([2, 3, 8, 8])
+    """
 
     def __init__(self, module: InvertibleModule) -> None:
         super().__init__()
@@ -241,6 +296,20 @@ class Composite(InvertibleModule):
     A subclass says three things: how a state runs through its parts, how it runs back together with a gradient, and
     what its inverse is made of. Forward, inverse, log-determinant, conditions and memory-efficient backpropagation
     follow.
+
+    Example:
+        >>> class Twice(Composite):
+        ...     def __init__(self, part):
+        ...         super().__init__()
+        ...         self.part = part
+        ...     def run(self, x, step):
+        ...         return step(self.part, step(self.part, x))
+        ...     def run_back(self, position, step):
+        ...         step(self.part, position), step(self.part, position)
+        ...     def inverted(self):
+        ...         return Twice(self.part.inverted())
+        >>> Twice(FixedAffine(3.0)).forward_and_logdet(torch.ones(1, 1))  # 2 log 3
+        (tensor([[9.]]), tensor([2.1972]))
     """
 
     def run(self, x: State, step: Step) -> State:
@@ -280,7 +349,18 @@ class Composite(InvertibleModule):
 
 
 class Sequential(Composite):
-    """``f = f_n ∘ … ∘ f_1``. Takes the parts, or one mapping from names to parts, as ``torch.nn.Sequential`` does."""
+    """``f = f_n ∘ … ∘ f_1``. Takes the parts, or one mapping from names to parts, as ``torch.nn.Sequential`` does.
+
+    Args:
+        parts: f_1, …, f_n.
+
+    Raises:
+        TypeError: for a part that is no `InvertibleModule`.
+
+    Example:
+        >>> net = Sequential(ActNorm(4), InvertibleConv1x1(4), SneakyReLU())
+        >>> y, logdet = net.forward_and_logdet(torch.randn(2, 4, 8, 8))  # (2, 4, 8, 8), (2,)
+    """
 
     def __init__(self, *parts: InvertibleModule | OrderedDict[str, InvertibleModule]) -> None:
         super().__init__()

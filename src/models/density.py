@@ -33,6 +33,10 @@ class LogLikelihood(NamedTuple):
         prior: log-density of the latent.
         logdet: log-determinant of preprocessing and flow.
         dequantisation: minus the log-density of the noise.
+
+    Example:
+        >>> LogLikelihood(torch.tensor([-3.0]), torch.tensor([1.0]), torch.tensor([0.5])).total
+        tensor([-1.5000])
     """
 
     prior: Tensor
@@ -71,6 +75,12 @@ class DensityModel(nn.Module):
 
     Raises:
         ValueError: for an option out of range.
+
+    Example:
+        >>> model = DensityModel(Glow(1, num_levels=1, num_steps=1, hidden_channels=4), sample_shape=(1, 8, 8))
+        >>> log_prob = model.log_likelihood(torch.randint(256, (2, 1, 8, 8))).total  # (2,), nats
+        >>> model.sample(3).shape
+        torch.Size([3, 1, 8, 8])
     """
 
     def __init__(

@@ -66,6 +66,10 @@ class AffineCoupling(Coupling):
     Raises:
         ValueError: for unknown options, a state or a condition of another shape, or a subnet that does not return the
             shape of the group that is changed.
+
+    Example:
+        >>> layer = AffineCoupling(4, lambda i, o: torch.nn.Conv2d(i, o, 3, padding=1), clamp=1.5)
+        >>> y, logdet = layer.forward_and_logdet(torch.randn(2, 4, 8, 8))  # (2, 4, 8, 8), (2,)
     """
 
     def __init__(
@@ -124,7 +128,13 @@ class AffineCoupling(Coupling):
 
 
 class GlowCoupling(AffineCoupling):
-    """`AffineCoupling` with one subnet for ``[s̃, t̃]``: half the work (Glow; Kingma and Dhariwal, 2018)."""
+    """`AffineCoupling` with one subnet for ``[s̃, t̃]``: half the work (Glow; Kingma and Dhariwal, 2018).
+
+    Example:
+        >>> layer = GlowCoupling(4, lambda i, o: torch.nn.Conv2d(i, o, 3, padding=1), split=1)
+        >>> layer.subnet  # from 1 channel to log-scale and shift of 3
+        Conv2d(1, 6, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
+    """
 
     def add_subnets(self, subnet: SubnetConstructor) -> None:
         self.subnet = subnet(self.num_seen, 2 * self.num_changed)

@@ -14,6 +14,17 @@ class OnChannels(Composite):
     """Keep the first ``num_kept`` channels and send the others through ``inner``.
 
     ``y = [x_kept, inner(x_rest)]``: split, inner map and concatenation in one, hence a bijection of one tensor.
+
+    Args:
+        inner: a bijection of one tensor, which may change its number of channels.
+        num_kept: channels that stay as they are.
+
+    Raises:
+        ValueError: unless at least one channel is kept and one is sent through ``inner``.
+
+    Example:
+        >>> OnChannels(FixedAffine(2.0), num_kept=1)(torch.ones(1, 3))
+        tensor([[1., 2., 2.]])
     """
 
     def __init__(self, inner: InvertibleModule, num_kept: int) -> None:

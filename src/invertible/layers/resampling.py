@@ -29,9 +29,15 @@ class Downsampling(OrthogonalMap):
         init: ``haar``, ``pixel_shuffle``, ``random``, or an orthogonal matrix (σ, σ) or (C, σ, σ).
         learnable: whether the matrices are trained.
         num_reflections: for ``householder``.
+        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for unknown options, or a state whose size is not divisible by the stride.
+
+    Example:
+        >>> down, x = Downsampling(3, stride=2, spatial_dims=2), torch.randn(2, 3, 8, 8)
+        >>> down(x).shape, torch.allclose(Inverse(down)(down(x)), x, atol=1e-5)
+        (torch.Size([2, 12, 4, 4]), True)
     """
 
     def __init__(
