@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from .composites import Composite
 from .engine.walk import LeafBackward, backward_rule, default_rule, expand, go_back
 from .module import (
     FORWARD,
@@ -26,7 +27,6 @@ from .module import (
     INVERSE,
     INVERSE_AND_LOGDET,
     BackStep,
-    Composite,
     Condition,
     InvertibleModule,
     Position,

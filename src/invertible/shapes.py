@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .module import FORWARD, Condition, InvertibleModule, Sequential, State, tensors_of
+from .composites import Sequential
+from .module import FORWARD, Condition, InvertibleModule, State, tensors_of
 
 Shape = tuple[int, ...]  # without the batch dimension
 

@@ -17,18 +17,8 @@ import torch.utils.checkpoint
 from torch import nn
 
 from ..arguments import chosen
-from ..module import (
-    Call,
-    Composite,
-    Condition,
-    Inverse,
-    InvertibleModule,
-    Policy,
-    State,
-    all_modules,
-    past_policies,
-    tensors_of,
-)
+from ..composites import Composite
+from ..module import Call, Condition, Inverse, InvertibleModule, Policy, State, all_modules, past_policies, tensors_of
 from .replay import LeafStart, replayed
 from .reversible import reversible, run_with_logdet
 from .snapshot import Snapshot

@@ -12,15 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from ..composites import Composite, Sequential
 from ..module import (
     FORWARD,
     FORWARD_AND_LOGDET,
     Call,
-    Composite,
     Condition,
     InvertibleModule,
     Position,
-    Sequential,
     State,
     all_modules,
     as_tuple,

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from ..composites import Composite
 from ..module import (
     FORWARD,
     FORWARD_AND_LOGDET,
     INVERSE,
-    Composite,
     Condition,
     Inverse,
     InvertibleModule,

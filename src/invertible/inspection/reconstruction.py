@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..composites import Composite
 from ..engine.replay import Buffers, LeafStart, RngState, replayed
 from ..engine.reversible import keeps_input, run_leaves
 from ..engine.walk import expand
 from ..module import (
     FORWARD,
     INVERSE,
-    Composite,
     Condition,
     Inverse,
     InvertibleModule,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import chosen, per_channel
-from ..module import InvertibleModule, Sequential
+from ..composites import Sequential
+from ..module import InvertibleModule
 from .affine import Clamp, GlowCoupling
 from .coupling import SubnetConstructor
 from .linear import Permutation

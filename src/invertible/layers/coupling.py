@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import check_channels
+from ..composites import Sequential
 from ..engine.walk import LeafBackward, Recorded, backward_rule
 from ..export import is_exporting
-from ..module import Condition, InvertibleModule, Sequential, VolumePreserving, tensors_of
+from ..module import Condition, InvertibleModule, VolumePreserving, tensors_of
 
 SubnetConstructor = Callable[[int, int], nn.Module]
 """The type of constructors ``subnet(dims_in, dims_out)`` of the networks inside layers.

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_positive
-from ..module import BackStep, Composite, InvertibleModule, Position, Step
+from ..composites import Composite
+from ..module import BackStep, InvertibleModule, Position, Step
 from .layout import laid_out_as
 
 
