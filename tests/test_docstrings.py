@@ -139,3 +139,10 @@ def test_the_example_runs(public: Public) -> None:
     report: list[str] = []
     doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=report.append)
     assert not report, "".join(report)
+
+
+def test_every_module_with_public_names_is_on_one_page() -> None:
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.rst"))
+    shown = re.findall(r"automodule:: invertible_imaging\.(\S+)", pages)
+    modules = {".".join(public.path.relative_to(ROOT / "src").with_suffix("").parts) for public in NAMES}
+    assert sorted(shown) == sorted(modules)
