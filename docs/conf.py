@@ -44,16 +44,20 @@ default_role = "py:obj"
 autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
 autodoc_inherit_docstrings = False
 autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
-napoleon_use_ivar = True
 
 
 def plain_text(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Stars, bars and underscores of a docstring mean themselves outside of backticks and examples."""
+    if what in ("data", "attribute", "property"):
+        lines[0] = f": {lines[0]}"  # or napoleon takes what stands before a colon for a type
     in_example = False
     for index, line in enumerate(lines):
+        if line == "Attributes:":  # of dataclasses, which are the arguments
+            line = "Args:"
         in_example = bool(line.strip()) and (in_example or line.lstrip().startswith(">>>"))
         if not in_example:
             parts = re.split(r"(``.*?``|`.*?`)", line)
