@@ -83,8 +83,6 @@ def sequential_for(
 ) -> Sequential:
     """A `Sequential` whose parts are made for the shapes that reach them.
 
-        net = sequential_for((3, 32, 32), lambda s: ActNorm(s[0]), lambda s: AdditiveCoupling(s[0], subnet), …)
-
     Args:
         shape: of the input, without the batch dimension.
         constructors: each called with the shape of its part's input.
