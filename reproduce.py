@@ -67,6 +67,7 @@ def _grid(plan: Plan, options: Options) -> int:
     from src.tables.published import read_published
     from src.tables.render import render
     from src.tables.results import store
+    from src.tables.study import write_study
 
     published = read_published(EXPERIMENTS / plan.key / "published.yaml")
     cells = plan.cells()
@@ -74,12 +75,13 @@ def _grid(plan: Plan, options: Options) -> int:
         print(f"{cell.name}: taken from {cell.summary()['run_dir']}")
     if options.dry_run:
         return _print_commands(cells)
-    table = EXPERIMENTS / plan.key / "results" / plan.variant if options.sweep == TABLE_SWEEP else None
+    results = EXPERIMENTS / plan.key / "results" / plan.variant
+    table = results if options.sweep == TABLE_SWEEP else None
     attempts: list[Attempt] = []
 
     def keep(attempt: Attempt) -> None:
         if table is not None and attempt.state is State.FINISHED:
-            store([attempt.cell], table)
+            store([attempt.cell], table, per_sample=published.per_sample)
 
     try:
         if not options.render:
@@ -87,11 +89,14 @@ def _grid(plan: Plan, options: Options) -> int:
     finally:
         # After Ctrl-C as well: the table marks the missing runs.
         if table is not None:
-            store(cells, table)
+            store(cells, table, per_sample=published.per_sample)
             outdated = render(published, table, plan, cells)
             print(f"table: {table.relative_to(Path.cwd())}/table.md")
             if outdated:
                 print(f"left out {', '.join(outdated)}: measured with a configuration that has changed since")
+        else:
+            write_study(plan.sweep, cells, results / f"{options.sweep}.csv")
+            print(f"all runs: {(results / options.sweep).relative_to(Path.cwd())}.csv")
     return _report(attempts)
 
 

@@ -7,9 +7,10 @@ poster (Finzi et al., 2019): batch 32, 3×3 kernel, 64 channels, 8×8 pixels, of
 
 *plain* is `torch.nn.Conv2d`, which has neither inverse nor log-determinant. *periodic* is the periodic convolution of
 Hoogeboom et al. (2019), which follows its equations: one product, solve and determinant per frequency. It computes the
-same as ours, which is checked first. A *step* is forward, log-determinant and backward. Candidates take turns in one
-thread; ratios are medians over rounds. Emerging convolutions (same paper) are not included, because they only exist as
-their authors' TensorFlow 1 code.
+same as ours, which is checked first. *naive* is the poster's "intractable O(h³w³c³)": the whole chw × chw matrix, its
+LU decomposition and determinant, up to 2,048 rows. A *step* is forward, log-determinant and backward. Candidates take
+turns in one thread; ratios are medians over rounds. Emerging convolutions (same paper) are not included, because they
+only exist as their authors' TensorFlow 1 code.
 
 `benchmarks.fourier_run` measures one setting as a run of ``experiments/iconvnet_figure2``.
 """
@@ -37,6 +38,8 @@ ROOT = Path(__file__).resolve().parents[1]
 KERNEL_SIZE = 3
 # As in Figure 2 of the poster.
 BATCH, CHANNELS, SIZE = 32, 64, 8
+# Rows of the naive matrix: 16 MiB, and seconds per decomposition.
+LARGEST_MATRIX = 2048
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,33 @@ class Periodic(Ours):
         return y, logdet.expand(len(x))
 
 
+class Naive:
+    """The same map as one matrix of chw rows and columns."""
+
+    def __init__(self, layer: FourierConvolution, x: Tensor) -> None:
+        self.layer, self.x = layer, x
+
+    def _matrix(self) -> Tensor:
+        shape = self.x.shape[1:]
+        unit_images = torch.eye(shape.numel(), dtype=self.x.dtype, device=self.x.device).unflatten(1, shape)
+        return (self.layer(unit_images) - self._bias()).flatten(1).T  # (chw, chw)
+
+    def _bias(self) -> Tensor:
+        assert self.layer.bias is not None
+        return self.layer.bias[:, None, None]
+
+    def inverse(self) -> Tensor:
+        columns = (self.x - self._bias()).flatten(1).T  # (chw, B)
+        return torch.linalg.solve(self._matrix(), columns).T.unflatten(1, self.x.shape[1:])
+
+    def logdet(self) -> Tensor:
+        return torch.linalg.slogdet(self._matrix()).logabsdet
+
+    def operations(self) -> dict[str, Callable[[], Any]]:
+        no_grad = torch.no_grad()
+        return {"inverse": no_grad(self.inverse), "log-det": no_grad(self.logdet)}
+
+
 class Plain:
     """A convolution without an inverse."""
 
@@ -145,19 +175,25 @@ class Plain:
 
 
 def candidates(channels: int, size: int, batch: int, device: str = "cpu") -> dict[str, Candidate]:
-    """Return the convolutions of one setting; ours and the periodic one share their weights."""
+    """Return the convolutions of one setting; all but the plain one share their weights."""
     torch.manual_seed(0)
     layer = FourierConvolution(channels, KERNEL_SIZE, spatial_dims=2).to(device)
     x = torch.randn(batch, channels, size, size).to(device)
-    return {"plain": Plain(channels, x), "ours": Ours(layer, x), "periodic": Periodic(layer, x)}
+    found: dict[str, Candidate] = {"plain": Plain(channels, x), "ours": Ours(layer, x), "periodic": Periodic(layer, x)}
+    if channels * size**2 <= LARGEST_MATRIX:
+        found["naive"] = Naive(layer, x)
+    return found
 
 
 def check_agreement(channels: int, size: int, batch: int) -> float:
-    """Return the largest relative difference between ours and the periodic convolution, and assert that it is small."""
+    """Return the largest relative difference between ours and the other candidates, and assert that it is small."""
     found = candidates(channels, size, batch)
     ours, periodic = found["ours"], found["periodic"]
     assert isinstance(ours, Ours) and isinstance(periodic, Periodic)
     pairs = [*zip(periodic.step(), ours.step(), strict=True), (periodic.inverse(), ours.inverse())]
+    if "naive" in found:
+        operations = found["naive"].operations()
+        pairs += [(operations["inverse"](), ours.inverse()), (operations["log-det"](), ours.logdet())]
     error = max(((a - b).detach().abs().max() / b.detach().abs().max()).item() for a, b in pairs)
     assert error < 1e-4, f"expected equal results, got a relative difference of {error:.1e}"
     return error

@@ -7,7 +7,7 @@ from typing import Any
 
 from src.utils.files import atomic_write
 
-NAMES = ("plain", "ours", "periodic")
+NAMES = ("plain", "ours", "periodic", "naive")
 
 
 def as_text(result: dict[str, Any]) -> str:
@@ -46,9 +46,11 @@ def plot(result: dict[str, Any], path: Path) -> None:
         label = ", ".join(text.format(**rows[0]) for name, text in fixed.items() if name != quantity)
         for operation, panel in zip(operations, line, strict=True):
             for color, name in enumerate(NAMES):
-                if name in rows[0]["operations"][operation]:
-                    milliseconds = [1e3 * row["operations"][operation][name]["seconds"] for row in rows]
-                    panel.loglog(values, milliseconds, marker="o", color=f"C{color}", label=name)
+                # The naive matrix exists up to a size only.
+                known = [(v, row["operations"][operation].get(name)) for v, row in zip(values, rows, strict=True)]
+                points = [(value, 1e3 * found["seconds"]) for value, found in known if found is not None]
+                if points:
+                    panel.loglog(*zip(*points, strict=True), marker="o", color=f"C{color}", label=name)
             panel.set_xticks(values, [str(value) for value in values])
             panel.minorticks_off()
             panel.grid(alpha=0.3)
@@ -56,7 +58,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         line[0].set_ylabel("CPU time (ms)")
     for operation, panel in zip(operations, panels[0], strict=True):
         panel.set_title(operation if operation != "step" else "forward + log-det + backward")
-    panels[0, 0].legend()
+    panels[0, 1].legend()
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=120)
     pyplot.close(figure)

@@ -56,7 +56,7 @@ def plain_text(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines:
         lines[0] = f": {lines[0]}"  # or napoleon takes what stands before a colon for a type
     in_example = False
     for index, line in enumerate(lines):
-        if line == "Attributes:":  # of dataclasses, which are the arguments
+        if line == "Attributes:" and "Args:" not in lines:  # of dataclasses, which are the arguments
             line = "Args:"
         in_example = bool(line.strip()) and (in_example or line.lstrip().startswith(">>>"))
         if not in_example:

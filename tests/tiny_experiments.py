@@ -39,10 +39,12 @@ SIZES = {
         *("datamodule.num_train=4", "datamodule.num_val=2", "datamodule.num_test=2"),
         *("network.blowup=4", "network.num_levels=2", "network.num_couplings=1"),
     ],
-    "iconvnet_figure4": [*IMAGES, "callbacks.images.num_images=2"],
     "iconvnet_table1": [*IMAGES, "network.convnet.width=4"],
     "iconvnet_table2": [*IMAGES, "callbacks.images.num_images=2"],
+    "iresnet_cifar10": [*IMAGES, "callbacks.images.num_images=2", "network.iresnet.num_blocks=[1,1,1]"],
+    "irevnet_cifar10": [*IMAGES, "callbacks.images.num_images=2", "network.irevnet.num_blocks=[1,1,1]"],
     "irevnet_lab": [*IMAGES, "callbacks.images.num_images=2"],
+    "irevnet_lab/sheet": [*IMAGES, "callbacks.images.num_images=2"],
     "iunet_figures": ["datamodule.size=16", *IMAGES],
     "restoration": [
         *("datamodule.size=16", "datamodule.crops_per_pair=1", "datamodule.preprocessing_workers=0"),
@@ -55,10 +57,12 @@ SIZES = {
 # The data folder of each experiment; experiments without one generate their data.
 FOLDERS = {
     "ct_postproc": "foam_ct",
-    "iconvnet_figure4": ".",
     "iconvnet_table1": ".",
     "iconvnet_table2": ".",
+    "iresnet_cifar10": ".",
+    "irevnet_cifar10": ".",
     "irevnet_lab": ".",
+    "irevnet_lab/sheet": ".",
     "restoration": "pairs",
     "ct_slices": "lodopab",
 }

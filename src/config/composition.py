@@ -65,6 +65,9 @@ def explained(overrides: list[str]) -> Iterator[None]:
     for nothing in ("~callbacks", "callbacks=null", "callbacks=[]"):
         if nothing in overrides:
             raise ConfigError(f"expected ~callbacks.<name> for one less, because others save the run, got {nothing}")
+    for word in overrides:
+        if re.match(r"[+~]*training\b", word):
+            raise ConfigError(f"expected no {word}: experiment, scale and model choose configs/training together")
     try:
         yield
     except OverrideParseException as error:

@@ -9,6 +9,8 @@ from src.config.trusted import targets_of_configs
 GONE = "src.callbacks.total_time.TotalTime"
 # Groups of arguments that once were the datamodule's own.
 FOAM_GROUPS = {"foam": "src.ct.foam.FoamSpec", "scan": "src.ct.simulation.ScanSpec"}
+# A flow whose name another one has now, known by an argument that only the first has.
+GLOW_FLOW = (".IConvNetFlow", "num_levels", "src.models.iconvnet_flows.IConvNetGlowFlow")
 
 
 def modernised(node: Any) -> Any:
@@ -22,7 +24,10 @@ def modernised(node: Any) -> Any:
         return node
     kept = {key: modernised(child) for key, child in node.items() if _target(child) != GONE}
     target = _target(node)
-    if target.startswith("src.") and signature_of(target) is None:
+    earlier, argument, today = GLOW_FLOW
+    if target.endswith(earlier) and argument in node:
+        kept["_target_"] = today
+    elif target.startswith("src.") and signature_of(target) is None:
         named = [other for other in targets_of_configs() if other.rpartition(".")[2] == target.rpartition(".")[2]]
         kept["_target_"] = named[0] if len(named) == 1 else target
     return _grouped(kept) if target.endswith(".FoamCTDataModule") else kept

@@ -20,13 +20,27 @@ Batch = dict[str, Tensor]
 VALUES = ("unit", "standardised", "integers")
 
 
-def random_crop(images: Tensor, max_shift: int) -> Tensor:
-    """Shift each image (B, C, H, W) by its own random −max_shift … max_shift pixels along H and W; zeros come in."""
+# What comes in from outside an image: places in it for places 0 … 3N−1 in three images side by side, it in the middle.
+BORDERS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "nearest": lambda place, size: (place - size).clamp(0, size - 1),
+    "symmetric": lambda place, size: torch.cat([torch.arange(size).flip(0), torch.arange(size)] * 2)[place],
+}
+
+
+def random_crop(images: Tensor, max_shift: int, border: str = "zeros") -> Tensor:
+    """Shift each image (B, C, H, W) by its own random −max_shift … max_shift pixels along H and W.
+
+    ``border`` is what comes in: ``zeros``, the ``nearest`` pixel, or the mirror image (``symmetric``).
+    """
     batch, channels, height, width = images.shape
-    padded = F.pad(images, (max_shift,) * 4)
     top, left = torch.randint(2 * max_shift + 1, (2, batch, 1))
     rows = (top + torch.arange(height))[:, None, :, None]  # (B, 1, H, 1)
     columns = (left + torch.arange(width))[:, None, None, :]  # (B, 1, 1, W)
+    if border == "zeros":
+        padded = F.pad(images, (max_shift,) * 4)
+    else:
+        padded = images
+        rows, columns = (BORDERS[border](p - max_shift + n, n) for p, n in ((rows, height), (columns, width)))
     return padded[torch.arange(batch).view(-1, 1, 1, 1), torch.arange(channels).view(-1, 1, 1), rows, columns]
 
 
@@ -37,11 +51,17 @@ def random_flip(images: Tensor) -> Tensor:
 
 
 def network_input(
-    images: Tensor, values: str, mean: Sequence[float], std: Sequence[float], max_shift: int = 0, flips: bool = False
+    images: Tensor,
+    values: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    max_shift: int = 0,
+    flips: bool = False,
+    border: str = "zeros",
 ) -> Tensor:
     """Return grey values, uint8 (B, C, H, W), shifted and flipped at random, as float32 `values`."""
     if max_shift:
-        images = random_crop(images, max_shift)
+        images = random_crop(images, max_shift, border)
     if flips:
         images = random_flip(images)
     if values == "integers":
@@ -99,6 +119,7 @@ class LabelledImageDataModule(SplitDataModule):
     STD: tuple[float, ...]
     max_shift: int
     flips: bool
+    border: str = "zeros"
 
     def __init__(
         self,
@@ -127,7 +148,7 @@ class LabelledImageDataModule(SplitDataModule):
         # No bound methods: worker processes get a copy of the data set, and should not get one of the trainer.
         convert = partial(network_input, values=self.values, mean=self.MEAN, std=self.STD)
         if split == "train" and self.augment:
-            convert = partial(convert, max_shift=self.max_shift, flips=self.flips)
+            convert = partial(convert, max_shift=self.max_shift, flips=self.flips, border=self.border)
         self.sets[split] = LabelledImages(images, labels, convert)
 
     def convert(self, values: Tensor) -> Converted:
@@ -161,6 +182,9 @@ class ImageDataModule(LabelledImageDataModule):
         data_dir: the folder of all data sets, in torchvision's layout.
         num_train, num_val, num_test: numbers of images; None for all the rest of the file.
         values, augment, batch_size, num_workers, pin_memory: see `LabelledImageDataModule`.
+        max_shift, flips: what ``augment`` does; None for what suits the data set.
+        border: what comes in when an image is shifted: ``zeros``, the ``nearest`` pixel or its mirror image
+            (``symmetric``).
         download: fetch files that are missing or damaged.
         verify_checksums: compare the files with their md5 sums; false for your own files in the same format.
 
@@ -184,8 +208,17 @@ class ImageDataModule(LabelledImageDataModule):
         pin_memory: bool = False,
         download: bool = True,
         verify_checksums: bool = True,
+        max_shift: int | None = None,
+        flips: bool | None = None,
+        border: str = "zeros",
     ) -> None:
         super().__init__(num_train, num_val, num_test, values, augment, batch_size, num_workers, pin_memory)
+        check_range(0, max_shift=max_shift)
+        if border not in ("zeros", *BORDERS):
+            raise ValueError(f"expected border as one of zeros, {', '.join(BORDERS)}, got {border!r}")
+        self.max_shift = type(self).max_shift if max_shift is None else max_shift
+        self.flips = type(self).flips if flips is None else flips
+        self.border = border
         if num_train is None and num_val is None:
             raise ValueError("expected num_train or num_val as a number, got None for both")
         self.download = download

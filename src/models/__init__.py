@@ -8,7 +8,9 @@ from .dequantisation import UniformDequantisation as UniformDequantisation
 from .dequantisation import VariationalDequantisation as VariationalDequantisation
 from .glow import Glow as Glow
 from .iconvnet import IConvNetClassifier as IConvNetClassifier
-from .iconvnet import IConvNetFlow as IConvNetFlow
+from .iconvnet_flows import IConvNetFlow as IConvNetFlow
+from .iconvnet_flows import IConvNetGlowFlow as IConvNetGlowFlow
+from .iconvnet_flows import IConvNetMultiscaleFlow as IConvNetMultiscaleFlow
 from .invertible_classifier import InjectivePadding as InjectivePadding
 from .invertible_classifier import InvertibleClassifier as InvertibleClassifier
 from .iresnet import IResNetClassifier as IResNetClassifier

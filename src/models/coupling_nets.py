@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 
 from ..invertible.arguments import check_positive, check_spatial_dims
@@ -36,13 +37,15 @@ class ResidualNet(nn.Module):
     """A 3×3 convolution, residual blocks, and a 1×1 convolution that starts at zero (Dinh et al., 2017, section 4.1).
 
     A block is ``h + conv(relu(norm(conv(relu(norm(h))))))`` with 3×3 convolutions. The paper normalises by the batch's
-    statistics and adds a skip connection from every block to the output. Here each sample is normalised by itself, so
-    that a batch of one works and a sample's log-determinant does not depend on the others.
+    statistics. Here each sample is normalised by itself, so that a batch of one works and a sample's log-determinant
+    does not depend on the others.
 
     Args:
         hidden_channels: the paper has 64 for CIFAR-10, 32 otherwise.
         num_blocks: number of residual blocks; the paper has 8 for CIFAR-10, 4 otherwise.
         norm: see `make_norm`.
+        skip_connections: the last convolution gets the sum of 1×1 convolutions of the input of the first block and of
+            the output of each, as in the paper; otherwise the output of the last block.
 
     Raises:
         ValueError: for an option out of range.
@@ -56,6 +59,7 @@ class ResidualNet(nn.Module):
         num_blocks: int,
         *,
         norm: str = "group",
+        skip_connections: bool = False,
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
@@ -72,14 +76,19 @@ class ResidualNet(nn.Module):
         self.blocks = nn.ModuleList(
             nn.Sequential(*activated_convolution(), *activated_convolution()) for _ in range(num_blocks)
         )
+        count = num_blocks + 1 if skip_connections else 0
+        self.skips = nn.ModuleList(convolution(hidden_channels, hidden_channels, 1) for _ in range(count))
         self.norm = make_norm(norm, hidden_channels, spatial_dims) or nn.Identity()
         self.last = zero_convolution(hidden_channels, out_channels, 1, spatial_dims)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.first(x)
+        states = [self.first(x)]
         for block in self.blocks:
-            h = h + block(h)
-        return self.last(self.norm(h).relu())
+            states.append(states[-1] + block(states[-1]))
+        if not self.skips:
+            return self.last(self.norm(states[-1]).relu())
+        skipped = [skip(h) for skip, h in zip(self.skips, states, strict=True)]
+        return self.last(self.norm(torch.stack(skipped).sum(0)).relu())
 
 
 def zero_convolution(in_channels: int, out_channels: int, kernel_size: int, spatial_dims: int) -> nn.Module:

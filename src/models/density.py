@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..invertible import FixedAffine, InvertibleModule, Logit, Sequential, undisturbed
+from ..invertible import FixedAffine, InvertibleModule, Logit, OnChannels, Sequential, undisturbed
 from ..invertible.arguments import chosen
 from .dequantisation import UniformDequantisation, VariationalDequantisation
 
@@ -32,7 +32,7 @@ class LogLikelihood(NamedTuple):
     Attributes:
         prior: log-density of the latent.
         logdet: log-determinant of preprocessing and flow.
-        dequantisation: minus the log-density of the noise.
+        dequantisation: minus the log-density of the noise, in the image and in channels beside it.
 
     Example:
         >>> LogLikelihood(torch.tensor([-3.0]), torch.tensor([1.0]), torch.tensor([0.5])).total
@@ -62,16 +62,27 @@ class DensityModel(nn.Module):
     - ``logit``: ``logit(α + (1 − 2α) (k + u)/num_bins)`` with α = 0.05, as in RealNVP (Dinh et al., 2017);
     - ``centre``: ``(k + u)/num_bins − 1/2``, as in Glow (Kingma and Dhariwal, 2018).
 
+    With ``augmented_channels``, the flow's state has further channels before those of the image, which are standard
+    normal noise e of density q(e). They give a flow of few channels room to work in, and the bound above becomes
+
+        ``log p(k) ≥ E_{u,e} [log N(z; 0, 1) + log|det dz/d(u,e)| − log q(u|k) − log q(e)]``
+
+    (augmented flows; Huang et al., 2020). Images are encoded with e = 0; latents have as many channels as the state.
+
     Preprocessing and flow are one tree of bijections. Under autocast, states, latents and log-likelihoods stay in
     float32.
 
     Args:
-        flow: a bijection that keeps the shape (B, C, *spatial), without preprocessing.
+        flow: a bijection that keeps the shape (B, C, *spatial), or that of the augmented state; without preprocessing.
         sample_shape: (C, *spatial).
         num_bins: number of grey values; 256 for images of 8 bits.
         dequantisation: ``uniform``, ``variational`` (`VariationalDequantisation` with its defaults), or a module that
             maps images to u and log q(u|k).
         preprocessing: g.
+        augmented_channels: channels of the flow's state, noise included; None for those of the image.
+
+    Attributes:
+        latent_shape: (channels of the state, *spatial).
 
     Raises:
         ValueError: for an option out of range.
@@ -90,6 +101,7 @@ class DensityModel(nn.Module):
         num_bins: int = 256,
         dequantisation: str | nn.Module = "uniform",
         preprocessing: str = "logit",
+        augmented_channels: int | None = None,
     ) -> None:
         super().__init__()
         if num_bins < 2:
@@ -97,13 +109,19 @@ class DensityModel(nn.Module):
         self.sample_shape = tuple(sample_shape)
         if len(self.sample_shape) < 2:
             raise ValueError(f"expected a sample_shape of channels and spatial sizes, got {self.sample_shape}")
+        channels = self.sample_shape[0]
+        self.num_noise_channels = 0 if augmented_channels is None else augmented_channels - channels
+        if self.num_noise_channels < 0:
+            raise ValueError(f"expected augmented_channels >= {channels}, those of the image, got {augmented_channels}")
+        self.latent_shape = (channels + self.num_noise_channels, *self.sample_shape[1:])
         self.num_bins = num_bins
         if isinstance(dequantisation, str):
-            channels, spatial_dims = self.sample_shape[0], len(self.sample_shape) - 1
             construct = chosen("dequantisation", dequantisation, DEQUANTISATIONS)
-            dequantisation = construct(channels, num_bins, spatial_dims)
+            dequantisation = construct(channels, num_bins, len(self.sample_shape) - 1)
         self.dequantisation = dequantisation
         g = chosen("preprocessing", preprocessing, PREPROCESSINGS)(num_bins)
+        if self.num_noise_channels:
+            g = OnChannels(g, self.num_noise_channels)
         self.bijection = Sequential(OrderedDict(preprocessing=g, flow=flow))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -127,7 +145,13 @@ class DensityModel(nn.Module):
                 "datamodule.values=integers"
             )
         u, log_q = self.dequantisation(images)
-        z, logdet = self.bijection.forward_and_logdet(images + u)
+        if self.num_noise_channels:
+            noise = torch.randn_like(self._noise(images))
+            log_q = log_q + standard_normal_log_density(noise)
+            state = torch.cat((noise, images + u), dim=1)
+        else:
+            state = images + u
+        z, logdet = self.bijection.forward_and_logdet(state)
         return LogLikelihood(standard_normal_log_density(z), logdet, -log_q)
 
     def bits_per_dim(self, nats: Tensor) -> Tensor:
@@ -135,12 +159,13 @@ class DensityModel(nn.Module):
         return -nats / (math.prod(self.sample_shape) * math.log(2))
 
     def encode(self, images: Tensor) -> Tensor:
-        """The latents z of the middles ``k + 1/2`` of the bins, of the shape of the images."""
-        return self.bijection(self._as_state(images) + 0.5)
+        """The latents z of the middles ``k + 1/2`` of the bins, of shape (B, *latent_shape)."""
+        state = self._as_state(images) + 0.5
+        return self.bijection(torch.cat((self._noise(state), state), dim=1) if self.num_noise_channels else state)
 
     def decode(self, z: Tensor) -> Tensor:
         """The grey values of latents, perhaps outside [0, num_bins); ``decode(encode(k))`` is ``k + 1/2``."""
-        return self.bijection.inverse(self._checked(z))
+        return self.bijection.inverse(self._checked(z, self.latent_shape))[:, self.num_noise_channels :]
 
     def sample(self, num_samples: int, temperature: float = 1.0) -> Tensor:
         """Images of latents drawn from N(0, temperature²), clamped to [0, num_bins); no gradients.
@@ -148,20 +173,24 @@ class DensityModel(nn.Module):
         The model runs in evaluation mode, so that activation normalisation is never set from samples.
         """
         like = next(self.parameters(), torch.empty(0))
-        z = temperature * torch.randn(num_samples, *self.sample_shape, dtype=like.dtype, device=like.device)
+        z = temperature * torch.randn(num_samples, *self.latent_shape, dtype=like.dtype, device=like.device)
         highest = torch.nextafter(torch.tensor(float(self.num_bins), dtype=z.dtype), torch.tensor(0.0, dtype=z.dtype))
         with undisturbed(self):
             return self.decode(z).clamp(0, highest.item())
 
-    def _checked(self, state: Tensor) -> Tensor:
-        if tuple(state.shape[1:]) != self.sample_shape:
-            expected = ", ".join(map(str, self.sample_shape))
+    def _noise(self, images: Tensor) -> Tensor:
+        """Zeros in the shape of the noise beside images (B, C, *spatial)."""
+        return images.new_zeros(images.shape[0], self.num_noise_channels, *self.sample_shape[1:])
+
+    def _checked(self, state: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if tuple(state.shape[1:]) != shape:
+            expected = ", ".join(map(str, shape))
             raise ValueError(f"expected shape (B, {expected}), got {tuple(state.shape)}")
         return state
 
     def _as_state(self, images: Tensor) -> Tensor:
         """Images in at least float32."""
-        return self._checked(images).to(torch.promote_types(images.dtype, torch.float32))
+        return self._checked(images, self.sample_shape).to(torch.promote_types(images.dtype, torch.float32))
 
     def extra_repr(self) -> str:
         return f"sample_shape={self.sample_shape}, num_bins={self.num_bins}"

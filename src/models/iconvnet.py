@@ -1,21 +1,29 @@
-"""i-ConvNet: convolutions, activations and downsampling that invert; a classifier and a flow (Finzi et al., 2019)."""
+"""i-ConvNet: convolutions, activations and downsampling that invert; the classifier (Finzi et al., 2019)."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
 
 from ..invertible import ActNorm, FourierConvolution, InvertibleModule, SneakyReLU, invertible_pooling
 from ..invertible import Sequential as InvertibleSequential
-from ..invertible.arguments import check_positive, check_spatial_dims
+from ..invertible.arguments import check_spatial_dims
 from .invertible_classifier import InjectivePadding, InvertibleClassifier, pooled_head
-from .multiscale import multiscale, squeezed_channels
 
 
 class IConvLayer(InvertibleSequential):
-    """Circular convolution, `ActNorm` and, unless ``slope`` is None, `SneakyReLU`; the shift serves as the bias."""
+    """Circular convolution, `ActNorm` and `SneakyReLU`.
 
-    def __init__(self, channels: int, kernel_size: int, slope: float | None, spatial_dims: int) -> None:
-        convolution = FourierConvolution(channels, kernel_size, spatial_dims=spatial_dims, bias=False)
-        parts: OrderedDict[str, InvertibleModule] = OrderedDict(convolution=convolution, norm=ActNorm(channels))
+    Args:
+        slope: of the activation; None for none.
+        normalised: with `ActNorm`, whose shift serves as the bias; otherwise the convolution has one.
+    """
+
+    def __init__(
+        self, channels: int, kernel_size: int, slope: float | None, spatial_dims: int, *, normalised: bool = True
+    ) -> None:
+        convolution = FourierConvolution(channels, kernel_size, spatial_dims=spatial_dims, bias=not normalised)
+        parts: OrderedDict[str, InvertibleModule] = OrderedDict(convolution=convolution)
+        if normalised:
+            parts["norm"] = ActNorm(channels)
         if slope is not None:
             parts["activation"] = SneakyReLU(slope)
         super().__init__(parts)
@@ -67,8 +75,7 @@ class IConvNetClassifier(InvertibleClassifier):
         spatial_dims: int = 2,
     ) -> None:
         check_spatial_dims(spatial_dims)
-        if not num_layers or min(num_layers) < 1:
-            raise ValueError(f"expected stages of at least one layer each, got num_layers={list(num_layers)}")
+        check_stages(num_layers)
         padding = InjectivePadding(in_channels, padded_channels)
         channels = padding.channels
         parts: list[InvertibleModule] = []
@@ -81,48 +88,7 @@ class IConvNetClassifier(InvertibleClassifier):
         super().__init__(padding, InvertibleSequential(*parts), head)
 
 
-class IConvNetFlow(InvertibleSequential):
-    """``num_layers`` circular convolutions with activation normalisation and `SneakyReLU`, on each of several levels.
-
-    There is no coupling: every layer changes all channels, and ``log|det Df| = Σ_i (log|det Conv_i| + Σ log σ'(a_i))``
-    plus the normalisations' part. From (B, C, *spatial) to a latent of the same shape, see `multiscale`. The last layer
-    of a level has no activation, so that latents are not distorted. The likelihood keeps the convolutions invertible:
-    near a singular one, its log-determinant falls.
-
-    Args:
-        in_channels: number of channels C.
-        num_levels: number of resolutions.
-        num_layers: convolutions per level.
-        slope: of the activations at −∞.
-        kernel_size: of the convolutions.
-        spatial_dims: 1, 2 or 3.
-
-    Raises:
-        ValueError: for an option out of range, another number of channels, or a spatial size that 2^num_levels does
-            not divide.
-
-    Source: see `IConvNetClassifier`.
-
-    Example:
-        >>> z, logdet = IConvNetFlow(1, num_levels=2, num_layers=1).forward_and_logdet(torch.randn(2, 1, 8, 8))
-        >>> z.shape, logdet.shape
-        (torch.Size([2, 1, 8, 8]), torch.Size([2]))
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        num_levels: int = 3,
-        num_layers: int = 8,
-        *,
-        kernel_size: int = 3,
-        slope: float = 0.1,
-        spatial_dims: int = 2,
-    ) -> None:
-        check_positive(num_layers=num_layers)
-        slopes = [slope] * (num_layers - 1) + [None]
-        levels = [
-            [IConvLayer(channels, kernel_size, layer_slope, spatial_dims) for layer_slope in slopes]
-            for channels in squeezed_channels(in_channels, num_levels, spatial_dims)
-        ]
-        super().__init__(OrderedDict(levels=multiscale(levels, in_channels, spatial_dims=spatial_dims)))
+def check_stages(num_layers: Sequence[int]) -> None:
+    """Raise a `ValueError` unless there is a stage, and each has a layer."""
+    if not num_layers or min(num_layers) < 1:
+        raise ValueError(f"expected stages of at least one layer each, got num_layers={list(num_layers)}")

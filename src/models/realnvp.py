@@ -35,7 +35,9 @@ class RealNVP(Sequential):
         num_levels: number of resolutions.
         num_couplings: couplings of each kind per level.
         hidden_channels: of the couplings' networks on the first level; they double from level to level.
-        num_residual_blocks, norm: of each network, see `ResidualNet`.
+        num_residual_blocks, norm, skip_connections: of each network, see `ResidualNet`.
+        channel_factor: the networks of couplings between channels have so many times the hidden channels of those
+            between the fields of a checkerboard. The authors' have 2, and skip connections.
         spatial_dims: 1, 2 or 3.
 
     Raises:
@@ -58,24 +60,31 @@ class RealNVP(Sequential):
         num_residual_blocks: int = 8,
         *,
         norm: str = "group",
+        skip_connections: bool = False,
+        channel_factor: int = 1,
         spatial_dims: int = 2,
     ) -> None:
-        check_positive(num_couplings=num_couplings)
+        check_positive(num_couplings=num_couplings, channel_factor=channel_factor)
         widths = squeezed_channels(in_channels, num_levels, spatial_dims)
         levels: list[list[InvertibleModule]] = []
         for level, channels in enumerate(widths):
-            subnet = functools.partial(
-                ResidualNet,
-                hidden_channels=hidden_channels * 2**level,
-                num_blocks=num_residual_blocks,
-                norm=norm,
-                spatial_dims=spatial_dims,
+            on_checkerboards, between_channels = (
+                functools.partial(
+                    ResidualNet,
+                    hidden_channels=factor * hidden_channels * 2**level,
+                    num_blocks=num_residual_blocks,
+                    norm=norm,
+                    skip_connections=skip_connections,
+                    spatial_dims=spatial_dims,
+                )
+                for factor in (1, channel_factor)
             )
             is_last = level == num_levels - 1
             group, ungroup, regroup = (group_by_parity(channels, spatial_dims) for _ in range(3))
-            steps = [group, *_couplings(channels, num_couplings + is_last, subnet, spatial_dims), Inverse(ungroup)]
+            couplings = _couplings(channels, num_couplings + is_last, on_checkerboards, spatial_dims)
+            steps = [group, *couplings, Inverse(ungroup)]
             if not is_last:
-                steps += [*_couplings(channels, num_couplings, subnet, spatial_dims), regroup]
+                steps += [*_couplings(channels, num_couplings, between_channels, spatial_dims), regroup]
             levels.append(steps)
         super().__init__(OrderedDict(levels=multiscale(levels, in_channels, spatial_dims=spatial_dims)))
 

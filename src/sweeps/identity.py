@@ -1,6 +1,7 @@
 """When two runs are the same: their configurations agree in everything that can change a result."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +18,6 @@ WATCHING_CALLBACKS = (
     *("last", "interrupt", "random_state", "progress", "learning_rate", "peak_memory", "step_time", "invertibility"),
     *("test_table", "curves", "images", "confusion", "total_time", "hung_run"),
 )
-
-# Options that were added after results had been stored, with the values that do what was done before.
-MISSING = object()
-ADDED_OPTIONS = {"task.ssim_window": "gaussian", "model.padding_mode": None}
 
 # From the arguments of a cell to its identity, plain containers.
 Identify = Callable[[list[str]], Any]
@@ -69,11 +66,36 @@ def identity_of_config(config: dict[str, Any]) -> dict[str, Any]:
     return _without_place({key: value for key, value in config.items() if key != "network"}, str(place))
 
 
+def agree(stored: Any, today: Any) -> bool:
+    """Whether a stored identity is today's but for options that were added since and change nothing.
+
+    Such an option is an argument of a class with its default value, or another key that is null or false.
+    """
+    if isinstance(stored, list) and isinstance(today, list):
+        return len(stored) == len(today) and all(map(agree, stored, today))
+    if not (isinstance(stored, dict) and isinstance(today, dict)):
+        return bool(stored == today)
+    added = today.keys() - stored.keys()
+    defaults = _defaults(today["_target_"]) if added and "_target_" in today else {}
+    changed = [key for key in added if (today[key] != defaults[key] if key in defaults else today[key])]
+    return stored.keys() <= today.keys() and not changed and all(agree(stored[key], today[key]) for key in stored)
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """Return the default values of a class, by the name that an identity has of it."""
+    from hydra.utils import get_object
+
+    from src.config.trusted import targets_of_configs
+
+    found = [target for target in targets_of_configs() if name in (target, target.rpartition(".")[2])]
+    parameters = inspect.signature(get_object(found[0])).parameters.values() if found else ()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
 def _without_place(node: Any, run_dir: str, key: str = "") -> Any:
     if isinstance(node, dict):
         named = {name: f"{key}.{name}".lstrip(".") for name in node}
         kept = {name: place for name, place in named.items() if not is_execution_key(place)}
-        kept = {name: place for name, place in kept.items() if ADDED_OPTIONS.get(place, MISSING) != node[name]}
         return {name: _without_place(node[name], run_dir, place) for name, place in kept.items()}
     if isinstance(node, list):
         return [_without_place(value, run_dir, f"{key}[]") for value in node]

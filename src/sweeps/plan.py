@@ -6,14 +6,15 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from src.runs.folder import run_folders
+from src.runs.folder import RunFolder, run_folders
 from src.runs.summary import read_summary
 from src.sweeps.cell import Cell, make_cell
 from src.sweeps.grid import grid
 from src.sweeps.identity import (
     Identify,
-    digest,
+    agree,
     identity_of_arguments,
     identity_of_composed,
     identity_of_config,
@@ -104,14 +105,14 @@ def make_plan(experiments: Path, key: str, arguments: Sequence[str], name: str =
 
 
 def adopt(cells: Iterable[Cell], folders: Iterable[Path]) -> list[Cell]:
-    """Copy the summaries of finished runs that W&B's agent, a SLURM job or anything else started; return their cells.
+    """Copy the results of finished runs that W&B's agent, a SLURM job or anything else started; return their cells.
 
     A run belongs to a cell if its configuration is the cell's, wherever it wrote its files.
 
     Raises:
         ConfigError: for a folder that does not exist.
     """
-    found: dict[str, Path] = {}
+    found: list[tuple[Any, RunFolder]] = []
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"expected a folder of runs, got {str(folder)!r}")
@@ -119,11 +120,21 @@ def adopt(cells: Iterable[Cell], folders: Iterable[Path]) -> list[Cell]:
             if run.summary.is_file():
                 summary = read_summary(run.summary, ["config", "run_dir"])
                 identity = identity_of_config({**summary["config"], "run_dir": summary["run_dir"]})
-                found[digest(identity)] = run.summary
-    taken = [cell for cell in cells if cell.digest in found and not cell.is_finished()]
-    for cell in taken:
-        cell.folder.mkdir(parents=True, exist_ok=True)
-        partial = cell.run.summary.with_suffix(".part")
-        shutil.copy2(found[cell.digest], partial)
-        partial.replace(cell.run.summary)
+                found.append((identity, run))
+    taken = []
+    for cell in cells:
+        source = next((run for identity, run in found if agree(identity, cell.identity)), None)
+        if source is not None and not cell.is_finished():
+            _copy_results(source, cell.run)
+            taken.append(cell)
     return taken
+
+
+def _copy_results(source: RunFolder, target: RunFolder) -> None:
+    """Copy the table of the test set, if there is one, and then the summary, which says that the run is finished."""
+    target.path.mkdir(parents=True, exist_ok=True)
+    if source.test_table.is_file():
+        shutil.copy2(source.test_table, target.test_table)
+    partial = target.summary.with_suffix(".part")
+    shutil.copy2(source.summary, partial)
+    partial.replace(target.summary)

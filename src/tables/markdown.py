@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from src.tables.numbers import NONE, NOT_RUN, difference_text, heading, measured_text, published_text
+from src.tables.numbers import NONE, NOT_RUN, difference_text, heading, mean_text, measured_text, published_text
+from src.tables.paired import comparisons
 from src.tables.table import Table
 
 
@@ -16,6 +17,8 @@ def to_markdown(table: Table, command: str) -> str:
         f"{table.published.source}. Published setting: {table.published.setting}.",
         _beside(table),
         _first_in_rows(table),
+        "## What is resolved" if _resolved(table) else "",
+        _resolved(table),
         _differences(table),
         "## What differs from the paper",
         _differs(table),
@@ -24,6 +27,12 @@ def to_markdown(table: Table, command: str) -> str:
         f"```bash\n{command}\n```",
         _provenance(table.results),
     ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def to_excerpt(table: Table) -> str:
+    """Return what a README shows: the numbers, which differences are resolved, the runs and where they come from."""
+    parts = [_beside(table), _resolved(table), _runs(table), _provenance(table.results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -70,6 +79,24 @@ def _first_in_rows(table: Table) -> str:
         ]
         lines.append(f"- Best by `{metric}`: {'; '.join(counts)}.")
     return "\n".join(lines)
+
+
+def _resolved(table: Table) -> str:
+    """Differences between our runs, and whether they are more than what another seed would change."""
+    words = {None: "one seed", True: "yes", False: "no"}
+    rows = []
+    for paired in comparisons(table):
+        column = table.published.columns[paired.column]
+        text = mean_text(paired.difference, column.digits, sign=True)
+        rows.append([*table.labels[paired.row], heading(column), paired.other, text, words[paired.resolved]])
+    if not rows:
+        return ""
+    head = [*table.published.head, "column", "minus", "difference", "resolved"]
+    note = (
+        "Runs with the same seed are compared in pairs. Resolved: the 95 % confidence interval of the mean difference "
+        "(Student's t) excludes 0."
+    )
+    return f"{_grid(head, rows)}\n\n{note}"
 
 
 def _differences(table: Table) -> str:

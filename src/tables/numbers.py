@@ -1,7 +1,7 @@
 """Format the numbers of a table."""
 
 from src.tables.published import NumberColumn
-from src.tables.table import Entry
+from src.tables.table import Entry, Measured
 from src.tasks.metrics import decimal
 
 NOT_RUN, NONE = "not run", "–"
@@ -12,16 +12,14 @@ def published_text(entry: Entry, column: NumberColumn, tolerance: float | None =
     if entry.published is None:
         return NONE
     around = "" if tolerance is None else f" ± {tolerance:g}"
-    return f"{_signed(entry.published, column)}{around}"
+    return f"{decimal(entry.published, column.digits, sign=_has_sign(entry.published, column))}{around}"
 
 
 def measured_text(entry: Entry, column: NumberColumn) -> str:
     """Return our number, with its deviation if there are several seeds."""
     if entry.measured is None:
         return NOT_RUN if entry.is_ours and not entry.runs else NONE
-    deviation = entry.measured.deviation
-    around = "" if deviation is None else f" ± {decimal(deviation, column.digits)}"
-    return f"{_signed(entry.measured.mean, column)}{around}"
+    return mean_text(entry.measured, column.digits, sign=_has_sign(entry.measured.mean, column))
 
 
 def difference_text(entry: Entry, column: NumberColumn) -> str:
@@ -29,8 +27,14 @@ def difference_text(entry: Entry, column: NumberColumn) -> str:
     return NONE if entry.difference is None else decimal(entry.difference, column.digits, sign=True)
 
 
-def _signed(value: float, column: NumberColumn) -> str:
-    return decimal(value, column.digits, sign=column.difference is not None and value != 0)
+def mean_text(measured: Measured, digits: int, *, sign: bool = False) -> str:
+    """Return a mean, with its deviation if there are several seeds."""
+    around = "" if measured.deviation is None else f" ± {decimal(measured.deviation, digits)}"
+    return f"{decimal(measured.mean, digits, sign=sign)}{around}"
+
+
+def _has_sign(value: float, column: NumberColumn) -> bool:
+    return column.difference is not None and value != 0
 
 
 def heading(column: NumberColumn) -> str:

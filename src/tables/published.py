@@ -70,6 +70,7 @@ class Published:
         task: the task that describes the metrics, such as ``reconstruction``; None if the program is not train.py.
         here: by column of the head, the key of our configuration whose value may differ from the label.
         differs: other differences from the paper, by scale; those of ``all`` apply to every scale.
+        per_sample: whether the numbers of each test sample are kept beside the results, as ``<cell>.csv``.
     """
 
     title: str
@@ -81,6 +82,7 @@ class Published:
     task: str | None = None
     here: dict[str, str] = field(default_factory=dict)
     differs: dict[str, str] = field(default_factory=dict)
+    per_sample: bool = False
 
     def entries(self) -> Iterator[tuple[int, int]]:
         """Yield the row and column index of every entry that has runs of ours."""

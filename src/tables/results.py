@@ -9,7 +9,7 @@ from typing import Any
 from src.runs.summary import read_summary
 from src.sweeps.cell import Cell
 from src.sweeps.command import for_people
-from src.sweeps.identity import digest, identity_of_config, is_execution_key
+from src.sweeps.identity import agree, identity_of_config, is_execution_key
 from src.utils.files import write_text
 from src.utils.nested import dotted
 from src.utils.reading import as_mapping, reading
@@ -42,11 +42,17 @@ def result_of(cell: Cell) -> dict[str, Any]:
     }
 
 
-def store(cells: Iterable[Cell], folder: Path) -> None:
-    """Write the results of the finished cells to ``<folder>/<cell>.json``."""
+def store(cells: Iterable[Cell], folder: Path, *, per_sample: bool = False) -> None:
+    """Write the results of the finished cells to ``<folder>/<cell>.json``.
+
+    With ``per_sample``, the numbers of each test sample go to ``<cell>.csv`` beside it.
+    """
     for cell in cells:
-        if cell.is_finished():
-            write_text(folder / f"{cell.name}.json", json.dumps(result_of(cell), indent=1, sort_keys=True) + "\n")
+        if not cell.is_finished():
+            continue
+        write_text(folder / f"{cell.name}.json", json.dumps(result_of(cell), indent=1, sort_keys=True) + "\n")
+        if per_sample and cell.run.test_table.is_file():
+            write_text(folder / f"{cell.name}.csv", cell.run.test_table.read_text(encoding="utf-8"))
 
 
 def load(folder: Path, cells: Iterable[Cell] = ()) -> tuple[list[dict[str, Any]], list[str]]:
@@ -67,7 +73,7 @@ def _is_of(result: dict[str, Any], cell: Cell) -> bool:
     stored = identity_of_config(result["config"])
     # Results of format 0 are stored without their callbacks.
     expected = {key: value for key, value in cell.identity.items() if key in stored or key != "callbacks"}
-    return digest(stored) == digest(expected)
+    return agree(stored, expected)
 
 
 def _read_result(path: Path) -> dict[str, Any]:

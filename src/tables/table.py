@@ -98,7 +98,7 @@ def make_table(published: Published, results: list[dict[str, Any]], scale: str, 
         entry = entries[i][j]
         entry.is_ours = True
         entry.runs = [result for description, result in described if fits(description, published.match(i, j))]
-        entry.measured = _measure(published.columns[j], entry.runs)
+        entry.measured = measured([value_of(run, published.columns[j]) for run in entry.runs])
         for key, config_key in published.here.items():
             position = published.head.index(key)
             original = published.rows[i].label[position]
@@ -112,9 +112,22 @@ def make_table(published: Published, results: list[dict[str, Any]], scale: str, 
     return table
 
 
-def _measure(column: NumberColumn, runs: list[dict[str, Any]]) -> Measured | None:
-    values = [run["metrics"].get(column.metric, run.get(str(column.metric))) for run in runs]
-    known = [column.factor * value for value in values if value is not None]
+def value_of(run: dict[str, Any], column: NumberColumn) -> float | None:
+    """Return the number that a column shows of a run; None if the run has none."""
+    value = run["metrics"].get(column.metric, run.get(str(column.metric)))
+    return None if value is None else column.factor * value
+
+
+def paired_differences(own: Entry, other: Entry, column: NumberColumn) -> list[float]:
+    """Return the number of one entry minus that of the other, for each seed that both have."""
+    values = [{run["seed"]: value_of(run, column) for run in entry.runs} for entry in (own, other)]
+    pairs = [(values[0][seed], values[1].get(seed)) for seed in values[0]]
+    return [first - second for first, second in pairs if first is not None and second is not None]
+
+
+def measured(values: Sequence[float | None]) -> Measured | None:
+    """Return mean and deviation of the known numbers; None if there is none."""
+    known = [value for value in values if value is not None]
     if not known:
         return None
     return Measured(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
@@ -131,9 +144,8 @@ def _fill_differences(published: Published, entries: list[list[Entry]]) -> None:
             if row.minus is None or row.match is None:
                 continue
             entries[i][j].is_ours = True
-            own, other = entries[i][of].measured, entries[labels.index(row.minus)][of].measured
-            if own is not None and other is not None:
-                entries[i][j].measured = Measured(own.mean - other.mean, None)
+            own, other = entries[i][of], entries[labels.index(row.minus)][of]
+            entries[i][j].measured = measured(paired_differences(own, other, published.columns[of]))
 
 
 def _rank(table: Table, metric: str) -> None:

@@ -38,8 +38,10 @@ class Density(Task):
         if shape != tuple(self.net.sample_shape):
             raise ValueError(f"expected a model for images of shape {shape}, got {tuple(self.net.sample_shape)}")
         latent = self.probe(self.net.encode, shape)
-        if tuple(latent.shape[1:]) != shape:
-            raise ValueError(f"expected a flow that keeps the shape {shape}, got {tuple(latent.shape[1:])}")
+        if tuple(latent.shape[1:]) != self.net.latent_shape:
+            raise ValueError(
+                f"expected a flow that keeps the shape {self.net.latent_shape}, got {tuple(latent.shape[1:])}"
+            )
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the mean bits per dimension and its parts."""

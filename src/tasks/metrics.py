@@ -72,6 +72,7 @@ TASK_METRICS: dict[str, tuple[Metric, ...]] = {
     "segmentation": (
         Metric("dice", "Dice", "", "max", 3, per_region=True),
         Metric("sensitivity", "sensitivity", "", "max", 3, per_region=True),
+        Metric("dice_present", "Dice where present", "", "max", 3, per_region=True),
         Metric("hausdorff95", "Hausdorff 95 %", "voxels", "min", 3, per_region=True),
         LOSS,
     ),
@@ -93,6 +94,9 @@ TASK_METRICS: dict[str, tuple[Metric, ...]] = {
         Metric("pixel_shuffle", "‖Dx‖₁ / n, pixel shuffle"),
         Metric("haar", "‖Dx‖₁ / n, Haar"),
         Metric("haar_overlap", "smallest |⟨learned, Haar⟩|", "", "max", stages=("test",)),
+        Metric("unmixing_mse_exp", "channels mixed and back, MSE, exp", "", "min", 2, stages=("test",)),
+        Metric("unmixing_mse_cayley", "channels mixed and back, MSE, Cayley", "", "min", 2, stages=("test",)),
+        Metric("unmixing_mse_householder", "channels mixed and back, MSE, Householder", "", "min", 2, stages=("test",)),
     ),
 }
 # What this project's callbacks measure beside a task.

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from src.invertible import PolicyName
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
 from src.tasks.metrics import TASK_METRICS, Metric
+from src.tasks.sample_table import SampleTable
 from src.tasks.segmentation_heads import HEADS, Head, MakeCriterion, Regions, region_masks
 from src.tasks.segmentation_losses import dice_ce
-from src.tasks.segmentation_metrics import dice, hausdorff95, sensitivity
+from src.tasks.segmentation_metrics import dice, dice_where_present, hausdorff95, sensitivity
 from src.tasks.windows import SlidingWindow
 
 
@@ -25,7 +26,7 @@ class Segmentation(Task):
     than a window is padded with zeros.
 
     Scores are those of the label map, as in the challenge, whatever the loss. `src.tasks.segmentation_metrics` says how
-    empty regions count.
+    empty regions count. "dice_present" is Dice without the cases that lack the region.
 
     Args:
         net: the network, (B, C, *spatial) to (B, outputs, *spatial).
@@ -109,7 +110,11 @@ class Segmentation(Task):
         logits, label = self.logits(batch["image"]), batch["label"]
         prediction = self.head.label_map(logits)
         masks = region_masks(prediction, self.regions), region_masks(label, self.regions)
-        scores = {"dice": dice(*masks), "sensitivity": sensitivity(*masks)}
+        scores = {
+            "dice": dice(*masks),
+            "sensitivity": sensitivity(*masks),
+            "dice_present": dice_where_present(*masks),
+        }
         if self.hausdorff95:
             scores["hausdorff95"] = hausdorff95(*masks)
         cases = zip(logits.split(1), label.split(1), strict=True)
@@ -118,6 +123,12 @@ class Segmentation(Task):
             columns = per_region.unbind(dim=1)
             values |= {f"{name}_{r.lower()}": column for r, column in zip(self.regions, columns, strict=True)}
         return values, {"prediction": prediction, "dice": values["dice"]}
+
+    def summarise_table(self, table: SampleTable, stage: str) -> dict[str, float]:
+        """Return the mean of each column; of Dice where present, over the cases that have the region."""
+        means = super().summarise_table(table, stage)
+        present = [name for name in table.columns if name.startswith("dice_present_")]
+        return means | {name: table.column(name).nanmean().item() for name in present}
 
     def infer(self, images: Tensor) -> Tensor:
         """Return the classes of whole volumes, (B, *spatial)."""

@@ -24,6 +24,11 @@ def dice(prediction: Tensor, truth: Tensor) -> Tensor:
     return torch.where(total > 0, 2 * both / total.clamp(min=1), 1.0)
 
 
+def dice_where_present(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Return `dice` of each mask; NaN where the truth is empty, so that such cases can be left out of a mean."""
+    return torch.where(_count(truth) > 0, dice(prediction, truth), torch.nan)
+
+
 def sensitivity(prediction: Tensor, truth: Tensor) -> Tensor:
     """Return ``|P ∩ T| / |T|`` of each mask, from exact counts; where T is empty, 1 for an empty P and else 0."""
     both, true = _count(prediction & truth), _count(truth)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from src.invertible import Downsampling, haar_matrix
 from src.tasks.base import Batch, Task
+from src.tasks.channel_mixing import METHODS, unmixing_mse
 from src.tasks.metrics import TASK_METRICS
 
 
@@ -55,6 +56,8 @@ class Sparsity(Task):
         return (filters @ haar.T).abs().amax(dim=1)
 
     def on_test_epoch_end(self) -> None:
-        """Log the smallest overlap with a Haar filter as well."""
+        """Log the smallest overlap with a Haar filter as well, and the errors of the channel-mixing tutorial."""
         super().on_test_epoch_end()
         self.log("test/haar_overlap", self.haar_overlap().min())
+        for method in METHODS:
+            self.log(f"test/unmixing_mse_{method}", unmixing_mse(method))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import fourier_run
-from benchmarks.fourier import QUICK, Ours, Periodic, candidates, check_agreement, main, runtimes
+from benchmarks.fourier import LARGEST_MATRIX, QUICK, Ours, Periodic, candidates, check_agreement, main, runtimes
 from src.compare.runs import read_run
 from src.sweeps.plan import EXPERIMENTS
 from src.tables.published import read_published
@@ -27,7 +27,8 @@ def test_quick_mode_writes_text_numbers_and_a_picture(tmp_path: Path) -> None:
         for row in rows:
             assert list(row["operations"]) == ["forward", "inverse", "log-det", "step"]
             assert list(row["operations"]["step"]) == ["plain", "ours", "periodic"]
-            assert list(row["operations"]["inverse"]) == ["ours", "periodic"]
+            naive = ["naive"] if row["channels"] * row["size"] ** 2 <= LARGEST_MATRIX else []
+            assert list(row["operations"]["inverse"]) == ["ours", "periodic", *naive]
     assert 0 <= result["agreement"] < 1e-4
     text = (tmp_path / "fourier.txt").read_text()
     assert "4 channels, 6×6, batch 2" in text and "periodic" in text
@@ -47,6 +48,11 @@ def test_the_loop_over_frequencies_inverts_itself() -> None:
     x = periodic.x
     periodic.x = periodic.forward().detach()
     torch.testing.assert_close(periodic.inverse(), x, rtol=0, atol=1e-5)
+
+
+def test_the_naive_matrix_exists_up_to_a_size_only() -> None:
+    channels, size = 3, round((LARGEST_MATRIX / 3) ** 0.5)
+    assert "naive" in candidates(channels, size, 1) and "naive" not in candidates(channels, size + 1, 1)
 
 
 def test_methods_that_differ_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

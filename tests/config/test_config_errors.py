@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from src.config.checks import check_config, model_name
-from src.config.composition import compose_config, config_keys
+from src.config.composition import CONFIG_DIR, compose_config, config_keys
 from src.config.saved import with_overrides
 from src.config.targets import check_targets
 from src.utils.errors import ConfigError, did_you_mean, full_traceback_wanted, user_errors
@@ -26,6 +26,22 @@ from src.utils.errors import ConfigError, did_you_mean, full_traceback_wanted, u
 def test_the_nearest_key_is_named(name: str, hint: str) -> None:
     valid = ["trainer.max_epochs", "trainer.devices", "model.norm", "seed"]
     assert did_you_mean(name, valid) == f"; did you mean {hint!r}?"
+
+
+@pytest.mark.parametrize("word", ["training=ct_postproc/small/unet", "+training=x", "~training"])
+def test_what_follows_from_other_choices_is_no_choice(word: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"expected no .*training.*: experiment, scale and model choose configs/training"
+    ):
+        compose_config([word])
+
+
+def test_every_file_of_training_belongs_to_an_experiment_a_scale_and_a_network() -> None:
+    paths = [path.relative_to(CONFIG_DIR) for path in (CONFIG_DIR / "training").rglob("*.yaml")]
+    assert paths
+    for _, *experiment, scale, name in (path.parts for path in paths):
+        arguments = [f"experiment={'/'.join(experiment)}", f"scale={scale}", f"model={name.removesuffix('.yaml')}"]
+        check_config(compose_config([*arguments, "run_dir=x"]))
 
 
 def test_with_nothing_near_all_keys_are_listed() -> None:

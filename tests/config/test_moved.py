@@ -34,6 +34,14 @@ def test_others_stay(target: str) -> None:
     assert modernised({"_target_": target}) == {"_target_": target}
 
 
+def test_a_flow_that_has_another_name_today_is_found_by_its_arguments() -> None:
+    earlier = {"_target_": "src.models.iconvnet.IConvNetFlow", "num_levels": 2, "num_layers": 8}
+    today = "src.models.iconvnet_flows.IConvNetGlowFlow"
+    assert modernised({"flow": earlier})["flow"] == {**earlier, "_target_": today}
+    poster = {"_target_": "src.models.iconvnet_flows.IConvNetFlow", "num_layers": [3, 3]}
+    assert modernised(poster) == poster
+
+
 def test_a_configuration_of_an_earlier_version_is_todays(tmp_path: Path) -> None:
     config = compose_config([f"run_dir={tmp_path}", "logger=csv"])
     earlier = plain(config, resolve=False)

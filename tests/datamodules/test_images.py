@@ -1,6 +1,7 @@
 import pickle
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -195,6 +196,25 @@ def test_crops_and_flips_differ_from_image_to_image():
     assert len({crop.numpy().tobytes() for crop in cropped}) == 9
     assert 0.4 < (flipped != batch).flatten(start_dim=1).any(dim=1).float().mean() < 0.6
     assert torch.equal(random_crop(batch, 0), batch)
+
+
+@pytest.mark.parametrize(("border", "mode"), [("zeros", "constant"), ("nearest", "edge"), ("symmetric", "symmetric")])
+def test_what_comes_in_from_outside_is_that_of_numpys_padding(border, mode):
+    image = torch.arange(1, 21).view(1, 1, 4, 5).to(torch.uint8)
+    padded = np.pad(image.numpy()[0, 0], 2, mode=mode)
+    crops = {padded[i : i + 4, j : j + 5].tobytes() for i in range(5) for j in range(5)}
+    torch.manual_seed(0)
+    shifted = random_crop(image.expand(400, -1, -1, -1), 2, border)
+    assert {crop.numpy().tobytes() for crop in shifted[:, 0]} == crops
+
+
+def test_shifts_flips_and_borders_are_those_asked_for(folder):
+    module = CIFAR10DataModule(str(folder), 8, 4, 4, augment=True, max_shift=0, flips=False, verify_checksums=False)
+    module.setup("fit")
+    images = module.sets["train"]
+    assert torch.equal(images[0]["image"] * 255, images.images[0].float())
+    with pytest.raises(ValueError, match="border as one of zeros, nearest, symmetric, got 'wrap'"):
+        CIFAR10DataModule(border="wrap")
 
 
 def test_only_what_is_used_of_a_file_stays_in_memory(folder):

@@ -14,7 +14,8 @@ from src.models.blocks import NORMS, ConvBlock
 from src.models.convnet import ConvNet
 from src.models.density import DensityModel
 from src.models.glow import Glow
-from src.models.iconvnet import IConvNetClassifier, IConvNetFlow
+from src.models.iconvnet import IConvNetClassifier
+from src.models.iconvnet_flows import IConvNetFlow, IConvNetGlowFlow, IConvNetMultiscaleFlow
 from src.models.iresnet import IResNetClassifier, IResNetFlow
 from src.models.irevnet import IRevNet
 from src.models.iunet import IUNet
@@ -88,11 +89,22 @@ for downsampling in ("checkerboard", "nearest", "average"):
 
 FLOWS: dict[str, Network] = {
     "realnvp": (lambda: flow(RealNVP(1, 2, 1, 4, 1)), (1, 4, 4)),
+    "realnvp-skips": (
+        lambda: flow(RealNVP(1, 2, 1, 4, 1, skip_connections=True, channel_factor=2)),
+        (1, 4, 4),
+    ),
     "realnvp-variational": (lambda: flow(RealNVP(1, 1, 1, 4, 1), dequantisation="variational"), (1, 4, 4)),
     "glow": (lambda: flow(Glow(1, 2, 1, 4), preprocessing="centre"), (1, 4, 4)),
     "iresnet-flow": (lambda: flow(IResNetFlow(1, 2, 1, 4)), (1, 4, 4)),
     "iresnet-flow-roulette": (lambda: flow(IResNetFlow(1, 1, 1, 4, logdet="roulette", num_terms=2)), (1, 4, 4)),
-    "iconvnet-flow": (lambda: flow(IConvNetFlow(1, 1, 2), 8), (1, 8, 8)),
+    "iconvnet-flow": (lambda: flow(IConvNetFlow(1, (1, 2)), 8), (1, 8, 8)),
+    "iconvnet-flow-nearest": (lambda: flow(IConvNetFlow(1, (1, 1), downsampling="nearest"), 8), (1, 8, 8)),
+    "iconvnet-flow-checkerboard": (lambda: flow(IConvNetFlow(1, (1, 1), downsampling="checkerboard"), 8), (1, 8, 8)),
+    "iconvnet-multiscale-flow": (
+        lambda: flow(IConvNetMultiscaleFlow(2, (1, 1)), 8, augmented_channels=2),
+        (1, 8, 8),
+    ),
+    "iconvnet-glow-flow": (lambda: flow(IConvNetGlowFlow(1, 1, 2), 8), (1, 8, 8)),
     "iunet-flow": (lambda: flow(IUNetFlow(1, 2, 2, 4), 8), (1, 8, 8)),
 }
 NETWORKS = IMAGE_TO_IMAGE | CLASSIFIERS | FLOWS

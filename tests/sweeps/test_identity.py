@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from src.config.checks import plain
 from src.config.composition import compose_config
 from src.sweeps.cell import cell_name
-from src.sweeps.identity import identity_of_arguments, identity_of_composed, identity_of_config, is_execution_key
+from src.sweeps.identity import agree, identity_of_arguments, identity_of_composed, identity_of_config, is_execution_key
 from src.utils.errors import ConfigError
 from src.utils.files import shortened
 from tests.sweeps.programs import sweep_of
@@ -76,6 +78,29 @@ def test_a_class_of_this_project_is_known_by_its_name_and_another_one_by_its_pat
     assert identity("src.utils.io.CheckpointIO") != identity("src.utils.io.Other")
     assert identity("torch.nn.Linear") != identity("torch.nn.modules.Linear")
     assert identity("src.a.C")["model"]["name"] == "src.a.B"
+
+
+@pytest.mark.parametrize(
+    ("today", "same"),
+    [
+        ({"a": 1, "compile": None, "watched": False}, True),
+        ({"a": 1, "compile": True}, False),
+        ({"a": 2}, False),
+        ({}, False),
+        ({"a": 1, "b": [{"c": None}]}, False),
+    ],
+)
+def test_an_option_added_since_counts_where_it_is_on(today: dict[str, Any], same: bool) -> None:
+    assert agree({"a": 1}, today) is same
+
+
+@pytest.mark.parametrize(
+    ("added", "same"),
+    [({"norm": "layer"}, True), ({"norm": "batch"}, False), ({"norm": None}, False), ({"x": None}, True)],
+)
+def test_an_argument_added_since_counts_unless_it_is_the_default(added: dict[str, Any], same: bool) -> None:
+    stored = {"model": [{"_target_": "UNet", "in_channels": 1}]}
+    assert agree(stored, {"model": [{**stored["model"][0], **added}]}) is same
 
 
 def test_arguments_that_do_not_compose_are_refused() -> None:

@@ -16,8 +16,9 @@ from src.sweeps.process import cell_environment
 from src.sweeps.runner import Runner
 from src.tables.figure import draw
 from src.tables.latex import escaped, to_latex
-from src.tables.markdown import to_markdown
+from src.tables.markdown import to_excerpt, to_markdown
 from src.tables.published import Published, read_published
+from src.tables.readme import fill
 from src.tables.render import render
 from src.tables.results import describe, fits, load, result_of, store
 from src.tables.table import Table, make_table
@@ -53,8 +54,9 @@ def test_means_deviations_and_seeds(table: Table) -> None:
 def test_differences(table: Table) -> None:
     assert table.entries[0][1].difference == pytest.approx(22.5 - 12.0)
     gain = table.entries[1][2]
-    assert gain.measured is not None and gain.measured.mean == pytest.approx(24.5 - 22.5)
-    assert gain.difference == pytest.approx(2.0 + 0.5)
+    # Of seed 0, which is the only one that both rows have.
+    assert gain.measured is not None and gain.measured.mean == pytest.approx(24.5 - 22.0)
+    assert gain.difference == pytest.approx(2.5 + 0.5)
     assert not table.entries[0][2].is_ours and table.entries[2][0].measured is None
 
 
@@ -108,7 +110,7 @@ def test_markdown_without_any_run(published: Published) -> None:
 def test_latex(table: Table) -> None:
     lines = to_latex(table).splitlines()
     assert lines[2] == r"\begin{tabular}{llrrr}"
-    assert r"8 (6 here) & wide & 25.00 (11.00) & 24.50 (11.50) & +2.0 (-0.5) \\" in lines
+    assert r"8 (6 here) & wide & 25.00 (11.00) & 24.50 (11.50) & +2.5 (-0.5) \\" in lines
     assert r"4 & narrow & 20.50 $\pm$ 0.71 (10.00) & 22.50 $\pm$ 0.71 (12.00) & -- (--) \\" in lines
     assert r"A \& B, Table 1" in lines[-2]
     assert escaped("a_b 5% ±") == r"a\_b 5\% $\pm$"
@@ -235,6 +237,16 @@ def test_results_keep_their_provenance_and_no_places(tmp_path: Path) -> None:
     other = dataclasses.replace(cell, identity=["x=2"])
     assert load(tmp_path / "results", [other]) == ([], ["x-1.5"])
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["x-1.5.json"]
+
+
+def test_a_readme_gets_an_excerpt_between_its_comments(table: Table, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# A\n\n<!-- results/small -->\nold\n<!-- end of results -->\n\nMore.\n")
+    assert not fill(readme, "medium", "x") and "old" in readme.read_text()
+    excerpt = to_excerpt(table)
+    assert fill(readme, "small", excerpt) and fill(readme, "small", excerpt)
+    assert readme.read_text() == f"# A\n\n<!-- results/small -->\n{excerpt}<!-- end of results -->\n\nMore.\n"
+    assert all(part in GOLDEN.read_text() for part in excerpt.split("\n\n"))
 
 
 def test_a_table_is_written(published: Published, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import subprocess
 import sys
@@ -21,8 +22,9 @@ from src.config.composition import compose_config
 from src.models.unet import UNet
 from src.runs.folder import RunFolder
 from src.runs.summary import read_summary
+from src.tasks.sample_table import SampleTable
 from src.tasks.segmentation import Segmentation
-from src.tasks.segmentation_heads import HEADS
+from src.tasks.segmentation_heads import HEADS, region_masks
 from tests.fake_segmentation import REGIONS, Linear, nested_case, segmentation_overrides
 
 ROOT = Path(train.__file__).parent
@@ -137,7 +139,7 @@ def test_a_case_scores_the_same_alone_and_in_any_batch(settings: dict[str, Any])
     for position, seed in enumerate((0, 1, 4)):
         alone, _ = segmentation.judge(batch(seed), "test")
         for name, value in alone.items():
-            torch.testing.assert_close(together[name][position], value[0], msg=name)
+            torch.testing.assert_close(together[name][position], value[0], msg=name, equal_nan=True)
 
 
 class Perfect(nn.Module):
@@ -159,8 +161,12 @@ def test_a_perfect_network_scores_exactly_one_at_any_batch_size(size: int) -> No
     values, shown = task(Perfect(), hausdorff95=True).judge(cases, "val")
     assert torch.equal(shown["prediction"], cases["label"])
     for name, value in values.items():
-        expected = 0.0 if name == "loss" or "hausdorff95" in name else 1.0
-        assert value.tolist() == pytest.approx([expected] * size, abs=1e-6 if name == "loss" else 0), name
+        expected = [0.0 if name == "loss" or "hausdorff95" in name else 1.0] * size
+        if name == "dice_present_et":
+            tumour = region_masks(cases["label"], REGIONS)[:, 0].flatten(1).any(1)
+            assert not tumour[-1]
+            expected = [1.0 if there else math.nan for there in tumour]
+        assert value.tolist() == pytest.approx(expected, abs=1e-6 if name == "loss" else 0, nan_ok=True), name
 
 
 def test_losses_and_scores_are_in_single_precision_under_autocast() -> None:
@@ -173,6 +179,17 @@ def test_losses_and_scores_are_in_single_precision_under_autocast() -> None:
     assert loss.dtype == values["loss"].dtype == torch.float32
     torch.testing.assert_close(loss, segmentation.head.loss(rounded, cases["label"]))
     assert values["dice"].dtype == torch.float64
+
+
+def test_a_mean_over_the_cases_with_a_region_leaves_the_others_out() -> None:
+    segmentation, table = task(unet()), SampleTable()
+    scores = {"loss": [1.0, 2.0, 3.0], "dice_et": [0.5, 1.0, 0.75], "dice_present_et": [0.5, math.nan, 0.75]}
+    columns = {name: torch.tensor(values) for name, values in scores.items()}
+    table.add(torch.arange(3), {**columns, "dice_present_tc": torch.full((3,), math.nan)})
+    table.gather(lambda rows: rows)
+    means = segmentation.summarise_table(table, "test")
+    assert {name: means[name] for name in scores} == {"loss": 2.0, "dice_et": 0.75, "dice_present_et": 0.625}
+    assert math.isnan(means["dice_present_tc"])  # no case has it
 
 
 @torch.no_grad()
@@ -214,7 +231,8 @@ def test_minimising_the_loss_finds_the_regions(loss: str) -> None:
         optimizer.step()
     with torch.no_grad():
         values, _ = segmentation.judge(cases, "val")
-    assert all(value.min() > 0.95 for name, value in values.items() if name.startswith(("dice_", "sensitivity_")))
+    names = [name for name in values if name.startswith(("dice_", "sensitivity_"))]
+    assert all(values[name].nan_to_num(1.0).min() > 0.95 for name in names)
 
 
 def run(folder: Path, *more: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from src.tasks.segmentation_heads import region_masks
-from src.tasks.segmentation_metrics import WORST_DISTANCE, dice, hausdorff95, sensitivity
+from src.tasks.segmentation_metrics import WORST_DISTANCE, dice, dice_where_present, hausdorff95, sensitivity
 from tests.fake_segmentation import REGIONS, nested_case
 
 EMPTY = torch.zeros(1, 1, 4, 4, 4, dtype=torch.bool)
@@ -70,6 +70,14 @@ def test_empty_regions_score_the_best_or_the_worst(
     prediction: Tensor, truth: Tensor, expected: tuple[float, float, float]
 ) -> None:
     assert tuple(score(prediction, truth).item() for score in (dice, sensitivity, hausdorff95)) == expected
+
+
+def test_dice_where_present_is_dice_but_for_empty_truths() -> None:
+    prediction, truth = random_masks(0.3, 3, seed=0)
+    there = truth.flatten(start_dim=2).any(dim=2)
+    found = dice_where_present(prediction, truth)
+    assert there.any() and torch.equal(found.isnan(), ~there)
+    assert torch.equal(found[there], dice(prediction, truth)[there])
 
 
 def test_the_worst_distance_is_the_challenges() -> None:

@@ -5,14 +5,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from skimage import data
 from torch import Tensor
 
 from src.callbacks.pictures.drawing import image_grid, publish
 from src.datamodules.photographs import photograph
-from src.invertible import Downsampling, OrthogonalMixing
+from src.invertible import Downsampling
 from src.runs.folder import picture_name
-from src.utils.random_stream import own_stream
+from src.tasks.channel_mixing import mixed_and_back
 
 # Images by their titles; a photograph is (1, 1, H, W).
 Panels = dict[str, Tensor]
@@ -83,14 +82,9 @@ def figure2(image: Tensor) -> Panels:
     }
 
 
-@torch.no_grad()
 def channel_mixing() -> Panels:
     """Return a colour photograph, a random orthogonal mixing of its channels, and the inverse of that."""
-    image = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None].float() / 255
-    with own_stream(0, image.device):
-        mixing = OrthogonalMixing(3, init="random")
-    mixed = mixing(image)
-    recovered = mixing.inverse(mixed)
+    image, mixed, recovered = mixed_and_back("exp")
     error = float((recovered - image).square().mean())
     return {"image": image, "channels mixed": mixed, f"inverse, MSE {error:.1e}": recovered}
 

@@ -39,9 +39,9 @@ def decoding(run: LoadedRun, sources: Sequence[Source], folder: Path) -> Plan:
 
     def decode(path: Path) -> Tensor:
         latent = np.array(read_stored(path).values)
-        if latent.shape != tuple(net.sample_shape) or latent.dtype.kind != "f":
+        if latent.shape != tuple(net.latent_shape) or latent.dtype.kind != "f":
             raise ValueError(
-                f"expected a latent of shape {tuple(net.sample_shape)} in floating point, as mode=encode writes it, "
+                f"expected a latent of shape {tuple(net.latent_shape)} in floating point, as mode=encode writes it, "
                 f"got {latent.dtype} of shape {latent.shape}"
             )
         return net.decode(torch.from_numpy(latent[None]).to(next(net.parameters())))

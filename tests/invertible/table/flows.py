@@ -20,6 +20,7 @@ LAYERS: dict[str, Case] = {
     # From the real line and back to it, since the table's inputs are normal numbers.
     "sigmoid-logit": (lambda: Sequential(Inverse(Logit()), FixedAffine(0.998, 0.001), Logit()), (2, 3, 4)),
 }
+LAYERS["realnvp-skips"] = (lambda: RealNVP(1, 2, 1, 4, 2, skip_connections=True, channel_factor=2), (2, 1, 4, 4))
 for name, options in GLOW.items():
     LAYERS[f"glow-2d-{name}"] = (lambda options=options: Glow(1, 1, 2, 4, **options), (2, 1, 2, 4))
 for d, num_levels, shape in ((1, 2, (2, 1, 8)), (2, 2, (2, 1, 4, 4)), (3, 1, (2, 1, 2, 2, 2))):
