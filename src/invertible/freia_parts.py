@@ -1,4 +1,4 @@
-"""Modules of FrEIA (0.2) that contradict their own equations: corrected or refused, inside nets as well."""
+"""Modules of FrEIA that contradict their own equations: corrected or refused, inside nets as well."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ _REFUSED = {
     "inverse backpropagates through only one iteration; use ResidualBlock(channels, lambda *_: layer.residual), which "
     "keeps its weights",
     "OrthogonalTransform": "its matrix is orthogonal only every correction_interval steps, and its inverse is inexact "
-    "in between; use OrthogonalMixing",
+    "in between; use OrthogonalMixing and GlobalAffine, which take its weights",
     "InvAutoFC": "it is a bijection only once it has converged, and has no log-determinant: use OrthogonalMixing",
     "InvAutoConv2D": "it is a bijection only once it has converged, and has no log-determinant: use OrthogonalMixing",
 }
@@ -20,7 +20,8 @@ def correct(module: nn.Module) -> None:
 
     - ``HaarDownsampling`` and ``HaarUpsampling`` overwrite what they upsample: they get a copy.
     - ``InvertibleSigmoid`` returns no pair without ``jac``, and sums an image's log-determinant over its channels only.
-    - ``SequenceINN`` sums the log-determinants of its parts even where ``jac`` is off and some return None.
+    - ``SequenceINN`` sums the log-determinants of its parts even where ``jac`` is off and some return None. That of the
+      main branch takes no tuple, although its parts do.
     - ``LearnedElementwiseScaling`` returns the log-determinant of its forward direction, ``Σ s``, also in reverse.
 
     Raises:
@@ -30,13 +31,13 @@ def correct(module: nn.Module) -> None:
         names = _freia_classes(part)
         reason = next((reason for name, reason in _REFUSED.items() if name in names), None)
         if "HouseholderPerm" in names and part.conditional:
-            reason = "FrEIA fails on a matrix product if it has a condition; use it without one"
+            reason = "FrEIA fails on a matrix product if it has a condition; use ConditionalHouseholder"
         if reason is not None:
             raise TypeError(f"expected a bijection with an exact inverse, got FrEIA's {type(part).__name__}: {reason}")
         if "HaarDownsampling" in names and not part.permute:
             part.register_forward_pre_hook(_copy_what_is_overwritten, with_kwargs=True)
         elif "SequenceINN" in names:
-            part.register_forward_pre_hook(_ask_for_logdet, with_kwargs=True)
+            part.register_forward_pre_hook(_give_tensor_and_ask_for_logdet, with_kwargs=True)
         elif "InvertibleSigmoid" in names:
             part.register_forward_hook(_return_pair, with_kwargs=True)
         elif "LearnedElementwiseScaling" in names:
@@ -54,8 +55,9 @@ def _copy_what_is_overwritten(part: nn.Module, args: Any, options: dict[str, Any
     return ((tuple(tensor.clone() for tensor in x), *rest), options) if upsamples else None
 
 
-def _ask_for_logdet(part: nn.Module, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    return args, {**options, "jac": True}
+def _give_tensor_and_ask_for_logdet(part: nn.Module, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    x, *rest = args
+    return (x if isinstance(x, Tensor) else x[0], *rest), {**options, "jac": True}
 
 
 def _return_pair(part: nn.Module, args: Any, options: dict[str, Any], result: Any) -> tuple[tuple[Tensor, ...], Any]:

@@ -4,6 +4,7 @@ from .blocks import ConvBlock as ConvBlock
 from .convnet import ConvNet as ConvNet
 from .density import DensityModel as DensityModel
 from .density import LogLikelihood as LogLikelihood
+from .density import standard_normal_log_density as standard_normal_log_density
 from .dequantisation import UniformDequantisation as UniformDequantisation
 from .dequantisation import VariationalDequantisation as VariationalDequantisation
 from .glow import Glow as Glow

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ..invertible import (
+    FORWARD,
+    INVERSE,
     ActNorm,
     AdditiveCoupling,
     Coupling,
@@ -25,6 +27,7 @@ from ..invertible import (
     SubnetConstructor,
 )
 from ..invertible.arguments import check_channels, check_spatial_dims
+from ..invertible.module import Call
 from .blocks import ConvBlock
 from .convolution import fast_layout
 from .iunet_layout import achievable_channels, couplings_per_level, layout, strides_per_level
@@ -52,6 +55,8 @@ class IUNet(InvertibleModule):
         subnet: constructor ``(in_channels, out_channels) -> module`` of the coupling functions; by default a
             `ConvBlock` with layer norm that starts at zero.
         coupling: class of the couplings: `AdditiveCoupling` as in the paper, `GlowCoupling` for a flow.
+        layer_at: instead of ``subnet`` and ``coupling``: constructor ``(channels, place) -> layer`` of the invertible
+            layer at each `Place`, so that levels, sides and depths may have different ones.
         actnorm: an `ActNorm` before each coupling, for flows; the network then starts as the identity up to these.
         resampling: options of every `Downsampling`: ``method``, ``init``, ``learnable``, ``num_reflections``.
         mixing_frequency: n mixes channels after every n-th coupling, −1 only before every split and after every
@@ -82,6 +87,7 @@ class IUNet(InvertibleModule):
         strides: int | Sequence[int | Sequence[int]] = 2,
         subnet: SubnetConstructor | None = None,
         coupling: Callable[..., Coupling] = AdditiveCoupling,
+        layer_at: Callable[[int, Place], InvertibleModule] | None = None,
         actnorm: bool = False,
         resampling: dict[str, Any] | None = None,
         mixing_frequency: int = -1,
@@ -103,9 +109,13 @@ class IUNet(InvertibleModule):
         self.revert_padding = revert_padding
         factors = [math.prod(column) for column in zip(*self.strides, strict=True)] or [1] * spatial_dims
         self.padding = SpatialPadding(factors, padding_mode, padding_value)
-        subnet = subnet or functools.partial(ConvBlock, spatial_dims=spatial_dims, zero_init=True)
+        if layer_at is None:
+            subnet = subnet or functools.partial(ConvBlock, spatial_dims=spatial_dims, zero_init=True)
+            layer_at = functools.partial(_alternating, coupling, subnet)
+        elif subnet is not None or coupling is not AdditiveCoupling:
+            raise ValueError("expected either layer_at, or subnet and coupling, got both")
         parts = _Parts(
-            coupling=lambda channels, flip: coupling(channels, subnet, flip=flip),
+            layer_at=layer_at,
             actnorm=actnorm,
             downsampling=functools.partial(Downsampling, spatial_dims=spatial_dims, **(resampling or {})),
             mixing_frequency=mixing_frequency,
@@ -116,7 +126,7 @@ class IUNet(InvertibleModule):
     def _build_level(self, level: int, parts: _Parts) -> Sequential:
         channels, count = self.channels[level], self.num_couplings[level]
         is_last = level == len(self.channels) - 1
-        encoder, decoder = parts.encoder_and_decoder(channels, count, is_last)
+        encoder, decoder = parts.encoder_and_decoder(channels, count, level, is_last)
         if is_last:
             return Sequential(OrderedDict(encoder=encoder, decoder=decoder))
         stride = self.strides[level]
@@ -153,20 +163,21 @@ class IUNet(InvertibleModule):
         self._check_divisible(y)
         return self.body.inverse_and_logdet(fast_layout(y))
 
+    def padded_inverse(self, y: Tensor) -> Tensor:
+        """Like iunets' inverse: for sizes that the strides do not divide, that of the padded ``y``, cropped.
+
+        It is exact on the sizes that `inverse` takes. On others it is not: what `revert_padding` removed is lost.
+        """
+        check_channels(y, self.in_channels)
+        return self.padding.crop(self.body.inverse(self.padding.pad(fast_layout(y))), y.shape[2:])
+
     def encode(self, x: Tensor) -> list[Tensor]:
         """The codes of the contracting side: per level the waiting channels, and last the coarsest features.
 
-        They are computed by plain autograd under every backprop policy.
+        They are computed by plain autograd under every backprop policy, as those of the three methods below.
         """
         check_channels(x, self.in_channels)
-        x = self.padding.pad(x)
-        codes = []
-        for level in self._levels()[:-1]:
-            coarser: OnChannels = level.coarser  # type: ignore[assignment]
-            x = level.encoder(x)  # type: ignore[operator]
-            codes.append(x[:, : coarser.num_kept])
-            x = coarser.inner.down(x[:, coarser.num_kept :])  # type: ignore[operator]
-        return [*codes, self._levels()[-1].encoder(x)]  # type: ignore[operator]
+        return self._contract(self.padding.pad(x), FORWARD, "encoder", "down")
 
     def decode(self, codes: Sequence[Tensor]) -> Tensor:
         """The output for these codes: ``decode(encode(x))`` is ``forward(x)`` with its padding.
@@ -174,13 +185,40 @@ class IUNet(InvertibleModule):
         Raises:
             ValueError: unless there is one code per level.
         """
+        return self._expand(codes, FORWARD, "decoder", "up")
+
+    def encoder_inverse(self, codes: Sequence[Tensor]) -> Tensor:
+        """The input, with its padding, that `encode` maps to these codes.
+
+        Raises:
+            ValueError: unless there is one code per level.
+        """
+        return self._expand(codes, INVERSE, "encoder", "down")
+
+    def decoder_inverse(self, y: Tensor) -> list[Tensor]:
+        """The codes that `decode` maps to ``y``, whose size the strides divide."""
+        self._check_divisible(y)
+        return self._contract(y, INVERSE, "decoder", "up")
+
+    def _contract(self, x: Tensor, call: Call, side: str, resampling: str) -> list[Tensor]:
+        """From the finest level to the coarsest, along the encoder or backwards along the decoder."""
+        codes, levels = [], self._levels()
+        for level in levels[:-1]:
+            coarser: Any = level.coarser
+            x = call(getattr(level, side), x)
+            codes.append(x[:, : coarser.num_kept])
+            x = call(getattr(coarser.inner, resampling), x[:, coarser.num_kept :])
+        return [*codes, call(getattr(levels[-1], side), x)]
+
+    def _expand(self, codes: Sequence[Tensor], call: Call, side: str, resampling: str) -> Tensor:
+        """From the coarsest level to the finest, along the decoder or backwards along the encoder."""
         levels = self._levels()
         if len(codes) != len(levels):
             raise ValueError(f"expected {len(levels)} codes, one per level, got {len(codes)}")
-        y = levels[-1].decoder(codes[-1])  # type: ignore[operator]
+        y = call(getattr(levels[-1], side), codes[-1])
         for level, waiting in zip(reversed(levels[:-1]), reversed(codes[:-1]), strict=True):
-            up = level.coarser.inner.up  # type: ignore[union-attr]
-            y = level.decoder(torch.cat((waiting, up(y)), dim=1))  # type: ignore[operator]
+            coarser: Any = level.coarser
+            y = call(getattr(level, side), torch.cat((waiting, call(getattr(coarser.inner, resampling), y)), dim=1))
         return y
 
     def _levels(self) -> list[Sequential]:
@@ -203,31 +241,56 @@ class IUNet(InvertibleModule):
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a layer of an iUNet is.
+
+    Attributes:
+        level: 0 for the finest.
+        branch: ``encoder`` or ``decoder``.
+        index: among the layers of that level and branch, counted from the network's input in the encoder and from its
+            output in the decoder, so that equal indices face each other.
+    """
+
+    level: int
+    branch: str
+    index: int
+
+
+def _alternating(
+    coupling: Callable[..., Coupling], subnet: SubnetConstructor, channels: int, place: Place
+) -> InvertibleModule:
+    """Couplings that change the two halves in turn."""
+    return coupling(channels, subnet, flip=place.index % 2 == 1)
+
+
+@dataclass(frozen=True)
 class _Parts:
     """Constructors of the parts of every level."""
 
-    coupling: Callable[[int, bool], Coupling]
+    layer_at: Callable[[int, Place], InvertibleModule]
     actnorm: bool
     downsampling: Callable[[int, tuple[int, ...]], Downsampling]
     mixing_frequency: int
     mixing: Callable[[int], OrthogonalMixing]
 
-    def encoder_and_decoder(self, channels: int, count: int, is_last: bool) -> tuple[Sequential, Sequential]:
-        """Couplings that change the two halves in turn, with their mixings. The decoder mirrors the encoder."""
+    def encoder_and_decoder(
+        self, channels: int, count: int, level: int, is_last: bool
+    ) -> tuple[Sequential, Sequential]:
+        """The layers of a level with their mixings. The decoder mirrors the encoder."""
         encoder: list[InvertibleModule] = []
         decoder: list[InvertibleModule] = []
         for i in range(count):
-            encoder += self._normalised_coupling(channels, i % 2 == 1)
-            decoder[:0] = self._normalised_coupling(channels, i % 2 == 1)
+            encoder += self._normalised_layer(channels, Place(level, "encoder", i))
+            decoder[:0] = self._normalised_layer(channels, Place(level, "decoder", i))
             if self.mixing_frequency > 0 and (i + 1) % self.mixing_frequency == 0:
                 self._append_mixing(channels, encoder, decoder)
         if self.mixing_frequency == -1 and not is_last:
             self._append_mixing(channels, encoder, decoder)
         return Sequential(*encoder), Sequential(*decoder)
 
-    def _normalised_coupling(self, channels: int, flip: bool) -> list[InvertibleModule]:
-        coupling = self.coupling(channels, flip)
-        return [ActNorm(channels), coupling] if self.actnorm else [coupling]
+    def _normalised_layer(self, channels: int, place: Place) -> list[InvertibleModule]:
+        layer = self.layer_at(channels, place)
+        return [ActNorm(channels), layer] if self.actnorm else [layer]
 
     def _append_mixing(self, channels: int, encoder: list[InvertibleModule], decoder: list[InvertibleModule]) -> None:
         mixing, unmixing = _pair(lambda: self.mixing(channels))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import pytest
@@ -10,9 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import POLICIES, Inverse, InvertibleModule, OnChannels, OrthogonalMixing, Sequential, set_backprop
-from src.invertible.layers.affine import AffineCoupling, GlowCoupling
+from src.invertible.layers.affine import Affine, AffineCoupling, GlowCoupling
 from src.invertible.layers.all_in_one import AllInOneBlock
 from src.invertible.layers.coupling import AdditiveCoupling, TwoSidedCoupling, with_condition
+from src.invertible.layers.elementwise import ConditionalElementwise, ElementwiseCoupling, MapFamily
+from src.invertible.layers.gaussian_mixture import GaussianMixture
+from src.invertible.layers.householder import ConditionalHouseholder
+from src.invertible.layers.splines import RationalQuadraticSpline
 from src.invertible.module import Condition
 from tests.invertible.layers.test_oracles import jacobian_logdet
 from tests.invertible.table.couplings import COUPLINGS
@@ -61,7 +66,45 @@ class Both(nn.Module):
         return self.labels(labels, image), self.features(labels, image)
 
 
-SOURCES: dict[str, type[nn.Module]] = {"labels": Labels, "image": Features, "labels and image": Both}
+class Reflections(nn.Module):
+    """Two reflections of five channels, (B, 5, 2), by class label."""
+
+    channels = 0
+
+    def __init__(self, spatial_dims: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(NUM_LABELS, 10)
+
+    def forward(self, labels: Tensor, image: Tensor) -> Condition:
+        return self.embedding(labels).unflatten(1, (5, 2))
+
+
+class Mixture(nn.Module):
+    """Means and factors of a mixture by class label: three components in 5D, of which each sample has one, or, for
+    states (B, 5, 8), five components in 8D at once."""
+
+    channels = 0
+
+    def __init__(self, spatial_dims: int) -> None:
+        super().__init__()
+        self.sizes = (5, 8) if spatial_dims else (3, 5)
+        self.entries = self.sizes[1] * (self.sizes[1] + 1) // 2
+        self.means = nn.Embedding(NUM_LABELS, math.prod(self.sizes))
+        self.factors = nn.Embedding(NUM_LABELS, self.sizes[0] * self.entries)
+
+    def forward(self, labels: Tensor, image: Tensor) -> Condition:
+        means = self.means(labels).unflatten(1, self.sizes)
+        factors = self.factors(labels).unflatten(1, (self.sizes[0], self.entries))
+        return (means, factors) if self.sizes[0] == 5 else (means, factors, torch.tensor([2, 0]))
+
+
+SOURCES: dict[str, type[nn.Module]] = {
+    "labels": Labels,
+    "image": Features,
+    "labels and image": Both,
+    "reflections": Reflections,
+    "mixture": Mixture,
+}
 
 
 def layer_of(name: str, d: int, condition_channels: int) -> InvertibleModule:
@@ -69,6 +112,14 @@ def layer_of(name: str, d: int, condition_channels: int) -> InvertibleModule:
     options = {"condition_channels": condition_channels}
     if name in COUPLINGS:
         return COUPLINGS[name](5, constructor, **options)
+    if name == "householder":
+        return Sequential(AdditiveCoupling(5, constructor), ConditionalHouseholder(5, 2))
+    if name == "mixture":
+        return GaussianMixture(8 if d else 5)
+    if name == "spline":
+        return ElementwiseCoupling(5, constructor, RationalQuadraticSpline(3), **options)
+    if name in CONDITIONAL:
+        return ConditionalElementwise(5, constructor, CONDITIONAL[name](), **options)
     if name == "all-in-one":
         return AllInOneBlock(5, constructor, reverse_permutation=True, permute_soft=True, **options)
     return Sequential(
@@ -81,9 +132,15 @@ def layer_of(name: str, d: int, condition_channels: int) -> InvertibleModule:
     )
 
 
+CONDITIONAL: dict[str, Callable[[], MapFamily]] = {
+    "conditional affine": Affine,
+    "conditional spline": lambda: RationalQuadraticSpline(3),
+}
 # Name of the layer, source of its condition, spatial dimensions.
 CASES = [(name, source, 2) for name in (*COUPLINGS, "all-in-one", "chain") for source in ("labels", "image")]
 CASES += [("chain", "labels and image", d) for d in (0, 1, 2, 3)]
+CASES += [("conditional affine", "image", 2), ("conditional spline", "labels and image", 1), ("spline", "image", 0)]
+CASES += [("householder", "reflections", 2), ("mixture", "mixture", 0), ("mixture", "mixture", 1)]
 
 
 class Conditional(nn.Module):

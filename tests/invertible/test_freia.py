@@ -1,4 +1,4 @@
-"""Equal outputs and log-determinants as FrEIA's blocks, with copied weights."""
+"""Equal outputs and log-determinants as FrEIA's blocks, with copied weights: of release 0.2, or of the main branch."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ freia = pytest.importorskip("FrEIA.modules")
 TOLERANCE = 1e-6
 CHANNELS, CONDITION_CHANNELS = 5, 3
 SPATIAL: dict[str, tuple[int, ...]] = {"vector": (), "2d": (4, 3), "3d": (2, 3, 2)}
+# The main branch has changed its all-in-one block: ``c tanh(a/c)`` instead of ``c tanh(a)``, and an order of channels
+# instead of a permutation matrix. It fails for reflections without `permute_soft`.
+IS_MAIN_BRANCH = hasattr(freia, "RationalQuadraticSpline")
 # Ours, theirs, and their names of our subnets.
 COUPLINGS: dict[str, tuple[Any, str, dict[str, str]]] = {
     "nice": (AdditiveCoupling, "NICECouplingBlock", {"first.subnet": "F", "second.subnet": "G"}),
@@ -142,7 +145,13 @@ def test_one_sided_coupling(clamp: str, conditional: bool) -> None:
 def test_all_in_one_block(name: str, size: str, conditional: bool) -> None:
     spatial, options = SPATIAL[size], BLOCKS[name]
     condition_channels = CONDITION_CHANNELS if conditional else 0
-    ours = AllInOneBlock(CHANNELS, constructor(spatial), condition_channels=condition_channels, **options)
+    clamp: dict[str, Any] = {}
+    if IS_MAIN_BRANCH:
+        if "householder" in name and "soft" not in name:
+            pytest.skip("FrEIA's main branch fails for reflections without permute_soft")
+        c = options.get("affine_clamping", 2.0)
+        clamp = {"clamp_activation": lambda u: torch.tanh(u / c)}
+    ours = AllInOneBlock(CHANNELS, constructor(spatial), condition_channels=condition_channels, **options, **clamp)
     theirs = freia.AllInOneBlock(
         **dims(spatial, conditional), subnet_constructor=constructor(spatial), **options
     ).double()
@@ -163,10 +172,12 @@ def copy_block(ours: Any, theirs: Any) -> None:
     ours.scaling.offset.copy_(theirs.global_offset.flatten())
     if ours.scaling.activation is not None:
         ours.scaling.scale.copy_(theirs.global_scale.flatten())
-    matrix: Tensor = (theirs.w_0 if theirs.householder else theirs.w_perm).reshape(CHANNELS, CHANNELS)
+    permutation: Tensor = theirs.w_0 if theirs.householder else theirs.w_perm
     if isinstance(ours.permutation, Permutation):
-        ours.permutation.order.copy_(matrix.argmax(1))
+        is_order = permutation.numel() == CHANNELS
+        ours.permutation.order.copy_(permutation if is_order else permutation.squeeze().argmax(1))
         return
+    matrix = permutation.reshape(CHANNELS, CHANNELS)
     ours.permutation.matrices.start.copy_(matrix)
     if theirs.householder:
         # Their reflections stand to the right of the fixed matrix, ours to the left: W H(v) = H(W v) W.

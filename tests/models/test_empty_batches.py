@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from src.invertible import POLICIES, set_backprop
 from src.invertible.layers.actnorm import ActNorm
-from tests.invertible.table import LAYERS, build
+from tests.invertible.table import NAMES, build
 from tests.models import small_networks
 
 pytestmark = pytest.mark.filterwarnings("ignore:channels=.*cannot be achieved:UserWarning")
@@ -32,7 +32,7 @@ def step(net: nn.Module, call: Callable[[Tensor], object], x: Tensor) -> tuple[T
     return outputs
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_layers(name: str) -> None:
     layer, x = build(name)
     start = copy.deepcopy(layer.state_dict())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 import torch
 
-from src.invertible import set_backprop
+from src.invertible import AdditiveCoupling, set_backprop
+from src.models.blocks import ConvBlock
+from src.models.iunet import IUNet, Place
 from src.models.iunets_weights import iunet_from_iunets
 
 iunets = pytest.importorskip("iunets", reason="github.com/cetmann/iunets is not on the import path")
@@ -71,6 +74,10 @@ def test_outputs_codes_and_inverses_are_theirs(name: str, method: str) -> None:
         for found, expected in zip(ours.encode(x), net.encode(x), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(ours.inverse(y), x, rtol=0, atol=1e-4)
+        for found, expected in zip(ours.decoder_inverse(y), net.decoder_inverse(y), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        codes = net.encode(x)
+        torch.testing.assert_close(ours.encoder_inverse(codes), net.encoder_inverse(*codes), rtol=0, atol=1e-4)
 
 
 def test_padding_is_theirs() -> None:
@@ -78,6 +85,47 @@ def test_padding_is_theirs() -> None:
     x = torch.randn(1, 5, 7, 10)
     with torch.no_grad():
         torch.testing.assert_close(ours(x), net(x), rtol=0, atol=1e-5)
+
+
+def test_inverse_of_padded_sizes_is_theirs() -> None:
+    net, ours = loaded(CONFIGS["2d"], "exp")
+    y = torch.randn(1, 5, 7, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.padded_inverse(y), net.inverse(y), rtol=0, atol=1e-4)
+
+
+def test_layers_by_place_are_theirs() -> None:
+    """Blocks whose depth depends on level, branch and index, by their `create_module_fn` and our `layer_at`."""
+    theirs_at: set[tuple[int, str, int]] = set()
+
+    def depth(level: int, branch: str, index: int) -> int:
+        return 1 + level + (branch == "decoder") + index
+
+    def create(channels: int, **place: Any) -> Any:
+        theirs_at.add((place["level"], place["branch"], place["module_index"]))
+        options = {"dim": 2, "module_index": place["module_index"]}
+        place = {"level": place["level"], "branch": place["branch"], "index": place["module_index"]}
+        return iunets.layers.create_standard_module(channels, depth=depth(**place), **options)
+
+    net, ours = loaded(CONFIGS["2d"] | {"create_module_fn": create}, "cayley")
+    x = torch.randn(1, 5, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), net(x), rtol=1e-4, atol=1e-4)
+    ours_at: set[tuple[int, str, int]] = set()
+
+    def layer_at(channels: int, place: Place) -> AdditiveCoupling:
+        # Theirs counts from the start of either branch.
+        count = CONFIGS["2d"]["architecture"][place.level]
+        index = place.index if place.branch == "encoder" else count - 1 - place.index
+        ours_at.add((place.level, place.branch, index))
+        convolutions = depth(place.level, place.branch, index)
+        subnet = functools.partial(
+            ConvBlock, spatial_dims=2, depth=convolutions, norm="instance", final_activation=True
+        )
+        return AdditiveCoupling(channels, subnet, flip=place.index % 2 == 1)
+
+    IUNet(CONFIGS["2d"]["channels"], CONFIGS["2d"]["architecture"], 2, layer_at=layer_at)
+    assert ours_at == theirs_at
 
 
 def test_gradients_of_the_convolutions_are_theirs() -> None:

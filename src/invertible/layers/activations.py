@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import per_channel
 from ..export import root_of_one_plus_square
 from ..module import InvertibleModule
 
@@ -159,3 +160,59 @@ class InvertibleLeakyReLU(Activation):
 
     def log_derivative(self, x: Tensor) -> Tensor:
         return (x < 0) * x.new_full((), math.log(self.slope))
+
+
+class LearnedLeakyReLU(InvertibleModule):
+    """``y = exp(α) x`` for ``x ≥ 0``, ``y = exp(β) x`` below, with one learned α and one β per channel.
+
+    State (B, C, *spatial), or (B, C). The log-determinant is the sum of the α and β that apply; like that of
+    `InvertibleLeakyReLU` it jumps where an input changes sign.
+
+    Args:
+        channels: number of channels C.
+        positive, negative: slopes at the start.
+        symmetric: ``β = −α``, so that the inverse has the slopes exchanged; ``negative`` does not count.
+        learnable: whether the slopes are trained.
+
+    Raises:
+        ValueError: for a slope that is not positive, or another number of channels.
+
+    Example:
+        >>> LearnedLeakyReLU(1, positive=2.0, negative=0.5)(torch.tensor([[[-1.0, 2.0]]])).detach()
+        tensor([[[-0.5000,  4.0000]]])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        positive: float = 2.0,
+        negative: float = 0.5,
+        *,
+        symmetric: bool = False,
+        learnable: bool = True,
+    ) -> None:
+        super().__init__()
+        if min(positive, negative) <= 0:
+            raise ValueError(f"expected positive slopes, got {positive} and {negative}")
+        self.log_positive = nn.Parameter(torch.full((channels,), math.log(positive)), requires_grad=learnable)
+        if not symmetric:
+            self.log_negative = nn.Parameter(torch.full((channels,), math.log(negative)), requires_grad=learnable)
+        self.symmetric = symmetric
+
+    def log_slope(self, x: Tensor) -> Tensor:
+        """The logarithm of the slope at x, or at a y, which has the same sign."""
+        negative = -self.log_positive if self.symmetric else self.log_negative
+        return torch.where(x < 0, per_channel(negative, x), per_channel(self.log_positive, x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.log_slope(x).exp()
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return y * (-self.log_slope(y)).exp()
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_slope = self.log_slope(x)
+        return x * log_slope.exp(), log_slope.flatten(1).sum(1)
+
+    def extra_repr(self) -> str:
+        return f"{self.log_positive.shape[0]}, symmetric={self.symmetric}"

@@ -1,13 +1,16 @@
-"""Affine coupling layers: one group of channels is scaled and shifted by functions of the other."""
+"""Affine maps of each number, and couplings that scale and shift one group of channels by functions of the other."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..engine.walk import LeafBackward, backward_rule
 from ..module import Condition
-from .coupling import Coupling, GroupsBack, SubnetConstructor, checked_output
+from .coupling import GroupsBack, SubnetConstructor, checked_output
+from .elementwise import MapFamily, MonotoneCoupling
 
 # A soft clamp f from ℝ to (−1, 1), which keeps the scales between exp(−c) and exp(c).
 Clamp = Callable[[Tensor], Tensor]
@@ -46,7 +49,79 @@ def find_clamp(activation: str | Clamp) -> Clamp:
     return CLAMPS[activation.lower()]
 
 
-class AffineCoupling(Coupling):
+@dataclass(frozen=True)
+class AffineMap:
+    """``g(x) = exp(s) x + t``."""
+
+    s: Tensor
+    t: Tensor
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.s.exp() * x + self.t, self.s
+
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return (y - self.t) * (-self.s).exp(), -self.s
+
+
+class Affine(MapFamily):
+    """The maps ``g(x) = exp(s) x + t`` with ``s = c f(s̃)``: SPADE's, in a `ConditionalElementwise`.
+
+    The coefficients are the channels of s̃, then those of t. For couplings there is `GlowCoupling`, whose parameters
+    have other names and whose backward rule is cheaper.
+
+    Args:
+        clamp, clamp_activation: c and f, see `AffineCoupling`.
+
+    Example:
+        >>> layer = ConditionalElementwise(4, lambda i, o: torch.nn.Conv2d(i, o, 1), Affine(), condition_channels=2)
+        >>> y, logdet = layer.forward_and_logdet(torch.randn(2, 4, 8, 8), torch.randn(2, 2, 8, 8))
+    """
+
+    num_coefficients = 2
+
+    def __init__(self, clamp: float = 2.0, clamp_activation: str | Clamp = "atan") -> None:
+        super().__init__()
+        self.clamp = clamp
+        self.clamp_activation = find_clamp(clamp_activation)
+
+    def forward(self, coefficients: Tensor) -> AffineMap:
+        raw_s, t = coefficients.chunk(2, dim=1)
+        return AffineMap(self.clamp * self.clamp_activation(raw_s), t)
+
+    def extra_repr(self) -> str:
+        return f"clamp={self.clamp}"
+
+
+class Scaling(MapFamily):
+    """The maps ``g(x) = exp(s + s₀) x`` with the start ``exp(s₀)``: FrEIA's LearnedElementwiseScaling.
+
+    Args:
+        init: ``exp(s₀)``.
+
+    Raises:
+        ValueError: unless the start is positive.
+
+    Example:
+        >>> LearnedElementwise((1, 4), Scaling(init=2.0))(torch.ones(1, 1, 4)).detach()
+        tensor([[[2., 2., 2., 2.]]])
+    """
+
+    num_coefficients = 1
+
+    def __init__(self, init: float = 1.0) -> None:
+        super().__init__()
+        if init <= 0:
+            raise ValueError(f"expected a positive scale to start with, got {init}")
+        self.init = init
+
+    def forward(self, coefficients: Tensor) -> AffineMap:
+        return AffineMap(coefficients + math.log(self.init), torch.zeros_like(coefficients))
+
+    def extra_repr(self) -> str:
+        return f"init={self.init}"
+
+
+class AffineCoupling(MonotoneCoupling):
     """Scale and shift one group of channels by functions of the other (RealNVP; Dinh et al., 2017).
 
     ``y = [x₁, exp(s) x₂ + t]`` with the log-scale ``s = c f(s̃(x₁))`` and the shift ``t = t̃(x₁)``, hence
@@ -59,8 +134,9 @@ class AffineCoupling(Coupling):
         channels, split, flip, condition_channels: see `Coupling`.
         clamp: c.
         clamp_activation: f: ``atan``, ``tanh``, ``sigmoid``, ``none`` (``f(u) = u``: no bound), or a function.
-        volume_preserving: subtract from s its mean over channels and voxels, so that ``Σ s = 0`` (GIN; Sorrenson et
-            al., 2020).
+        volume_preserving: subtract from s its mean, so that ``Σ s = 0`` (GIN; Sorrenson et al., 2020): True over
+            channels and voxels, as FrEIA's all-in-one block, ``voxel`` over the channels of each voxel, as its GIN
+            block.
         subnet_scale: factor on the subnets' outputs, so that a small one starts the layer near the identity.
 
     Raises:
@@ -82,10 +158,12 @@ class AffineCoupling(Coupling):
         condition_channels: int = 0,
         clamp: float = 2.0,
         clamp_activation: str | Clamp = "atan",
-        volume_preserving: bool = False,
+        volume_preserving: bool | str = False,
         subnet_scale: float = 1.0,
     ) -> None:
         super().__init__(channels, split=split, flip=flip, condition_channels=condition_channels)
+        if volume_preserving not in (False, True, "voxel"):
+            raise ValueError(f"expected volume_preserving to be False, True or 'voxel', got {volume_preserving!r}")
         self.clamp = clamp
         self.clamp_activation = find_clamp(clamp_activation)
         self.volume_preserving = volume_preserving
@@ -107,24 +185,15 @@ class AffineCoupling(Coupling):
         raw_s, raw_t = (self.subnet_scale * out.to(read.dtype) for out in self.run_subnets(self.seen(read, condition)))
         s = self.clamp * self.clamp_activation(raw_s)
         if self.volume_preserving:
-            s = s - s.mean(dim=list(range(1, s.ndim)), keepdim=True)
+            dims = [1] if self.volume_preserving == "voxel" else list(range(1, s.ndim))
+            s = s - s.mean(dim=dims, keepdim=True)
         return s, raw_t
 
-    def forward(self, x: Tensor, condition: Condition = None) -> Tensor:
-        return self.forward_and_logdet(x, condition)[0]
+    def coefficients(self, read: Tensor, condition: Condition) -> tuple[Tensor, ...]:
+        return self.log_scale_and_shift(read, condition)
 
-    def inverse(self, y: Tensor, condition: Condition = None) -> Tensor:
-        return self.inverse_and_logdet(y, condition)[0]
-
-    def forward_and_logdet(self, x: Tensor, condition: Condition = None) -> tuple[Tensor, Tensor]:
-        read, changed = self.groups(x)
-        s, t = self.log_scale_and_shift(read, condition)
-        return self.join(read, s.exp() * changed + t), s.flatten(1).sum(1)
-
-    def inverse_and_logdet(self, y: Tensor, condition: Condition = None) -> tuple[Tensor, Tensor]:
-        read, changed = self.groups(y)
-        s, t = self.log_scale_and_shift(read, condition)
-        return self.join(read, (changed - t) * (-s).exp()), -s.flatten(1).sum(1)
+    def map_of(self, *coefficients: Tensor) -> AffineMap:
+        return AffineMap(*coefficients)
 
 
 class GlowCoupling(AffineCoupling):
@@ -146,7 +215,10 @@ class GlowCoupling(AffineCoupling):
 
 @backward_rule(AffineCoupling)
 def affine_coupling(leaf: LeafBackward, layer: AffineCoupling, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """``x = (y − t) e⁻ˢ``, ``∇x = ∇y eˢ``, ``∇t = ∇y``, ``∇s = ∇y (y − t) + ∇logdet``: the subnets run once."""
+    """``x = (y − t) e⁻ˢ``, ``∇x = ∇y eˢ``, ``∇t = ∇y``, ``∇s = ∇y (y − t) + ∇logdet``: the subnets run once.
+
+    As the general rule, but in the memory of state and gradient.
+    """
     groups = GroupsBack.of(layer, y, grad)
     with leaf.replay(), torch.enable_grad():
         s, t = layer.log_scale_and_shift(groups.read, leaf.condition)

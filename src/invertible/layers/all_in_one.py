@@ -97,7 +97,7 @@ class AllInOneBlock(Sequential):
     Args:
         channels: number of channels C of the state (B, C, *spatial), or (B, C).
         subnet: constructor of the coupling's subnet, called as ``subnet(dims_in, dims_out)``.
-        condition_channels: channels of a condition, which the subnet sees too; see `coupling.with_condition`.
+        condition_channels: channels of a condition, which the subnet sees too; see `coupling.condition_like`.
         affine_clamping: the coupling's scales lie between ``exp(± affine_clamping)``.
         clamp_activation: how; see `AffineCoupling`.
         gin_block: make the block volume-preserving: see `AffineCoupling`; no global scaling, offsets only.

@@ -85,7 +85,7 @@ class AdditiveCoupling(Coupling, VolumePreserving):
     """Shift one group of channels by a function of the other (NICE; Dinh et al., 2014).
 
     ``y = [x₁, x₂ + F(x₁, c)]``, or with ``flip`` ``y = [x₁ + F(x₂, c), x₂]``, so that couplings with alternating
-    ``flip`` change every channel in turn. The condition c is optional; see `with_condition`.
+    ``flip`` change every channel in turn. The condition c is optional; see `condition_like`.
 
     Args:
         subnet: constructor of F, called as ``subnet(dims_in, dims_out)``; F keeps the spatial size. The channels of a
@@ -204,7 +204,12 @@ class TwoSidedCoupling(Sequential):
 
 
 def with_condition(x: Tensor, condition: Condition, condition_channels: int) -> Tensor:
-    """``[x, c]``: the channels of a state (B, C, *spatial), then those of the condition.
+    """``[x, c]``: the channels of a state (B, C, *spatial), then those of the condition; see `condition_like`."""
+    return torch.cat((x, *condition_like(x, condition, condition_channels)), dim=1)
+
+
+def condition_like(x: Tensor, condition: Condition, condition_channels: int) -> list[Tensor]:
+    """The tensors of a condition as images (B, Cc, *spatial) of the size of a state (B, C, *spatial).
 
     The condition is a tensor or a tuple of tensors: images (B, Cc, *spatial), and vectors (B, Cc), such as embedded
     class labels, which every voxel gets alike.
@@ -224,8 +229,7 @@ def with_condition(x: Tensor, condition: Condition, condition_channels: int) -> 
     if found != condition_channels:
         raise ValueError(f"expected a condition of {condition_channels} channels, got {found}")
     # (B, Cc) -> (B, Cc, 1, …) -> (B, Cc, *spatial); images are that already
-    images = (part.reshape(*part.shape, *[1] * (x.ndim - part.ndim)).expand(-1, -1, *spatial) for part in parts)
-    return torch.cat((x, *images), dim=1)
+    return [part.reshape(*part.shape, *[1] * (x.ndim - part.ndim)).expand(-1, -1, *spatial) for part in parts]
 
 
 def checked_output(output: Tensor, read: Tensor, channels: int) -> Tensor:

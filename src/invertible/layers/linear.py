@@ -1,4 +1,4 @@
-"""Linear maps of the channels: invertible 1×1 convolutions and permutations."""
+"""Linear maps of the channels: invertible 1×1 convolutions, fixed matrices and permutations."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..arguments import check_channels, chosen
+from ..arguments import check_channels, chosen, per_channel
 from ..module import InvertibleModule, VolumePreserving
 from .orthogonal import initial_matrices
 
@@ -99,8 +99,7 @@ class InvertibleConv1x1(InvertibleModule):
         super().__init__()
         self.channels = channels
         initial = initial_matrices(init, 1, channels, {"identity": torch.eye(channels)}, random="orthogonal")[0]
-        if not torch.linalg.cond(initial) < 1e7:
-            raise ValueError(f"expected an invertible matrix, got condition number {torch.linalg.cond(initial):.1e}")
+        _check_condition(initial)
         self.mixing = chosen("parametrisation", parametrisation, MATRICES)(initial)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,6 +125,67 @@ class InvertibleConv1x1(InvertibleModule):
 
     def extra_repr(self) -> str:
         return f"{self.channels}"
+
+
+def _check_condition(matrix: Tensor) -> None:
+    condition = torch.linalg.cond(matrix)
+    if not condition < 1e7:
+        raise ValueError(f"expected an invertible matrix, got condition number {condition:.1e}")
+
+
+class FixedLinear(InvertibleModule):
+    """``y = M x + b`` over the channels of each voxel, with a fixed invertible C×C matrix M and a fixed b.
+
+    State (B, C, *spatial), vectors (B, C) included; ``log|det dy/dx|`` is ``log|det M|`` times the number of voxels.
+
+    Args:
+        matrix: M (C, C).
+        offset: b (C,); zero by default.
+
+    Raises:
+        ValueError: for a matrix that is not square or singular, an offset or a state with another number of channels.
+
+    Example:
+        >>> FixedLinear([[0.0, 2.0], [1.0, 0.0]])(torch.tensor([[3.0, 4.0]]))
+        tensor([[8., 3.]])
+    """
+
+    matrix: Tensor
+    offset: Tensor
+    buffers_are_constants = True
+
+    def __init__(self, matrix: Any, offset: Any = None) -> None:
+        super().__init__()
+        exact = torch.as_tensor(matrix, dtype=torch.float64)
+        if exact.ndim != 2 or exact.shape[0] != exact.shape[1]:
+            raise ValueError(f"expected a square matrix, got shape {tuple(exact.shape)}")
+        shift = torch.zeros(len(exact)) if offset is None else torch.as_tensor(offset)
+        if shift.shape != exact.shape[:1]:
+            raise ValueError(f"expected an offset of shape ({len(exact)},), got {tuple(shift.shape)}")
+        _check_condition(exact)
+        dtype = torch.get_default_dtype()
+        self.register_buffer("matrix", exact.to(dtype))
+        self.register_buffer("offset", shift.to(dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _multiplied(self.matrix, x) + per_channel(self.offset, x)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return _multiplied(torch.linalg.inv(self.matrix), y - per_channel(self.offset, y))
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logabsdet = torch.linalg.slogdet(self.matrix).logabsdet
+        return self(x), (math.prod(x.shape[2:]) * logabsdet).expand(x.shape[0])
+
+    def extra_repr(self) -> str:
+        return f"{len(self.offset)}"
+
+
+def _multiplied(matrix: Tensor, x: Tensor) -> Tensor:
+    """``M x`` over the channels of a state, whatever autocast says."""
+    check_channels(x, matrix.shape[1])
+    with torch.autocast(x.device.type, enabled=False):
+        return (matrix.to(x.dtype) @ x.reshape(*x.shape[:2], math.prod(x.shape[2:]))).reshape(x.shape)
 
 
 class Permutation(VolumePreserving):

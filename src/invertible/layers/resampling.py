@@ -1,6 +1,7 @@
-"""Learnable invertible downsampling: space is traded for channels by an orthogonal strided convolution."""
+"""Invertible downsampling: space is traded for channels by an orthogonal strided convolution, learned or fixed."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,10 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_channels, per_dimension
+from ..composites import Sequential
+from ..module import InvertibleModule
+from .linear import Permutation
+from .logit import FixedAffine
 from .orthogonal import OrthogonalMap, haar_matrix, initial_matrices
 from .orthogonal_matrices import OrthogonalMatrices
 from .space_to_depth import coarse_size, from_blocks, to_blocks
@@ -71,3 +76,38 @@ class Downsampling(OrthogonalMap):
 
     def extra_repr(self) -> str:
         return f"{self.channels} -> {self.channels * math.prod(self.stride)} channels, stride={self.stride}"
+
+
+class HaarDownsampling(Sequential):
+    """The fixed Haar transform of blocks of 2^d voxels, as FrEIA has it in 2D: means and wavelets become channels.
+
+    (B, C, N₁, …) → (B, 2^d C, N₁/2, …). Upsampling is its ``inverted()``.
+
+    Args:
+        channels: number of channels C of the input.
+        rebalance: factor on the output; 1 is the orthogonal transform. ``log|det dy/dx|`` is the logarithm of its
+            magnitude times the size of a sample.
+        order_by_wavelet: first the means of all channels, then the first wavelets of all, and so on, instead of mean
+            and wavelets of the first channel, then those of the second.
+        spatial_dims: 1, 2 or 3.
+
+    Raises:
+        ValueError: for ``rebalance=0``, or a state whose size is odd.
+
+    Example:
+        >>> HaarDownsampling(3, spatial_dims=2)(torch.randn(2, 3, 8, 8)).shape
+        torch.Size([2, 12, 4, 4])
+    """
+
+    def __init__(
+        self, channels: int, *, spatial_dims: int, rebalance: float = 1.0, order_by_wavelet: bool = False
+    ) -> None:
+        volume = 2**spatial_dims
+        parts: dict[str, InvertibleModule] = {
+            "transform": Downsampling(channels, spatial_dims=spatial_dims, learnable=False),
+            "rebalance": FixedAffine(rebalance),
+        }
+        if order_by_wavelet:
+            order = torch.arange(channels * volume).reshape(channels, volume).T.flatten()
+            parts["order"] = Permutation(channels * volume, order.tolist())
+        super().__init__(OrderedDict(parts))

@@ -12,7 +12,7 @@ from benchmarks.peers import awake
 from src.invertible import POLICIES, InvertibleModule, set_backprop
 from src.models.iunet import IUNet
 from src.models.lifted import Lifted
-from tests.invertible.table import LAYERS, build
+from tests.invertible.table import NAMES, build
 
 HALF = [torch.bfloat16, torch.float16]
 METHODS = ["forward", "inverse", "forward_and_logdet", "inverse_and_logdet"]
@@ -58,7 +58,7 @@ def test_output_and_gradients_behind_a_convolution_are_those_of_plain_autograd(p
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_layer_takes_half_precision_under_autocast(name: str, method: str) -> None:
     layer, x = build(name)
     if method.startswith("inverse"):

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from src.invertible import POLICIES, Inverse, InvertibleModule, set_backprop
-from tests.invertible.table import LAYERS, build
+from tests.invertible.table import NAMES, build
 
 SAVING = [policy for policy in POLICIES if policy != "stored"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:channels=.*cannot be achieved:UserWarning")
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_inverse_undoes_forward_and_forward_undoes_inverse(name: str) -> None:
     layer, x = build(name)
     y = layer(x)
@@ -26,7 +26,7 @@ def test_inverse_undoes_forward_and_forward_undoes_inverse(name: str) -> None:
     assert (layer(layer.inverse(y)) - y).abs().max() < 1e-10
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("inverted", [False, True])
 def test_logdet_is_that_of_the_jacobian(name: str, inverted: bool) -> None:
     layer, x = build(name)
@@ -69,7 +69,7 @@ def gradients(layer: InvertibleModule, method: str, policy: str, x: Tensor) -> d
 
 
 @pytest.mark.parametrize("method", ["forward", "inverse", "forward_and_logdet", "inverse_and_logdet"])
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_under_every_policy_are_those_of_plain_autograd(name: str, method: str) -> None:
     layer, x = build(name)
     if method.startswith("inverse"):

@@ -1,6 +1,7 @@
 """Every invertible layer with its options: one table that drives the oracle tests.
 
-A new layer is one line per option in the file of its family here; each file with `LAYERS` is found by itself.
+A new layer is one line per option in the file of its family here; each file with `LAYERS` is found by itself. Lines
+that a family also names in `SLOW` run with ``-m slow`` alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 
 from src.invertible import InvertibleModule
 from tests.invertible.table.samples import Case
+from tests.marks import slow
 
 FAMILIES = [
     importlib.import_module(f"{__name__}.{module.name}")
@@ -21,6 +23,7 @@ FAMILIES = [
 LAYERS: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.LAYERS.items()}
 # Each line counts: two families must not use the same name.
 assert len(LAYERS) == sum(len(family.LAYERS) for family in FAMILIES)
+NAMES = [slow(name) if any(name in getattr(family, "SLOW", ()) for family in FAMILIES) else name for name in LAYERS]
 
 
 def build(name: str) -> tuple[InvertibleModule, torch.Tensor]:
