@@ -153,6 +153,32 @@ else:
 '''
 
 
+# What a user has already: five steps on batches of their own.
+TRAINING_LOOP = """
+import torch
+
+optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+x, losses = torch.randn(2, 1, 16, 16), []
+for _ in range(5):
+    loss = net(x).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+assert losses[-1] < losses[0], losses
+"""
+
+
+def library_example(name: str) -> str:
+    """The code behind the comment ``<!-- library example -->`` of a page."""
+    return (ROOT / name).read_text().partition("<!-- library example -->\n```python\n")[2].partition("```")[0]
+
+
+def test_at_most_five_lines_bring_the_library_into_a_training_loop() -> None:
+    lines = [line for line in library_example("README.md").splitlines() if line]
+    assert 0 < len(lines) <= 5 and "set_backprop(net" in lines[-1]
+
+
 @pytest.mark.slow
 def test_the_installed_library_trains_outside_the_checkout(tmp_path: Path) -> None:
     source = tmp_path / "source"
@@ -180,5 +206,5 @@ def test_the_installed_library_trains_outside_the_checkout(tmp_path: Path) -> No
     version = wheel.name.split("-")[1]
     program = USE.format(blocked=sorted(blocked), version=version)
     subprocess.run([python, "-c", program], check=True, cwd=tmp_path)
-    example = (ROOT / "README.md").read_text().partition("<!-- library example -->\n```python\n")[2].partition("```")[0]
-    subprocess.run([python, "-c", f"{example}\nassert images.shape == (4, 1, 28, 28)"], check=True, cwd=tmp_path)
+    for name, end in (("README.md", TRAINING_LOOP), ("docs/index.md", "assert images.shape == (4, 1, 28, 28)")):
+        subprocess.run([python, "-c", f"{library_example(name)}\n{end}"], check=True, cwd=tmp_path)

@@ -16,15 +16,24 @@ def find_centre(sinogram: Tensor, angles_rad: np.ndarray) -> float:
     A half-turn is continued by its mirror image about a trial centre. Only about the right one is this the sinogram of
     a whole turn, whose 2D spectrum is small outside of a double wedge.
 
-    Source: N.T. Vo et al.: Reliable method for calculating the center of rotation in parallel-beam tomography,
-    Optics Express 22 (2014), 19078.
-
     Args:
         sinogram: line integrals (views, pixels).
         angles_rad: of the views, (views,).
 
+    Returns:
+        The coordinate, in pixels.
+
     Raises:
         ValueError: if the views do not cover a half-turn in ascending order.
+
+    Source: N.T. Vo et al.: Reliable method for calculating the center of rotation in parallel-beam tomography,
+    Optics Express 22 (2014), 19078.
+
+    Example:
+        >>> angles = np.linspace(0, np.pi, 64)
+        >>> position = (torch.arange(32) - 18)[None] - 5 * torch.from_numpy(np.cos(angles))[:, None]
+        >>> round(find_centre((-(position**2) / 4).exp(), angles), 1)  # a blob that turns about 18
+        18.0
     """
     half_turn = _without_outliers(_half_turn(sinogram.double(), angles_rad))
     num_pixels = half_turn.shape[1]

@@ -22,6 +22,12 @@ WINDOWS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 NO_FILTER = "none"
 FILTERS = (*WINDOWS, NO_FILTER)
+"""The windows of the ramp filter, for `filter_views`.
+
+Example:
+    >>> FILTERS
+    ('ramp', 'shepp-logan', 'cosine', 'hamming', 'hann', 'none')
+"""
 
 # Bounds the memory of one slab's interpolation coordinates and samples.
 MAX_VOXELS_PER_SLAB = 2**22
@@ -36,9 +42,17 @@ def filter_views(sinogram: Tensor, pixel_size: float, filter_name: str = "ramp")
     Args:
         sinogram: (..., s).
         pixel_size: detector pitch along s.
+        filter_name: one of `FILTERS`.
+
+    Returns:
+        The filtered rows (..., s).
 
     Raises:
         ValueError: unknown filter.
+
+    Example:
+        >>> filter_views(torch.ones(4, 8, 16), pixel_size=0.1, filter_name="hann").shape
+        torch.Size([4, 8, 16])
     """
     check_choice("filter", filter_name, FILTERS)
     if filter_name == NO_FILTER:
@@ -59,9 +73,16 @@ def backproject(views: Tensor, geometry: ParallelBeam, z: Array, y: Array, x: Ar
     Args:
         views: (V, t, s), or (V, C, t, s) with C images to each view; taken as zero outside the detector.
         z, y, x: coordinates of the grid's planes, in half-widths of the cube.
+        geometry: axis, views and detector.
 
     Returns:
         (len(z), len(y), len(x)), or (C, len(z), len(y), len(x)).
+
+    Example:
+        >>> geometry = ParallelBeam(np.array(CUBE_DIAGONAL), num_views=4, detector_size=8)
+        >>> grid = np.linspace(-0.5, 0.5, 4)
+        >>> backproject(torch.ones(4, 8, 8), geometry, z=grid, y=grid, x=grid).mean()  # π
+        tensor(3.1416)
     """
     if views.ndim == 3:
         return backproject(views[:, None], geometry, z, y, x)[0]
@@ -92,12 +113,18 @@ def filtered_backprojection(sinogram: Tensor, geometry: ParallelBeam, size: int,
         sinogram: line integrals (views, t, s), in half-widths of the cube times attenuation.
         size: N, voxels per side of the reconstruction.
         filter_name: one of FILTERS.
+        geometry: axis, views and detector.
 
     Returns:
         Attenuation (N, N, N) as (z, y, x), with the device and type of the sinogram.
 
     Raises:
         ValueError: unknown filter, a size less than 1, or a sinogram that does not fit the geometry.
+
+    Example:
+        >>> geometry = ParallelBeam(np.array(CUBE_DIAGONAL), num_views=4, detector_size=16)
+        >>> filtered_backprojection(torch.rand(4, 16, 16), geometry, size=8).shape
+        torch.Size([8, 8, 8])
     """
     expected = (geometry.num_views, geometry.detector_size, geometry.detector_size)
     if tuple(sinogram.shape) != expected:

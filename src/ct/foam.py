@@ -22,12 +22,23 @@ from .placement import place_balls
 
 @dataclass(frozen=True, eq=False)
 class FoamPhantom:
-    """A cylinder {x² + y² ≤ radius², |z| ≤ half_height} of attenuation 1 with balls of attenuation 0 in it."""
+    """A cylinder {x² + y² ≤ radius², |z| ≤ half_height} of attenuation 1 with balls of attenuation 0 in it.
+
+    Attributes:
+        radius, half_height: of the cylinder, in half-widths of the cube.
+        centres: of the balls as (x, y, z), (n, 3).
+        radii: of the balls, (n,).
+
+    Example:
+        >>> phantom = FoamPhantom(0.8, 0.8, np.array([[0.0, 0.0, 0.2]]), np.array([0.4]))
+        >>> round(phantom.porosity, 3)
+        0.083
+    """
 
     radius: float
     half_height: float
-    centres: Array  # (n, 3), as (x, y, z)
-    radii: Array  # (n,)
+    centres: Array
+    radii: Array
 
     @property
     def porosity(self) -> float:
@@ -70,6 +81,10 @@ class FoamSpec:
     Raises:
         ValueError: a range is inverted or not positive, the cylinder does not fit into the cube, or min_radius is not
             below max_radius.
+
+    Example:
+        >>> FoamSpec(num_balls=(2, 3), num_trial_points=1000).radius
+        (0.6, 0.9)
     """
 
     num_balls: tuple[int, int] = (80, 160)
@@ -107,6 +122,15 @@ def draw_foam(spec: FoamSpec, rng: np.random.Generator) -> FoamPhantom:
     """Draw a cylinder and fill it with balls, largest first.
 
     The phantom has fewer balls than drawn if there is no room left for one with a radius above `spec.min_radius`.
+
+    Args:
+        spec: ranges to draw from.
+        rng: source of the draws.
+
+    Example:
+        >>> phantom = draw_foam(FoamSpec(num_balls=(2, 3), num_trial_points=1000), np.random.default_rng(0))
+        >>> phantom.centres.shape[1]
+        3
     """
     radius = rng.uniform(*spec.radius)
     half_height = rng.uniform(*spec.half_height)

@@ -16,6 +16,12 @@ from ..invertible.arguments import check_positive
 Array = NDArray[np.float64]
 
 CUBE_DIAGONAL = (1.0, 1.0, 1.0)
+"""The rotation axis of the iUNet paper as (x, y, z), of any length: a diagonal of the cube.
+
+Example:
+    >>> CUBE_DIAGONAL
+    (1.0, 1.0, 1.0)
+"""
 # The projection of the cube [−1, 1]³ along any direction lies within this distance of the origin's.
 DETECTOR_HALF_WIDTH = 3**0.5
 
@@ -26,7 +32,17 @@ def grid_centres(size: int, half_width: float = 1.0) -> Array:
 
 
 def tilted_axis(axis: tuple[float, float, float], tilt_deg: float, azimuth_rad: float) -> Array:
-    """Return the unit vector at `tilt_deg` from `axis`, in the direction `azimuth_rad` around it: (3,)."""
+    """Return the unit vector at `tilt_deg` from `axis`, in the direction `azimuth_rad` around it: (3,).
+
+    Args:
+        axis: (x, y, z), of any length.
+        tilt_deg: angle between both axes, in degrees.
+        azimuth_rad: of the tilt, in radians.
+
+    Example:
+        >>> tilted_axis((0, 0, 1), tilt_deg=90, azimuth_rad=0).round(6)
+        array([1., 0., 0.])
+    """
     u, v, unit_axis = _frame(np.asarray(axis, dtype=float))
     tilt_rad = np.deg2rad(tilt_deg)
     sideways = np.cos(azimuth_rad) * u + np.sin(azimuth_rad) * v
@@ -47,13 +63,22 @@ def _frame(axis: Array) -> tuple[Array, Array, Array]:
 class ParallelBeam:
     """Views equispaced over half a turn, φ_i = π i / num_views, on a square detector that covers the cube.
 
+    Attributes:
+        axis: of the rotation, (3,); of any length, stored as a unit vector.
+        num_views: number of views.
+        detector_size: pixels per side.
+
     Raises:
         ValueError: no view, no detector pixel, or an axis that is not a finite non-zero vector of length 3.
+
+    Example:
+        >>> ParallelBeam(np.array(CUBE_DIAGONAL), num_views=4, detector_size=16).angles_rad.round(3)
+        array([0.   , 0.785, 1.571, 2.356])
     """
 
-    axis: Array  # (3,); any length, stored as a unit vector
+    axis: Array
     num_views: int
-    detector_size: int  # pixels per side
+    detector_size: int
 
     def __post_init__(self) -> None:
         axis = np.asarray(self.axis, dtype=float)

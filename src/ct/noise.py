@@ -33,9 +33,15 @@ def add_poisson_noise(
         photon_count: I₀, the expected photons per pixel of the unattenuated beam; None or infinity adds no noise.
         attenuation: μ, the absorption per unit length of the material: exp(−μ) of the beam passes one half-width.
         least_count: n₀, what is read where no photon arrived, so that the estimate is finite.
+        rng: source of the counts.
 
     Raises:
         ValueError: `photon_count` or `attenuation` is not positive.
+
+    Example:
+        >>> noisy = add_poisson_noise(np.ones((4, 8, 8)), 500, attenuation=1.0, rng=np.random.default_rng(0))
+        >>> noisy.shape, bool(abs(noisy.mean() - 1) < 0.05)
+        ((4, 8, 8), True)
     """
     check_photon_count(photon_count)
     check_attenuation(attenuation)

@@ -34,6 +34,7 @@ def place_balls(
     """Place up to `num_balls` balls, always the largest that is found to fit, capped by `max_radius`.
 
     Args:
+        rng: source of the trial points.
         cylinder_radius, cylinder_half_height: the container, centred at the origin with its axis along z.
         num_balls: the number to place; fewer are returned if there is no room left for a ball above `min_radius`.
         max_radius, min_radius: bounds of the balls' radii, in the unit of the cylinder's.
@@ -45,6 +46,11 @@ def place_balls(
 
     Source: the greedy scheme of Pelt, Batenburg, Sethian: Improving tomographic reconstruction from limited data
     using mixed-scale dense convolutional neural networks, J. Imaging 4 (2018).
+
+    Example:
+        >>> centres, radii = place_balls(np.random.default_rng(0), 0.8, 0.8, 2, max_radius=0.3, num_trial_points=1000)
+        >>> radii
+        array([0.3, 0.3])
     """
     trial_points = TrialPoints(rng, cylinder_radius, cylinder_half_height, max_radius, num_trial_points)
     centres, radii = np.empty((num_balls, 3)), np.empty(num_balls)

@@ -23,11 +23,22 @@ def project(
 
     The balls must lie in the cylinder and not overlap. The computation runs on `device`.
 
+    Args:
+        phantom: what is scanned.
+        geometry: axis, views and detector.
+        oversampling: sub-pixels per side of a pixel.
+        device: where it is computed.
+
     Returns:
         (views, t, s), float64, in half-widths of the cube times the attenuation 1.
 
     Raises:
         ValueError: `oversampling` is less than 1.
+
+    Example:
+        >>> phantom = FoamPhantom(0.8, 0.8, np.array([[0.0, 0.0, 0.2]]), np.array([0.4]))
+        >>> project(phantom, ParallelBeam(np.array([0.0, 0.0, 1.0]), num_views=4, detector_size=16)).shape
+        (4, 16, 16)
     """
     check_positive(oversampling=oversampling)
     shape = (geometry.num_views, geometry.detector_size, geometry.detector_size)

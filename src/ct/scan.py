@@ -26,6 +26,11 @@ class Scan:
     Raises:
         ValueError: for shapes that do not fit, angles that are not finite, values that are no real numbers, and
             integers without flats, which are no line integrals.
+
+    Example:
+        >>> scan = Scan(np.full((3, 2, 4), 50), np.zeros(3), flats=np.full((1, 2, 4), 100))
+        >>> scan.line_integrals(slice(0, 1))[0, 0]  # log 2
+        array([0.6931472, 0.6931472, 0.6931472, 0.6931472], dtype=float32)
     """
 
     counts: Any

@@ -39,6 +39,13 @@ def read_scan(
 
     Raises:
         ValueError: naming the file, for one that is missing, damaged or of another layout.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(path := pathlib.Path(folder, "scan.npy"), np.ones((4, 2, 8)))  # (views, rows, pixels)
+        ...     print(read_scan(path, angles_deg=(0, 135)).num_rows)
+        2
     """
     path = Path(path)
     found = _read_hdf5(path, COUNTS) if path.suffix.lower() in HDF5 else {COUNTS: _read_stack(path)}

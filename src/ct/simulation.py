@@ -37,6 +37,10 @@ class ScanSpec:
 
     Raises:
         ValueError: a value is out of its range, or the filter is unknown.
+
+    Example:
+        >>> ScanSpec(size=16, num_views=8, detector_size=None).detector_pixels
+        56
     """
 
     size: int = 32
@@ -75,14 +79,34 @@ class ScanSpec:
 
 @dataclass(frozen=True)
 class SimulationSpec:
-    """Everything that determines a simulated volume, except its seed."""
+    """Everything that determines a simulated volume, except its seed.
+
+    Attributes:
+        foam: distribution of the phantoms.
+        scan: how they are scanned.
+
+    Example:
+        >>> SimulationSpec(scan=ScanSpec(size=16)).foam == FoamSpec()
+        True
+    """
 
     foam: FoamSpec = field(default_factory=FoamSpec)
     scan: ScanSpec = field(default_factory=ScanSpec)
 
 
 class Simulation(NamedTuple):
-    """A simulated scan; the volumes are float32 (N, N, N) as (z, y, x)."""
+    """A simulated scan; the volumes are float32 (N, N, N) as (z, y, x).
+
+    Attributes:
+        truth: the phantom's attenuation.
+        fbp: the filtered backprojection of its noisy projections.
+        phantom: what was scanned.
+        geometry: how.
+
+    Example:
+        >>> spec = SimulationSpec(FoamSpec(num_balls=(2, 3), num_trial_points=1000), ScanSpec(size=8, num_views=4))
+        >>> truth, fbp, phantom, geometry = simulate(spec, seed=0)
+    """
 
     truth: Volume
     fbp: Volume
@@ -98,8 +122,18 @@ def simulate(
     The same `spec` and `seed` give the same result, up to rounding. Volumes and projections are computed on `device`.
     Balls and noise are drawn on the CPU, so that they do not depend on the device.
 
+    Args:
+        spec: of phantom and scan.
+        seed: of all draws.
+        device: where volumes and projections are computed.
+
     Source: C. Etmann, R. Ke, C.-B. Schönlieb: iUNets: fully invertible U-Nets with learnable up- and downsampling,
     arXiv:2005.05220.
+
+    Example:
+        >>> spec = SimulationSpec(FoamSpec(num_balls=(2, 3), num_trial_points=1000), ScanSpec(size=8, num_views=4))
+        >>> simulate(spec, seed=0).fbp.shape
+        (8, 8, 8)
     """
     scan = spec.scan
     rng = np.random.default_rng(seed)

@@ -61,6 +61,11 @@ def reconstruct_slices(
 
     Raises:
         ValueError: for shapes that do not fit, an unknown filter, or a centre off the detector.
+
+    Example:
+        >>> angles = np.linspace(0, np.pi, 16, endpoint=False)
+        >>> reconstruct_slices(torch.rand(3, 16, 32), angles, filter_name="hann").shape
+        torch.Size([3, 32, 32])
     """
     if sinograms.ndim != 3:
         raise ValueError(f"expected sinograms of shape (rows, views, pixels), got {tuple(sinograms.shape)}")

@@ -21,8 +21,16 @@ def downsample(volume: Tensor, factor: int) -> Tensor:
 
     For factor 2 this is trilinear interpolation at the centres of the coarse voxels.
 
+    Args:
+        volume: the fine volume.
+        factor: side of a block.
+
     Raises:
         ValueError: a side of the volume is not a multiple of `factor`.
+
+    Example:
+        >>> downsample(torch.rand(8, 8, 8), 2).shape
+        torch.Size([4, 4, 4])
     """
     if factor < 1 or any(side % factor for side in volume.shape):
         raise ValueError(f"expected sides divisible by a factor >= 1, got {tuple(volume.shape)} and {factor}")
@@ -35,11 +43,22 @@ def voxelise(phantom: FoamPhantom, size: int, oversampling: int = 4, device: str
     The balls must lie in the cylinder and not overlap, so that samples of air can be counted ball by ball. Only the
     first and last sample of a line along x in a ball are computed, not those between. The counting runs on `device`.
 
+    Args:
+        phantom: what is sampled.
+        size: N, voxels per side.
+        oversampling: samples per side of a voxel.
+        device: where they are counted.
+
     Returns:
         (size, size, size) as (z, y, x), values in [0, 1].
 
     Raises:
         ValueError: `size` or `oversampling` is less than 1.
+
+    Example:
+        >>> phantom = FoamPhantom(0.8, 0.8, np.array([[0.0, 0.0, 0.2]]), np.array([0.4]))
+        >>> voxelise(phantom, size=8).shape
+        (8, 8, 8)
     """
     check_positive(size=size, oversampling=oversampling)
     samples = torch.from_numpy(grid_centres(size * oversampling)).to(device)

@@ -1,6 +1,8 @@
 """Invertible layers and memory-efficient backpropagation through them. Knows no Lightning, Hydra or W&B."""
 
 from .arguments import per_dimension as per_dimension
+from .composites import Composite as Composite
+from .composites import Sequential as Sequential
 from .engine.policies import POLICIES as POLICIES
 from .engine.policies import PolicyName as PolicyName
 from .engine.policies import invertible_roots as invertible_roots
@@ -78,11 +80,9 @@ from .layers.splines import LinearSpline as LinearSpline
 from .layers.splines import RationalQuadraticSpline as RationalQuadraticSpline
 from .module import FORWARD as FORWARD
 from .module import INVERSE as INVERSE
-from .module import Composite as Composite
 from .module import Condition as Condition
 from .module import Inverse as Inverse
 from .module import InvertibleModule as InvertibleModule
-from .module import Sequential as Sequential
 from .module import State as State
 from .module import Step as Step
 from .module import VolumePreserving as VolumePreserving

@@ -48,8 +48,17 @@ def same_padding(kernel_size: int) -> int:
 def per_dimension(value: int | Sequence[int], spatial_dims: int, name: str) -> tuple[int, ...]:
     """One positive integer per spatial dimension, from one for all of them or a sequence.
 
+    Args:
+        value: one number for all dimensions, or one for each.
+        spatial_dims: their number: 1, 2 or 3.
+        name: of the option, for the message.
+
     Raises:
         ValueError: for another length, numbers below 1, or another number of dimensions than 1, 2 or 3.
+
+    Example:
+        >>> per_dimension(2, spatial_dims=3, name="stride")
+        (2, 2, 2)
     """
     check_spatial_dims(spatial_dims)
     values = (value,) * spatial_dims if isinstance(value, int) else tuple(value)

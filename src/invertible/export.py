@@ -10,6 +10,10 @@ def is_exporting() -> bool:
     """Whether the operations of a forward pass are recorded to be run elsewhere.
 
     The recorded program has no backward pass of ours: backprop policies do not apply to it.
+
+    Example:
+        >>> is_exporting()
+        False
     """
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 

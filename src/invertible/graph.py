@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from .composites import Composite
 from .engine.walk import LeafBackward, backward_rule, default_rule, expand, go_back
 from .module import (
     FORWARD,
@@ -26,7 +27,6 @@ from .module import (
     INVERSE,
     INVERSE_AND_LOGDET,
     BackStep,
-    Composite,
     Condition,
     InvertibleModule,
     Position,
@@ -62,7 +62,17 @@ class Node:
 
 
 class Graph:
-    """Builds a `GraphNet`: declare inputs and conditions, add parts, then name the outputs."""
+    """Builds a `GraphNet`: declare inputs and conditions, add parts, then name the outputs.
+
+    Raises:
+        ValueError: that names the node: for shapes that a part refuses, and wires that are read twice or lead
+            nowhere.
+
+    Example:
+        >>> graph = Graph()
+        >>> first, rest = graph.add(Split([1, 3]), graph.input(4, 8, 8, name="x"), name="split")
+        >>> net = graph.net(graph.add(ActNorm(3), rest, name="norm"), first)
+    """
 
     def __init__(self) -> None:
         self._inputs: list[Wire] = []
@@ -162,6 +172,20 @@ class GraphNet(Composite):
 
     A single input, output or condition is a tensor, several are a tuple. Printing it (``describe``) lists the nodes;
     `graph_plot.plot_graph` draws them.
+
+    Args:
+        inputs, outputs, conditions, nodes, parts: what `Graph.net` has collected.
+
+    Raises:
+        ValueError: for another number of tensors than the graph has inputs or outputs.
+
+    Example:
+        >>> graph = Graph()
+        >>> net = graph.net(graph.add(ActNorm(4), graph.input(4, 8, 8, name="x"), name="norm"))
+        >>> print(net.describe())
+        x        input          -> 4×8×8
+        norm     ActNorm  x     -> 4×8×8
+        outputs           norm  -> 4×8×8
     """
 
     def __init__(

@@ -20,11 +20,17 @@ class FreiaModule(InvertibleModule):
     modules have the default rule. What FrEIA's own modules get wrong is corrected; see `freia_parts.correct`.
 
     Args:
+        module: made for one shape of states (B, C, *spatial).
         takes_condition: whether to hand conditions on; by default, whether it declares their shapes (``dims_c``).
 
     Raises:
         TypeError: for a module that does not declare shapes as FrEIA's do, or is no bijection that can be inverted and
             differentiated exactly.
+
+    Example:
+        >>> from FrEIA.modules import PermuteRandom
+        >>> layer = FreiaModule(PermuteRandom([(4, 8, 8)]))
+        >>> y, logdet = layer.forward_and_logdet(torch.randn(2, 4, 8, 8))  # (2, 4, 8, 8), (2,)
     """
 
     def __init__(self, module: nn.Module, takes_condition: bool | None = None) -> None:
@@ -92,9 +98,17 @@ def inverse_freia_module(leaf: LeafBackward, layer: FreiaModule, y: State, grad:
 class ForeignModule(InvertibleModule):
     """Any module with ``forward(*tensors)`` and ``inverse(*tensors)``, such as memcnn's couplings; no log-determinant.
 
+    Args:
+        module: from states (B, C, *spatial) to such states.
+
     Raises:
         TypeError: for a module without ``inverse``.
         ValueError: for one inside memcnn's wrapper, which frees its input: the engine's own, here.
+
+    Example:
+        >>> from memcnn import AdditiveCoupling as MemcnnCoupling
+        >>> layer = ForeignModule(MemcnnCoupling(torch.nn.Conv2d(2, 2, 1)))
+        >>> y = layer(torch.randn(1, 4, 8, 8))  # (1, 4, 8, 8)
     """
 
     def __init__(self, module: nn.Module) -> None:

@@ -1,25 +1,37 @@
-"""The protocol of invertible layers, and their composition into trees."""
+"""The protocol of invertible layers."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .export import is_exporting
 
-# What a bijection maps: one tensor (B, C, *spatial), or several. And what may steer it: class labels, an image, …
 State = Any
+"""What a bijection maps: one tensor (B, C, *spatial), or a tuple of several.
+
+Example:
+    >>> state: State = (torch.zeros(2, 4, 8, 8), torch.zeros(2, 12, 4, 4))
+"""
 Condition = Tensor | tuple[Tensor, ...] | None
+"""What may steer a bijection: class labels, an image, several tensors, or nothing.
+
+Example:
+    >>> condition: Condition = torch.eye(10)[[3, 7]]  # labels, (2, 10)
+"""
 Step = Callable[["InvertibleModule", State], State]
+"""The type of ``step(part, x)``, which evaluates a part of a `Composite`.
+
+Example:
+    >>> step: Step = lambda part, x: FORWARD(part, x)
+"""
 BackStep = Callable[["InvertibleModule", "Position"], None]
 Policy = Callable[["InvertibleModule", "Call", State, Condition], Any]
 Watcher = Callable[["Call", State, Condition], None]
@@ -59,7 +71,19 @@ class Call:
 
 
 FORWARD = Call("forward")
+"""``FORWARD(part, x, condition)``: y, with the condition handed on if the part takes one.
+
+Example:
+    >>> FORWARD(FixedAffine(2.0), torch.ones(1, 1))
+    tensor([[2.]])
+"""
 INVERSE = Call("inverse", inverse=True)
+"""``INVERSE(part, y, condition)``: x, likewise.
+
+Example:
+    >>> INVERSE(FixedAffine(2.0), torch.ones(1, 1))
+    tensor([[0.5000]])
+"""
 FORWARD_AND_LOGDET = Call("forward_and_logdet", logdet=True)
 INVERSE_AND_LOGDET = Call("inverse_and_logdet", inverse=True, logdet=True)
 
@@ -162,6 +186,17 @@ class InvertibleModule(nn.Module):
     ``forward`` changes no state that a second call would change again. A layer steered by a condition takes it as the
     second argument of all three and sets ``takes_condition``; composites hand it on to the parts that take one.
     ``inverse_and_logdet`` follows; a layer that can give both at once, or draws at random, implements that too.
+
+    Example:
+        >>> class Cube(InvertibleModule):
+        ...     def forward(self, x):
+        ...         return x**3
+        ...     def inverse(self, y):
+        ...         return y.sign() * y.abs() ** (1 / 3)
+        ...     def forward_and_logdet(self, x):
+        ...         return x**3, (3 * x**2).log().flatten(1).sum(1)
+        >>> Cube().inverse_and_logdet(torch.full((1, 1), 8.0))  # −log 12
+        (tensor([[2.]]), tensor([-2.4849]))
     """
 
     # Set on the root of a tree by `set_backprop`; it then governs all entry points.
@@ -206,7 +241,16 @@ class InvertibleModule(nn.Module):
 
 
 class VolumePreserving(InvertibleModule):
-    """A bijection with ``|det dy/dx| = 1`` everywhere."""
+    """A bijection with ``|det dy/dx| = 1`` everywhere.
+
+    Example:
+        >>> class Flip(VolumePreserving):
+        ...     def forward(self, x):
+        ...         return x.flip(1)
+        ...     inverse = forward
+        >>> Flip().forward_and_logdet(torch.tensor([[1.0, 2.0]]))
+        (tensor([[2., 1.]]), tensor([0.]))
+    """
 
     def forward_and_logdet(self, x: State, condition: Condition = None) -> tuple[State, Tensor]:
         return FORWARD(self, x, condition), zero_logdet(x)
@@ -216,7 +260,16 @@ class VolumePreserving(InvertibleModule):
 
 
 class Inverse(InvertibleModule):
-    """The inverse of a bijection: ``y = f⁻¹(x)``."""
+    """The inverse of a bijection: ``y = f⁻¹(x)``.
+
+    Args:
+        module: f; its parameters are shared.
+
+    Example:
+        >>> up = Inverse(Downsampling(3, spatial_dims=2))
+        >>> up(torch.randn(2, 12, 4, 4)).shape
+        torch.Size([2, 3, 8, 8])
+    """
 
     def __init__(self, module: InvertibleModule) -> None:
         super().__init__()
@@ -237,102 +290,3 @@ class Inverse(InvertibleModule):
 
     def inverted(self) -> InvertibleModule:
         return self.module
-
-
-class Composite(InvertibleModule):
-    """A bijection made of others.
-
-    A subclass says three things: how a state runs through its parts, how it runs back together with a gradient, and
-    what its inverse is made of. Forward, inverse, log-determinant, conditions and memory-efficient backpropagation
-    follow.
-    """
-
-    def run(self, x: State, step: Step) -> State:
-        """``f(x)``, where ``step(part, x)`` evaluates each part."""
-        raise NotImplementedError
-
-    def run_back(self, position: Position, step: BackStep) -> None:
-        """Move from output and output gradient to input and input gradient by ``step(part, position)`` for each part.
-
-        Both belong to the engine, which may overwrite them.
-        """
-        raise NotImplementedError
-
-    @property
-    def takes_condition(self) -> bool:  # type: ignore[override]
-        return any(part.takes_condition for part in self.children() if isinstance(part, InvertibleModule))
-
-    def forward(self, x: State, condition: Condition = None) -> State:
-        return self.run(x, lambda part, state: FORWARD(part, state, condition))
-
-    def inverse(self, y: State, condition: Condition = None) -> State:
-        return FORWARD(self.inverted(), y, condition)
-
-    def forward_and_logdet(self, x: State, condition: Condition = None) -> tuple[State, Tensor]:
-        total = zero_logdet(x)
-
-        def step(part: InvertibleModule, state: State) -> State:
-            nonlocal total
-            state, logdet = FORWARD_AND_LOGDET(part, state, condition)
-            total = total + logdet
-            return state
-
-        return self.run(x, step), total
-
-    def inverse_and_logdet(self, y: State, condition: Condition = None) -> tuple[State, Tensor]:
-        return FORWARD_AND_LOGDET(self.inverted(), y, condition)
-
-
-class Sequential(Composite):
-    """``f = f_n ∘ … ∘ f_1``. Takes the parts, or one mapping from names to parts, as ``torch.nn.Sequential`` does."""
-
-    def __init__(self, *parts: InvertibleModule | OrderedDict[str, InvertibleModule]) -> None:
-        super().__init__()
-        named: dict[str, Any] = {str(i): part for i, part in enumerate(parts)}
-        if len(parts) == 1 and isinstance(parts[0], dict):
-            named = parts[0]
-        for name, part in named.items():
-            self._add(name, part)
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __iter__(self) -> Iterator[InvertibleModule]:
-        return iter(self._modules.values())  # type: ignore[arg-type]
-
-    @overload
-    def __getitem__(self, index: int) -> InvertibleModule: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequential: ...
-
-    def __getitem__(self, index: int | slice) -> InvertibleModule:
-        """A part, or a sequence of parts under their names and this one's backprop policy."""
-        if not isinstance(index, slice):
-            return list(self)[index]
-        parts = Sequential(OrderedDict(list(self._modules.items())[index]))  # type: ignore[arg-type]
-        parts.backprop_policy = self.backprop_policy
-        return parts
-
-    def append(self, part: InvertibleModule) -> Sequential:
-        """Add a part at the end, named by the first free number from the length on, and return the sequence."""
-        names = map(str, itertools.count(len(self)))
-        self._add(next(name for name in names if name not in self._modules), part)
-        return self
-
-    def _add(self, name: str, part: InvertibleModule) -> None:
-        if not isinstance(part, InvertibleModule):
-            raise TypeError(f"expected an InvertibleModule as part {name!r}, got {type(part).__name__}")
-        self.add_module(name, part)
-
-    def run(self, x: State, step: Step) -> State:
-        for part in self:
-            x = step(part, x)
-        return x
-
-    def run_back(self, position: Position, step: BackStep) -> None:
-        for part in reversed(list(self)):
-            step(part, position)
-
-    def inverted(self) -> Sequential:
-        return Sequential(*(part.inverted() for part in reversed(list(self))))

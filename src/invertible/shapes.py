@@ -8,14 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .module import FORWARD, Condition, InvertibleModule, Sequential, State, tensors_of
+from .composites import Sequential
+from .module import FORWARD, Condition, InvertibleModule, State, tensors_of
 
 Shape = tuple[int, ...]  # without the batch dimension
 
 
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Inside, the module is in evaluation mode and no graph is built; then module and random stream are restored."""
+    """Inside, the module is in evaluation mode and no graph is built; then module and random stream are restored.
+
+    Args:
+        module: with all inside it.
+
+    Example:
+        >>> with undisturbed(layer := ActNorm(4)):  # the batch does not set its parameters
+        ...     y = layer(torch.randn(2, 4, 8, 8))
+    """
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
@@ -74,8 +83,6 @@ def sequential_for(
 ) -> Sequential:
     """A `Sequential` whose parts are made for the shapes that reach them.
 
-        net = sequential_for((3, 32, 32), lambda s: ActNorm(s[0]), lambda s: AdditiveCoupling(s[0], subnet), …)
-
     Args:
         shape: of the input, without the batch dimension.
         constructors: each called with the shape of its part's input.
@@ -83,6 +90,11 @@ def sequential_for(
 
     Raises:
         ValueError: that names the part, if a part refuses the shape that reaches it.
+
+    Example:
+        >>> net = sequential_for((3, 8, 8), lambda s: Checkerboard(spatial_dims=2), lambda s: ActNorm(s[0]))
+        >>> net(torch.randn(2, 3, 8, 8)).shape
+        torch.Size([2, 12, 4, 4])
     """
     parts: list[InvertibleModule] = []
     for index, construct in enumerate(constructors):

@@ -36,6 +36,8 @@ def make_norm(norm: str, channels: int, spatial_dims: int) -> nn.Module | None:
 class ConvBlock(nn.Sequential):
     """``depth`` times convolution, normalisation, leaky ReLU. The spatial size is kept.
 
+    (B, in_channels, *spatial) to (B, out_channels, *spatial).
+
     Args:
         in_channels, out_channels: the layers between have the larger of the two.
         depth: number of convolutions.
@@ -44,9 +46,16 @@ class ConvBlock(nn.Sequential):
             there is none.
         final_activation: whether a leaky ReLU follows the last convolution. Without it the output may be negative,
             and a block that starts at zero gets its full gradient.
+        spatial_dims: 1, 2 or 3.
+        kernel_size: odd.
 
     Raises:
         ValueError: for an option out of range, such as an even kernel size.
+
+    Example:
+        >>> block = ConvBlock(2, 8, spatial_dims=2, zero_init=True)
+        >>> block(torch.randn(1, 2, 16, 16)).abs().max().item()
+        0.0
     """
 
     def __init__(

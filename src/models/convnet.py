@@ -28,16 +28,23 @@ class ConvNet(nn.Module):
     ``layer13s`` of github.com/mfinzi/olive-oil-ml, without the biases that its batch normalisations cancel.
 
     Args:
+        in_channels, num_classes: of images (B, in_channels, *spatial) and logits (B, num_classes).
         width: k.
         padding_mode: ``zeros`` or ``circular``.
         activation: ``relu`` or ``sneaky_relu``.
         downsampling: ``max``, ``checkerboard``, ``nearest`` (the poster's iINN) or ``average`` (iAvgPool2d), stride 2.
         slope: of the sneaky ReLU.
         dropout: probability of a zero after each downsampling.
+        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for an option out of range, another number of channels and, with an invertible downsampling, a
             spatial size that 4 does not divide.
+
+    Example:
+        >>> net = ConvNet(in_channels=1, num_classes=10, width=4, downsampling="average")
+        >>> net(torch.randn(2, 1, 16, 16)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

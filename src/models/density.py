@@ -33,6 +33,10 @@ class LogLikelihood(NamedTuple):
         prior: log-density of the latent.
         logdet: log-determinant of preprocessing and flow.
         dequantisation: minus the log-density of the noise, in the image and in channels beside it.
+
+    Example:
+        >>> LogLikelihood(torch.tensor([-3.0]), torch.tensor([1.0]), torch.tensor([0.5])).total
+        tensor([-1.5000])
     """
 
     prior: Tensor
@@ -82,6 +86,12 @@ class DensityModel(nn.Module):
 
     Raises:
         ValueError: for an option out of range.
+
+    Example:
+        >>> model = DensityModel(Glow(1, num_levels=1, num_steps=1, hidden_channels=4), sample_shape=(1, 8, 8))
+        >>> log_prob = model.log_likelihood(torch.randint(256, (2, 1, 8, 8))).total  # (2,), nats
+        >>> model.sample(3).shape
+        torch.Size([3, 1, 8, 8])
     """
 
     def __init__(
@@ -187,5 +197,16 @@ class DensityModel(nn.Module):
 
 
 def standard_normal_log_density(z: Tensor) -> Tensor:
-    """``Σ −(z² + log 2π)/2`` of shape (B,)."""
+    """``Σ −(z² + log 2π)/2`` of shape (B,).
+
+    Args:
+        z: latents (B, …).
+
+    Returns:
+        Log-densities, in nats.
+
+    Example:
+        >>> standard_normal_log_density(torch.zeros(2, 4))  # −2 log 2π
+        tensor([-3.6758, -3.6758])
+    """
     return -0.5 * (z.square() + math.log(2 * math.pi)).flatten(1).sum(1)

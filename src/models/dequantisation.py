@@ -16,7 +16,15 @@ from .multiscale import group_by_parity
 
 
 class UniformDequantisation(nn.Module):
-    """u uniform in [0, 1): ``log q(u|k) = 0``."""
+    """u uniform in [0, 1): ``log q(u|k) = 0``.
+
+    Images (B, C, *spatial) to u of that shape and log q of shape (B,), in nats.
+
+    Example:
+        >>> u, log_q = UniformDequantisation()(torch.randint(256, (2, 1, 8, 8)).float())
+        >>> u.shape, log_q
+        (torch.Size([2, 1, 8, 8]), tensor([0., 0.]))
+    """
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """``u`` of the shape of the images (B, C, *spatial), and ``log q(u|k)`` of shape (B,)."""
@@ -36,9 +44,14 @@ class VariationalDequantisation(nn.Module):
         num_bins: the images' integers are 0 to num_bins − 1.
         num_couplings: of f.
         hidden_channels: of the features and the couplings' networks.
+        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for an option out of range, or an odd spatial size.
+
+    Example:
+        >>> noise = VariationalDequantisation(1, num_couplings=2, hidden_channels=4)
+        >>> u, log_q = noise(torch.randint(256, (2, 1, 8, 8)).float())  # (2, 1, 8, 8), (2,)
     """
 
     def __init__(

@@ -39,16 +39,24 @@ class Glow(Sequential):
     in training mode sets the normalisations. For CIFAR-10, the paper has the default sizes.
 
     Args:
+        in_channels: number of channels C.
         num_levels: number of resolutions.
         num_steps: per level.
         hidden_channels: of the couplings' networks, see `GlowNet`.
         coupling: ``affine`` or ``additive``. Affine log-scales stay in ±2, see `AffineCoupling`.
         permutation: how a step mixes the channels: ``conv1x1``, ``reverse`` or ``shuffle`` (fixed and random).
         lu: LU factors as the parameters of the 1×1 convolutions, instead of free entries.
+        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for an option out of range, another number of channels, or a spatial size that 2^num_levels does
             not divide.
+
+    Source: D.P. Kingma, P. Dhariwal: Glow: generative flow with invertible 1×1 convolutions, arXiv:1807.03039.
+
+    Example:
+        >>> flow, x = Glow(1, num_levels=2, num_steps=1, hidden_channels=4), torch.randn(2, 1, 8, 8)
+        >>> z, logdet = flow.forward_and_logdet(x)  # (2, 1, 8, 8), (2,)
     """
 
     def __init__(

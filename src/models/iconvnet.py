@@ -40,15 +40,25 @@ class IConvNetClassifier(InvertibleClassifier):
     (``callbacks=guard``). The authors add a penalty ``Σ 1/λ + λ²`` on the convolutions' singular values.
 
     Args:
+        in_channels, num_classes: of images (B, in_channels, *spatial) and logits (B, num_classes).
         padded_channels: channels after appending zeros to the image; None appends none.
         num_layers: per stage, finest first.
         downsampling: ``checkerboard``, ``nearest`` (the poster's iINN) or ``average`` (iAvgPool2d), with stride 2.
         slope: of the `SneakyReLU`.
         norm: before the mean over space, see `make_norm`.
+        kernel_size: of the convolutions.
+        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for an option out of range, another number of channels, or a size that cannot be halved between
             the stages.
+
+    Source: M. Finzi, P. Izmailov, W. Maddox, P. Kirichenko, A.G. Wilson: Invertible convolutional networks (2019).
+
+    Example:
+        >>> net, x = IConvNetClassifier(1, 10, padded_channels=2, num_layers=(1, 1)), torch.randn(2, 1, 8, 8)
+        >>> net(x).shape, net.inverse(net.encode(x)).shape
+        (torch.Size([2, 10]), torch.Size([2, 1, 8, 8]))
     """
 
     def __init__(

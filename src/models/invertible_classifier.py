@@ -14,10 +14,15 @@ class InjectivePadding(nn.Module):
     what these channels hold.
 
     Args:
+        in_channels: number of channels of the images (B, in_channels, *spatial).
         channels: number of channels after the padding; None for none.
 
     Raises:
         ValueError: for fewer channels than the image has.
+
+    Example:
+        >>> InjectivePadding(1, 4)(torch.randn(2, 1, 8, 8)).shape
+        torch.Size([2, 4, 8, 8])
     """
 
     def __init__(self, in_channels: int, channels: int | None = None) -> None:
@@ -41,7 +46,19 @@ class InjectivePadding(nn.Module):
 
 
 class InvertibleClassifier(nn.Module):
-    """``logits = head(features(padding(x)))`` with a bijection ``features``; logits are (B, num_classes)."""
+    """``logits = head(features(padding(x)))`` with a bijection ``features``; logits are (B, num_classes).
+
+    Args:
+        padding: of the images (B, C, *spatial).
+        features: a bijection of what it returns.
+        head: from the features to logits.
+
+    Example:
+        >>> head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        >>> net = InvertibleClassifier(InjectivePadding(1), ActNorm(1), head)
+        >>> net(torch.randn(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
 
     def __init__(self, padding: InjectivePadding, features: InvertibleModule, head: nn.Module) -> None:
         super().__init__()

@@ -42,6 +42,7 @@ class IResNetClassifier(InvertibleClassifier):
     input instead: one state per block, where ``stored`` saves everything inside g. See `IResNetFlow`.
 
     Args:
+        in_channels, num_classes: of images (B, in_channels, *spatial) and logits (B, num_classes).
         num_blocks: per scale.
         hidden_channels: inside g, one number or one per scale.
         padded_channels: channels after appending zeros to the image; None appends none.
@@ -49,9 +50,18 @@ class IResNetClassifier(InvertibleClassifier):
         activation: ``elu`` or ``lipswish``.
         actnorm: whether an `ActNorm` precedes each block.
         keep_inputs: False saves only the last features.
+        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for an option out of range, or an image that cannot be halved between the scales.
+
+    Source: J. Behrmann, W. Grathwohl, R.T.Q. Chen, D. Duvenaud, J.-H. Jacobsen: Invertible residual networks,
+    arXiv:1811.00995.
+
+    Example:
+        >>> net, x = IResNetClassifier(1, 10, (1, 1), hidden_channels=4, padded_channels=2), torch.randn(2, 1, 8, 8)
+        >>> net(x).shape, net.inverse(net.encode(x)).shape
+        (torch.Size([2, 10]), torch.Size([2, 1, 8, 8]))
     """
 
     def __init__(
@@ -113,6 +123,7 @@ class IResNetFlow(InvertibleSequential):
     takes 2.9, since it evaluates a block again for each term.
 
     Args:
+        in_channels: number of channels C.
         num_levels: how often the state is squeezed.
         num_blocks: one number or one per level.
         hidden_channels: inside g, one number or one per level.
@@ -122,9 +133,17 @@ class IResNetFlow(InvertibleSequential):
             ``roulette``, or an estimator.
         num_terms, num_eval_terms: of the truncated series, or those that roulette always computes; None for the
             estimator's default.
+        keep_inputs: False saves only the latent.
+        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for an option out of range, or a spatial size that 2^num_levels does not divide.
+
+    Source: Behrmann et al., arXiv:1811.00995; Chen et al., arXiv:1906.02735.
+
+    Example:
+        >>> flow = IResNetFlow(1, num_levels=1, num_blocks=1, hidden_channels=4, num_terms=2)
+        >>> z, logdet = flow.forward_and_logdet(torch.randn(2, 1, 8, 8))  # (2, 1, 8, 8), (2,)
     """
 
     def __init__(

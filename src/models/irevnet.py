@@ -24,6 +24,7 @@ class IRevNet(InvertibleClassifier):
     ``num_blocks=(6, 16, 72, 6)``, ``strides=(2, 2, 2, 2)``, ``initial_downsampling=2``.
 
     Args:
+        in_channels, num_classes: of images (B, in_channels, *spatial) and logits (B, num_classes).
         num_blocks: per stage.
         strides: of each stage's first block, 1 or 2.
         initial_downsampling: block side of a ψ before the first block; 1 for none.
@@ -31,9 +32,17 @@ class IRevNet(InvertibleClassifier):
         bottleneck: outer channels of F divided by its inner ones.
         dropout: probability, inside F.
         norm: see `make_norm`.
+        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for an option out of range, or channels that cannot be halved.
+
+    Source: J.-H. Jacobsen, A. Smeulders, E. Oyallon: i-RevNet: deep invertible networks, arXiv:1802.07088.
+
+    Example:
+        >>> net = IRevNet(1, 10, num_blocks=(1, 1), strides=(1, 2), padded_channels=4)
+        >>> net(torch.randn(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

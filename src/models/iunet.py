@@ -65,9 +65,17 @@ class IUNet(InvertibleModule):
         padding_mode: how to pad sizes that the strides do not divide, see `SpatialPadding`; None refuses them.
         padding_value: for ``padding_mode="constant"``.
         revert_padding: remove the padding from the output. The network is then not invertible on padded inputs.
+        spatial_dims: 1, 2 or 3, of the states (B, channels[0], *spatial).
 
     Raises:
         ValueError: for an option out of range, another number of channels, or a size that would need padding.
+
+    Source: C. Etmann, R. Ke, C.-B. Schönlieb: iUNets, arXiv:2005.05220.
+
+    Example:
+        >>> net, x = IUNet(channels=(4, 8), num_couplings=1, spatial_dims=2), torch.randn(2, 4, 8, 8)
+        >>> torch.allclose(net.inverse(net(x)), x, atol=1e-4)
+        True
     """
 
     def __init__(

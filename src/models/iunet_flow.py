@@ -22,14 +22,23 @@ class IUNetFlow(Squeezed):
     The couplings start as the identity. The first batch in training mode sets the normalisations.
 
     Args:
+        in_channels: number of channels C of the images (B, C, *spatial).
+        num_levels: number of resolutions.
         num_couplings: per level and side.
         hidden_channels: of the couplings' networks, see `GlowNet`.
         split_fraction: part of a level's channels that goes to the next.
         mixing_frequency, resampling, mixing: see `IUNet`.
+        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for an option out of range, another number of channels, or a spatial size that 2^num_levels does
             not divide.
+
+    Source: see `IUNet`; its paper leaves flows to future work.
+
+    Example:
+        >>> flow = IUNetFlow(1, num_levels=1, num_couplings=1, hidden_channels=4)
+        >>> z, logdet = flow.forward_and_logdet(torch.randn(2, 1, 8, 8))  # (2, 1, 8, 8), (2,)
     """
 
     def __init__(

@@ -56,6 +56,13 @@ def iunet_from_iunets(
     Raises:
         ValueError: for Householder matrices (in iunets, they are orthogonal to six digits only), other coupling layers
             or normalisations, or strides that contradict the weights.
+
+    Example:
+        >>> try:
+        ...     iunet_from_iunets({})  # expects ``iunets.iUNet(...).state_dict()``
+        ... except ValueError as error:
+        ...     print(error)
+        expected the state_dict of an iunets.iUNet whose first layer is a coupling, got another
     """
     check_choice("resampling_method", resampling_method, METHODS)
     check_choice("mixing_method", mixing_method, METHODS)

@@ -11,12 +11,17 @@ class LabNet(nn.Module):
     """ψ (space-to-depth), ``num_layers`` times convolution and ReLU, a linear layer.
 
     Args:
+        in_channels, num_classes: of images (B, in_channels, size, size) and logits (B, num_classes).
         size: side of the square images.
         block_size: side of the blocks that ψ turns into channels.
         num_layers, kernel_size: of the convolutions, which keep the number of channels.
 
     Raises:
         ValueError: for a size that the blocks do not divide, or an even kernel size.
+
+    Example:
+        >>> LabNet(num_layers=2)(torch.randn(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(
@@ -45,8 +50,16 @@ class LabIRevNet(InvertibleClassifier):
     up to the order of the channels. With colour images, the halves separate colours here, and places within a block
     in the lab's ψ. The arguments are those of `LabNet`.
 
+    Args:
+        in_channels, size, num_classes, block_size, num_layers, kernel_size: see `LabNet`.
+
     Raises:
         ValueError: as `LabNet`, and where ψ leaves an odd number of channels, which cannot be halved.
+
+    Example:
+        >>> net, x = LabIRevNet(num_layers=2), torch.randn(2, 1, 28, 28)
+        >>> net(x).shape, net.inverse(net.encode(x)).shape
+        (torch.Size([2, 10]), torch.Size([2, 1, 28, 28]))
     """
 
     def __init__(

@@ -18,11 +18,17 @@ class Lifted(nn.Module):
     ``body.inverse(body(lift(x))) = lift(x)``.
 
     Args:
+        in_channels, out_channels: of images (B, in_channels, *spatial) and results (B, out_channels, *spatial).
         body: a network from ``body.in_channels`` to as many channels, with ``body.spatial_dims``.
         kernel_size: of both linear convolutions.
 
     Raises:
         ValueError: if the body has fewer channels than the images, or an input has another number of channels.
+
+    Example:
+        >>> net = Lifted(in_channels=1, out_channels=1, body=IUNet((4, 8), num_couplings=1, spatial_dims=2))
+        >>> net(torch.randn(2, 1, 8, 8)).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     def __init__(self, in_channels: int, out_channels: int, body: nn.Module, kernel_size: int = 3) -> None:

@@ -43,12 +43,21 @@ class PartiallyReversibleUNet(nn.Module):
     The defaults are those of the authors' code (one block per sequence, or two in the encoder).
 
     Args:
+        in_channels, out_channels: of images (B, in_channels, *spatial) and results (B, out_channels, *spatial).
         channels: even numbers, one per level.
         num_encoder_blocks, num_decoder_blocks: blocks per level and side; the coarsest level has both.
         padding_mode: see `UNet`.
+        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for an option out of range, another number of channels, or a size that would need padding.
+
+    Source: R. Brügger, C.F. Baumgartner, E. Konukoglu: A partially reversible U-Net, arXiv:1906.06148.
+
+    Example:
+        >>> net = PartiallyReversibleUNet(1, 2, channels=(4, 8), spatial_dims=2)
+        >>> net(torch.randn(2, 1, 8, 8)).shape
+        torch.Size([2, 2, 8, 8])
     """
 
     def __init__(

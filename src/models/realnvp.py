@@ -31,16 +31,24 @@ class RealNVP(Sequential):
     levels, 64 channels and 8 residual blocks.
 
     Args:
+        in_channels: number of channels C.
         num_levels: number of resolutions.
         num_couplings: couplings of each kind per level.
         hidden_channels: of the couplings' networks on the first level; they double from level to level.
         num_residual_blocks, norm, skip_connections: of each network, see `ResidualNet`.
         channel_factor: the networks of couplings between channels have so many times the hidden channels of those
             between the fields of a checkerboard. The authors' have 2, and skip connections.
+        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for an option out of range, another number of channels, or a spatial size that 2^num_levels does
             not divide.
+
+    Source: L. Dinh, J. Sohl-Dickstein, S. Bengio: Density estimation using Real NVP, arXiv:1605.08803.
+
+    Example:
+        >>> flow = RealNVP(1, num_levels=2, num_couplings=1, hidden_channels=4, num_residual_blocks=1)
+        >>> z, logdet = flow.forward_and_logdet(torch.randn(2, 1, 8, 8))  # (2, 1, 8, 8), (2,)
     """
 
     def __init__(

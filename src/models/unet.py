@@ -16,14 +16,21 @@ class UNet(nn.Module):
     convolution and concatenation; the channels double from level to level; a linear convolution at the end.
 
     Args:
+        in_channels, out_channels: of images (B, in_channels, *spatial) and results (B, out_channels, *spatial).
         base_channels: of the first level ("channel blowup" in the iUNet paper).
         num_levels: number of resolutions.
         norm: see `make_norm`.
         padding_mode: how to pad sizes that 2^(num_levels − 1) does not divide, see `SpatialPadding`; the padding is
             removed from the output.
+        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for an option out of range, another number of channels, or a size that would need padding.
+
+    Example:
+        >>> net = UNet(1, 2, base_channels=4, num_levels=2, spatial_dims=2)
+        >>> net(torch.randn(2, 1, 8, 8)).shape
+        torch.Size([2, 2, 8, 8])
     """
 
     def __init__(

@@ -17,18 +17,8 @@ import torch.utils.checkpoint
 from torch import nn
 
 from ..arguments import chosen
-from ..module import (
-    Call,
-    Composite,
-    Condition,
-    Inverse,
-    InvertibleModule,
-    Policy,
-    State,
-    all_modules,
-    past_policies,
-    tensors_of,
-)
+from ..composites import Composite
+from ..module import Call, Condition, Inverse, InvertibleModule, Policy, State, all_modules, past_policies, tensors_of
 from .replay import LeafStart, replayed
 from .reversible import reversible, run_with_logdet
 from .snapshot import Snapshot
@@ -105,13 +95,31 @@ def _checkpointed(leaf: InvertibleModule, call: Call, x: State, condition: Condi
 
 # Spelled out, so that a configuration can be judged from the source alone.
 PolicyName = Literal["reversible", "stored", "checkpoint", "memcnn"]
+"""The type of their names.
+
+Example:
+    >>> policy: PolicyName = "reversible"
+"""
 POLICIES = {"reversible": reversible, "stored": None, "checkpoint": _checkpoint, "memcnn": _memcnn}
+"""The memory policies by name, for `set_backprop`.
+
+Example:
+    >>> list(POLICIES)
+    ['reversible', 'stored', 'checkpoint', 'memcnn']
+"""
 
 
 def invertible_roots(net: nn.Module) -> dict[str, InvertibleModule]:
     """The largest invertible parts of a network, by name.
 
     A tree that contains a padding network is not among them, but its parts are.
+
+    Args:
+        net: any network, or a tree, which is then its own root with the name "".
+
+    Example:
+        >>> list(invertible_roots(torch.nn.Sequential(torch.nn.Conv2d(1, 4, 1), ActNorm(4))))
+        ['1']
     """
     roots: dict[str, InvertibleModule] = {}
 
@@ -135,8 +143,17 @@ def _pads_inside(module: nn.Module) -> bool:
 def set_backprop(net: nn.Module, policy: str) -> None:
     """Set how the invertible parts of ``net`` are backpropagated through; other parts stay as they are.
 
+    Args:
+        net: any network; its `invertible_roots` get the policy.
+        policy: ``reversible``, ``stored``, ``checkpoint`` or ``memcnn``, as in `POLICIES`.
+
     Raises:
         ValueError: for an unknown policy.
+
+    Example:
+        >>> net = Sequential(*(AdditiveCoupling(4, lambda i, o: torch.nn.Conv2d(i, o, 1)) for _ in range(8)))
+        >>> set_backprop(net, "reversible")  # saves the output alone, for any depth; the gradients stay the same
+        >>> net(torch.randn(2, 4, 8, 8)).square().mean().backward()
     """
     chosen_policy = chosen("backprop", policy, POLICIES)
     for module in net.modules():

@@ -12,7 +12,17 @@ from .bit_sums import bit_sums
 
 
 class RngState:
-    """The states of the random generators that a layer on ``device`` may draw from."""
+    """The states of the random generators that a layer on ``device`` may draw from.
+
+    Args:
+        device: of the layer; generators of the CPU are always among them.
+
+    Example:
+        >>> state, first = RngState(torch.device("cpu")), torch.rand(3)
+        >>> with state.replayed():
+        ...     torch.equal(torch.rand(3), first)
+        True
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -13,15 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from ..composites import Composite, Sequential
 from ..module import (
     FORWARD,
     FORWARD_AND_LOGDET,
     Call,
-    Composite,
     Condition,
     InvertibleModule,
     Position,
-    Sequential,
     State,
     all_modules,
     as_tuple,
@@ -45,6 +44,14 @@ def keep_input(part: nn.Module, keep: bool = True) -> None:
 
     Costs one state each. The leaf's inverse is not needed then, and rounding errors of the leaves behind it end
     there: the leaves before it start from the exact state again. Gradients, parameters and names stay the same.
+
+    Args:
+        part: a leaf or a tree.
+        keep: False lets them rebuild their inputs again.
+
+    Example:
+        >>> block = ResidualBlock(4, lambda i, o: torch.nn.Conv2d(i, o, 3, padding=1))
+        >>> keep_input(block)  # backward need not iterate to the block's input
     """
     for module in part.modules():
         if isinstance(module, InvertibleModule):

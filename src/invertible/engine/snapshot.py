@@ -34,8 +34,20 @@ class Snapshot:
     it. Buffers that a module may move belong to `replay.LeafStart`.
 
     Args:
+        root: the module, with all inside it.
         alias: makes what stands in for a tensor inside `reused`. It is another tensor, so that the hooks of a parameter
             do not see its gradient part by part, but once and whole, when backward hands it over.
+
+    Raises:
+        RuntimeError: from `refuse_overwritten` and `refuse_changes`, with the name of a tensor that was changed in
+            place.
+
+    Example:
+        >>> layer = ActNorm(4)
+        >>> snapshot, _ = Snapshot(layer), layer.eval()
+        >>> with snapshot.reused():
+        ...     layer.training
+        True
     """
 
     def __init__(self, root: nn.Module, alias: Callable[[Tensor], Tensor] = leaf_alias) -> None:

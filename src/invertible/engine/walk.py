@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from ..composites import Composite
 from ..module import (
     FORWARD,
     FORWARD_AND_LOGDET,
     INVERSE,
-    Composite,
     Condition,
     Inverse,
     InvertibleModule,
@@ -44,6 +44,19 @@ def backward_rule(layer: type, *, inverse: bool = False) -> Callable[[Rule], Rul
 
     The rule gets ``(leaf, layer, y, grad)`` and returns ``(x, grad_x)``; it may overwrite ``y`` and ``grad``. In both
     cases ``layer`` is an instance of the class.
+
+    Args:
+        layer: the class; its subclasses inherit the rule.
+        inverse: whether the rule is that of the layer's `Inverse`.
+
+    Example:
+        >>> class Negative(VolumePreserving):
+        ...     def forward(self, x):
+        ...         return -x
+        ...     inverse = forward
+        >>> @backward_rule(Negative)
+        ... def negative(leaf, layer, y, grad):
+        ...     return -y, -grad
     """
 
     def register(rule: Rule) -> Rule:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..composites import Composite
 from ..engine.replay import Buffers, LeafStart, RngState, replayed
 from ..engine.reversible import keeps_input, run_leaves
 from ..engine.walk import expand
 from ..module import (
     FORWARD,
     INVERSE,
-    Composite,
     Condition,
     Inverse,
     InvertibleModule,
@@ -65,11 +65,19 @@ def reconstruction_errors(
     statistics as they are. A leaf whose input is kept (`keep_input`) has no error and hands the exact state on.
 
     Args:
+        tree: the bijection.
+        x: its input, (B, C, *spatial) or a tuple of states.
+        condition: of the tree, if it takes one.
         exact_past: after a leaf with a larger error, continue from the exact state, as if its input were kept. Every
             leaf past this error is then at fault itself. None always continues from the rebuilt state.
 
     Returns:
         One entry per leaf in the order of the forward pass.
+
+    Example:
+        >>> errors = reconstruction_errors(Sequential(Logit(), ActNorm(4)), torch.rand(2, 4, 8, 8))
+        >>> len(errors), max(error.rebuilt for error in errors) < 1e-4
+        (2, True)
     """
     device = tensors_of(x)[0].device
     taken: list[tuple[State, State, LeafStart | None]] = []

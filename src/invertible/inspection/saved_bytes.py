@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from ..composites import Composite
 from ..engine.walk import expand
-from ..module import Composite, InvertibleModule, State, map_tensors, tensors_of
+from ..module import InvertibleModule, State, map_tensors, tensors_of
 from .reconstruction import LeafNames
 
 ELSEWHERE = "elsewhere"

@@ -47,6 +47,13 @@ class SneakyReLU(Activation):
     in float32 with s = 0.01, x comes back with relative errors up to 3e-3 from them, up to 1e-6 from ours.
 
     Plain autograd saves x alone.
+
+    Args:
+        slope: s at −∞, in (0, 1]; at +∞ it is 1.
+
+    Example:
+        >>> SneakyReLU(slope=0.1)(torch.tensor([[-9.0, 0.0, 9.0]]))
+        tensor([[-1.3251,  0.0000,  8.5749]])
     """
 
     def __init__(self, slope: float = 0.1) -> None:
@@ -139,6 +146,10 @@ class InvertibleLeakyReLU(Activation):
 
     It has a kink at zero: its log-determinant jumps where an input changes sign and is constant otherwise, so training
     a flow gets no gradient from it. `SneakyReLU` has no kink.
+
+    Example:
+        >>> InvertibleLeakyReLU(slope=0.5)(torch.tensor([[-1.0, 2.0]]))
+        tensor([[-0.5000,  2.0000]])
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,6 +176,10 @@ class LearnedLeakyReLU(InvertibleModule):
 
     Raises:
         ValueError: for a slope that is not positive, or another number of channels.
+
+    Example:
+        >>> LearnedLeakyReLU(1, positive=2.0, negative=0.5)(torch.tensor([[[-1.0, 2.0]]])).detach()
+        tensor([[[-0.5000,  4.0000]]])
     """
 
     def __init__(

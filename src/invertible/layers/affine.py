@@ -72,6 +72,10 @@ class Affine(MapFamily):
 
     Args:
         clamp, clamp_activation: c and f, see `AffineCoupling`.
+
+    Example:
+        >>> layer = ConditionalElementwise(4, lambda i, o: torch.nn.Conv2d(i, o, 1), Affine(), condition_channels=2)
+        >>> y, logdet = layer.forward_and_logdet(torch.randn(2, 4, 8, 8), torch.randn(2, 2, 8, 8))
     """
 
     num_coefficients = 2
@@ -92,8 +96,15 @@ class Affine(MapFamily):
 class Scaling(MapFamily):
     """The maps ``g(x) = exp(s + s₀) x`` with the start ``exp(s₀)``: FrEIA's LearnedElementwiseScaling.
 
+    Args:
+        init: ``exp(s₀)``.
+
     Raises:
         ValueError: unless the start is positive.
+
+    Example:
+        >>> LearnedElementwise((1, 4), Scaling(init=2.0))(torch.ones(1, 1, 4)).detach()
+        tensor([[[2., 2., 2., 2.]]])
     """
 
     num_coefficients = 1
@@ -132,6 +143,10 @@ class AffineCoupling(MonotoneCoupling):
     Raises:
         ValueError: for unknown options, a state or a condition of another shape, or a subnet that does not return the
             shape of the group that is changed.
+
+    Example:
+        >>> layer = AffineCoupling(4, lambda i, o: torch.nn.Conv2d(i, o, 3, padding=1), clamp=1.5)
+        >>> y, logdet = layer.forward_and_logdet(torch.randn(2, 4, 8, 8))  # (2, 4, 8, 8), (2,)
     """
 
     def __init__(
@@ -185,7 +200,13 @@ class AffineCoupling(MonotoneCoupling):
 
 
 class GlowCoupling(AffineCoupling):
-    """`AffineCoupling` with one subnet for ``[s̃, t̃]``: half the work (Glow; Kingma and Dhariwal, 2018)."""
+    """`AffineCoupling` with one subnet for ``[s̃, t̃]``: half the work (Glow; Kingma and Dhariwal, 2018).
+
+    Example:
+        >>> layer = GlowCoupling(4, lambda i, o: torch.nn.Conv2d(i, o, 3, padding=1), split=1)
+        >>> layer.subnet  # from 1 channel to log-scale and shift of 3
+        Conv2d(1, 6, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
+    """
 
     def add_subnets(self, subnet: SubnetConstructor) -> None:
         self.subnet = subnet(self.num_seen, 2 * self.num_changed)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import chosen, per_channel
-from ..module import InvertibleModule, Sequential
+from ..composites import Sequential
+from ..module import InvertibleModule
 from .affine import Clamp, GlowCoupling
 from .coupling import SubnetConstructor
 from .linear import Permutation
@@ -38,6 +39,10 @@ class GlobalAffine(InvertibleModule):
 
     Raises:
         ValueError: for an unknown activation, a scale that it does not reach, or another number of channels.
+
+    Example:
+        >>> GlobalAffine(2, activation="exp", init=0.5)(torch.ones(1, 2))
+        tensor([[0.5000, 0.5000]], grad_fn=...)
     """
 
     def __init__(self, channels: int, activation: str | None = "softplus", init: float = 1.0) -> None:
@@ -104,6 +109,10 @@ class AllInOneBlock(Sequential):
 
     Raises:
         ValueError: for options outside these.
+
+    Example:
+        >>> block = AllInOneBlock(4, lambda i, o: torch.nn.Conv2d(i, o, 3, padding=1), permute_soft=True)
+        >>> y, logdet = block.forward_and_logdet(torch.randn(2, 4, 8, 8))  # (2, 4, 8, 8), (2,)
     """
 
     def __init__(

@@ -12,12 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import check_channels
+from ..composites import Sequential
 from ..engine.ownership import may_overwrite
 from ..engine.walk import LeafBackward, Recorded, backward_rule
 from ..export import is_exporting
-from ..module import Condition, InvertibleModule, Sequential, VolumePreserving, tensors_of
+from ..module import Condition, InvertibleModule, VolumePreserving, tensors_of
 
 SubnetConstructor = Callable[[int, int], nn.Module]
+"""The type of constructors ``subnet(dims_in, dims_out)`` of the networks inside layers.
+
+Example:
+    >>> subnet: SubnetConstructor = lambda i, o: torch.nn.Conv2d(i, o, 3, padding=1)
+"""
 
 
 class Coupling(InvertibleModule):
@@ -32,6 +38,11 @@ class Coupling(InvertibleModule):
 
     Raises:
         ValueError: if either group would be empty.
+
+    Example:
+        >>> layer = AdditiveCoupling(4, lambda i, o: torch.nn.Conv1d(i, o, 1), split=0.25, condition_channels=2)
+        >>> layer(torch.randn(2, 4, 8), torch.randn(2, 2, 8)).shape
+        torch.Size([2, 4, 8])
     """
 
     def __init__(
@@ -85,6 +96,11 @@ class AdditiveCoupling(Coupling, VolumePreserving):
     Raises:
         ValueError: for a state or a condition of another shape, or an F that does not return the shape of the group
             that it changes.
+
+    Example:
+        >>> layer, x = AdditiveCoupling(4, lambda i, o: torch.nn.Conv2d(i, o, 3, padding=1)), torch.randn(2, 4, 8, 8)
+        >>> torch.allclose(layer.inverse(layer(x)), x, atol=1e-5)
+        True
     """
 
     overwrites_input = True
@@ -187,6 +203,10 @@ class TwoSidedCoupling(Sequential):
     Args:
         coupling: class of the couplings.
         channels, subnet, options: of that class; it sets ``flip`` itself.
+
+    Example:
+        >>> block = TwoSidedCoupling(GlowCoupling, 4, lambda i, o: torch.nn.Conv2d(i, o, 3, padding=1), clamp=1.0)
+        >>> y, logdet = block.forward_and_logdet(torch.randn(2, 4, 8, 8))  # (2, 4, 8, 8), (2,)
     """
 
     def __init__(

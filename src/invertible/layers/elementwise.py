@@ -16,7 +16,12 @@ from .coupling import Coupling, GroupsBack, SubnetConstructor, checked_output, c
 
 
 class ElementwiseMap(Protocol):
-    """An increasing function g of each number of a state (B, C, *spatial), and its inverse."""
+    """An increasing function g of each number of a state (B, C, *spatial), and its inverse.
+
+    Example:
+        >>> family = LinearSpline(5)
+        >>> spline: ElementwiseMap = family(torch.zeros(2, 4 * family.num_coefficients))  # of states (2, 4)
+    """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``g(x)`` and ``log g'(x)``, which may be broadcast over x."""
@@ -32,6 +37,10 @@ class MapFamily(nn.Module):
 
     Called with coefficients (B, K·C, *spatial), any real numbers, it returns an `ElementwiseMap` of states
     (B, C, *spatial). Their sizes may be 1 where the state's are larger.
+
+    Example:
+        >>> isinstance(RationalQuadraticSpline(5), MapFamily)
+        True
     """
 
     num_coefficients: int  # K, per number
@@ -85,6 +94,10 @@ class ElementwiseCoupling(MonotoneCoupling):
 
     Raises:
         ValueError: for a state or a condition of another shape, or a subnet that returns another shape.
+
+    Example:
+        >>> layer = ElementwiseCoupling(4, lambda i, o: torch.nn.Linear(i, o), RationalQuadraticSpline(5))
+        >>> y, logdet = layer.forward_and_logdet(torch.randn(8, 4))  # (8, 4), (8,)
     """
 
     def __init__(
@@ -146,6 +159,11 @@ class ConditionalElementwise(_ElementwiseLayer):
 
     Raises:
         ValueError: without a condition, or for a state, a condition or an output of the subnet of another shape.
+
+    Example:
+        >>> layer = ConditionalElementwise(4, lambda i, o: torch.nn.Linear(i, o), LinearSpline(5), condition_channels=2)
+        >>> layer(torch.randn(8, 4), torch.randn(8, 2)).shape
+        torch.Size([8, 4])
     """
 
     takes_condition = True
@@ -181,6 +199,11 @@ class LearnedElementwise(_ElementwiseLayer):
 
     Raises:
         ValueError: for a state of another shape.
+
+    Example:
+        >>> layer = LearnedElementwise((4, 1, 1), LinearSpline(5))  # one spline for each channel
+        >>> layer(torch.randn(2, 4, 8, 8)).shape
+        torch.Size([2, 4, 8, 8])
     """
 
     def __init__(self, shape: Sequence[int], elementwise: MapFamily) -> None:

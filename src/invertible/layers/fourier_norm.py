@@ -17,11 +17,18 @@ def fourier_norm_bound(layer: LinearLayer, spatial_size: Sequence[int], *, weigh
     that with stride 1: the norm of the whole bounds that of the part. For ``Linear`` it is the norm.
 
     Args:
+        layer: the map, without its bias.
         spatial_size: size of the input per spatial dimension; () for ``Linear``.
         weight: to be used instead of the layer's own.
 
     Raises:
         ValueError: for a padding mode other than zeros and circular, or a circular padding that enlarges the image.
+
+    Example:
+        >>> conv = torch.nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular", bias=False)
+        >>> _ = torch.nn.init.constant_(conv.weight, 1 / 9)  # a mean keeps constants
+        >>> round(fourier_norm_bound(conv, [8, 8]), 4)
+        1.0
     """
     weight = (layer.weight if weight is None else weight).detach().double()
     if isinstance(layer, nn.Linear):

@@ -25,6 +25,11 @@ class GaussianMixture(InvertibleModule):
 
     Raises:
         ValueError: for a state or a condition of another shape.
+
+    Example:
+        >>> means, factors = torch.zeros(8, 3, 2), torch.zeros(8, 3, 3)  # 3 standard normals in 2 dimensions
+        >>> first = torch.zeros(8, dtype=torch.long)
+        >>> z, logdet = GaussianMixture(2).forward_and_logdet(torch.randn(8, 2), (means, factors, first))
     """
 
     takes_condition = True
@@ -91,5 +96,14 @@ def triangular(factors: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def draw_components(log_weights: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Components (B,) drawn with probabilities ``softmax(log_weights)``, of shape (B, K)."""
+    """Components (B,) drawn with probabilities ``softmax(log_weights)``, of shape (B, K).
+
+    Args:
+        log_weights: of the components, (B, K).
+        generator: source of the draws; torch's own by default.
+
+    Example:
+        >>> draw_components(torch.tensor([[0.0, -100.0], [-100.0, 0.0]]))
+        tensor([0, 1])
+    """
     return torch.multinomial(log_weights.softmax(-1), 1, generator=generator)[:, 0]

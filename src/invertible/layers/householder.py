@@ -25,6 +25,11 @@ class ConditionalHouseholder(VolumePreserving):
 
     Raises:
         ValueError: for another number of channels, or a condition of another shape.
+
+    Example:
+        >>> layer, x = ConditionalHouseholder(4, num_reflections=2), torch.randn(8, 4)
+        >>> layer(x, torch.randn(8, 4, 2)).shape
+        torch.Size([8, 4])
     """
 
     takes_condition = True

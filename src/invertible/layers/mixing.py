@@ -12,6 +12,7 @@ class OrthogonalMixing(OrthogonalMap):
     """``y = A x`` over the channels of each voxel, with a learnable orthogonal C×C matrix A.
 
     Args:
+        channels: number of channels C of the state (B, C, *spatial).
         method: parametrisation: ``exp``, ``cayley`` or ``householder``.
         init: ``identity``, ``random``, or an orthogonal matrix (C, C).
         learnable: whether A is trained.
@@ -19,6 +20,11 @@ class OrthogonalMixing(OrthogonalMap):
 
     Raises:
         ValueError: for unknown options or another number of channels.
+
+    Example:
+        >>> layer = OrthogonalMixing(4, method="cayley", init="random")
+        >>> layer(torch.randn(2, 4, 8, 8)).shape
+        torch.Size([2, 4, 8, 8])
     """
 
     def __init__(

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_positive
+from ..composites import Composite
 from ..engine.ownership import may_overwrite
-from ..module import BackStep, Composite, InvertibleModule, Position, Step
+from ..module import BackStep, InvertibleModule, Position, Step
 from .layout import laid_out_as
 
 
@@ -15,6 +16,17 @@ class OnChannels(Composite):
     """Keep the first ``num_kept`` channels and send the others through ``inner``.
 
     ``y = [x_kept, inner(x_rest)]``: split, inner map and concatenation in one, hence a bijection of one tensor.
+
+    Args:
+        inner: a bijection of one tensor, which may change its number of channels.
+        num_kept: channels that stay as they are.
+
+    Raises:
+        ValueError: unless at least one channel is kept and one is sent through ``inner``.
+
+    Example:
+        >>> OnChannels(FixedAffine(2.0), num_kept=1)(torch.ones(1, 3))
+        tensor([[1., 2., 2.]])
     """
 
     overwrites_input = True

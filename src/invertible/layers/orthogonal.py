@@ -21,6 +21,14 @@ def haar_matrix(stride: Sequence[int]) -> Tensor:
 
     Rows are filters on the block in row-major order; the first is the scaled mean. In several dimensions it is the
     Kronecker product of the one-dimensional ones.
+
+    Args:
+        stride: side lengths s₁, …, s_d of a block, powers of 2; σ is their product.
+
+    Example:
+        >>> haar_matrix([2])
+        tensor([[ 0.7071,  0.7071],
+                [ 0.7071, -0.7071]], dtype=torch.float64)
     """
     matrix = torch.ones(1, 1, dtype=torch.float64)
     for length in stride:

@@ -80,6 +80,11 @@ class OrthogonalMatrices(SharedValue):
 
     Raises:
         ValueError: for an unknown method, a matrix that is not orthogonal, or reflections with another method.
+
+    Example:
+        >>> matrices = OrthogonalMatrices(torch.eye(4).expand(3, 4, 4), method="householder")
+        >>> matrices().shape
+        torch.Size([3, 4, 4])
     """
 
     start: Tensor

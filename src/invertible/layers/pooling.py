@@ -66,13 +66,22 @@ class BlockDownsampling(InvertibleModule):
 
 
 class Checkerboard(BlockDownsampling):
-    """Voxels of equal parity become a channel: ``y_k = x_k`` (space-to-depth, pixel shuffle; Dinh et al., 2017)."""
+    """Voxels of equal parity become a channel: ``y_k = x_k`` (space-to-depth, pixel shuffle; Dinh et al., 2017).
+
+    Example:
+        >>> Checkerboard(2, spatial_dims=2)(torch.randn(2, 3, 8, 8)).shape
+        torch.Size([2, 12, 4, 4])
+    """
 
 
 class IAvgPool(BlockDownsampling):
     """Average pooling, the differences kept: ``y₀ = (x₀ + … + x_{σ−1})/σ``, ``y_k = x_k − y₀``.
 
     The difference at x₀ is left out, being minus the sum of the others. ``log|det| = −log σ`` per block.
+
+    Example:
+        >>> IAvgPool(2, spatial_dims=1)(torch.tensor([[[1.0, 3.0]]])).flatten()  # mean and difference
+        tensor([2., 1.])
     """
 
     def pool(self, blocks: Tensor) -> Tensor:
@@ -91,6 +100,10 @@ class INearestPool(BlockDownsampling):
     """Subsampling, the differences kept: ``y₀ = x₀``, ``y_k = x_k − x₀``; volume preserving.
 
     The authors' nearest-neighbour downsampling, which the poster's "iINN" most likely is.
+
+    Example:
+        >>> INearestPool(2, spatial_dims=1)(torch.tensor([[[1.0, 3.0]]])).flatten()
+        tensor([1., 2.])
     """
 
     def pool(self, blocks: Tensor) -> Tensor:
@@ -102,18 +115,32 @@ class INearestPool(BlockDownsampling):
         return torch.cat((nearest, pooled[:, :, 1:] + nearest), dim=2)
 
 
-# By the names that configurations use. The poster's names are Checkerboard, iINN and iAvgPool2d.
 INVERTIBLE_POOLINGS: dict[str, type[BlockDownsampling]] = {
     "checkerboard": Checkerboard,
     "nearest": INearestPool,
     "average": IAvgPool,
 }
+"""The fixed downsamplings by the names that configurations use; on the poster: Checkerboard, iINN and iAvgPool2d.
+
+Example:
+    >>> list(INVERTIBLE_POOLINGS)
+    ['checkerboard', 'nearest', 'average']
+"""
 
 
 def invertible_pooling(name: str, stride: int | Sequence[int] = 2, *, spatial_dims: int) -> BlockDownsampling:
     """The invertible downsampling of that name.
 
+    Args:
+        name: a key of `INVERTIBLE_POOLINGS`.
+        stride: side lengths of a block, one number or one per dimension.
+        spatial_dims: 1, 2 or 3.
+
     Raises:
         ValueError: for an unknown name.
+
+    Example:
+        >>> invertible_pooling("average", spatial_dims=2)(torch.randn(2, 3, 8, 8)).shape
+        torch.Size([2, 12, 4, 4])
     """
     return chosen("downsampling", name, INVERTIBLE_POOLINGS)(stride, spatial_dims=spatial_dims)

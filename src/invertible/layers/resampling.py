@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_channels, per_dimension
-from ..module import InvertibleModule, Sequential
+from ..composites import Sequential
+from ..module import InvertibleModule
 from .linear import Permutation
 from .logit import FixedAffine
 from .orthogonal import OrthogonalMap, haar_matrix, initial_matrices
@@ -33,9 +34,15 @@ class Downsampling(OrthogonalMap):
         init: ``haar``, ``pixel_shuffle``, ``random``, or an orthogonal matrix (σ, σ) or (C, σ, σ).
         learnable: whether the matrices are trained.
         num_reflections: for ``householder``.
+        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for unknown options, or a state whose size is not divisible by the stride.
+
+    Example:
+        >>> down, x = Downsampling(3, stride=2, spatial_dims=2), torch.randn(2, 3, 8, 8)
+        >>> down(x).shape, torch.allclose(Inverse(down)(down(x)), x, atol=1e-5)
+        (torch.Size([2, 12, 4, 4]), True)
     """
 
     def __init__(
@@ -82,9 +89,14 @@ class HaarDownsampling(Sequential):
             magnitude times the size of a sample.
         order_by_wavelet: first the means of all channels, then the first wavelets of all, and so on, instead of mean
             and wavelets of the first channel, then those of the second.
+        spatial_dims: 1, 2 or 3.
 
     Raises:
         ValueError: for ``rebalance=0``, or a state whose size is odd.
+
+    Example:
+        >>> HaarDownsampling(3, spatial_dims=2)(torch.randn(2, 3, 8, 8)).shape
+        torch.Size([2, 12, 4, 4])
     """
 
     def __init__(

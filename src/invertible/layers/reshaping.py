@@ -12,12 +12,19 @@ from ..module import Inverse, VolumePreserving
 class Split(VolumePreserving):
     """``x ↦ (x₁, …, x_n)``: parts of the given sizes along one dimension.
 
+    State (B, C, *spatial).
+
     Args:
         sizes: of the parts, at least one.
         dim: the dimension that is cut: 1 for channels, 2 … for space.
 
     Raises:
         ValueError: for an empty part, the batch dimension, or a state of another size.
+
+    Example:
+        >>> first, rest = Split([1, 3])(torch.randn(2, 4, 8, 8))
+        >>> rest.shape
+        torch.Size([2, 3, 8, 8])
     """
 
     def __init__(self, sizes: Sequence[int], dim: int = 1) -> None:
@@ -43,7 +50,15 @@ class Split(VolumePreserving):
 
 
 class Concat(Inverse):
-    """``(x₁, …, x_n) ↦ x``, the inverse of `Split`; the sizes tell its own inverse where to cut."""
+    """``(x₁, …, x_n) ↦ x``, the inverse of `Split`; the sizes tell its own inverse where to cut.
+
+    Args:
+        sizes, dim: see `Split`.
+
+    Example:
+        >>> Concat([1, 3])((torch.randn(2, 1, 8), torch.randn(2, 3, 8))).shape
+        torch.Size([2, 4, 8])
+    """
 
     def __init__(self, sizes: Sequence[int], dim: int = 1) -> None:
         super().__init__(Split(sizes, dim))
@@ -58,6 +73,10 @@ class Reshape(VolumePreserving):
 
     Raises:
         ValueError: for shapes with different numbers of elements, or a state of another shape.
+
+    Example:
+        >>> Reshape([3, 4, 4])(torch.randn(2, 3, 4, 4)).shape
+        torch.Size([2, 48])
     """
 
     def __init__(self, shape_in: Sequence[int], shape_out: Sequence[int] | None = None) -> None:

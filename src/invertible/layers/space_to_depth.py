@@ -18,7 +18,16 @@ def coarse_size(spatial: Sequence[int], stride: Sequence[int]) -> list[int]:
 
 
 def to_blocks(x: Tensor, stride: Sequence[int]) -> Tensor:
-    """A state (B, C, N₁, …) as (B, C, σ, N₁/s₁, …): the σ = s₁⋯s_d voxels of each block in row-major order."""
+    """A state (B, C, N₁, …) as (B, C, σ, N₁/s₁, …): the σ = s₁⋯s_d voxels of each block in row-major order.
+
+    Args:
+        x: the state; its sizes N₁, … must be multiples of the stride.
+        stride: side lengths s₁, …, s_d of a block.
+
+    Example:
+        >>> to_blocks(torch.randn(2, 3, 8, 8), [2, 2]).shape
+        torch.Size([2, 3, 4, 4, 4])
+    """
     coarse = coarse_size(x.shape[2:], stride)
     d = len(stride)
     split = [size for pair in zip(coarse, stride, strict=True) for size in pair]

@@ -123,6 +123,10 @@ class LinearSpline(MapFamily):
 
     Raises:
         ValueError: for a domain that is empty or too small for the bins.
+
+    Example:
+        >>> layer = LearnedElementwise((4,), LinearSpline(5, identity_tails=True))
+        >>> y, logdet = layer.forward_and_logdet(torch.randn(8, 4))  # (8, 4), (8,)
     """
 
     def __init__(
@@ -202,6 +206,10 @@ class RationalQuadraticSpline(LinearSpline):
 
     Args:
         num_bins, options: see `LinearSpline`.
+
+    Example:
+        >>> layer = LearnedElementwise((4,), RationalQuadraticSpline(5))
+        >>> y, logdet = layer.forward_and_logdet(torch.randn(8, 4))  # (8, 4), (8,)
     """
 
     def __init__(self, num_bins: int = 10, **options: object) -> None:

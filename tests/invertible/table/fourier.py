@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from src.invertible.composites import Sequential
 from src.invertible.layers.activations import InvertibleLeakyReLU, SneakyReLU
 from src.invertible.layers.actnorm import ActNorm
 from src.invertible.layers.fourier import FourierConvolution
 from src.invertible.layers.linear import InvertibleConv1x1, Permutation
 from src.invertible.layers.pooling import Checkerboard, IAvgPool, INearestPool
-from src.invertible.module import Inverse, InvertibleModule, Sequential
+from src.invertible.module import Inverse, InvertibleModule
 
 # Odd and even sizes; the small ones are smaller than a kernel of 5.
 SIZES = {1: [(7,), (8,), (3,)], 2: [(5, 6), (6, 5), (4, 3)], 3: [(3, 4, 4), (4, 2, 3)]}
