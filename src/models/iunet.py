@@ -198,7 +198,7 @@ class IUNet(InvertibleModule):
         outputs = [self._under_policy(*entrance, last.encoder, last.decoder)(x)]
         for level in reversed(levels):
             # Plain autograd keeps the upsampling's input, which is kept as an output of the coarser level anyway.
-            rest = level.coarser.inner.up(outputs[0])  # type: ignore[union-attr]
+            rest = level.coarser.inner.up(outputs[0])  # type: ignore[union-attr, operator]
             outputs.insert(0, self._under_policy(level.decoder)(torch.cat((waiting.pop(), rest), dim=1)))
         return outputs
 

@@ -1,9 +1,9 @@
 """Plans of nnU-Net v2 with our network in the place of its own.
 
-    python -m invertible_imaging.models.nnunet_plans $nnUNet_preprocessed/Dataset001_Name/nnUNetPlans.json
+    python -m invertible_imaging.models.nnunet_plans <nnUNet_preprocessed>/Dataset001_Name/nnUNetPlans.json
 
-writes ``nnUNetPlans_iunet.json`` beside nnU-Net's own plans. ``nnUNetv2_train 1 3d_fullres 0 -p nnUNetPlans_iunet`` then
-trains our network on the data that nnU-Net has preprocessed already.
+writes ``nnUNetPlans_iunet.json`` beside nnU-Net's own plans. ``nnUNetv2_train 1 3d_fullres 0 -p nnUNetPlans_iunet``
+then trains our network on the data that nnU-Net has preprocessed already.
 """
 
 from __future__ import annotations

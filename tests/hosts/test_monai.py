@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
@@ -27,10 +28,10 @@ BUNDLE = Path(__file__).parents[2] / "docs" / "monai_bundle" / "configs" / "trai
 
 def loader(count: int, size: int) -> DataLoader:
     """Volumes with spheres, and their labels."""
-    volumes = []
-    for _ in range(count):
-        image, label = create_test_image_3d(size, size, size, num_objs=2, rad_max=4, rad_min=2, num_seg_classes=1)
-        volumes.append({"image": image, "label": label})
+    random = np.random.RandomState(0)
+    spheres = {"num_objs": 2, "rad_max": 4, "rad_min": 2, "num_seg_classes": 1, "random_state": random}
+    pairs = [create_test_image_3d(size, size, size, **spheres) for _ in range(count)]
+    volumes = [{"image": image, "label": label} for image, label in pairs]
     return DataLoader(Dataset(volumes, EnsureChannelFirstd(["image", "label"], channel_dim="no_channel")), batch_size=1)
 
 
@@ -62,7 +63,7 @@ def train_one_epoch(net: nn.Module, policy: str) -> tuple[list[float], int, torc
         loss_function=DiceCELoss(to_onehot_y=True, softmax=True),
         train_handlers=[ValidationHandler(interval=1, validator=evaluator)],
         decollate=False,
-        postprocessing=lambda output: losses.append(float(output["loss"])) or output,
+        postprocessing=lambda output: losses.append(output["loss"].item()) or output,
     )
     with LiveBytes() as live:
         trainer.run()

@@ -158,3 +158,14 @@ def test_plans_without_an_architecture_are_refused() -> None:
     old = {"plans_name": "nnUNetPlans", "configurations": {"3d_fullres": {"UNet_class_name": "PlainConvUNet"}}}
     with pytest.raises(ValueError, match=r"expected plans whose configurations have an architecture, as nnU-Net 2\.4"):
         iunet_plans(old)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deep_supervision", [False, True])
+def test_torch_compile_which_nnunet_uses_on_gpus_changes_nothing(deep_supervision: bool) -> None:
+    net, x = network(2, 2, deep_supervision=deep_supervision), batch(8, 8)
+    compiled = copy.deepcopy(net)
+    compiled.compile(backend="eager")
+    for found, wanted in zip(gradients(compiled, x), gradients(net, x), strict=True):
+        if wanted is not None:
+            torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10 * float(wanted.abs().max()))
