@@ -72,7 +72,7 @@ def train_one_epoch(net: nn.Module, policy: str) -> tuple[list[float], int, torc
 
 
 @pytest.mark.parametrize("name", ["lifted", "nnunet"])
-def test_monais_trainer_reaches_the_same_weights_with_less_memory(name: str) -> None:
+def test_monais_trainer_gets_the_same_losses_and_predictions_with_less_memory(name: str) -> None:
     torch.manual_seed(0)
     net: nn.Module
     if name == "lifted":
