@@ -83,7 +83,7 @@ def test_ranges_are_those_of_the_template() -> None:
         assert set(ranges) <= set(template)
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-hosts.txt"])
 def test_every_range_is_bounded_and_holds_the_version_that_was_tried(name: str) -> None:
     tried = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     for line in (ROOT / name).read_text().splitlines():

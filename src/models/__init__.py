@@ -23,6 +23,7 @@ from .iunets_weights import iunet_from_iunets as iunet_from_iunets
 from .lab import LabIRevNet as LabIRevNet
 from .lab import LabNet as LabNet
 from .lifted import Lifted as Lifted
+from .nnunet import NnunetIUNet as NnunetIUNet
 from .partially_reversible_unet import PartiallyReversibleUNet as PartiallyReversibleUNet
 from .realnvp import RealNVP as RealNVP
 from .unet import UNet as UNet

@@ -221,6 +221,39 @@ class IUNet(InvertibleModule):
             y = call(getattr(level, side), torch.cat((waiting, call(getattr(coarser.inner, resampling), y)), dim=1))
         return y
 
+    def decoder_outputs(self, x: Tensor) -> list[Tensor]:
+        """The output of the decoder on each level, finest first, for losses on several levels.
+
+        The first is ``forward(x)``. Each level's encoder and decoder is evaluated under the network's backprop policy
+        by itself: ``reversible`` keeps two states per level, however many couplings there are.
+
+        Raises:
+            ValueError: for another number of channels, or a size that the strides do not divide.
+        """
+        self._check_divisible(x)
+        x = fast_layout(x)
+        entrance: list[InvertibleModule] = []  # the downsampling from the level above
+        waiting = []
+        *levels, last = self._levels()
+        for level in levels:
+            coarser: OnChannels = level.coarser  # type: ignore[assignment]
+            x = self._under_policy(*entrance, level.encoder)(x)
+            waiting.append(x[:, : coarser.num_kept])
+            x = x[:, coarser.num_kept :]
+            entrance = [coarser.inner.down]  # type: ignore[list-item]
+        outputs = [self._under_policy(*entrance, last.encoder, last.decoder)(x)]
+        for level in reversed(levels):
+            # Plain autograd keeps the upsampling's input, which is kept as an output of the coarser level anyway.
+            rest = level.coarser.inner.up(outputs[0])  # type: ignore[union-attr, operator]
+            outputs.insert(0, self._under_policy(level.decoder)(torch.cat((waiting.pop(), rest), dim=1)))
+        return outputs
+
+    def _under_policy(self, *parts: Any) -> Sequential:
+        """Some parts as a tree of their own under this network's backprop policy."""
+        tree = Sequential(*parts)
+        tree.backprop_policy = self.body.backprop_policy
+        return tree
+
     def _levels(self) -> list[Sequential]:
         levels = [self.body]
         for _ in self.channels[1:]:
