@@ -40,6 +40,11 @@ class NnunetIUNet(nn.Module):
     Raises:
         ValueError: for an option out of range, another number of channels, or a size that would need padding while
             deep supervision is on.
+
+    Example:
+        >>> net = NnunetIUNet(1, 3, n_stages=3, features_per_stage=[8, 16, 32], strides=2, conv_op=torch.nn.Conv3d)
+        >>> net(torch.randn(1, 1, 8, 8, 8)).shape
+        torch.Size([1, 3, 8, 8, 8])
     """
 
     def __init__(

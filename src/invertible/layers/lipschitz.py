@@ -240,6 +240,13 @@ def settle_together(net: nn.Module) -> None:
 
     On a GPU, which one layer does not keep busy, the first of them that meets a changed weight does the work of all, in
     as many operations as for one. The vectors are those that each would find alone, up to rounding.
+
+    Args:
+        net: a network whose linear layers `bound_lipschitz` has normalised, for states of any shape.
+
+    Example:
+        >>> net = bound_lipschitz(torch.nn.Sequential(torch.nn.Linear(4, 4), LipSwish(), torch.nn.Linear(4, 4)), 0.9)
+        >>> settle_together(net)
     """
     together = Together()
     for module in net.modules():
