@@ -19,13 +19,16 @@ ARROWS: dict[str, set[str]] = {
     "export": set(),
     "extras": set(),
     "module": {"export"},
-    "shapes": {"module"},
-    "engine": {"arguments", "extras", "module"},
-    "layers": {"arguments", "export", "module", "engine"},
-    "graph": {"module", "shapes", "engine"},
+    "composites": {"module"},
+    "shapes": {"composites", "module"},
+    "engine": {"arguments", "composites", "extras", "module"},
+    "layers": {"arguments", "composites", "export", "module", "engine"},
+    "graph": {"composites", "module", "shapes", "engine"},
+    "compilation": {"arguments", "layers", "module"},
     "freia_parts": set(),
-    "interop": {"module", "shapes", "freia_parts"},
-    "inspection": {"extras", "module", "shapes", "engine", "graph"},
+    "freia_couplings": {"engine", "layers", "module"},
+    "interop": {"engine", "module", "shapes", "freia_couplings", "freia_parts"},
+    "inspection": {"composites", "extras", "module", "shapes", "engine", "graph"},
 }
 
 
