@@ -11,6 +11,7 @@ from tests.image_files import write_cifar10, write_mnist
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy.timeout_minutes=1"]
 EPOCHS = ["trainer.max_epochs=2", "trainer.check_val_every_n_epoch=2", "trainer.log_every_n_steps=1"]
 IMAGES = ["datamodule.num_train=8", "datamodule.num_val=4", "datamodule.num_test=4", "datamodule.batch_size=2"]
+FLOW = [*IMAGES, "callbacks.images.num_images=2"]
 BRATS = [
     "datamodule.demo.num_cases=6",
     "datamodule.demo.shape=[24,24,24]",
@@ -46,6 +47,11 @@ SIZES = {
     "irevnet_lab": [*IMAGES, "callbacks.images.num_images=2"],
     "irevnet_lab/sheet": [*IMAGES, "callbacks.images.num_images=2"],
     "iunet_figures": ["datamodule.size=16", *IMAGES],
+    "flows/glow": [*FLOW, "network.glow={num_levels:2,num_steps:1,hidden_channels:4}"],
+    "flows/iconvnet": [*FLOW, "network.iconvnet_flow.num_layers=[1,1]"],
+    "flows/iconvnet_multiscale": [*FLOW, "network.iconvnet_multiscale_flow.num_layers=[1,1]"],
+    "flows/iresnet": [*FLOW, "network.iresnet_flow={num_levels:2,num_blocks:1,hidden_channels:4}"],
+    "flows/realnvp": [*FLOW, "network.realnvp.num_residual_blocks=1", "network.realnvp.hidden_channels=4"],
     "restoration": [
         *("datamodule.size=16", "datamodule.crops_per_pair=1", "datamodule.preprocessing_workers=0"),
         *("datamodule.val_fraction=0.34", "datamodule.test_fraction=0.34", "datamodule.batch_size=1"),
@@ -61,6 +67,7 @@ FOLDERS = {
     "iconvnet_table2": ".",
     "iresnet_cifar10": ".",
     "irevnet_cifar10": ".",
+    **{f"flows/{path.stem}": "." for path in sorted((CONFIG_DIR / "experiment/flows").glob("*.yaml"))},
     "irevnet_lab": ".",
     "irevnet_lab/sheet": ".",
     "restoration": "pairs",

@@ -66,6 +66,8 @@ def explained(overrides: list[str]) -> Iterator[None]:
         if nothing in overrides:
             raise ConfigError(f"expected ~callbacks.<name> for one less, because others save the run, got {nothing}")
     for word in overrides:
+        if word in ("~model", "~experiment", "~scale"):
+            raise ConfigError(f"expected a configuration with {word[1:]}, got {word}")
         if re.match(r"[+~]*training\b", word):
             raise ConfigError(f"expected no {word}: experiment, scale and model choose configs/training together")
     try:

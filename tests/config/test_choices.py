@@ -187,7 +187,7 @@ def test_the_command_line_of_all_choices_trains(tmp_path: Path) -> None:
     [
         (
             ["task/optimizer=sgd"],
-            "note: task.optimizer.lr=0.004 is the experiment's; task/optimizer=sgd alone has 0.01",
+            "note: task.optimizer.lr=0.016 is the experiment's; task/optimizer=sgd alone has 0.01",
         ),
         (["task/optimizer=sgd", "task.optimizer.lr=0.05"], None),
         (["experiment=irevnet_lab", "task/optimizer=sgd", "task.optimizer.lr=0.01"], None),

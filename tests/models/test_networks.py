@@ -190,7 +190,7 @@ def test_lifted_iunet_starts_as_the_identity(d: int, kernel_size: int) -> None:
     torch.manual_seed(0)
     net = Lifted(2, 2, IUNet((4, 2 * 2**d), 2, d), kernel_size=kernel_size).double()
     x = torch.randn(1, 2, *SIZES[d], dtype=torch.float64)
-    assert (net(x) - x).abs().max() < 1e-6
+    assert (net(x) - x).abs().max() < 5e-6  # the matrices are made in float32
     assert Lifted(1, 3, IUNet((4, 2 * 2**d), 2, d))(torch.zeros(1, 1, *SIZES[d])).shape[1] == 3
 
 

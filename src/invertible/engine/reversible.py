@@ -34,7 +34,7 @@ from ..module import (
 from .handover import Box, HandOver
 from .ownership import compact, handed_over, memory_of, owned, owned_like
 from .replay import AutocastState, LeafStart
-from .shared_values import shared, shared_values_of
+from .shared_values import shared_values
 from .snapshot import Snapshot
 from .walk import BackwardWalk, expand
 
@@ -146,18 +146,15 @@ class _Reversible(torch.autograd.Function):
             return result
 
         ctx.autocast = AutocastState(device.type)
-        with past_policies(), ctx.autocast():
-            values = shared_values_of(tree)
-            with shared(values):
-                y, logdet = run_with_logdet(tree, x, with_logdet, recorded, overwrites=True)
+        with past_policies(), ctx.autocast(), shared_values(tree):
+            y, logdet = run_with_logdet(tree, x, with_logdet, recorded, overwrites=True)
         # An output that shares the caller's memory would change when the caller changes it.
         inputs = {memory_of(part) for part in tensors_of(x)}
         y = map_tensors(lambda part: part.clone() if memory_of(part) in inputs else part, y)
         ctx.tree, ctx.box, ctx.parameters = tree, box, tensors[num_arguments:]
         ctx.tracks = [part.requires_grad for part in tensors_of(condition)]
         ctx.snapshot = Snapshot(tree)
-        ctx.shared_modules = list(values)
-        saved, ctx.saved_form = tree_flatten((condition, kept, list(values.values())))
+        saved, ctx.saved_form = tree_flatten((condition, kept))
         ctx.save_for_backward(*saved)
         ctx.set_materialize_grads(False)
         outputs, forms.result = tree_flatten(y)
@@ -167,14 +164,14 @@ class _Reversible(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: None) -> Any:
         ctx.snapshot.refuse_overwritten()
-        condition, kept, values = tree_unflatten(ctx.saved_tensors, ctx.saved_form)
+        condition, kept = tree_unflatten(ctx.saved_tensors, ctx.saved_form)
         # The condition as leaves of the graphs that backward builds, tracked where the caller tracks it.
         tracks = iter(ctx.tracks)
         condition = map_tensors(lambda part: part.detach().requires_grad_(next(tracks)), condition)
         position, grad_logdet = _start(ctx.state_form, *ctx.box.take())
         walk = BackwardWalk(ctx.starts, kept, grad_logdet, condition, ctx.snapshot.originals)
         with past_policies(), ctx.autocast(), ctx.snapshot.reused(), torch.no_grad():
-            with shared(dict(zip(ctx.shared_modules, values, strict=True))):
+            with shared_values(ctx.tree):
                 walk(ctx.tree, position)
             walk.finish()
         ctx.snapshot.refuse_changes()

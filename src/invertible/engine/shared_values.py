@@ -1,8 +1,4 @@
-"""Values that layers of a tree compute from parameters alone: before each forward pass, those of one kind in one batch.
-
-The walk back uses the values of the forward pass. Only their gradient computes them again, at its end: the graph of an
-orthogonal matrix takes 27 times the memory of the matrix, which is all that waits for the walk.
-"""
+"""Values that layers of a tree compute from parameters alone: once per pass, and those of one kind in one batch."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ _running = threading.local()
 
 
 class SharedValue(nn.Module):
-    """A module without input, whose value the engine computes once for a forward pass and the walk back.
+    """A module without input, whose value the engine computes once per pass.
 
     A subclass says how in `values` and `batch_key`. One that has a ``forward`` of its own is left alone.
     """
@@ -60,16 +56,11 @@ def values_at_once(modules: Iterable[SharedValue]) -> dict[nn.Module, Tensor]:
     return found
 
 
-def shared_values_of(root: nn.Module) -> dict[nn.Module, Tensor]:
-    """The present values of all modules in ``root`` that have one."""
-    return values_at_once(module for module in all_modules(root) if _is_shared(module))
-
-
 @contextmanager
-def shared(values: dict[nn.Module, Tensor]) -> Iterator[None]:
-    """Inside, and without gradients, these modules return these values."""
+def shared_values(root: nn.Module) -> Iterator[None]:
+    """Inside, and without gradients, the modules in ``root`` return values that are computed here, once."""
     outer = _known()
-    _running.known = values
+    _running.known = values_at_once(module for module in all_modules(root) if _is_shared(module))
     try:
         yield
     finally:

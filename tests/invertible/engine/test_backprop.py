@@ -21,7 +21,6 @@ from src.invertible import (
     invertible_roots,
     set_backprop,
 )
-from src.invertible.engine.shared_values import shared_values_of
 from src.models.blocks import ConvBlock
 from src.models.iunet import IUNet
 
@@ -78,17 +77,10 @@ def saved_bytes(net: nn.Module, x: Tensor) -> int:
     return sum(kept.values())
 
 
-def kept_aside(net: nn.Module) -> int:
-    """Bytes that the engine keeps beside states: the values of modules that have one, such as orthogonal matrices, and
-    the numbers by which it notices that a parameter or constant has changed, one per tensor."""
+def value_marks(net: nn.Module) -> int:
+    """Bytes of the numbers by which the engine notices that a parameter or constant has changed: one per tensor."""
     constants = (m for m in net.modules() if getattr(m, "buffers_are_constants", False))
-    marks = 8 * (len(list(net.parameters())) + sum(len(m._buffers) for m in constants))
-    return marks + bytes_of_values(net)
-
-
-def bytes_of_values(net: nn.Module) -> int:
-    """Of the modules that have a value, such as orthogonal matrices."""
-    return sum(value.nbytes for value in shared_values_of(net).values())
+    return 8 * (len(list(net.parameters())) + sum(len(m._buffers) for m in constants))
 
 
 def live_storages() -> dict[int, torch.UntypedStorage]:
@@ -120,7 +112,7 @@ def test_what_the_graph_keeps_alive_beside_saved_tensors_does_not_grow_either() 
         y = net(x)
         # New storages only: what other tests left behind may be collected meanwhile.
         growth[couplings] = sum(s.nbytes() for pointer, s in live_storages().items() if pointer not in before)
-        growth[couplings] -= kept_aside(net)
+        growth[couplings] -= value_marks(net)
         del y
     assert growth[16] <= growth[2] * 1.01
     assert growth[16] <= 1.1 * x.numel() * x.element_size()

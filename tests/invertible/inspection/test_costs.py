@@ -17,7 +17,7 @@ from src.invertible.inspection.costs import Inspection, inspect
 from src.invertible.inspection.report import as_text, plot_inspection
 from src.invertible.layers.affine import AffineCoupling
 from src.utils.errors import ConfigError
-from tests.invertible.engine.test_backprop import kept_aside, saved_bytes, small_input, small_tree
+from tests.invertible.engine.test_backprop import saved_bytes, small_input, small_tree, value_marks
 from tests.invertible.inspection.test_reconstruction import Misses
 from tests.invertible.table.samples import dense
 
@@ -76,7 +76,7 @@ def test_memory_that_a_block_has_freed_is_no_longer_its_own() -> None:
     net = nn.Sequential(small_tree(), KeepsAState())
     found = inspect(net, small_input(), policies=["reversible"], repeats=1)
     assert [block.saved_bytes["reversible"] for block in found.blocks] == [0, 0, 0, 0, STATE]
-    assert found.elsewhere_bytes["reversible"] == STATE + kept_aside(net)
+    assert found.elsewhere_bytes["reversible"] == STATE + value_marks(net)
 
 
 def test_a_kept_input_shows_in_its_block() -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from benchmarks.fake_values import DEVICE, FakeTensorMode
 from benchmarks.live_bytes import LiveBytes
 from src.invertible import Downsampling, Inverse, OrthogonalMatrices, OrthogonalMixing, Sequential, set_backprop
-from src.invertible.engine.shared_values import shared, shared_values_of, values_at_once
+from src.invertible.engine.shared_values import shared_values, values_at_once
 from src.invertible.layers.orthogonal import haar_matrix, outer_products, random_orthogonal, sum_in_parts
 from src.invertible.layers.orthogonal_matrices import (
     PARAMETRISATIONS,
@@ -272,7 +272,7 @@ def test_layers_that_share_their_matrices_add_up_their_gradients() -> None:
 
 def test_known_matrices_serve_where_no_gradient_is_asked_for() -> None:
     module = OrthogonalMatrices(random_orthogonal(1, 4))
-    with torch.no_grad(), shared(shared_values_of(module)):
+    with torch.no_grad(), shared_values(module):
         known = module()
         assert module() is known
         with torch.enable_grad():
