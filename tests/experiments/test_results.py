@@ -67,10 +67,17 @@ def test_no_best_rate_is_the_largest_or_smallest_without_a_word(path: Path) -> N
 
 @pytest.mark.parametrize("path", READMES, ids=place)
 def test_every_number_in_a_table_of_a_readme_has_its_file(path: Path) -> None:
-    known = sorted(set(numbers_of(path.parent)))
+    known = sorted({*numbers_of(path.parent), *numbers_of_named_files(path)})
     rows = [line for line in path.read_text().splitlines() if line.startswith("|")]
     missing = [text for row in rows for text in NUMBER.findall(row) if not is_among(text, known)]
     assert not missing, f"in no file of {path.parent.name}/results and not published: {missing}"
+
+
+def numbers_of_named_files(readme: Path) -> Iterator[float]:
+    """Yield the numbers in files of benchmarks/results that a README names."""
+    for name in re.findall(r"benchmarks/results/[\w.]+\.json", readme.read_text()):
+        content = json.loads((ROOT / name).read_text())
+        yield from scaled(float(v) for _, v in dotted(content) if type(v) in (int, float))
 
 
 def is_among(text: str, known: list[float]) -> bool:
