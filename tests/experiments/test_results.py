@@ -21,7 +21,6 @@ from src.tables.published import read_published
 from src.tables.results import load
 from src.tables.study import best_rates, read_study
 from src.tables.table import make_table
-from src.utils.nested import dotted
 
 ROOT = EXPERIMENTS.parent
 STORED = sorted({path.parent for path in EXPERIMENTS.glob("*/results/*/*.json")})
@@ -76,8 +75,16 @@ def test_every_number_in_a_table_of_a_readme_has_its_file(path: Path) -> None:
 def numbers_of_named_files(readme: Path) -> Iterator[float]:
     """Yield the numbers in files of benchmarks/results that a README names."""
     for name in re.findall(r"benchmarks/results/[\w.]+\.json", readme.read_text()):
-        content = json.loads((ROOT / name).read_text())
-        yield from scaled(float(v) for _, v in dotted(content) if type(v) in (int, float))
+        yield from scaled(leaves(json.loads((ROOT / name).read_text())))
+
+
+def leaves(node: Any) -> Iterator[float]:
+    """Yield every number in plain containers."""
+    if isinstance(node, dict | list):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from leaves(child)
+    elif type(node) in (int, float):
+        yield float(node)
 
 
 def is_among(text: str, known: list[float]) -> bool:
@@ -93,7 +100,7 @@ def numbers_of(folder: Path) -> Iterator[float]:
     """Yield every number of an experiment's results, in the units of its tables, and every published one."""
     for path in sorted(folder.glob("results/**/*")):
         if path.suffix == ".json":
-            yield from scaled(float(v) for _, v in dotted(json.loads(path.read_text())) if type(v) in (int, float))
+            yield from scaled(leaves(json.loads(path.read_text())))
         elif path.suffix == ".csv":
             yield from scaled(n for row in csv.reader(path.read_text().splitlines()) for n in as_numbers(row))
         elif path.suffix == ".md":  # means, deviations and differences
@@ -103,9 +110,9 @@ def numbers_of(folder: Path) -> Iterator[float]:
 
 
 def scaled(numbers: Iterator[float]) -> Iterator[float]:
-    """Yield each number, and what it is in per cent, milliseconds, minutes and GiB."""
+    """Yield each number, and what it is in per cent, milliseconds, minutes, millions and GiB."""
     for number in numbers:
-        yield from (number, 100 * number, 1000 * number, number / 60, number / 2**30)
+        yield from (number, 100 * number, 1000 * number, number / 60, number / 1e6, number / 2**30)
 
 
 def as_numbers(texts: list[Any]) -> Iterator[float]:
