@@ -10,6 +10,9 @@ from src.utils.processes import available_cpus
 
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "wandb")
 
+# Git's patterns of files that no run depends on.
+NO_CODE = (":!*.md", ":!experiments/*/results", ":!benchmarks/results")
+
 
 def provenance(folder: Path) -> dict[str, Any]:
     """Return the commit of the checkout in ``folder``, the hardware and the package versions."""
@@ -17,10 +20,13 @@ def provenance(folder: Path) -> dict[str, Any]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """Return the commit of the checkout in ``folder``, with "-dirty" for uncommitted changes; None without one."""
+    """Return the commit of the checkout in ``folder``, with "-dirty" for uncommitted changes; None without one.
+
+    Results and texts do not count: `reproduce.py` writes both while the runs of a table go on.
+    """
     try:
         commit = _git(folder, "rev-parse", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".", *NO_CODE)
     except (OSError, subprocess.SubprocessError):
         # No git, no repository (a downloaded archive), or no commit yet: a run does not need them.
         return None

@@ -7,17 +7,31 @@ from pathlib import Path
 
 from src.runs.provenance import git_commit, hardware, versions
 
+AUTHOR = ["-c", "user.name=a", "-c", "user.email=a@b"]
+
 
 def test_the_commit_of_a_checkout(tmp_path: Path) -> None:
     assert git_commit(tmp_path) is None
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "--allow-empty", "-m", "x"]):
+    for command in (["init", "-q"], ["add", "."], [*AUTHOR, "commit", "-q", "--allow-empty", "-m", "x"]):
         (tmp_path / "file").write_text("1")
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
     commit = git_commit(tmp_path)
     assert commit is not None and len(commit) == 40
     (tmp_path / "file").write_text("2")
     assert git_commit(tmp_path) == f"{commit}-dirty"
+
+
+def test_results_and_texts_do_not_change_a_commit(tmp_path: Path) -> None:
+    texts = [tmp_path / "README.md", tmp_path / "experiments" / "a" / "results" / "small" / "table.tex"]
+    for path in texts:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("before")
+    for arguments in (["init", "-q"], ["add", "-A"], [*AUTHOR, "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
+    commit = git_commit(tmp_path)
+    for path in texts:
+        path.write_text("after")
+    assert commit is not None and git_commit(tmp_path) == commit
 
 
 def test_what_a_number_was_measured_with() -> None:
