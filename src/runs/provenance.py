@@ -11,7 +11,7 @@ from src.utils.processes import available_cpus
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "wandb")
 
 # Git's patterns of files that no run depends on.
-NO_CODE = (":!*.md", ":!experiments/*/results", ":!benchmarks/results")
+NO_CODE = (":!*.md", ":!experiments/*/results/*", ":!benchmarks/results")
 
 
 def provenance(folder: Path) -> dict[str, Any]:
