@@ -45,7 +45,7 @@ FLOWS = {
 def on_every_set(models: Iterable[str]) -> list[Any]:
     """Return each network with each image set; the fast tests use the sets in turn, the slow tests the other ones."""
     return [
-        (pytest.param if (i + j) % 2 == 0 and not model.startswith("iresnet") else slow)(model, data_set)
+        (pytest.param if (i + j) % 2 == 0 and not model.startswith(("iresnet", "iconvnet")) else slow)(model, data_set)
         for i, model in enumerate(models)
         for j, data_set in enumerate(WRITE)
     ]

@@ -38,7 +38,7 @@ def place(path: Path) -> str:
 def test_a_table_follows_from_its_results_letter_by_letter(folder: Path) -> None:
     changes = [change.replace("-", "=", 1) for change in folder.name.split("_")[1:]]
     plan = make_plan(EXPERIMENTS, folder.parts[-3], changes)
-    results, _ = load(folder, plan.cells())
+    results, _ = load(folder)
     table = make_table(read_published(folder.parents[1] / "published.yaml"), results, plan.scale, plan.changes)
     assert to_markdown(table, plan.command) == (folder / "table.md").read_text()
     assert to_latex(table) == (folder / "table.tex").read_text()
