@@ -1,7 +1,7 @@
 """Every invertible layer with its options: one table that drives the oracle tests.
 
 A new layer is one line per option in the file of its family here; each file with `LAYERS` is found by itself. Lines
-that a family also names in `SLOW` run with ``-m slow`` alone.
+that a family also names in `SLOW`, and 3D twins of 2D lines, run with ``-m slow`` alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ FAMILIES = [
 LAYERS: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.LAYERS.items()}
 # Each line counts: two families must not use the same name.
 assert len(LAYERS) == sum(len(family.LAYERS) for family in FAMILIES)
-NAMES = [slow(name) if any(name in getattr(family, "SLOW", ()) for family in FAMILIES) else name for name in LAYERS]
+SLOW = {name for family in FAMILIES for name in getattr(family, "SLOW", ())}
+# In three dimensions the fast tests have what is there in three dimensions alone.
+SLOW |= {name for name in LAYERS if "3d" in name and name.replace("3d", "2d") in LAYERS}
+NAMES = [slow(name) if name in SLOW else name for name in LAYERS]
 
 
 def build(name: str) -> tuple[InvertibleModule, torch.Tensor]:
