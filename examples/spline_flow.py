@@ -26,6 +26,7 @@ from src.invertible import (
     Sequential,
     set_backprop,
 )
+from src.invertible.inspection import saved_bytes
 from src.models import standard_normal_log_density
 
 CENTRES = torch.tensor([[-2.0, 0.0], [2.0, 0.0]])
@@ -128,19 +129,7 @@ def compare(steps: int, depth: int, seed: int, picture: Path) -> dict[str, dict[
 def kept_bytes(name: str, depth: int) -> int:
     """Bytes that autograd keeps, parameters apart, between the passes of the flow for a batch of 512 points."""
     net = flow(name, depth)
-    own = {p.untyped_storage().data_ptr() for p in net.parameters()}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        results = net.forward_and_logdet(torch.randn(512, 2, requires_grad=True) * 1.0)
-    del results
-    return sum(kept.values())
+    return saved_bytes.kept_bytes(net, lambda: net.forward_and_logdet(torch.randn(512, 2, requires_grad=True) * 1.0))
 
 
 def main() -> None:

@@ -75,10 +75,12 @@ def agree(stored: Any, today: Any) -> bool:
         return len(stored) == len(today) and all(map(agree, stored, today))
     if not (isinstance(stored, dict) and isinstance(today, dict)):
         return bool(stored == today)
+    if not stored.keys() <= today.keys() or not all(agree(stored[key], today[key]) for key in stored):
+        return False
     added = today.keys() - stored.keys()
+    # Last, because it imports the class.
     defaults = _defaults(today["_target_"]) if added and "_target_" in today else {}
-    changed = [key for key in added if (today[key] != defaults[key] if key in defaults else today[key])]
-    return stored.keys() <= today.keys() and not changed and all(agree(stored[key], today[key]) for key in stored)
+    return not any(today[key] != defaults[key] if key in defaults else today[key] for key in added)
 
 
 def _defaults(name: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from src.invertible import (
     set_backprop,
 )
 from src.invertible.engine.reversible import keeps_input
+from src.invertible.inspection.saved_bytes import kept_bytes
 from src.invertible.layers.lipschitz import SpectralNormalised
 from src.models.iresnet import IResNetClassifier, IResNetFlow, contraction
 
@@ -214,19 +215,10 @@ def test_what_a_flow_saves_under_reversible(keep_inputs: bool) -> None:
     set_backprop(net, "reversible")
     x = torch.randn(2, 1, 8, 8)
     net(x)
-    own = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = net.forward_and_logdet(x)
-    assert result[1].requires_grad
-    assert sum(kept.values()) == x.numel() * 4 * (1 + keep_inputs * (3 + 3 / 2))
+    results = []
+    kept = kept_bytes(net, lambda: results.append(net.forward_and_logdet(x)))
+    assert results[0][1].requires_grad
+    assert kept == x.numel() * 4 * (1 + keep_inputs * (3 + 3 / 2))
 
 
 def test_the_invertible_part_of_either_network_is_one_tree() -> None:

@@ -1,7 +1,7 @@
 """How many bytes a network's graph keeps for the backward pass, and for which block."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,23 @@ from ..module import InvertibleModule, State, map_tensors, tensors_of
 from .reconstruction import LeafNames
 
 ELSEWHERE = "elsewhere"
+
+
+def kept_bytes(net: nn.Module, run: Callable[[], Any]) -> int:
+    """Bytes of the distinct storages that autograd saves for the backward pass of ``run()``, those of ``net`` apart."""
+    own = {p.untyped_storage().data_ptr() for p in [*net.parameters(), *net.buffers()]}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = run()  # held, or a later storage could have the address of an earlier one
+    del result
+    return sum(kept.values())
 
 
 def saved_by_block(net: nn.Module, arguments: tuple[Any, ...], names: LeafNames) -> dict[str, int]:

@@ -21,6 +21,7 @@ from src.invertible import (
     invertible_roots,
     set_backprop,
 )
+from src.invertible.inspection.saved_bytes import kept_bytes
 from src.models.blocks import ConvBlock
 from src.models.iunet import IUNet
 
@@ -62,19 +63,7 @@ def assert_same(found: list[Tensor | None], expected: list[Tensor | None], toler
 
 def saved_bytes(net: nn.Module, x: Tensor) -> int:
     """Bytes of distinct storages that autograd keeps for the backward pass, parameters apart."""
-    own = {p.untyped_storage().data_ptr() for p in [*net.parameters(), *net.buffers()]}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        y = net(x)
-    del y
-    return sum(kept.values())
+    return kept_bytes(net, lambda: net(x))
 
 
 def value_marks(net: nn.Module) -> int:
