@@ -47,10 +47,8 @@ from .layers.linear import FixedLinear as FixedLinear
 from .layers.linear import InvertibleConv1x1 as InvertibleConv1x1
 from .layers.linear import Permutation as Permutation
 from .layers.lipschitz import LipSwish as LipSwish
-from .layers.lipschitz import SpectralNormalised as SpectralNormalised
 from .layers.lipschitz import bound_lipschitz as bound_lipschitz
 from .layers.lipschitz import lipschitz_constant as lipschitz_constant
-from .layers.lipschitz import settle_together as settle_together
 from .layers.logdet import ExactLogDet as ExactLogDet
 from .layers.logdet import LogDetEstimator as LogDetEstimator
 from .layers.logdet import RussianRouletteLogDet as RussianRouletteLogDet
@@ -76,6 +74,8 @@ from .layers.residual import Convergence as Convergence
 from .layers.residual import FixedPointWarning as FixedPointWarning
 from .layers.residual import ResidualBlock as ResidualBlock
 from .layers.space_to_depth import to_blocks as to_blocks
+from .layers.spectral_norm import SpectralNormalised as SpectralNormalised
+from .layers.spectral_norm import settle_together as settle_together
 from .layers.splines import LinearSpline as LinearSpline
 from .layers.splines import RationalQuadraticSpline as RationalQuadraticSpline
 from .module import FORWARD as FORWARD

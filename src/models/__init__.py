@@ -19,6 +19,7 @@ from .iresnet import IResNetFlow as IResNetFlow
 from .irevnet import IRevNet as IRevNet
 from .iunet import IUNet as IUNet
 from .iunet_flow import IUNetFlow as IUNetFlow
+from .iunet_parts import Place as Place
 from .iunets_weights import iunet_from_iunets as iunet_from_iunets
 from .lab import LabIRevNet as LabIRevNet
 from .lab import LabNet as LabNet

@@ -6,7 +6,6 @@ import functools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +14,9 @@ from torch import Tensor
 from ..invertible import (
     FORWARD,
     INVERSE,
-    ActNorm,
     AdditiveCoupling,
     Coupling,
     Downsampling,
-    Inverse,
     InvertibleModule,
     OnChannels,
     OrthogonalMixing,
@@ -31,6 +28,7 @@ from ..invertible.module import Call
 from .blocks import ConvBlock
 from .convolution import fast_layout
 from .iunet_layout import achievable_channels, couplings_per_level, layout, strides_per_level
+from .iunet_parts import IUNetParts, Place, alternating, map_and_inverse
 from .spatial_padding import SpatialPadding
 
 
@@ -111,10 +109,10 @@ class IUNet(InvertibleModule):
         self.padding = SpatialPadding(factors, padding_mode, padding_value)
         if layer_at is None:
             subnet = subnet or functools.partial(ConvBlock, spatial_dims=spatial_dims, zero_init=True)
-            layer_at = functools.partial(_alternating, coupling, subnet)
+            layer_at = functools.partial(alternating, coupling, subnet)
         elif subnet is not None or coupling is not AdditiveCoupling:
             raise ValueError("expected either layer_at, or subnet and coupling, got both")
-        parts = _Parts(
+        parts = IUNetParts(
             layer_at=layer_at,
             actnorm=actnorm,
             downsampling=functools.partial(Downsampling, spatial_dims=spatial_dims, **(resampling or {})),
@@ -123,7 +121,7 @@ class IUNet(InvertibleModule):
         )
         self.body = self._build_level(0, parts)
 
-    def _build_level(self, level: int, parts: _Parts) -> Sequential:
+    def _build_level(self, level: int, parts: IUNetParts) -> Sequential:
         channels, count = self.channels[level], self.num_couplings[level]
         is_last = level == len(self.channels) - 1
         encoder, decoder = parts.encoder_and_decoder(channels, count, level, is_last)
@@ -131,7 +129,7 @@ class IUNet(InvertibleModule):
             return Sequential(OrderedDict(encoder=encoder, decoder=decoder))
         stride = self.strides[level]
         split_off = self.channels[level + 1] // math.prod(stride)
-        down, up = _pair(lambda: parts.downsampling(split_off, stride))
+        down, up = map_and_inverse(lambda: parts.downsampling(split_off, stride))
         inner = Sequential(OrderedDict(down=down, level=self._build_level(level + 1, parts), up=up))
         return Sequential(
             OrderedDict(encoder=encoder, coarser=OnChannels(inner, channels - split_off), decoder=decoder)
@@ -271,68 +269,3 @@ class IUNet(InvertibleModule):
     def layout(self) -> str:
         """The network as text: per level the couplings on both sides, and waiting + split-off channels."""
         return layout(self.channels, self.num_couplings, self.strides)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a layer of an iUNet is.
-
-    Attributes:
-        level: 0 for the finest.
-        branch: ``encoder`` or ``decoder``.
-        index: among the layers of that level and branch, counted from the network's input in the encoder and from its
-            output in the decoder, so that equal indices face each other.
-    """
-
-    level: int
-    branch: str
-    index: int
-
-
-def _alternating(
-    coupling: Callable[..., Coupling], subnet: SubnetConstructor, channels: int, place: Place
-) -> InvertibleModule:
-    """Couplings that change the two halves in turn."""
-    return coupling(channels, subnet, flip=place.index % 2 == 1)
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """Constructors of the parts of every level."""
-
-    layer_at: Callable[[int, Place], InvertibleModule]
-    actnorm: bool
-    downsampling: Callable[[int, tuple[int, ...]], Downsampling]
-    mixing_frequency: int
-    mixing: Callable[[int], OrthogonalMixing]
-
-    def encoder_and_decoder(
-        self, channels: int, count: int, level: int, is_last: bool
-    ) -> tuple[Sequential, Sequential]:
-        """The layers of a level with their mixings. The decoder mirrors the encoder."""
-        encoder: list[InvertibleModule] = []
-        decoder: list[InvertibleModule] = []
-        for i in range(count):
-            encoder += self._normalised_layer(channels, Place(level, "encoder", i))
-            decoder[:0] = self._normalised_layer(channels, Place(level, "decoder", i))
-            if self.mixing_frequency > 0 and (i + 1) % self.mixing_frequency == 0:
-                self._append_mixing(channels, encoder, decoder)
-        if self.mixing_frequency == -1 and not is_last:
-            self._append_mixing(channels, encoder, decoder)
-        return Sequential(*encoder), Sequential(*decoder)
-
-    def _normalised_layer(self, channels: int, place: Place) -> list[InvertibleModule]:
-        layer = self.layer_at(channels, place)
-        return [ActNorm(channels), layer] if self.actnorm else [layer]
-
-    def _append_mixing(self, channels: int, encoder: list[InvertibleModule], decoder: list[InvertibleModule]) -> None:
-        mixing, unmixing = _pair(lambda: self.mixing(channels))
-        encoder.append(mixing)
-        decoder.insert(0, unmixing)
-
-
-def _pair(make: Callable[[], Any]) -> tuple[Any, Inverse]:
-    """A map and the inverse of a second one, which has parameters of its own that start equal."""
-    first, second = make(), make()
-    second.load_state_dict(first.state_dict())
-    return first, Inverse(second)

@@ -7,7 +7,7 @@ for layer norm at batch size 1, that is one multiprocessor of the GPU.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,12 +15,10 @@ import torch
 from torch import Tensor
 
 from .graphs import graph_is_freed
+from .state_layout import StateLayout, has_no_gaps
 
 # States of up to this many numbers are left to torch's kernels, which keep more but take fewer calls.
 _SMALL = 2**16
-# Temporaries have this many numbers, or an eighth of the state's if that is more.
-_CHUNK = 2**16
-_ROW = 512  # numbers that one vector operation handles, if a channel's are not side by side
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Normalisation:
         return self._into(x, x)
 
     def _into(self, y: Tensor, x: Tensor) -> Tensor:
-        layout = _Layout.of(x)
+        layout = StateLayout.of(x)
         scale, offset = layout.spread(*self._scale_and_offset())
         torch.addcmul(offset, layout.matrix(x), scale, out=layout.matrix(y))
         return _activated(y, self.options)
@@ -117,7 +115,7 @@ class Normalisation:
     def _through_activation_(self, x: Tensor, grad: Tensor) -> Tensor:
         """``g σ'``, in place."""
         assert self.options.slope is not None
-        layout = _Layout.of(x)
+        layout = StateLayout.of(x)
         scale, offset = layout.spread(*self._scale_and_offset())
         for g, part in layout.chunks(layout.matrix(grad), layout.matrix(x)):
             y = torch.addcmul(offset, part, scale)
@@ -131,7 +129,7 @@ class Normalisation:
         return torch.ops.aten.native_group_norm_backward(grad, x, self.mean, self.rstd, self.weight, *sizes, wanted)
 
     def _gradients_in_place(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        layout = _Layout.of(x)
+        layout = StateLayout.of(x)
         sums = self._sums(layout, x, grad)  # (2, B, C)
         of_grad, of_x, constant = layout.spread(*self._coefficients(x, sums))
         inner = layout.matrix(grad)
@@ -141,7 +139,7 @@ class Normalisation:
 
     def gradients_over_input(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same with the gradient of x in the memory of x, for a gradient in any layout, which stays as it is."""
-        layout = _Layout.of(x, of_planes=True)
+        layout = StateLayout.of(x, of_planes=True)
         scale, offset = layout.spread(*self._scale_and_offset())
         rstd = self._per_channel(self.rstd)
         whitened, shift = layout.spread(rstd, -self._per_channel(self.mean) * rstd)
@@ -179,7 +177,7 @@ class Normalisation:
         constant = -mean_grad - self.mean * of_x
         return self._per_channel(self.rstd) * self.weight, self._per_channel(of_x), self._per_channel(constant)
 
-    def _sums(self, layout: _Layout, x: Tensor, grad: Tensor) -> Tensor:
+    def _sums(self, layout: StateLayout, x: Tensor, grad: Tensor) -> Tensor:
         """``Σ g x̂`` and ``Σ g`` over the voxels of each sample, (2, B, C)."""
         # Torch 2.11 reads from nowhere where x is in another precision than the weight.
         if _has_fast_kernels(x) and len(x) == 1 and x.dtype == self.weight.dtype:
@@ -236,13 +234,8 @@ def _has_fast_kernels(x: Tensor) -> bool:
 
 
 def is_worthwhile(x: Tensor) -> bool:
-    """Whether a state is large enough to gain, and laid out as `_Layout` has it."""
+    """Whether a state is large enough to gain, and laid out as `StateLayout` has it."""
     return x.numel() > _SMALL and has_no_gaps(x)
-
-
-def has_no_gaps(x: Tensor) -> bool:
-    """Whether a state has its channels first or last in memory, without gaps."""
-    return x.is_contiguous() or x.movedim(1, -1).is_contiguous()
 
 
 def _activated(y: Tensor, options: Options) -> Tensor:
@@ -259,7 +252,7 @@ def _per_channel(values: Tensor, channels: int) -> Tensor:
 
 def _moments(x: Tensor, options: Options) -> tuple[Tensor, Tensor]:
     """Mean and ``1 / √(variance + ε)`` of each sample and group, (B, G); the variance by a second pass."""
-    layout, batch, groups = _Layout.of(x), x.shape[0], options.groups
+    layout, batch, groups = StateLayout.of(x), x.shape[0], options.groups
     count, per_group = x[0].numel() // groups, x.shape[1] // groups
     total = layout.sum(layout.matrix(x))
     mean = total.view(batch, groups, per_group).sum(2) / count
@@ -267,64 +260,3 @@ def _moments(x: Tensor, options: Options) -> tuple[Tensor, Tensor]:
     squares = [layout.sum((part + negative_mean).square_()) for (part,) in layout.chunks(layout.matrix(x))]
     variance = torch.stack(squares).sum(0).view(batch, groups, per_group).sum(2) / count
     return mean, (variance + options.eps).rsqrt()
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """States (B, C, *spatial) as one matrix per sample, without a copy, in the order of their memory.
-
-    With the channels first, its rows are the channels: (B, C, N). With the channels last, a row holds all channels of
-    k neighbouring voxels: (B, N / k, k C).
-    """
-
-    channels: int
-    voxels_per_row: int | None
-    precision: torch.dtype
-
-    @classmethod
-    def of(cls, x: Tensor, of_planes: bool = False) -> _Layout:
-        """Of a state, or of any of its planes."""
-        channels, voxels = x.shape[1], math.prod(x.shape[3 if of_planes else 2 :])
-        is_last = not x.is_contiguous()  # else its channels are first
-        longest = 2 ** (max(_ROW // channels, 1).bit_length() - 1)
-        return cls(
-            channels, math.gcd(voxels, longest) if is_last else None, torch.promote_types(x.dtype, torch.float32)
-        )
-
-    def matrix(self, x: Tensor) -> Tensor:
-        if self.voxels_per_row is None:
-            return x.view(x.shape[0], self.channels, -1)
-        return x.movedim(1, -1).view(x.shape[0], -1, self.voxels_per_row * self.channels)
-
-    def spread(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """Numbers for each channel, each (B, C) or (B, 1), in the form of matrices that broadcast."""
-        together = torch.stack(torch.broadcast_tensors(*values))
-        if self.voxels_per_row is None:
-            return together[..., None].unbind()
-        num, batch = together.shape[:2]
-        # Contiguous: numbers of stride zero take four times as long.
-        rows = together[:, :, None].expand(num, batch, self.voxels_per_row, self.channels).contiguous()
-        return rows.view(num, batch, 1, -1).unbind()
-
-    def sum(self, matrix: Tensor) -> Tensor:
-        """The sum of each channel, (B, C)."""
-        if self.voxels_per_row is None:
-            return matrix.sum(2, dtype=self.precision)
-        return matrix.sum(1, dtype=self.precision).view(len(matrix), self.voxels_per_row, self.channels).sum(1)
-
-    def matrix_like(self, matrix: Tensor, x: Tensor) -> Tensor:
-        """A state in another layout as a matrix of this shape, by a copy where that is needed."""
-        return (x if self.voxels_per_row is None else x.movedim(1, -1)).reshape(matrix.shape)
-
-    def planes(self, *states: Tensor) -> list[tuple[Tensor, ...]]:
-        """The same planes of each state, in about 8 parts that are not too small."""
-        first = states[0]
-        count = max(max(_CHUNK, first.numel() // 8) * first.shape[2] // first.numel(), 1)
-        return list(zip(*(state.split(count, 2) for state in states), strict=True))
-
-    def chunks(self, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """The same pieces of each matrix, about 8 and not too small."""
-        dim, first = (2, matrices[0]) if self.voxels_per_row is None else (1, matrices[0])
-        size = max(_CHUNK, first.numel() // 8)
-        length = max(size * first.shape[dim] // first.numel(), 1)
-        return zip(*(matrix.split(length, dim) for matrix in matrices), strict=True)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .convolution import needs_plain_operations, precision_of
-from .normalisation import Normalised, Options, has_no_gaps
+from .normalisation import Normalised, Options
+from .state_layout import has_no_gaps
 
 # A block of a GPU's threads normalises about this many numbers in the time in which `volume_norm` starts its dozen
 # kernels. Estimated, not measured.

@@ -13,12 +13,13 @@ from matplotlib.image import imread
 from torch import Tensor, nn
 
 from src.invertible import POLICIES, AdditiveCoupling, Inverse, InvertibleModule, OrthogonalMixing, set_backprop
-from src.invertible.graph import Graph, GraphNet, OnConditions
+from src.invertible.graph import Graph, GraphNet
 from src.invertible.inspection.graph_plot import plot_graph
 from src.invertible.layers.actnorm import ActNorm
 from src.invertible.layers.affine import AffineCoupling
 from src.invertible.layers.reshaping import Concat, Reshape, Split
 from src.invertible.module import VolumePreserving
+from src.invertible.on_conditions import OnConditions
 from src.invertible.shapes import sequential_for
 from tests.invertible.table import graph as graph_table
 from tests.invertible.table.samples import dense, subnet

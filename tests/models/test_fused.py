@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.live_bytes import LiveBytes
-from src.models import fused, normalisation
+from src.models import fused, normalisation, state_layout
 from src.models.blocks import ConvBlock
 from src.models.fused import run_fused
 
@@ -66,7 +66,7 @@ def step(block: nn.Module, forward: Any, x: Tensor, retained: bool = False) -> l
 def _every_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """States of any size are fused, by the operations of a CPU or by those of a GPU, in several chunks."""
     monkeypatch.setattr(normalisation, "_SMALL", 0)
-    monkeypatch.setattr(normalisation, "_CHUNK", 16)
+    monkeypatch.setattr(state_layout, "_CHUNK", 16)
     if request.param != "torch's kernels":
         monkeypatch.setattr(normalisation, "_has_fast_kernels", lambda _: False)
 

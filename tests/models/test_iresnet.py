@@ -25,7 +25,7 @@ from src.invertible import (
 )
 from src.invertible.engine.reversible import keeps_input
 from src.invertible.inspection.saved_bytes import kept_bytes
-from src.invertible.layers.lipschitz import SpectralNormalised
+from src.invertible.layers.spectral_norm import SpectralNormalised
 from src.models.iresnet import IResNetClassifier, IResNetFlow, contraction
 
 SIZES = {1: (8,), 2: (8, 4), 3: (4, 4, 4)}

@@ -11,7 +11,8 @@ import torch
 from src.invertible import AdditiveCoupling, ElementwiseCoupling, GlowCoupling, InvertibleModule, set_backprop
 from src.invertible.layers.splines import RationalQuadraticSpline
 from src.models.blocks import ConvBlock
-from src.models.iunet import IUNet, Place
+from src.models.iunet import IUNet
+from src.models.iunet_parts import Place
 from tests.invertible.engine.test_backprop import saved_bytes
 from tests.invertible.layers.test_oracles import gradients
 from tests.marks import slow

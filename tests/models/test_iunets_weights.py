@@ -10,7 +10,8 @@ import torch
 
 from src.invertible import AdditiveCoupling, set_backprop
 from src.models.blocks import ConvBlock
-from src.models.iunet import IUNet, Place
+from src.models.iunet import IUNet
+from src.models.iunet_parts import Place
 from src.models.iunets_weights import iunet_from_iunets
 
 iunets = pytest.importorskip("iunets", reason="github.com/cetmann/iunets is not on the import path")

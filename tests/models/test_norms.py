@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from benchmarks.fake_values import DEVICE, FakeTensorMode, fake_values, make_fake
 from benchmarks.live_bytes import LiveBytes
-from src.models import normalisation
+from src.models import normalisation, state_layout
 from src.models.blocks import NORMS, make_norm
 from src.models.normalisation import Normalisation, Options
 from src.models.norms import GroupNorm, InstanceNorm2d, InstanceNorm3d, volume_norm
@@ -50,7 +50,7 @@ def found_and_expected(shape: tuple[int, ...], groups: int, dtype: torch.dtype) 
 def test_values_and_gradients_are_torchs(
     shape: tuple[int, ...], groups: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(normalisation, "_CHUNK", chunk)
+    monkeypatch.setattr(state_layout, "_CHUNK", chunk)
     for found, expected in found_and_expected(shape, groups, torch.float64):
         torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
 

@@ -16,8 +16,9 @@ from ..engine.replay import AutocastState
 from ..engine.snapshot import Snapshot
 from ..module import InvertibleModule, trained_parameters
 from .coupling import SubnetConstructor
-from .lipschitz import SpectralNormalised, bound_lipschitz, lipschitz_constant, unwatched
+from .lipschitz import bound_lipschitz, lipschitz_constant
 from .logdet import LogDetEstimator, logdet_estimator
+from .spectral_norm import SpectralNormalised, unwatched
 
 
 class FixedPointWarning(RuntimeWarning):

@@ -15,14 +15,10 @@ from torch import Tensor, nn
 from src.invertible import Sequential, set_backprop
 from src.invertible.layers import singular_vector
 from src.invertible.layers.activations import SneakyReLU
-from src.invertible.layers.lipschitz import (
-    LipSwish,
-    SpectralNormalised,
-    bound_lipschitz,
-    fourier_norm_bound,
-    lipschitz_constant,
-)
+from src.invertible.layers.fourier_norm import fourier_norm_bound
+from src.invertible.layers.lipschitz import LipSwish, bound_lipschitz, lipschitz_constant
 from src.invertible.layers.residual import ResidualBlock
+from src.invertible.layers.spectral_norm import SpectralNormalised
 
 Case = tuple[Callable[[], nn.Module], tuple[int, ...]]
 # Layer and the shape of its input; `circular` keep their size with stride 1: there the Fourier bound is the norm.

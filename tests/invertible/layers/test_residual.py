@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import Inverse, Sequential, set_backprop
-from src.invertible.layers.lipschitz import LipSwish, SpectralNormalised
+from src.invertible.layers.lipschitz import LipSwish
 from src.invertible.layers.logdet import ExactLogDet, LogDetEstimator, RussianRouletteLogDet, TruncatedLogDet
 from src.invertible.layers.residual import FixedPointWarning, ResidualBlock, fixed_point
+from src.invertible.layers.spectral_norm import SpectralNormalised
 from tests.invertible.layers import test_oracles
 from tests.invertible.table import LAYERS, build
 from tests.invertible.table.residual import STOCHASTIC, convolutions, dense
