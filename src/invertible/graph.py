@@ -22,6 +22,7 @@ from torch import Tensor
 from .composites import Composite
 from .module import (
     BackStep,
+    Condition,
     InvertibleModule,
     Position,
     State,
@@ -172,7 +173,8 @@ class GraphNet(Composite):
         inputs, outputs, conditions, nodes, parts: what `Graph.net` has collected.
 
     Raises:
-        ValueError: for another number of tensors than the graph has inputs or outputs.
+        ValueError: for another number of tensors than the graph has inputs or outputs, and for conditions that are not
+            the declared ones, of any size in space.
 
     Example:
         >>> graph = Graph()
@@ -223,6 +225,18 @@ class GraphNet(Composite):
         nodes = [replace(node, inputs=node.outputs, outputs=node.inputs) for node in reversed(self.nodes)]
         parts = {node.name: self.part(node.name).inverted() for node in nodes}
         return GraphNet(self.outputs, self.inputs, self.conditions, nodes, parts)
+
+    def check_condition(self, condition: Condition) -> None:
+        super().check_condition(condition)
+        found = [tuple(tensor.shape[1:]) for tensor in tensors_of(condition)]
+        # Only images may have another size than the graph was built for.
+        fits = len(found) == len(self.conditions) and all(
+            len(shape) == len(wire.shape) and shape[:1] == wire.shape[:1]
+            for shape, wire in zip(found, self.conditions, strict=True)
+        )
+        if not fits:
+            expected = ", ".join(f"{wire} of shape {wire.shape}" for wire in self.conditions)
+            raise ValueError(f"expected the conditions {expected}, without the batch dimension, got shapes {found}")
 
     def describe(self) -> str:
         """The graph as text, one line per node: name, kind, what it reads with shapes, what it makes."""

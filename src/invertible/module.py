@@ -93,8 +93,8 @@ def _entry_point(call: Call, method: Callable) -> Callable:
 
     @functools.wraps(method)
     def enter(self: InvertibleModule, x: State, condition: Condition = None) -> Any:
-        if condition is not None and not self.takes_condition:
-            raise ValueError(f"expected no condition, because no part of this {type(self).__name__} takes one")
+        if condition is not None:
+            self.check_condition(condition)
         if self.watcher is not None:
             self.watcher(call, map_tensors(in_single_precision, x), condition)
         policy = self.backprop_policy
@@ -187,6 +187,9 @@ class InvertibleModule(nn.Module):
     second argument of all three and sets ``takes_condition``; composites hand it on to the parts that take one.
     ``inverse_and_logdet`` follows; a layer that can give both at once, or draws at random, implements that too.
 
+    Raises:
+        ValueError: in use, for a condition that no part takes.
+
     Example:
         >>> class Cube(InvertibleModule):
         ...     def forward(self, x):
@@ -229,6 +232,15 @@ class InvertibleModule(nn.Module):
         x = INVERSE(self, y, condition)
         _, logdet = FORWARD_AND_LOGDET(self, x, condition)
         return x, -logdet
+
+    def check_condition(self, condition: Condition) -> None:
+        """Refuse a condition that this module cannot take.
+
+        Raises:
+            ValueError: that says what was expected.
+        """
+        if not self.takes_condition:
+            raise ValueError(f"expected no condition, because no part of this {type(self).__name__} takes one")
 
     def inverted(self) -> InvertibleModule:
         """The inverse map as a module of its own; it shares this module's parameters."""
