@@ -9,6 +9,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 
+from src.callbacks.time_budget import TimeBudget
+
 STAGES = {"val": "validation", "test": "test", "predict": "prediction"}
 
 
@@ -69,7 +71,10 @@ class LineProgress(ProgressBar):
         step = trainer.global_step
         done, left = step - self._first_step, self._total - step
         if done > 0 and math.isfinite(left):
-            numbers.append(_minutes_left(self._started, done, left))
+            callbacks = trainer.callbacks  # type: ignore[attr-defined]
+            budgets = (callback.left_s() for callback in callbacks if isinstance(callback, TimeBudget))
+            left_s = min([_left_s(self._started, done, left), *budgets])
+            numbers.append(f"{left_s / 60:.1f} min left")
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         print(epoch, f"step {step}/{self._total:.0f}", *numbers, sep="  ", flush=True)
 
@@ -84,8 +89,8 @@ class LineProgress(ProgressBar):
             return
         self._printed = time.monotonic()
         done, total = batch_idx + 1, getattr(trainer, f"num_{stage}_batches")[loader]
-        left = _minutes_left(self._evaluation_started, done, total - done)
-        print(f"{STAGES[stage]} {done}/{total:.0f}  {left}", flush=True)
+        left_s = _left_s(self._evaluation_started, done, total - done)
+        print(f"{STAGES[stage]} {done}/{total:.0f}  {left_s / 60:.1f} min left", flush=True)
 
     on_validation_start: Any = _start_evaluation
     on_test_start: Any = _start_evaluation
@@ -95,5 +100,5 @@ class LineProgress(ProgressBar):
     on_predict_batch_end: Any = partialmethod(_evaluated, "predict")
 
 
-def _minutes_left(started: float, done: float, left: float) -> str:
-    return f"{(time.monotonic() - started) / done * left / 60:.1f} min left"
+def _left_s(started: float, done: float, left: float) -> float:
+    return (time.monotonic() - started) / done * left

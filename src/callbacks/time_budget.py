@@ -72,6 +72,10 @@ class TimeBudget(Callback):
         """Return the seconds of training for summary.json."""
         return {"training_s": self.spent_s}
 
+    def left_s(self) -> float:
+        """Return the seconds of training that are left."""
+        return max(self.total_s - self._elapsed(), 0.0)
+
     def _share(self, trainer: Trainer) -> float:
         """Return the share of the time that is over, the same in all processes."""
         return trainer.strategy.broadcast(self._elapsed() / self.total_s)

@@ -261,7 +261,9 @@ def test_steps_on_a_gpu_are_timed_by_events_that_are_read_when_they_are_over(mon
 def test_without_a_terminal_progress_is_lines(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     bar = progress_bar()
     assert isinstance(bar, LineProgress)
-    trainer: Any = SimpleNamespace(current_epoch=2, max_epochs=8, global_step=0, estimated_stepping_batches=80)
+    trainer: Any = SimpleNamespace(
+        current_epoch=2, max_epochs=8, global_step=0, estimated_stepping_batches=80, callbacks=[]
+    )
     bar.on_train_start(trainer, None)  # type: ignore[arg-type]
     trainer.global_step = 30
     monkeypatch.setattr(bar, "get_metrics", lambda *_: {"v_num": "x", "train/loss": 0.5})

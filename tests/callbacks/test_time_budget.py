@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,13 +49,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def test_training_ends_with_its_time_and_the_rate_falls_along_a_cosine(tmp_path: Path, clock: Clock) -> None:
-    train.train(compose_config(tiny_overrides(tmp_path, *OVERRIDES, "callbacks.time_budget.minutes=0.5")))
+def test_training_ends_with_its_time_and_the_rate_falls_along_a_cosine(
+    tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["callbacks.progress._target_=src.callbacks.progress.LineProgress", "+callbacks.progress.interval_s=0.0"]
+    minutes = "callbacks.time_budget.minutes=0.5"
+    train.train(compose_config(tiny_overrides(tmp_path, *OVERRIDES, minutes, *lines)))
     summary = read_summary(RunFolder(tmp_path).summary)
     assert summary["training_s"] >= 30 and summary["steps"] < 30 and "test/psnr" in summary["metrics"]
     found = rates(tmp_path)
     assert all(later < earlier for earlier, later in itertools.pairwise(found))
     assert found[-1] < 0.1 * found[0]
+    left = [float(minutes) for minutes in re.findall(r"([\d.]+) min left", capsys.readouterr().out)]
+    assert left and max(left) <= 0.5  # and not the time of 100,000 epochs
 
 
 def test_the_rate_at_a_time(clock: Clock) -> None:
