@@ -233,6 +233,18 @@ def test_a_run_folder_has_one_process(
     assert_equal(folder, whole["plain"])
 
 
+def test_an_error_before_anything_is_written_leaves_no_folder(tmp_path: Path) -> None:
+    for name, content, is_left in (("empty", None, False), ("written", "config.yaml", True), ("given", None, True)):
+        folder = tmp_path / name
+        if name == "given":
+            folder.mkdir()
+        with pytest.raises(KeyError), only_process(folder):
+            if content is not None:
+                (folder / content).touch()
+            raise KeyError
+        assert folder.exists() == is_left, name
+
+
 def test_partial_files_of_killed_writes_are_removed(tmp_path: Path) -> None:
     code = "import os, sys; from src.utils.files import atomic_write\n"
     code += "with atomic_write(sys.argv[1]): os.kill(os.getpid(), 9)"

@@ -18,14 +18,17 @@ def only_process(run_dir: str | Path) -> Iterator[None]:
     """Create the folder, keep other processes out of it, and remove the unfinished files of a killed process.
 
     The lock belongs to this process alone and ends with it, however it ends: a worker that outlives the process does
-    not hold it. On a file system without locks there is none.
+    not hold it. On a file system without locks there is none. A new folder into which an error let nothing be written
+    is removed.
 
     Raises:
         ConfigError: if another process writes to the folder.
     """
     folder = Path(run_dir)
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with RunFolder(folder).lock.open("a+") as file:
+    lock = RunFolder(folder).lock
+    with lock.open("a+") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -39,4 +42,10 @@ def only_process(run_dir: str | Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         remove_leftovers(folder, SUBFOLDERS)
-        yield
+        try:
+            yield
+        except BaseException:
+            if is_new and list(folder.iterdir()) == [lock]:
+                lock.unlink()
+                folder.rmdir()
+            raise
