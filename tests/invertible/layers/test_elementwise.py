@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from src.invertible import Inverse, Sequential, TwoSidedCoupling, set_backprop
 from src.invertible.layers.affine import Affine, AffineCoupling, GlowCoupling, Scaling
@@ -154,6 +154,28 @@ def prescribed(shape: tuple[int, ...]) -> Callable[[], Any]:
     return lambda: ConditionalHouseholder(4, 2)(torch.zeros(3, 4), torch.zeros(shape))
 
 
+def mixture(samples: int) -> tuple[Tensor, Tensor]:
+    """Means and factors of four components in 2D."""
+    return torch.randn(samples, 4, 2), torch.randn(samples, 4, 3)
+
+
+@pytest.mark.parametrize("method", ["forward", "inverse"])
+def test_a_mixture_is_evaluated_in_single_precision_under_autocast(method: str) -> None:
+    torch.manual_seed(0)
+    x, condition = torch.randn(3, 4, 2), mixture(3)
+    expected = getattr(GaussianMixture(2), method)(x, condition)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(getattr(GaussianMixture(2), method)(x, condition), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_mixture_in_half_precision_is_inverted_there() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 2, dtype=torch.bfloat16)
+    means, factors = (0.5 * part.bfloat16() for part in mixture(3))
+    found = GaussianMixture(2).inverse(GaussianMixture(2)(x, (means, factors)), (means, factors))
+    torch.testing.assert_close(found, x, rtol=0.1, atol=0.1)
+
+
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "bins": (lambda: LinearSpline(0), "expected num_bins >= 1, got 0"),
     "domain": (lambda: LinearSpline(domain=(1.0, -1.0, 0.0, 5.0)), "expected a domain wider than num_bins"),
@@ -182,6 +204,14 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "mixture": (
         lambda: GaussianMixture(2)(torch.zeros(3, 2), (torch.zeros(3, 4, 2), torch.zeros(3, 4, 2), torch.zeros(3))),
         "expected means, factors and state of shapes",
+    ),
+    "components": (
+        lambda: GaussianMixture(2)(torch.zeros(3, 2), (*mixture(3), torch.zeros(3, 1))),
+        r"expected components of shape \(3,\), got \(3, 1\)",
+    ),
+    "likelihood": (
+        lambda: GaussianMixture(2).log_likelihood(torch.zeros(1, 2), torch.zeros(3, 4), *mixture(3)),
+        "expected x, log_weights, means and factors of shapes",
     ),
     "mixture without": (lambda: GaussianMixture(2)(torch.zeros(3, 2)), "expected means, factors and possibly"),
     "singular": (lambda: FixedLinear(torch.ones(2, 2)), "expected an invertible matrix, got condition number"),
