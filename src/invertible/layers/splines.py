@@ -91,8 +91,13 @@ def _solved(rise: Tensor, height: Tensor, s: Tensor, d0: Tensor, r: Tensor) -> T
     a = height * (s - d0) + rise * r
     b = height * d0 - rise * r
     c = -s * rise
-    # Not negative but for rounding errors.
-    return 2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
+    discriminant = b.square() - 4 * a * c
+    # Not positive for rounding errors alone. The gradient of a root at zero would not be finite.
+    is_positive = discriminant > 0
+    root = is_positive * torch.where(is_positive, discriminant, 1.0).sqrt()
+    xi = 2 * c / (-b - root)
+    # Outside the bin for rounding errors alone. There, the derivative would not be positive; a clamp has no gradient.
+    return xi + (xi.clamp(0, 1) - xi).detach()
 
 
 def at_both_ends(values: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

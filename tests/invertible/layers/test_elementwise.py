@@ -82,6 +82,24 @@ def test_extreme_coefficients_stay_finite(name: str) -> None:
     assert y.isfinite().all() and theta.grad is not None and theta.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("flat", [False, True])
+def test_the_inverse_of_a_rational_spline_is_finite_at_its_knots(flat: bool) -> None:
+    torch.manual_seed(0)
+    family = RationalQuadraticSpline(8)
+    theta = 3 * torch.randn(64, family.num_coefficients)
+    if flat:  # derivatives of 1e-9 at the inner knots
+        theta[:, -7:] = -21.0
+    theta = theta.flatten()[None].requires_grad_()
+    spline = family(theta)
+    knots = spline.y[0].T.detach()  # (K + 1, 64)
+    y = torch.cat((knots, torch.nextafter(knots, knots + 1), torch.nextafter(knots, knots - 1))).requires_grad_()
+    x, log_derivative = spline.inverse(y)
+    (gradient,) = torch.autograd.grad(x.sum() + log_derivative.sum(), theta)
+    assert x.isfinite().all() and log_derivative.isfinite().all() and gradient.isfinite().all()
+    if not flat:
+        torch.testing.assert_close(log_derivative, -spline.forward(x)[1], rtol=0, atol=0.1)
+
+
 @pytest.mark.parametrize("method", ["forward", "inverse", "forward_and_logdet", "inverse_and_logdet"])
 def test_a_spline_couplings_subnet_runs_once_in_backward(method: str) -> None:
     net = Sequential(TwoSidedCoupling(spline_coupling, 4, dense), spline_coupling(4, dense).inverted())
