@@ -147,13 +147,14 @@ class LinearSpline(MapFamily):
         super().__init__()
         check_positive(num_bins=num_bins)
         left, right, bottom, top = domain
-        for size, minimum in zip((right - left, top - bottom), min_bin_sizes, strict=True):
+        smallest = (0.0,) if identity_tails else min_bin_sizes
+        for size, minimum in zip((right - left, top - bottom), smallest, strict=not identity_tails):
             if minimum < 0 or not size > num_bins * minimum:
                 raise ValueError(
                     f"expected a domain wider than num_bins * min_bin_sizes >= 0, got domain={domain}, "
-                    f"num_bins={num_bins}, min_bin_sizes={min_bin_sizes}"
+                    f"num_bins={num_bins}, min_bin_sizes={smallest}"
                 )
-        if not 0 <= num_bins * min_bin_fraction < 1:
+        if identity_tails and not 0 <= num_bins * min_bin_fraction < 1:
             raise ValueError(f"expected 0 <= num_bins * min_bin_fraction < 1, got {num_bins} * {min_bin_fraction}")
         self.num_bins = num_bins
         self.min_bin_fraction = min_bin_fraction

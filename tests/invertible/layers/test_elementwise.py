@@ -168,6 +168,11 @@ def test_a_clamp_with_parameters_is_trained_in_a_family_too() -> None:
     torch.testing.assert_close(gradient, expected)
 
 
+def test_options_of_the_other_kind_of_tails_do_not_bound_the_number_of_bins() -> None:
+    assert LinearSpline(100, identity_tails=True).num_coefficients == 201
+    assert LinearSpline(1000, domain=(-300.0, 300.0, -300.0, 300.0)).num_coefficients == 2002
+
+
 def prescribed(shape: tuple[int, ...]) -> Callable[[], Any]:
     return lambda: ConditionalHouseholder(4, 2)(torch.zeros(3, 4), torch.zeros(shape))
 
@@ -198,7 +203,14 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "bins": (lambda: LinearSpline(0), "expected num_bins >= 1, got 0"),
     "domain": (lambda: LinearSpline(domain=(1.0, -1.0, 0.0, 5.0)), "expected a domain wider than num_bins"),
     "bin sizes": (lambda: RationalQuadraticSpline(10, min_bin_sizes=(0.1, 0.7)), "expected a domain wider than"),
-    "fraction": (lambda: LinearSpline(10, min_bin_fraction=0.1), r"num_bins \* min_bin_fraction < 1, got 10 \* 0.1"),
+    "fraction": (
+        lambda: LinearSpline(10, min_bin_fraction=0.1, identity_tails=True),
+        r"num_bins \* min_bin_fraction < 1, got 10 \* 0.1",
+    ),
+    "empty domain": (
+        lambda: LinearSpline(domain=(1.0, 1.0, 0.0, 5.0), identity_tails=True),
+        "expected a domain wider than num_bins",
+    ),
     "scale": (lambda: Scaling(0.0), "expected a positive scale to start with, got 0.0"),
     "volume": (
         lambda: GlowCoupling(4, dense, volume_preserving="image"),
