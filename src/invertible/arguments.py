@@ -73,6 +73,17 @@ def check_channels(x: Tensor, channels: int) -> None:
         raise ValueError(f"expected {channels} channels, got {x.shape[1] if x.ndim > 1 else 'no such dimension'}")
 
 
+def as_precise_as(state: Tensor, values: Tensor) -> Tensor:
+    """Values in the precision of a state.
+
+    Raises:
+        ValueError: for a state of integers, such as an image as it was read, to which the values would be rounded.
+    """
+    if not state.is_floating_point():
+        raise ValueError(f"expected a state of real numbers, got {state.dtype}")
+    return values.to(state.dtype)
+
+
 def check_halvings(x: Tensor, num_levels: int) -> None:
     """Raise a `ValueError` unless the spatial size of a state (B, C, *spatial) can be halved on each level."""
     divisor = 2**num_levels

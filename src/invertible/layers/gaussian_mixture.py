@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..arguments import check_positive
+from ..arguments import as_precise_as, check_positive
 from ..module import Condition, InvertibleModule, tensors_of
 
 
@@ -79,7 +79,7 @@ class GaussianMixture(InvertibleModule):
         parts = tensors_of(condition)
         if len(parts) not in (2, 3):
             raise ValueError(f"expected means, factors and possibly components as the condition, got {len(parts)}")
-        means, factors = (part.to(state.dtype) for part in parts[:2])
+        means, factors = (as_precise_as(state, part) for part in parts[:2])
         samples, components = state.shape[0], means.shape[1:2]
         points = (samples, *(components if len(parts) == 2 else ()), self.dim)
         shapes = ((samples, *components, self.dim), (samples, *components, self._num_entries), points)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..arguments import check_channels, chosen, per_channel
+from ..arguments import as_precise_as, check_channels, chosen, per_channel
 from ..module import InvertibleModule, VolumePreserving
 from .orthogonal import initial_matrices
 
@@ -105,13 +105,13 @@ class InvertibleConv1x1(InvertibleModule):
     def forward(self, x: Tensor) -> Tensor:
         columns = self._columns(x)
         with torch.autocast(x.device.type, enabled=False):
-            return (self.mixing.matrix(columns.dtype) @ columns).to(x.dtype).reshape(x.shape)
+            return as_precise_as(x, self.mixing.matrix(columns.dtype) @ columns).reshape(x.shape)
 
     def inverse(self, y: Tensor) -> Tensor:
         columns = self._columns(y).transpose(0, 1)  # (C, B, N): one solve for the whole batch
         with torch.autocast(y.device.type, enabled=False):
             x = self.mixing.solve(columns.flatten(1)).reshape(columns.shape)
-        return x.transpose(0, 1).to(y.dtype).reshape(y.shape)
+        return as_precise_as(y, x.transpose(0, 1)).reshape(y.shape)
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self(x)
@@ -185,7 +185,7 @@ def _multiplied(matrix: Tensor, x: Tensor) -> Tensor:
     """``M x`` over the channels of a state, whatever autocast says."""
     check_channels(x, matrix.shape[1])
     with torch.autocast(x.device.type, enabled=False):
-        return (matrix.to(x.dtype) @ x.reshape(*x.shape[:2], math.prod(x.shape[2:]))).reshape(x.shape)
+        return (as_precise_as(x, matrix) @ x.reshape(*x.shape[:2], math.prod(x.shape[2:]))).reshape(x.shape)
 
 
 class Permutation(VolumePreserving):
