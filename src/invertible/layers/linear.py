@@ -171,11 +171,15 @@ class FixedLinear(InvertibleModule):
         return _multiplied(self.matrix, x) + per_channel(self.offset, x)
 
     def inverse(self, y: Tensor) -> Tensor:
-        return _multiplied(torch.linalg.inv(self.matrix), y - per_channel(self.offset, y))
+        return _multiplied(torch.linalg.inv(self._wide(y)), y - per_channel(self.offset, y))
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        logabsdet = torch.linalg.slogdet(self.matrix).logabsdet
+        logabsdet = torch.linalg.slogdet(self._wide(x)).logabsdet
         return self(x), (math.prod(x.shape[2:]) * logabsdet).expand(x.shape[0])
+
+    def _wide(self, state: Tensor) -> Tensor:
+        """M in the precision of the state, but at least in float32: torch inverts nothing in half precision."""
+        return self.matrix.to(torch.promote_types(state.dtype, torch.float32))
 
     def extra_repr(self) -> str:
         return f"{len(self.offset)}"

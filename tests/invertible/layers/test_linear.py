@@ -71,6 +71,17 @@ def test_unknown_options_and_other_shapes_are_refused() -> None:
                     method(torch.zeros(shape))
 
 
+def test_a_fixed_matrix_is_inverted_in_the_precision_of_the_state_or_a_wider_one() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    layer = FixedLinear(WEIGHT)  # in float32
+    torch.testing.assert_close(layer.inverse(layer(x)), x, rtol=0, atol=1e-12)
+    half, layer = x.bfloat16(), layer.bfloat16()
+    y, logdet = layer.forward_and_logdet(half)
+    torch.testing.assert_close(layer.inverse(y), half, rtol=0, atol=0.1)
+    torch.testing.assert_close(logdet.double(), 4 * torch.linalg.slogdet(WEIGHT).logabsdet.expand(2), rtol=0, atol=0.1)
+
+
 ROUNDING: dict[str, Callable[[], InvertibleModule]] = {
     "linear": lambda: FixedLinear(WEIGHT),
     "convolution": lambda: InvertibleConv1x1(3),
