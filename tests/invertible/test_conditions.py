@@ -327,6 +327,15 @@ def test_condition_that_no_part_takes_is_refused(policy: str) -> None:
             method(torch.zeros(2, 4), torch.zeros(2, 3))
 
 
+def test_lists_of_tensors_are_refused() -> None:
+    x, label = torch.zeros(2, 4), torch.zeros(2, 3)
+    layer = AdditiveCoupling(4, dense, condition_channels=3)
+    for arguments in ((x, [label]), ([x], label)):
+        for method in (layer, layer.inverse, layer.forward_and_logdet, layer.inverse_and_logdet):
+            with pytest.raises(TypeError, match="as a tuple, got a list"):
+                method(*arguments)
+
+
 def evaluations(policy: str) -> tuple[int, int]:
     """Number of evaluations of all subnets of a conditional chain, in forward and in backward."""
     net = Conditional("chain", "labels", 2)
