@@ -142,7 +142,7 @@ class Graph:
             # Nets hand the whole condition to their parts: one that reads only some of it is told which.
             node.name: self._parts[node.name]
             if node.conditions in ((), tuple(known))
-            else OnConditions(self._parts[node.name], [known.index(wire) for wire in node.conditions])
+            else OnConditions(self._parts[node.name], [known.index(wire) for wire in node.conditions], len(known))
             for node in self._nodes
         }
         return GraphNet(self._inputs, outputs, known, self._nodes, parts)
@@ -254,20 +254,30 @@ class GraphNet(Composite):
 
 
 class OnConditions(InvertibleModule):
-    """A part that sees only some of the tensors of a condition, in an order of its own."""
+    """A part that sees only some of the tensors of a condition, in an order of its own.
+
+    Args:
+        part: which takes a condition.
+        indices: of the tensors that it sees.
+        total: number of tensors of the condition.
+
+    Raises:
+        ValueError: for another number of tensors.
+    """
 
     takes_condition = True
 
-    def __init__(self, part: InvertibleModule, indices: Sequence[int]) -> None:
+    def __init__(self, part: InvertibleModule, indices: Sequence[int], total: int) -> None:
         super().__init__()
         self.part = part
         self.indices = list(indices)
+        self.total = total
 
     def select(self, condition: Condition) -> Condition:
         """The part's own condition."""
         tensors = tensors_of(condition)
-        if len(tensors) <= max(self.indices):
-            raise ValueError(f"expected at least {max(self.indices) + 1} conditions, got {len(tensors)}")
+        if len(tensors) != self.total:
+            raise ValueError(f"expected {self.total} conditions, got {len(tensors)}")
         return as_state([tensors[index] for index in self.indices])
 
     def forward(self, x: State, condition: Condition = None) -> State:
@@ -283,7 +293,7 @@ class OnConditions(InvertibleModule):
         return INVERSE_AND_LOGDET(self.part, y, self.select(condition))
 
     def inverted(self) -> OnConditions:
-        return OnConditions(self.part.inverted(), self.indices)
+        return OnConditions(self.part.inverted(), self.indices, self.total)
 
     def extra_repr(self) -> str:
         return f"conditions={self.indices}"

@@ -140,8 +140,9 @@ def test_turned_conditions_are_those_of_the_part_alone() -> None:
     label, image, x = torch.randn(2, 2).double(), torch.randn(2, 3).double(), torch.randn(2, 8).double()
     expected = net.part("by_both").part(x, (image, label))
     assert torch.equal(net.part("by_both")(x, (label, image)), expected)
-    with pytest.raises(ValueError, match="expected at least 2 conditions, got 1"):
-        net((x[:, :4], x[:, 4:]), (label,))
+    for condition in ((label,), (label, image, image)):
+        with pytest.raises(ValueError, match=f"expected 2 conditions, got {len(condition)}"):
+            net((x[:, :4], x[:, 4:]), condition)
 
 
 def test_a_graph_is_copied_and_pickled_with_its_names() -> None:
