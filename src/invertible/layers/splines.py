@@ -39,7 +39,7 @@ class SplineMap:
         index = (within.unsqueeze(2) > us[:, :, 1:-1]).sum(2, keepdim=True)
         value, log_derivative = self.in_bins(within, index, inverse)
         tail = slope * u + (first_v - slope * first_u)  # exactly u for the identity
-        return torch.where(inside, value, tail), torch.where(inside, log_derivative, slope.log())
+        return torch.where(inside, value, tail).to(u.dtype), torch.where(inside, log_derivative, slope.log())
 
     def in_bins(self, u: Tensor, index: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """Value and logarithm of the derivative of the function, or its inverse, at u between the knots.
@@ -173,7 +173,9 @@ class LinearSpline(MapFamily):
 
         The coefficients of each number lie side by side: K of widths, K of heights, then those of the domain.
         """
-        values = coefficients.unflatten(1, (-1, self.num_coefficients))
+        # In half precision, neighbouring knots would round to the same number.
+        values = coefficients.to(torch.promote_types(coefficients.dtype, torch.float32))
+        values = values.unflatten(1, (-1, self.num_coefficients))
         widths, heights, rest = values.tensor_split((self.num_bins, 2 * self.num_bins), dim=2)
         if self.identity_tails:
             size, rest = rest.tensor_split((1,), dim=2)

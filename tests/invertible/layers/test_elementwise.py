@@ -82,6 +82,21 @@ def test_extreme_coefficients_stay_finite(name: str) -> None:
     assert y.isfinite().all() and theta.grad is not None and theta.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_splines_in_half_precision_have_distinct_knots(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = LearnedElementwise((64,), FAMILIES[name](8, identity_tails=True))
+    nn.init.normal_(layer.theta, std=3.0)
+    layer, x = layer.to(dtype), torch.randn(20, 64, dtype=dtype)
+    y, logdet = layer.forward_and_logdet(x)
+    logdet.sum().backward()
+    assert layer.theta.grad is not None and layer.theta.grad.isfinite().all()
+    expected, expected_logdet = layer.double().forward_and_logdet(x.double())
+    torch.testing.assert_close(y, expected.to(dtype))
+    torch.testing.assert_close(logdet.double(), expected_logdet, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("flat", [False, True])
 def test_the_inverse_of_a_rational_spline_is_finite_at_its_knots(flat: bool) -> None:
     torch.manual_seed(0)
