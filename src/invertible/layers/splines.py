@@ -127,7 +127,7 @@ class LinearSpline(MapFamily):
         domain_clamp: width and height of the domain are clamped softly to this.
 
     Raises:
-        ValueError: for a domain that is empty or too small for the bins.
+        ValueError: for a domain that is empty, clamped to nothing or too small for the bins.
 
     Example:
         >>> layer = LearnedElementwise((4,), LinearSpline(5, identity_tails=True))
@@ -156,6 +156,8 @@ class LinearSpline(MapFamily):
                 )
         if identity_tails and not 0 <= num_bins * min_bin_fraction < 1:
             raise ValueError(f"expected 0 <= num_bins * min_bin_fraction < 1, got {num_bins} * {min_bin_fraction}")
+        if domain_clamp is not None and not domain_clamp > 0:
+            raise ValueError(f"expected a positive domain_clamp or None, got {domain_clamp}")
         self.num_bins = num_bins
         self.min_bin_fraction = min_bin_fraction
         self.min_bin_sizes = min_bin_sizes

@@ -226,6 +226,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: LinearSpline(domain=(1.0, 1.0, 0.0, 5.0), identity_tails=True),
         "expected a domain wider than num_bins",
     ),
+    "clamp": (lambda: LinearSpline(domain_clamp=0.0), "expected a positive domain_clamp or None, got 0.0"),
     "scale": (lambda: Scaling(0.0), "expected a positive scale to start with, got 0.0"),
     "volume": (
         lambda: GlowCoupling(4, dense, volume_preserving="image"),
