@@ -69,6 +69,8 @@ def per_dimension(value: int | Sequence[int], spatial_dims: int, name: str) -> t
 
 def check_channels(x: Tensor, channels: int) -> None:
     """Raise a `ValueError` unless ``x`` is a state of shape (B, channels, *spatial)."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"expected a state of one tensor with {channels} channels, got {type(x).__name__}")
     if x.ndim < 2 or x.shape[1] != channels:
         raise ValueError(f"expected {channels} channels, got {x.shape[1] if x.ndim > 1 else 'no such dimension'}")
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import POLICIES, Inverse, InvertibleModule, OnChannels, OrthogonalMixing, Sequential, set_backprop
-from src.invertible.layers.affine import Affine, AffineCoupling, GlowCoupling
+from src.invertible.layers.affine import Affine, AffineCoupling, GlowCoupling, Scaling
 from src.invertible.layers.all_in_one import AllInOneBlock
 from src.invertible.layers.coupling import AdditiveCoupling, TwoSidedCoupling, with_condition
-from src.invertible.layers.elementwise import ConditionalElementwise, ElementwiseCoupling, MapFamily
+from src.invertible.layers.elementwise import ConditionalElementwise, ElementwiseCoupling, LearnedElementwise, MapFamily
 from src.invertible.layers.gaussian_mixture import GaussianMixture
 from src.invertible.layers.householder import ConditionalHouseholder
+from src.invertible.layers.linear import Permutation
 from src.invertible.layers.splines import RationalQuadraticSpline
 from src.invertible.module import Condition
 from tests.invertible.layers.test_oracles import jacobian_logdet
@@ -334,6 +335,20 @@ def test_lists_of_tensors_are_refused() -> None:
         for method in (layer, layer.inverse, layer.forward_and_logdet, layer.inverse_and_logdet):
             with pytest.raises(TypeError, match="as a tuple, got a list"):
                 method(*arguments)
+
+
+LAYERS_OF_ONE: dict[str, InvertibleModule] = {
+    "coupling": GlowCoupling(4, dense),
+    "elementwise": LearnedElementwise((4,), Scaling()),
+    "mixing": OrthogonalMixing(4),
+    "permutation": Permutation(4),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS_OF_ONE)
+def test_tuples_are_refused_where_a_state_is_one_tensor(name: str) -> None:
+    with pytest.raises(ValueError, match="expected a state of one tensor with 4 channels, got tuple"):
+        LAYERS_OF_ONE[name]((torch.zeros(2, 4),))  # FrEIA's way
 
 
 def evaluations(policy: str) -> tuple[int, int]:

@@ -214,13 +214,13 @@ class LearnedElementwise(_ElementwiseLayer):
         self.theta = nn.Parameter(torch.zeros(elementwise.num_coefficients * self.shape[0], *self.shape[1:]))
 
     def coefficients(self, state: Tensor, condition: Condition = None) -> Tensor:
+        check_channels(state, self.shape[0])
         expected, found = self.shape, tuple(state.shape[1:])
         # Only sizes of space may be shared, or channels would be broadcast.
         if len(expected) != len(found) or any(n not in (1, m) for n, m in zip(expected[1:], found[1:], strict=True)):
             raise ValueError(
                 f"expected a state of shape (B, {', '.join(map(str, expected))}), got {tuple(state.shape)}"
             )
-        check_channels(state, expected[0])
         return as_precise_as(state, self.theta[None])
 
     def extra_repr(self) -> str:
