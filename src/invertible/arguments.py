@@ -69,8 +69,21 @@ def per_dimension(value: int | Sequence[int], spatial_dims: int, name: str) -> t
 
 def check_channels(x: Tensor, channels: int) -> None:
     """Raise a `ValueError` unless ``x`` is a state of shape (B, channels, *spatial)."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"expected a state of one tensor with {channels} channels, got {type(x).__name__}")
     if x.ndim < 2 or x.shape[1] != channels:
         raise ValueError(f"expected {channels} channels, got {x.shape[1] if x.ndim > 1 else 'no such dimension'}")
+
+
+def as_precise_as(state: Tensor, values: Tensor) -> Tensor:
+    """Values in the precision of a state.
+
+    Raises:
+        ValueError: for a state of integers, such as an image as it was read, to which the values would be rounded.
+    """
+    if not state.is_floating_point():
+        raise ValueError(f"expected a state of real numbers, got {state.dtype}")
+    return values.to(state.dtype)
 
 
 def check_halvings(x: Tensor, num_levels: int) -> None:

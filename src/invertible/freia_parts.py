@@ -61,10 +61,8 @@ def _give_tensor_and_ask_for_logdet(part: nn.Module, args: Any, options: dict[st
 
 
 def _return_pair(part: nn.Module, args: Any, options: dict[str, Any], result: Any) -> tuple[tuple[Tensor, ...], Any]:
-    if len(result) == 1:
-        return result, None
-    outputs, logdet = result
-    return outputs, logdet.flatten(1).sum(1) if logdet.ndim > 1 else logdet
+    outputs, logdet = result if len(result) == 2 else (result, None)  # a pair already, where wrapped twice
+    return outputs, logdet.flatten(1).sum(1) if logdet is not None and logdet.ndim > 1 else logdet
 
 
 def _give_logdet_of_direction(part: Any, args: Any, options: dict[str, Any], result: Any) -> tuple[Any, Any]:

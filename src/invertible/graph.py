@@ -148,7 +148,7 @@ class Graph:
         if name in taken:
             raise ValueError(f"expected an unused name, got {name!r}")
         # Parts are submodules, whose names must not be those of attributes.
-        if not name.isidentifier() or hasattr(GraphNet, name) or name in ("inputs", "outputs", "conditions", "nodes"):
+        if not name.isidentifier() or hasattr(GraphNet((), (), (), (), {}), name):
             raise ValueError(f"expected the name to be an identifier and no attribute of GraphNet, got {name!r}")
         return name
 

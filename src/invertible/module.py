@@ -89,10 +89,12 @@ INVERSE_AND_LOGDET = Call("inverse_and_logdet", inverse=True, logdet=True)
 
 
 def _entry_point(call: Call, method: Callable) -> Callable:
-    """Widen the state under autocast, tell the module's watcher of a call, and hand it to the backprop policy."""
+    """Check the arguments, widen the state under autocast, tell the watcher, and hand the call to the policy."""
 
     @functools.wraps(method)
     def enter(self: InvertibleModule, x: State, condition: Condition = None) -> Any:
+        if isinstance(x, list) or isinstance(condition, list):
+            raise TypeError("expected several tensors of a state or a condition as a tuple, got a list")
         if condition is not None:
             self.check_condition(condition)
         if self.watcher is not None:

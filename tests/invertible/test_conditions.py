@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import POLICIES, Inverse, InvertibleModule, OnChannels, OrthogonalMixing, Sequential, set_backprop
-from src.invertible.layers.affine import Affine, AffineCoupling, GlowCoupling
+from src.invertible.layers.affine import Affine, AffineCoupling, GlowCoupling, Scaling
 from src.invertible.layers.all_in_one import AllInOneBlock
 from src.invertible.layers.coupling import AdditiveCoupling, TwoSidedCoupling, with_condition
-from src.invertible.layers.elementwise import ConditionalElementwise, ElementwiseCoupling, MapFamily
+from src.invertible.layers.elementwise import ConditionalElementwise, ElementwiseCoupling, LearnedElementwise, MapFamily
 from src.invertible.layers.gaussian_mixture import GaussianMixture
 from src.invertible.layers.householder import ConditionalHouseholder
+from src.invertible.layers.linear import Permutation
 from src.invertible.layers.splines import RationalQuadraticSpline
 from src.invertible.module import Condition
 from tests.invertible.layers.test_oracles import jacobian_logdet
@@ -325,6 +326,29 @@ def test_condition_that_no_part_takes_is_refused(policy: str) -> None:
     for method in (net, net.inverse, net.forward_and_logdet, net.inverse_and_logdet):
         with pytest.raises(ValueError, match="expected no condition, because no part of this Sequential takes one"):
             method(torch.zeros(2, 4), torch.zeros(2, 3))
+
+
+def test_lists_of_tensors_are_refused() -> None:
+    x, label = torch.zeros(2, 4), torch.zeros(2, 3)
+    layer = AdditiveCoupling(4, dense, condition_channels=3)
+    for arguments in ((x, [label]), ([x], label)):
+        for method in (layer, layer.inverse, layer.forward_and_logdet, layer.inverse_and_logdet):
+            with pytest.raises(TypeError, match="as a tuple, got a list"):
+                method(*arguments)
+
+
+LAYERS_OF_ONE: dict[str, InvertibleModule] = {
+    "coupling": GlowCoupling(4, dense),
+    "elementwise": LearnedElementwise((4,), Scaling()),
+    "mixing": OrthogonalMixing(4),
+    "permutation": Permutation(4),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS_OF_ONE)
+def test_tuples_are_refused_where_a_state_is_one_tensor(name: str) -> None:
+    with pytest.raises(ValueError, match="expected a state of one tensor with 4 channels, got tuple"):
+        LAYERS_OF_ONE[name]((torch.zeros(2, 4),))  # FrEIA's way
 
 
 def evaluations(policy: str) -> tuple[int, int]:

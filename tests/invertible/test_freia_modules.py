@@ -259,6 +259,16 @@ def test_the_map_is_freias_and_its_inverse_undoes_it(name: str) -> None:
         torch.testing.assert_close(part, value, rtol=0, atol=TOLERANCE)
 
 
+def test_a_module_may_be_wrapped_by_itself_and_in_its_net() -> None:
+    net, x = sequence(*parts(), dims=IMAGE), torch.randn(2, *IMAGE)
+    whole = FreiaModule(net)
+    expected, logdet = whole.forward_and_logdet(x)
+    alone = [FreiaModule(part) for part in net.module_list]
+    torch.testing.assert_close(Sequential(*alone)(x), expected)
+    for found, value in zip(whole.forward_and_logdet(x), (expected, logdet), strict=True):
+        torch.testing.assert_close(found, value, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_actnorm_starts_from_its_first_batch_under_every_policy(policy: str) -> None:
     x = 3 * torch.randn(16, *IMAGE) + 1

@@ -216,7 +216,7 @@ def test_every_wire_is_used_once() -> None:
         graph.net(*first, first[0])
 
 
-@pytest.mark.parametrize("name", ["x", "a.b", "forward", "nodes", ""])
+@pytest.mark.parametrize("name", ["x", "a.b", "forward", "training", "nodes", "part", ""])
 def test_names_are_new_and_fit_for_submodules(name: str) -> None:
     graph = Graph()
     graph.input(4, name="x")

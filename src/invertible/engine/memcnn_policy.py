@@ -50,6 +50,29 @@ class MemcnnCall:
         return reference is not None and reference() is tensor
 
 
+class _Together(torch.autograd.Function):
+    """The same tensors, whose gradients go back together: zeros for those that are not in the loss."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tensors
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        return grads
+
+
+def together(state: State) -> State:
+    """A state whose tensors are all walked back from, as soon as one is in the loss.
+
+    Otherwise memcnn would read what it has freed: the part behind a branching inverts all its outputs, of which one
+    is rebuilt only where its own branch is walked back.
+    """
+    if not isinstance(state, tuple) or not any(part.requires_grad for part in state):
+        return state
+    return _Together.apply(*state)
+
+
 class _StandIn(torch.autograd.Function):
     """What memcnn differentiates in the place of a parameter, so that the parameter's hooks do not see it at work."""
 

@@ -40,9 +40,10 @@ def _checkpoint(root: InvertibleModule, call: Call, x: State, condition: Conditi
 
 
 def _memcnn(root: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
-    from .memcnn_policy import MemcnnCall  # memcnn imports torchvision: only where it is asked for
+    from .memcnn_policy import MemcnnCall, together  # memcnn imports torchvision: only where it is asked for
 
-    return _per_leaf(MemcnnCall(), root, call, x, condition)
+    result = _per_leaf(MemcnnCall(), root, call, x, condition)
+    return (together(result[0]), result[1]) if call.logdet else together(result)
 
 
 class _Recomputation:

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..arguments import as_precise_as
 from ..engine.walk import LeafBackward, backward_rule
 from ..module import Condition
 from .coupling import GroupsBack, HasGroups, SubnetConstructor, checked_output
@@ -183,7 +184,7 @@ class AffineCoupling(MonotoneCoupling):
 
     def log_scale_and_shift(self, read: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """``s`` and ``t``, of the shape of the group that is changed."""
-        raw_s, t = (out.to(read.dtype) for out in self.run_subnets(self.seen(read, condition)))
+        raw_s, t = (as_precise_as(read, out) for out in self.run_subnets(self.seen(read, condition)))
         if self.subnet_scale != 1:
             raw_s, t = self.subnet_scale * raw_s, self.subnet_scale * t
         s = self.clamp * self.clamp_activation(raw_s)

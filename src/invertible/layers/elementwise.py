@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..arguments import check_channels
+from ..arguments import as_precise_as, check_channels
 from ..engine.walk import LeafBackward, backward_rule
 from ..module import Condition, InvertibleModule
 from .coupling import Coupling, GroupsBack, SubnetConstructor, checked_output, condition_like
@@ -116,7 +116,8 @@ class ElementwiseCoupling(MonotoneCoupling):
 
     def coefficients(self, read: Tensor, condition: Condition) -> tuple[Tensor, ...]:
         out = self.subnet(self.seen(read, condition))
-        return (checked_output(out, read, self.elementwise.num_coefficients * self.num_changed).to(read.dtype),)
+        out = checked_output(out, read, self.elementwise.num_coefficients * self.num_changed)
+        return (as_precise_as(read, out),)
 
     def map_of(self, *coefficients: Tensor) -> ElementwiseMap:
         return self.elementwise(*coefficients)
@@ -183,7 +184,7 @@ class ConditionalElementwise(_ElementwiseLayer):
         check_channels(state, self.channels)
         seen = torch.cat(condition_like(state, condition, self.condition_channels), dim=1)
         out = self.subnet(seen)
-        return checked_output(out, state, self.elementwise.num_coefficients * self.channels).to(state.dtype)
+        return as_precise_as(state, checked_output(out, state, self.elementwise.num_coefficients * self.channels))
 
     def extra_repr(self) -> str:
         return f"{self.channels}, condition_channels={self.condition_channels}"
@@ -213,14 +214,14 @@ class LearnedElementwise(_ElementwiseLayer):
         self.theta = nn.Parameter(torch.zeros(elementwise.num_coefficients * self.shape[0], *self.shape[1:]))
 
     def coefficients(self, state: Tensor, condition: Condition = None) -> Tensor:
+        check_channels(state, self.shape[0])
         expected, found = self.shape, tuple(state.shape[1:])
         # Only sizes of space may be shared, or channels would be broadcast.
         if len(expected) != len(found) or any(n not in (1, m) for n, m in zip(expected[1:], found[1:], strict=True)):
             raise ValueError(
                 f"expected a state of shape (B, {', '.join(map(str, expected))}), got {tuple(state.shape)}"
             )
-        check_channels(state, expected[0])
-        return self.theta[None].to(state.dtype)
+        return as_precise_as(state, self.theta[None])
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}"

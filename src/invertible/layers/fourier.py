@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..arguments import chosen, per_channel, per_dimension
+from ..arguments import as_precise_as, chosen, per_channel, per_dimension
 from ..engine.walk import LeafBackward, backward_rule, default_rule
 from ..module import InvertibleModule
 from .circular import convolve_circularly
@@ -71,7 +71,7 @@ class FourierConvolution(InvertibleModule):
                 y = convolve_circularly(state, weight, bias)
             else:
                 y = _add(_multiply(spectrum(weight, state.shape[2:]), state), bias)
-            return y.to(x.dtype)
+            return as_precise_as(x, y)
 
     def inverse(self, y: Tensor) -> Tensor:
         state = self._checked(y)
@@ -80,7 +80,7 @@ class FourierConvolution(InvertibleModule):
         with torch.autocast(y.device.type, enabled=False):
             factors = _factorise(spectrum(weight, spatial), spatial)
             columns = to_frequencies(_add(state, None if bias is None else -bias))
-            return from_frequencies(torch.linalg.lu_solve(*factors, columns), spatial).to(y.dtype)
+            return as_precise_as(y, from_frequencies(torch.linalg.lu_solve(*factors, columns), spatial))
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         state = self._checked(x)
@@ -90,7 +90,7 @@ class FourierConvolution(InvertibleModule):
             convolves = self._convolves(state)
             y = convolve_circularly(state, weight, bias) if convolves else _add(_multiply(matrices, state), bias)
             logdet = logabsdet(matrices, state.shape[-1])
-        return y.to(x.dtype), logdet.expand(x.shape[0])
+        return as_precise_as(x, y), logdet.expand(x.shape[0])
 
     def _convolves(self, state: Tensor) -> bool:
         """Whether the forward pass convolves, and not multiplies in the Fourier domain."""

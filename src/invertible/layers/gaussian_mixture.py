@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..arguments import check_positive
+from ..arguments import as_precise_as, check_positive
 from ..module import Condition, InvertibleModule, tensors_of
 
 
@@ -41,11 +41,13 @@ class GaussianMixture(InvertibleModule):
 
     def forward(self, x: Tensor, condition: Condition = None) -> Tensor:
         means, upper, _ = self._component(x, condition)
-        return (upper @ (x - means)[..., None])[..., 0]
+        return _multiplied(upper, x - means)
 
     def inverse(self, y: Tensor, condition: Condition = None) -> Tensor:
         means, upper, _ = self._component(y, condition)
-        return torch.linalg.solve_triangular(upper, y[..., None], upper=True)[..., 0] + means
+        wide = torch.promote_types(y.dtype, torch.float32)  # torch solves nothing in half precision
+        columns = y.to(wide)[..., None]
+        return torch.linalg.solve_triangular(upper.to(wide), columns, upper=True)[..., 0].to(y.dtype) + means
 
     def forward_and_logdet(self, x: Tensor, condition: Condition = None) -> tuple[Tensor, Tensor]:
         _, _, log_diagonal = self._component(x, condition)
@@ -58,9 +60,17 @@ class GaussianMixture(InvertibleModule):
             x: (B, D).
             log_weights: (B, K), up to a constant: the outputs of a network.
             means, factors: see above.
+
+        Raises:
+            ValueError: for other shapes.
         """
+        each = (x.shape[0], *means.shape[1:2])
+        shapes = ((x.shape[0], self.dim), each, (*each, self.dim), (*each, self._num_entries))
+        found = tuple(tuple(part.shape) for part in (x, log_weights, means, factors))
+        if found != shapes:
+            raise ValueError(f"expected x, log_weights, means and factors of shapes {shapes}, got {found}")
         upper, log_diagonal = triangular(factors, self.dim)
-        z = (upper @ (x[:, None] - means)[..., None])[..., 0]  # (B, K, D)
+        z = _multiplied(upper, x[:, None] - means)  # (B, K, D)
         log_normal = -0.5 * (z.square().sum(-1) + self.dim * math.log(2 * math.pi))
         return torch.logsumexp(log_weights.log_softmax(-1) + log_normal + log_diagonal.sum(-1), dim=-1)
 
@@ -69,21 +79,32 @@ class GaussianMixture(InvertibleModule):
         parts = tensors_of(condition)
         if len(parts) not in (2, 3):
             raise ValueError(f"expected means, factors and possibly components as the condition, got {len(parts)}")
-        means, factors = (part.to(state.dtype) for part in parts[:2])
-        entries = self.dim * (self.dim + 1) // 2
+        means, factors = (as_precise_as(state, part) for part in parts[:2])
         samples, components = state.shape[0], means.shape[1:2]
         points = (samples, *(components if len(parts) == 2 else ()), self.dim)
-        shapes = ((samples, *components, self.dim), (samples, *components, entries), points)
+        shapes = ((samples, *components, self.dim), (samples, *components, self._num_entries), points)
         found = tuple(tuple(part.shape) for part in (means, factors, state))
         if found != shapes:
             raise ValueError(f"expected means, factors and state of shapes {shapes}, got {found}")
         if len(parts) == 3:
+            if parts[2].shape != (samples,):
+                raise ValueError(f"expected components of shape {(samples,)}, got {tuple(parts[2].shape)}")
             rows = torch.arange(samples, device=state.device)
             means, factors = (part[rows, parts[2].long()] for part in (means, factors))
         return means, *triangular(factors, self.dim)
 
+    @property
+    def _num_entries(self) -> int:
+        """Of a triangular matrix."""
+        return self.dim * (self.dim + 1) // 2
+
     def extra_repr(self) -> str:
         return f"{self.dim}"
+
+
+def _multiplied(upper: Tensor, x: Tensor) -> Tensor:
+    """``U x`` (…, D), by sums of products: autocast would compute a matrix product in half precision."""
+    return (upper * x[..., None, :]).sum(-1)
 
 
 def triangular(factors: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..arguments import check_channels, chosen, per_channel
+from ..arguments import as_precise_as, check_channels, chosen, per_channel
 from ..module import InvertibleModule, VolumePreserving
 from .orthogonal import initial_matrices
 
@@ -105,13 +105,13 @@ class InvertibleConv1x1(InvertibleModule):
     def forward(self, x: Tensor) -> Tensor:
         columns = self._columns(x)
         with torch.autocast(x.device.type, enabled=False):
-            return (self.mixing.matrix(columns.dtype) @ columns).to(x.dtype).reshape(x.shape)
+            return as_precise_as(x, self.mixing.matrix(columns.dtype) @ columns).reshape(x.shape)
 
     def inverse(self, y: Tensor) -> Tensor:
         columns = self._columns(y).transpose(0, 1)  # (C, B, N): one solve for the whole batch
         with torch.autocast(y.device.type, enabled=False):
             x = self.mixing.solve(columns.flatten(1)).reshape(columns.shape)
-        return x.transpose(0, 1).to(y.dtype).reshape(y.shape)
+        return as_precise_as(y, x.transpose(0, 1)).reshape(y.shape)
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self(x)
@@ -171,11 +171,15 @@ class FixedLinear(InvertibleModule):
         return _multiplied(self.matrix, x) + per_channel(self.offset, x)
 
     def inverse(self, y: Tensor) -> Tensor:
-        return _multiplied(torch.linalg.inv(self.matrix), y - per_channel(self.offset, y))
+        return _multiplied(torch.linalg.inv(self._wide(y)), y - per_channel(self.offset, y))
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        logabsdet = torch.linalg.slogdet(self.matrix).logabsdet
+        logabsdet = torch.linalg.slogdet(self._wide(x)).logabsdet
         return self(x), (math.prod(x.shape[2:]) * logabsdet).expand(x.shape[0])
+
+    def _wide(self, state: Tensor) -> Tensor:
+        """M in the precision of the state, but at least in float32: torch inverts nothing in half precision."""
+        return self.matrix.to(torch.promote_types(state.dtype, torch.float32))
 
     def extra_repr(self) -> str:
         return f"{len(self.offset)}"
@@ -185,7 +189,7 @@ def _multiplied(matrix: Tensor, x: Tensor) -> Tensor:
     """``M x`` over the channels of a state, whatever autocast says."""
     check_channels(x, matrix.shape[1])
     with torch.autocast(x.device.type, enabled=False):
-        return (matrix.to(x.dtype) @ x.reshape(*x.shape[:2], math.prod(x.shape[2:]))).reshape(x.shape)
+        return (as_precise_as(x, matrix) @ x.reshape(*x.shape[:2], math.prod(x.shape[2:]))).reshape(x.shape)
 
 
 class Permutation(VolumePreserving):

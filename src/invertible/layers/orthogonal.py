@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import check_channels
+from ..arguments import as_precise_as, check_channels
 from ..engine.ownership import is_compact
 from ..engine.walk import LeafBackward, backward_rule
 from ..module import VolumePreserving
@@ -136,7 +136,7 @@ def multiply(matrices: Tensor, columns: Tensor) -> Tensor:
     device_type = columns.device.type
     # Entering it always would take as long as the product of a small state.
     with torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext():
-        matrices = matrices.to(columns.dtype)
+        matrices = as_precise_as(columns, matrices)
         if columns.stride(-2) == 1:  # each column's numbers lie side by side: keep them so
             return (columns.transpose(-2, -1) @ matrices.transpose(-2, -1)).transpose(-2, -1)
         return matrices @ columns

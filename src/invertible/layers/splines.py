@@ -39,7 +39,7 @@ class SplineMap:
         index = (within.unsqueeze(2) > us[:, :, 1:-1]).sum(2, keepdim=True)
         value, log_derivative = self.in_bins(within, index, inverse)
         tail = slope * u + (first_v - slope * first_u)  # exactly u for the identity
-        return torch.where(inside, value, tail), torch.where(inside, log_derivative, slope.log())
+        return torch.where(inside, value, tail).to(u.dtype), torch.where(inside, log_derivative, slope.log())
 
     def in_bins(self, u: Tensor, index: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """Value and logarithm of the derivative of the function, or its inverse, at u between the knots.
@@ -91,8 +91,13 @@ def _solved(rise: Tensor, height: Tensor, s: Tensor, d0: Tensor, r: Tensor) -> T
     a = height * (s - d0) + rise * r
     b = height * d0 - rise * r
     c = -s * rise
-    # Not negative but for rounding errors.
-    return 2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
+    discriminant = b.square() - 4 * a * c
+    # Not positive for rounding errors alone. The gradient of a root at zero would not be finite.
+    is_positive = discriminant > 0
+    root = is_positive * torch.where(is_positive, discriminant, 1.0).sqrt()
+    xi = 2 * c / (-b - root)
+    # Outside the bin for rounding errors alone. There, the derivative would not be positive; a clamp has no gradient.
+    return xi + (xi.clamp(0, 1) - xi).detach()
 
 
 def at_both_ends(values: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +127,7 @@ class LinearSpline(MapFamily):
         domain_clamp: width and height of the domain are clamped softly to this.
 
     Raises:
-        ValueError: for a domain that is empty or too small for the bins.
+        ValueError: for a domain that is empty, clamped to nothing or too small for the bins.
 
     Example:
         >>> layer = LearnedElementwise((4,), LinearSpline(5, identity_tails=True))
@@ -142,14 +147,17 @@ class LinearSpline(MapFamily):
         super().__init__()
         check_positive(num_bins=num_bins)
         left, right, bottom, top = domain
-        for size, minimum in zip((right - left, top - bottom), min_bin_sizes, strict=True):
+        smallest = (0.0,) if identity_tails else min_bin_sizes
+        for size, minimum in zip((right - left, top - bottom), smallest, strict=not identity_tails):
             if minimum < 0 or not size > num_bins * minimum:
                 raise ValueError(
                     f"expected a domain wider than num_bins * min_bin_sizes >= 0, got domain={domain}, "
-                    f"num_bins={num_bins}, min_bin_sizes={min_bin_sizes}"
+                    f"num_bins={num_bins}, min_bin_sizes={smallest}"
                 )
-        if not 0 <= num_bins * min_bin_fraction < 1:
+        if identity_tails and not 0 <= num_bins * min_bin_fraction < 1:
             raise ValueError(f"expected 0 <= num_bins * min_bin_fraction < 1, got {num_bins} * {min_bin_fraction}")
+        if domain_clamp is not None and not domain_clamp > 0:
+            raise ValueError(f"expected a positive domain_clamp or None, got {domain_clamp}")
         self.num_bins = num_bins
         self.min_bin_fraction = min_bin_fraction
         self.min_bin_sizes = min_bin_sizes
@@ -167,7 +175,9 @@ class LinearSpline(MapFamily):
 
         The coefficients of each number lie side by side: K of widths, K of heights, then those of the domain.
         """
-        values = coefficients.unflatten(1, (-1, self.num_coefficients))
+        # In half precision, neighbouring knots would round to the same number.
+        values = coefficients.to(torch.promote_types(coefficients.dtype, torch.float32))
+        values = values.unflatten(1, (-1, self.num_coefficients))
         widths, heights, rest = values.tensor_split((self.num_bins, 2 * self.num_bins), dim=2)
         if self.identity_tails:
             size, rest = rest.tensor_split((1,), dim=2)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from src.invertible import POLICIES, AdditiveCoupling, AffineCoupling, ResidualBlock, Sequential, set_backprop
 from tests.invertible.engine.test_backprop import assert_same
+from tests.invertible.engine.test_parameter_hooks import graph_of_two
 from tests.invertible.table.samples import dense
 
 Used = Callable[[list[Sequential], Tensor], list[Tensor]]
@@ -107,3 +108,16 @@ def test_unused_and_frozen_parameters(policy: str) -> None:
         results.append([q.grad for q in net.parameters()])
     assert_same(results[1], results[0])
     assert sum(q is None for q in results[0]) == 8
+
+
+@pytest.mark.parametrize("used", [0, 1])
+def test_an_output_outside_the_loss_is_rebuilt_too(used: int) -> None:
+    results = []
+    for p in ("stored", "memcnn"):
+        torch.manual_seed(0)
+        net, x = graph_of_two().double(), torch.randn(3, 6, dtype=torch.float64).requires_grad_()
+        set_backprop(net, p)
+        (net(x)[used] ** 2).sum().backward()
+        # memcnn differentiates every output, so that what has no influence has a gradient of zeros.
+        results.append([x.grad, *(torch.zeros_like(q) if q.grad is None else q.grad for q in net.parameters())])
+    assert_same(results[1], results[0])

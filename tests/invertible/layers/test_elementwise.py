@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from src.invertible import Inverse, Sequential, TwoSidedCoupling, set_backprop
 from src.invertible.layers.affine import Affine, AffineCoupling, GlowCoupling, Scaling
@@ -82,6 +82,39 @@ def test_extreme_coefficients_stay_finite(name: str) -> None:
     assert y.isfinite().all() and theta.grad is not None and theta.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_splines_in_half_precision_have_distinct_knots(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = LearnedElementwise((64,), FAMILIES[name](8, identity_tails=True))
+    nn.init.normal_(layer.theta, std=3.0)
+    layer, x = layer.to(dtype), torch.randn(20, 64, dtype=dtype)
+    y, logdet = layer.forward_and_logdet(x)
+    logdet.sum().backward()
+    assert layer.theta.grad is not None and layer.theta.grad.isfinite().all()
+    expected, expected_logdet = layer.double().forward_and_logdet(x.double())
+    torch.testing.assert_close(y, expected.to(dtype))
+    torch.testing.assert_close(logdet.double(), expected_logdet, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_the_inverse_of_a_rational_spline_is_finite_at_its_knots(flat: bool) -> None:
+    torch.manual_seed(0)
+    family = RationalQuadraticSpline(8)
+    theta = 3 * torch.randn(64, family.num_coefficients)
+    if flat:  # derivatives of 1e-9 at the inner knots
+        theta[:, -7:] = -21.0
+    theta = theta.flatten()[None].requires_grad_()
+    spline = family(theta)
+    knots = spline.y[0].T.detach()  # (K + 1, 64)
+    y = torch.cat((knots, torch.nextafter(knots, knots + 1), torch.nextafter(knots, knots - 1))).requires_grad_()
+    x, log_derivative = spline.inverse(y)
+    (gradient,) = torch.autograd.grad(x.sum() + log_derivative.sum(), theta)
+    assert x.isfinite().all() and log_derivative.isfinite().all() and gradient.isfinite().all()
+    if not flat:
+        torch.testing.assert_close(log_derivative, -spline.forward(x)[1], rtol=0, atol=0.1)
+
+
 @pytest.mark.parametrize("method", ["forward", "inverse", "forward_and_logdet", "inverse_and_logdet"])
 def test_a_spline_couplings_subnet_runs_once_in_backward(method: str) -> None:
     net = Sequential(TwoSidedCoupling(spline_coupling, 4, dense), spline_coupling(4, dense).inverted())
@@ -150,15 +183,50 @@ def test_a_clamp_with_parameters_is_trained_in_a_family_too() -> None:
     torch.testing.assert_close(gradient, expected)
 
 
+def test_options_of_the_other_kind_of_tails_do_not_bound_the_number_of_bins() -> None:
+    assert LinearSpline(100, identity_tails=True).num_coefficients == 201
+    assert LinearSpline(1000, domain=(-300.0, 300.0, -300.0, 300.0)).num_coefficients == 2002
+
+
 def prescribed(shape: tuple[int, ...]) -> Callable[[], Any]:
     return lambda: ConditionalHouseholder(4, 2)(torch.zeros(3, 4), torch.zeros(shape))
+
+
+def mixture(samples: int) -> tuple[Tensor, Tensor]:
+    """Means and factors of four components in 2D."""
+    return torch.randn(samples, 4, 2), torch.randn(samples, 4, 3)
+
+
+@pytest.mark.parametrize("method", ["forward", "inverse"])
+def test_a_mixture_is_evaluated_in_single_precision_under_autocast(method: str) -> None:
+    torch.manual_seed(0)
+    x, condition = torch.randn(3, 4, 2), mixture(3)
+    expected = getattr(GaussianMixture(2), method)(x, condition)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(getattr(GaussianMixture(2), method)(x, condition), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_mixture_in_half_precision_is_inverted_there() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 2, dtype=torch.bfloat16)
+    means, factors = (0.5 * part.bfloat16() for part in mixture(3))
+    found = GaussianMixture(2).inverse(GaussianMixture(2)(x, (means, factors)), (means, factors))
+    torch.testing.assert_close(found, x, rtol=0.1, atol=0.1)
 
 
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "bins": (lambda: LinearSpline(0), "expected num_bins >= 1, got 0"),
     "domain": (lambda: LinearSpline(domain=(1.0, -1.0, 0.0, 5.0)), "expected a domain wider than num_bins"),
     "bin sizes": (lambda: RationalQuadraticSpline(10, min_bin_sizes=(0.1, 0.7)), "expected a domain wider than"),
-    "fraction": (lambda: LinearSpline(10, min_bin_fraction=0.1), r"num_bins \* min_bin_fraction < 1, got 10 \* 0.1"),
+    "fraction": (
+        lambda: LinearSpline(10, min_bin_fraction=0.1, identity_tails=True),
+        r"num_bins \* min_bin_fraction < 1, got 10 \* 0.1",
+    ),
+    "empty domain": (
+        lambda: LinearSpline(domain=(1.0, 1.0, 0.0, 5.0), identity_tails=True),
+        "expected a domain wider than num_bins",
+    ),
+    "clamp": (lambda: LinearSpline(domain_clamp=0.0), "expected a positive domain_clamp or None, got 0.0"),
     "scale": (lambda: Scaling(0.0), "expected a positive scale to start with, got 0.0"),
     "volume": (
         lambda: GlowCoupling(4, dense, volume_preserving="image"),
@@ -182,6 +250,14 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "mixture": (
         lambda: GaussianMixture(2)(torch.zeros(3, 2), (torch.zeros(3, 4, 2), torch.zeros(3, 4, 2), torch.zeros(3))),
         "expected means, factors and state of shapes",
+    ),
+    "components": (
+        lambda: GaussianMixture(2)(torch.zeros(3, 2), (*mixture(3), torch.zeros(3, 1))),
+        r"expected components of shape \(3,\), got \(3, 1\)",
+    ),
+    "likelihood": (
+        lambda: GaussianMixture(2).log_likelihood(torch.zeros(1, 2), torch.zeros(3, 4), *mixture(3)),
+        "expected x, log_weights, means and factors of shapes",
     ),
     "mixture without": (lambda: GaussianMixture(2)(torch.zeros(3, 2)), "expected means, factors and possibly"),
     "singular": (lambda: FixedLinear(torch.ones(2, 2)), "expected an invertible matrix, got condition number"),

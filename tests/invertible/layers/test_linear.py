@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from src.invertible.layers.linear import InvertibleConv1x1, Permutation
+from src.invertible import FourierConvolution, HaarDownsampling, InvertibleModule, LearnedElementwise, OrthogonalMixing
+from src.invertible.layers.affine import Scaling
+from src.invertible.layers.linear import FixedLinear, InvertibleConv1x1, Permutation
 
 WEIGHT = torch.tensor([[0.0, 2.0, 1.0], [1.0, -1.0, 0.5], [3.0, 0.0, 1.0]], dtype=torch.float64)
 
@@ -65,6 +69,34 @@ def test_unknown_options_and_other_shapes_are_refused() -> None:
             for shape in [(2, 4, 5), (3,)]:
                 with pytest.raises(ValueError, match="expected 3 channels, got"):
                     method(torch.zeros(shape))
+
+
+def test_a_fixed_matrix_is_inverted_in_the_precision_of_the_state_or_a_wider_one() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    layer = FixedLinear(WEIGHT)  # in float32
+    torch.testing.assert_close(layer.inverse(layer(x)), x, rtol=0, atol=1e-12)
+    half, layer = x.bfloat16(), layer.bfloat16()
+    y, logdet = layer.forward_and_logdet(half)
+    torch.testing.assert_close(layer.inverse(y), half, rtol=0, atol=0.1)
+    torch.testing.assert_close(logdet.double(), 4 * torch.linalg.slogdet(WEIGHT).logabsdet.expand(2), rtol=0, atol=0.1)
+
+
+ROUNDING: dict[str, Callable[[], InvertibleModule]] = {
+    "linear": lambda: FixedLinear(WEIGHT),
+    "convolution": lambda: InvertibleConv1x1(3),
+    "mixing": lambda: OrthogonalMixing(3),
+    "haar": lambda: HaarDownsampling(3, spatial_dims=2),
+    "fourier": lambda: FourierConvolution(3, spatial_dims=2),
+    "scaling": lambda: LearnedElementwise((3, 1, 1), Scaling(2.0)),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDING)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_states_of_integers_are_refused_not_rounded(name: str, dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=f"expected a state of real numbers, got {dtype}"):
+        ROUNDING[name]()(torch.ones(1, 3, 4, 4, dtype=dtype))
 
 
 def test_a_permutation_follows_its_seed_and_leaves_the_random_state_alone() -> None:
