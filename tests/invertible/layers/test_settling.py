@@ -15,7 +15,7 @@ from benchmarks.fake_values import FakeTensorMode, fake_values, make_fake
 from benchmarks.host_waits import HostWaits
 from benchmarks.launches import Launches
 from src.invertible import SpectralNormalised, settle_together
-from src.invertible.layers import lipschitz, settling
+from src.invertible.layers import settling, spectral_norm
 
 KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(70, 90), (70,)),
@@ -27,7 +27,7 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "2d-reflected": (lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), (2, 8, 5)),
     "3d": (lambda: nn.Conv3d(2, 3, 3, padding=1), (2, 4, 3, 5)),
 }
-MANY = patch.object(lipschitz, "most_at_once", lambda *_: 100)  # as on a GPU
+MANY = patch.object(spectral_norm, "most_at_once", lambda *_: 100)  # as on a GPU
 
 
 def layers(kind: str, number: int = 5) -> nn.ModuleList:
@@ -67,7 +67,7 @@ def searches(parts: nn.ModuleList, shape: tuple[int, ...]) -> list[int]:
         numbers.append(len(weights))
         return real(layer, weights, *rest, **options)  # type: ignore[arg-type]
 
-    with MANY, patch.object(lipschitz, "settle", noted):
+    with MANY, patch.object(spectral_norm, "settle", noted):
         for part in parts:
             part.norm(shape)  # type: ignore[operator]
     return numbers
@@ -133,7 +133,7 @@ def launches(number: int, shared: bool) -> int:
             part.norm(shape)  # type: ignore[operator]
         old = {id(part._settled[shape][0]): part._settled[shape][0] for part in parts}  # type: ignore[index, operator]
         found.counts.clear()
-        with patch.object(lipschitz, "find", lambda known, _: next((s for s in known if id(s) not in old), None)):
+        with patch.object(spectral_norm, "find", lambda known, _: next((s for s in known if id(s) not in old), None)):
             for part in parts:
                 part.norm(shape)  # type: ignore[operator]
     return found.counts.total()
