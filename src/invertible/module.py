@@ -95,6 +95,9 @@ def _entry_point(call: Call, method: Callable) -> Callable:
     def enter(self: InvertibleModule, x: State, condition: Condition = None) -> Any:
         if condition is not None and not self.takes_condition:
             raise ValueError(f"expected no condition, because no part of this {type(self).__name__} takes one")
+        for name, value in (("state", x), ("condition", condition)):
+            if isinstance(value, list):  # FrEIA's habit
+                raise TypeError(f"expected the {name} as a tensor or a tuple of tensors, got a list")
         if self.watcher is not None:
             self.watcher(call, map_tensors(in_single_precision, x), condition)
         policy = self.backprop_policy

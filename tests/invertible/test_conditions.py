@@ -313,6 +313,16 @@ def test_wrong_conditions_are_refused(name: str, policy: str) -> None:
             method(torch.zeros(2, 4, 6), condition)
 
 
+def test_a_list_is_refused_as_state_and_as_condition() -> None:
+    net = Sequential(AffineCoupling(4, dense, condition_channels=3))
+    state, condition = torch.zeros(2, 4), torch.zeros(2, 3)
+    for method in (net, net.inverse, net.forward_and_logdet, net.inverse_and_logdet):
+        with pytest.raises(TypeError, match="expected the condition as a tensor or a tuple of tensors, got a list"):
+            method(state, [condition])
+        with pytest.raises(TypeError, match="expected the state as a tensor or a tuple of tensors, got a list"):
+            method([state], condition)
+
+
 def test_vector_states_ask_for_vector_conditions() -> None:
     with pytest.raises(ValueError, match=r"condition of shape \(2, C\), got \(2, 3, 6\)"):
         with_condition(torch.zeros(2, 4), torch.zeros(2, 3, 6), 3)
