@@ -104,7 +104,7 @@ def test_every_option_and_method_of_iunets_has_one_row() -> None:
 
 @pytest.mark.parametrize(("title", "row"), ROWS, ids=lambda value: value if isinstance(value, str) else value[0])
 def test_what_a_row_names_exists(title: str, row: list[str]) -> None:
-    _, ours, tests, _ = row
+    _, ours, _, tests = row
     for name in named(ours):
         found = hasattr(src.invertible, name) or hasattr(src.models, name)
         if title.startswith("iunets"):

@@ -115,8 +115,8 @@ class LabelledImageDataModule(SplitDataModule):
 
     sample_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
-    MEAN: tuple[float, ...]
-    STD: tuple[float, ...]
+    MEAN: tuple[float, ...] = ()  # empty where they are not known, which only ``standardised`` minds
+    STD: tuple[float, ...] = ()
     max_shift: int
     flips: bool
     border: str = "zeros"
@@ -163,10 +163,9 @@ class LabelledImageDataModule(SplitDataModule):
             raise ValueError(f"expected grey values from 0 to 255, got {values.min():g} to {values.max():g}")
         if values.max() <= 1 and (values % 1 != 0).any():
             raise ValueError("expected grey values from 0 to 255, got fractions up to 1; multiply them by 255")
-        mean, std = getattr(self, "MEAN", ()), getattr(self, "STD", ())
-        if self.values == "standardised" and not mean:
+        if self.values == "standardised" and not self.MEAN:
             raise ValueError("expected datamodule.mean and datamodule.std, or a checkpoint with those of the training")
-        return Converted(network_input(values[None], self.values, mean, std)[0])
+        return Converted(network_input(values[None], self.values, self.MEAN, self.STD)[0])
 
     def settings(self, split: str) -> dict[str, Any]:
         """Return the arguments of a split's DataLoader, whose batches the data set has collated."""

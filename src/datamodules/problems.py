@@ -1,8 +1,12 @@
 """What is wrong with the files of a data set: all of it, in one message."""
 
+import re
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+SHOWN = 3  # a wrong option of the configuration is wrong for each of perhaps thousands of files
 
 
 class Problem(NamedTuple):
@@ -19,8 +23,19 @@ def no_file(path: Path) -> str:
 
 
 def listing(problems: Iterable[Problem]) -> str:
-    """Return one line for each problem, those of a case together."""
-    return "\n".join(f"  {problem.case}: {problem.file}: {problem.message}" for problem in sorted(problems))
+    """Return one line for each problem, those of a case together; of problems that differ in their numbers alone,
+    `SHOWN` lines, and the names of the other files in one more."""
+    lines: list[str] = []
+    alike: dict[str, list[str]] = defaultdict(list)
+    for problem in sorted(problems):
+        others = alike[re.sub(r"\d+", "", problem.message)]
+        others.append(f"{problem.case}: {problem.file}")
+        if len(others) <= SHOWN:
+            lines.append(f"  {others[-1]}: {problem.message}")
+    for names in alike.values():
+        if len(names) > SHOWN:
+            lines.append(f"  {len(names) - SHOWN} more like {names[0]}: {', '.join(names[SHOWN:])}")
+    return "\n".join(lines)
 
 
 def num_cases(problems: Iterable[Problem]) -> int:

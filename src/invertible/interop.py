@@ -21,7 +21,8 @@ class FreiaModule(InvertibleModule):
 
     Args:
         module: made for one shape of states (B, C, *spatial).
-        takes_condition: whether to hand conditions on; by default, whether it declares their shapes (``dims_c``).
+        takes_condition: whether to hand conditions on; by default, whether the module declares their shapes
+            (``dims_c``), or is a ``SequenceINN`` with a part that takes one.
 
     Raises:
         TypeError: for a module that does not declare shapes as FrEIA's do, or is no bijection that can be inverted and
@@ -39,7 +40,7 @@ class FreiaModule(InvertibleModule):
             raise TypeError(f"expected an InvertibleModule of FrEIA, got {type(module).__name__}")
         correct(module)
         self.module = module
-        self.takes_condition = bool(module.dims_c) if takes_condition is None else takes_condition
+        self.takes_condition = _declares_condition(module) if takes_condition is None else takes_condition
 
     def forward(self, x: State, condition: Condition = None) -> State:
         return self._call(x, condition, rev=False, jac=False)[0]
@@ -75,6 +76,11 @@ class FreiaModule(InvertibleModule):
             # Some of FrEIA's modules return a number for all samples.
             logdet = torch.as_tensor(logdet, dtype=first.dtype, device=first.device).expand(first.shape[0])
         return as_state((outputs,) if isinstance(outputs, Tensor) else tuple(outputs)), logdet
+
+
+def _declares_condition(module: nn.Module) -> bool:
+    """Whether a module of FrEIA takes conditions; a SequenceINN keeps the number of each part's, or None, in a list."""
+    return bool(module.dims_c) or any(number is not None for number in getattr(module, "conditions", ()))
 
 
 @backward_rule(FreiaModule)

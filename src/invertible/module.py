@@ -93,8 +93,9 @@ def _entry_point(call: Call, method: Callable) -> Callable:
 
     @functools.wraps(method)
     def enter(self: InvertibleModule, x: State, condition: Condition = None) -> Any:
-        if isinstance(x, list) or isinstance(condition, list):
-            raise TypeError("expected several tensors of a state or a condition as a tuple, got a list")
+        for name, value in (("state", x), ("condition", condition)):
+            if isinstance(value, list):  # FrEIA's habit
+                raise TypeError(f"expected the {name} as a tensor or a tuple of tensors, got a list")
         if condition is not None:
             self.check_condition(condition)
         if self.watcher is not None:

@@ -34,8 +34,10 @@ def iunet_plans(plans: Mapping[str, Any], suffix: str = "iunet", **options: Any)
         options: of the network, such as ``num_couplings``.
 
     Raises:
-        ValueError: if no configuration names a network, as in plans of nnU-Net before 2.4.
+        ValueError: for what is no plans, and if no configuration names a network, as in plans of nnU-Net before 2.4.
     """
+    if not {"plans_name", "configurations"} <= plans.keys():
+        raise ValueError(f"expected plans with plans_name and configurations, got {', '.join(plans) or 'nothing'}")
     changed = copy.deepcopy(dict(plans))
     changed["plans_name"] = f"{plans['plans_name']}_{suffix}"
     with_network = [c for c in changed["configurations"].values() if "architecture" in c]
@@ -71,7 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--norm", choices=NORMS, default="instance", help="of the coupling functions")
     parser.add_argument("--backprop", choices=POLICIES, default="reversible", help="memory policy of the training")
     options = vars(parser.parse_args(arguments))
-    print(f"wrote {write_plans(options.pop('plans'), **options)}")
+    source = options.pop("plans")
+    try:
+        print(f"wrote {write_plans(source, **options)}")
+    except (OSError, ValueError) as error:
+        parser.error(f"expected the plans that nnUNetv2_plan_and_preprocess has written, got {source}: {error}")
 
 
 if __name__ == "__main__":

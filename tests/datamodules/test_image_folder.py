@@ -118,6 +118,16 @@ def test_standardised_images_have_mean_0_and_deviation_1_also_if_only_the_test_i
     assert torch.equal(*batches)
 
 
+@pytest.mark.parametrize("values", ["unit", "integers"])
+def test_the_test_images_are_read_without_those_of_the_training(values, classes):
+    expected = make(classes, values=values)
+    alone = ImageFolderDataModule(str(classes), size=12, num_classes=3, values=values)
+    alone.setup("test")
+    assert list(alone.sets) == ["test"]
+    for found, image in zip(alone.test_dataloader(), expected.test_dataloader(), strict=True):
+        assert torch.equal(found["image"], image["image"])
+
+
 def test_numbers_are_caps(classes):
     with pytest.warns(UserWarning, match="Using 5 of the 24 images for train; datamodule.num_train=null uses all"):
         datamodule = make(classes, num_train=5, num_val=1000)

@@ -208,6 +208,17 @@ def spoil(folder: Path) -> Iterator[tuple[str, str]]:
     yield "j_link.npy", "expected a file, got a broken link"
 
 
+def test_names_alone_are_listed_of_files_with_the_problem_of_three_others(folder: Path) -> None:
+    with pytest.raises(ValueError, match="got 6 that are incomplete") as error:
+        module(folder, channels=2, target_channels=1).prepare_data()
+    _, *lines = str(error.value).splitlines()
+    for index, line in enumerate(lines[:3]):
+        assert line.startswith(f"  p{index}: input/p{index}.npy: expected 2 channels (datamodule.channels)")
+        assert line.endswith(f"got 1 channels in shape ({12 + index}, 13, 14) (datamodule.channel_axis=auto)")
+    more = ", ".join(f"p{index}: input/p{index}.npy" for index in (3, 4, 5))
+    assert lines[3:] == [f"  3 more like p0: input/p0.npy: {more}"]
+
+
 def test_all_problems_are_listed_together_and_can_be_skipped(folder: Path) -> None:
     expected = list(spoil(folder))
     with pytest.raises(ValueError, match=r"got 10 that are incomplete or invalid\. .*skip_bad_cases=true") as error:

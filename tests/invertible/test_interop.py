@@ -17,6 +17,7 @@ from tests.invertible.layers.test_oracles import gradients
 from tests.invertible.table.samples import dense, subnet
 
 try:
+    import FrEIA.framework as Ff
     import FrEIA.modules as Fm
 except ImportError:
     Fm = None
@@ -50,6 +51,19 @@ def test_freia_layers_in_a_graph_with_a_condition() -> None:
     assert (net.inverse(net(state, condition), condition) - state).abs().max() < 1e-6
     with pytest.raises(ValueError, match="expected a condition for FrEIA's AllInOneBlock, got none"):
         net(state)
+
+
+@needs_freia
+def test_a_sequence_of_freia_takes_the_conditions_of_its_parts() -> None:
+    inside = Ff.SequenceINN(4)
+    inside.append(Fm.PermuteRandom)
+    inside.append(Fm.RNVPCouplingBlock, cond=1, cond_shape=(2,), subnet_constructor=dense)
+    x, conditions = torch.randn(5, 4), (torch.randn(5, 3), torch.randn(5, 2))
+    net = Sequential(FreiaModule(inside))
+    expected, expected_logdet = inside(x, c=conditions)
+    y, logdet = net.forward_and_logdet(x, conditions)
+    assert torch.equal(y, expected) and torch.equal(logdet, expected_logdet)
+    torch.testing.assert_close(net.inverse(y, conditions), x)
 
 
 @needs_freia

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,24 @@ def plans() -> dict[str, Any]:
     fullres = {"data_identifier": "nnUNetPlans_3d_fullres", "patch_size": [4, 8, 8], "architecture": architecture}
     cascade = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
     return {"plans_name": "nnUNetPlans", "configurations": {"3d_fullres": fullres, "3d_cascade_fullres": cascade}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "No such file"), ("", "Expecting value"), ('{"a": 1}', "expected plans with plans_name and .*, got a")],
+)
+def test_what_is_no_plans_is_refused_in_one_line(
+    content: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "plans.json"
+    if content is not None:
+        source.write_text(content)
+    with pytest.raises(SystemExit):
+        main([str(source)])
+    *_, last = capsys.readouterr().err.splitlines()
+    assert re.search(
+        f"expected the plans that nnUNetv2_plan_and_preprocess has written, got {source}: .*{message}", last
+    )
 
 
 def test_plans_name_our_network_and_keep_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

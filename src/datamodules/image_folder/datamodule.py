@@ -131,7 +131,7 @@ class ImageFolderDataModule(LabelledImageDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the training images say and a prediction needs: the mean and the deviation of each channel."""
-        return {name: list(getattr(self, name)) for name in ("MEAN", "STD") if hasattr(self, name)} | {
+        return {name: list(getattr(self, name)) for name in ("MEAN", "STD") if getattr(self, name)} | {
             "class_names": list(self.class_names)
         }
 

@@ -43,7 +43,10 @@ def backward_rule(layer: type, *, inverse: bool = False) -> Callable[[Rule], Rul
     """Register how a layer class, or with ``inverse=True`` the `Inverse` of one, goes back from output to input.
 
     The rule gets ``(leaf, layer, y, grad)`` and returns ``(x, grad_x)``; it may overwrite ``y`` and ``grad``. In both
-    cases ``layer`` is an instance of the class.
+    cases ``layer`` is an instance of the class. ``leaf.grad_logdet`` is the loss's gradient (B,) for the
+    log-determinant, or None, and ``leaf.condition`` the condition. A layer with parameters or a condition calls
+    ``leaf.differentiate(outputs, x, grad_outputs)``: it returns the gradient for ``x`` and hands on those for
+    parameters and condition; with ``x=()``, those alone.
 
     Args:
         layer: the class; its subclasses inherit the rule.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..extras import extra
 from ..graph import GraphNet, Wire
@@ -13,8 +13,11 @@ from ..shapes import show
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 Point = tuple[float, float]
+
+BOX = (2.4, 1.3)  # inches from one box to the next, to the right and down
 
 
 def plot_graph(net: GraphNet, path: str | Path | None = None) -> Figure:
@@ -28,19 +31,21 @@ def plot_graph(net: GraphNet, path: str | Path | None = None) -> Figure:
     height = 1 + max(y for _, y in positions.values()) - min(y for _, y in positions.values())
     with extra("plots"):
         from matplotlib.figure import Figure
-    figure = Figure(figsize=(2.4 * width, 1.3 * height + 0.4), layout="constrained")
+    figure = Figure(figsize=(BOX[0] * width, BOX[1] * height + 0.4), layout="constrained")
     axes = figure.add_subplot()
     axes.set_axis_off()
-    for source, target, wire in arrows:
-        _draw_arrow(axes, positions[source], positions[target], wire)
+    frames = {}
     sources = {wire.node for wire in (*net.inputs, *net.conditions)}
     for box, label in labels.items():
         kind = "input" if box in sources else "output" if box.startswith("→") else "part"
         colour = {"input": "#dbe9f6", "output": "#e2f0d9", "part": "#ffffff"}[kind]
         x, y = positions[box]
-        axes.text(
+        text = axes.text(
             x, y, label, ha="center", va="center", fontsize=8, bbox={"boxstyle": "round,pad=0.5", "facecolor": colour}
         )
+        frames[box] = text.get_bbox_patch()
+    for source, target, wire in arrows:
+        _draw_arrow(axes, positions[source], positions[target], wire, (frames[source], frames[target]))
     axes.set_xlim(-0.6, width - 0.4)
     axes.set_ylim(min(y for _, y in positions.values()) - 0.6, max(y for _, y in positions.values()) + 0.6)
     if path is not None:
@@ -79,12 +84,20 @@ def _positions(boxes: list[str], arrows: list[tuple[str, str, Wire]]) -> dict[st
     return positions | {box: (number + 0.5, bottom) for number, box in enumerate(conditions)}
 
 
-def _draw_arrow(axes: Axes, start: Point, end: Point, wire: Wire) -> None:
-    # Around the boxes between its ends.
+def _draw_arrow(axes: Axes, start: Point, end: Point, wire: Wire, frames: tuple[Patch | None, Patch | None]) -> None:
+    """An arrow between the frames of two boxes, bent downwards around those between them."""
     bend = 0.15 if end[0] - start[0] > 1 else 0.0
-    style = {"arrowstyle": "->", "linestyle": ":" if wire.is_condition else "-", "shrinkA": 22, "shrinkB": 36}
-    axes.annotate("", end, start, arrowprops=style | {"connectionstyle": f"arc3,rad={bend}"})
+    style: dict[str, Any] = {
+        "arrowstyle": "->",
+        "linestyle": ":" if wire.is_condition else "-",
+        "shrinkA": 0,
+        "shrinkB": 0,
+    }
+    style |= {"connectionstyle": f"arc3,rad={bend}", "patchA": frames[0], "patchB": frames[1]}
+    axes.annotate("", end, start, arrowprops=style)
     if wire.is_condition:
         return  # its box says its shape
-    middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.08)
+    # The middle of the arc, which ``rad`` measures in units of its length on the page.
+    lowered = bend / 2 * (end[0] - start[0]) * BOX[0] / BOX[1]
+    middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 - lowered + 0.08)
     axes.text(*middle, show([wire.shape]), ha="center", va="bottom", fontsize=6, color="#555555")
