@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import src.invertible
 import src.models
@@ -116,3 +117,19 @@ def test_what_a_row_names_exists(title: str, row: list[str]) -> None:
         text = Path(file).read_text(encoding="utf-8")
         assert f"def {function}(" in text, test
         assert case is None or f'"{case}"' in text, test
+
+
+def test_the_port_runs_on_both_sides() -> None:
+    text = PAGE.read_text(encoding="utf-8").partition("## A port")[2].partition("## ")[0]
+    theirs, ours = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(ours.replace("invertible_imaging", "src"), names)
+    x = (names["x_a"], names["x_b"])
+    again = names["net"].forward_and_logdet(x, names["label"])
+    for found, expected in zip((*again[0], again[1]), (*names["z"], names["logdet"]), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    framework = pytest.importorskip("FrEIA.framework")
+    modules = importlib.import_module("FrEIA.modules")
+    shapes = [part.shape for part in (*x, names["logdet"])]
+    exec(theirs, names | {"Ff": framework, "Fm": modules}, found := {})
+    assert [found[name].shape for name in ("x_a", "x_b", "logdet")] == shapes

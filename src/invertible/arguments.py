@@ -24,6 +24,12 @@ def check_choice(option: str, value: object, known: Collection[str]) -> None:
         raise ValueError(f"expected {option} to be one of {', '.join(known)}, got {value!r}")
 
 
+def check_channel_number(channels: object) -> None:
+    """Raise a `TypeError` unless this is a number: FrEIA's layers take shapes in its place."""
+    if not isinstance(channels, int):
+        raise TypeError(f"expected a number of channels, got {channels!r}")
+
+
 def check_positive(**numbers: int) -> None:
     """Raise a `ValueError` unless each option is at least 1."""
     for name, number in numbers.items():

@@ -100,9 +100,12 @@ class Graph:
 
         Raises:
             ValueError: that names the part: for a wire that another part has read, or shapes that the part refuses.
+            TypeError: for a class or a network in the place of a bijection.
         """
         conditions = (condition,) if isinstance(condition, Wire) else tuple(condition)
         where = f"node {self._new(name)!r} ({type(part).__name__})"
+        if not isinstance(part, InvertibleModule):
+            raise TypeError(f"{where}: expected an InvertibleModule, got {part!r}")
         self._check_wires(where, inputs, conditions)
         if bool(conditions) != part.takes_condition:
             expected = "a condition" if part.takes_condition else "no condition"

@@ -14,7 +14,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.invertible import POLICIES, AffineCoupling, InvertibleModule, TwoSidedCoupling, set_backprop
+from src.invertible import (
+    POLICIES,
+    ActNorm,
+    AffineCoupling,
+    AllInOneBlock,
+    InvertibleModule,
+    ResidualBlock,
+    TwoSidedCoupling,
+    set_backprop,
+)
 from src.invertible.graph import Graph, GraphNet
 from src.invertible.layers.linear import Permutation
 from src.invertible.layers.resampling import HaarDownsampling
@@ -236,3 +245,20 @@ def test_a_network_that_reads_a_branch_stands_between_two_graphs() -> None:
     torch.testing.assert_close(logdet_a + logdet_b, expected_logdet)
     a = first.inverse(y_a)
     torch.testing.assert_close(torch.cat((a, second.inverse(y_b, embed(a))), dim=1), x)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: AllInOneBlock((8,), dense), r"expected a number of channels, got \(8,\)"),
+        (lambda: AffineCoupling((8,), dense), r"expected a number of channels, got \(8,\)"),
+        (lambda: Permutation(torch.tensor([1, 0])), r"expected a number of channels, got tensor"),
+        (lambda: AffineCoupling(8, nn.Linear(4, 8)), r"called as subnet\(4, 4\), got a network, Linear"),
+        (lambda: ResidualBlock(8, nn.Linear(4, 8)), r"called as subnet\(8, 8\), got a network, Linear"),
+        (lambda: Graph().add(ActNorm, name="norm"), "node 'norm' .*: expected an InvertibleModule, got <class"),
+        (lambda: Graph().add(nn.ReLU(), name="act"), r"node 'act' \(ReLU\): expected an InvertibleModule, got ReLU"),
+    ],
+)
+def test_what_freia_takes_and_we_do_not_is_said_in_plain_words(build: Callable[[], Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        build()

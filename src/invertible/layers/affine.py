@@ -11,7 +11,7 @@ from torch import Tensor
 from ..arguments import as_precise_as
 from ..engine.walk import LeafBackward, backward_rule
 from ..module import Condition
-from .coupling import GroupsBack, HasGroups, SubnetConstructor, checked_output
+from .coupling import GroupsBack, HasGroups, SubnetConstructor, checked_output, make_subnet
 from .elementwise import MapFamily, MonotoneCoupling
 
 # A soft clamp f from ℝ to (−1, 1), which keeps the scales between exp(−c) and exp(c).
@@ -174,8 +174,8 @@ class AffineCoupling(MonotoneCoupling):
 
     def add_subnets(self, subnet: SubnetConstructor) -> None:
         """Construct the subnets."""
-        self.subnet_s = subnet(self.num_seen, self.num_changed)
-        self.subnet_t = subnet(self.num_seen, self.num_changed)
+        self.subnet_s = make_subnet(subnet, self.num_seen, self.num_changed)
+        self.subnet_t = make_subnet(subnet, self.num_seen, self.num_changed)
 
     def run_subnets(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """``s̃`` and ``t̃``."""
@@ -210,7 +210,7 @@ class GlowCoupling(AffineCoupling):
     """
 
     def add_subnets(self, subnet: SubnetConstructor) -> None:
-        self.subnet = subnet(self.num_seen, 2 * self.num_changed)
+        self.subnet = make_subnet(subnet, self.num_seen, 2 * self.num_changed)
 
     def run_subnets(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         s, t = checked_output(self.subnet(seen), seen, 2 * self.num_changed).chunk(2, dim=1)

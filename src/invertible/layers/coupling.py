@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..arguments import check_channels
+from ..arguments import check_channel_number, check_channels
 from ..composites import Sequential
 from ..engine.ownership import may_overwrite
 from ..engine.walk import LeafBackward, Recorded, backward_rule
@@ -24,6 +24,18 @@ SubnetConstructor = Callable[[int, int], nn.Module]
 Example:
     >>> subnet: SubnetConstructor = lambda i, o: torch.nn.Conv2d(i, o, 3, padding=1)
 """
+
+
+def make_subnet(subnet: SubnetConstructor, dims_in: int, dims_out: int) -> nn.Module:
+    """The network that a constructor makes.
+
+    Raises:
+        TypeError: for a network in the place of a constructor.
+    """
+    if isinstance(subnet, nn.Module):
+        call = f"subnet({dims_in}, {dims_out})"
+        raise TypeError(f"expected a constructor of subnets, called as {call}, got a network, {type(subnet).__name__}")
+    return subnet(dims_in, dims_out)
 
 
 class Coupling(InvertibleModule):
@@ -49,6 +61,7 @@ class Coupling(InvertibleModule):
         self, channels: int, *, split: float | None = None, flip: bool = False, condition_channels: int = 0
     ) -> None:
         super().__init__()
+        check_channel_number(channels)
         first = (channels + 1) // 2 if split is None else split
         if isinstance(first, float):
             first = round(first * channels)
@@ -115,7 +128,7 @@ class AdditiveCoupling(Coupling, VolumePreserving):
         condition_channels: int = 0,
     ) -> None:
         super().__init__(channels, split=split, flip=flip, condition_channels=condition_channels)
-        self.subnet = subnet(self.num_seen, self.num_changed)
+        self.subnet = make_subnet(subnet, self.num_seen, self.num_changed)
 
     def shift(self, read: Tensor, condition: Condition) -> Tensor:
         """``F(x₁, c)``."""

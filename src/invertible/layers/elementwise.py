@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..arguments import as_precise_as, check_channels
 from ..engine.walk import LeafBackward, backward_rule
 from ..module import Condition, InvertibleModule
-from .coupling import Coupling, GroupsBack, SubnetConstructor, checked_output, condition_like
+from .coupling import Coupling, GroupsBack, SubnetConstructor, checked_output, condition_like, make_subnet
 
 
 class ElementwiseMap(Protocol):
@@ -112,7 +112,7 @@ class ElementwiseCoupling(MonotoneCoupling):
     ) -> None:
         super().__init__(channels, split=split, flip=flip, condition_channels=condition_channels)
         self.elementwise = elementwise
-        self.subnet = subnet(self.num_seen, elementwise.num_coefficients * self.num_changed)
+        self.subnet = make_subnet(subnet, self.num_seen, elementwise.num_coefficients * self.num_changed)
 
     def coefficients(self, read: Tensor, condition: Condition) -> tuple[Tensor, ...]:
         out = self.subnet(self.seen(read, condition))
@@ -178,7 +178,7 @@ class ConditionalElementwise(_ElementwiseLayer):
         self.channels = channels
         self.condition_channels = condition_channels
         self.elementwise = elementwise
-        self.subnet = subnet(condition_channels, elementwise.num_coefficients * channels)
+        self.subnet = make_subnet(subnet, condition_channels, elementwise.num_coefficients * channels)
 
     def coefficients(self, state: Tensor, condition: Condition) -> Tensor:
         check_channels(state, self.channels)

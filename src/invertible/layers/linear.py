@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..arguments import as_precise_as, check_channels, chosen, per_channel
+from ..arguments import as_precise_as, check_channel_number, check_channels, chosen, per_channel
 from ..module import InvertibleModule, VolumePreserving
 from .orthogonal import initial_matrices
 
@@ -213,6 +213,7 @@ class Permutation(VolumePreserving):
 
     def __init__(self, channels: int, order: Sequence[int] | None = None, *, seed: int = 0) -> None:
         super().__init__()
+        check_channel_number(channels)
         if order is None:
             indices = torch.randperm(channels, generator=torch.Generator().manual_seed(seed))
         elif sorted(order) == list(range(channels)):

@@ -15,7 +15,7 @@ from ..arguments import check_channels, check_positive
 from ..engine.replay import AutocastState
 from ..engine.snapshot import Snapshot
 from ..module import InvertibleModule, trained_parameters
-from .coupling import SubnetConstructor
+from .coupling import SubnetConstructor, make_subnet
 from .lipschitz import bound_lipschitz, lipschitz_constant
 from .logdet import LogDetEstimator, logdet_estimator
 from .spectral_norm import SpectralNormalised, unwatched
@@ -161,7 +161,7 @@ class ResidualBlock(InvertibleModule):
             raise ValueError(f"expected a positive tolerance, got {tolerance}")
         check_positive(max_iterations=max_iterations)
         self.channels = channels
-        self.subnet = bound_lipschitz(subnet(channels, channels), coefficient)
+        self.subnet = bound_lipschitz(make_subnet(subnet, channels, channels), coefficient)
         if not lipschitz_constant(self.subnet) < 1:
             raise ValueError(
                 f"expected a contraction, got a subnet with Lipschitz constant {lipschitz_constant(self.subnet):.3g}"
