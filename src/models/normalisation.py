@@ -19,6 +19,7 @@ from .state_layout import StateLayout, has_no_gaps
 
 # States of up to this many numbers are left to torch's kernels, which keep more but take fewer calls.
 _SMALL = 2**16
+_EXACT = 2**15  # voxels times groups
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Normalisation:
     @classmethod
     def of(cls, x: Tensor, weight: Tensor, bias: Tensor, options: Options) -> tuple[Normalisation, Tensor]:
         """The normalisation of a state (B, C, *spatial), and its output for it."""
-        if _has_fast_kernels(x):
+        if _has_good_kernels(x, options.groups):
             y, mean, rstd = torch.native_group_norm(
                 x, weight, bias, x.shape[0], x.shape[1], math.prod(x.shape[2:]), options.groups, options.eps
             )
@@ -106,7 +107,7 @@ class Normalisation:
         """
         is_linear, is_laid_out_as_x = self.options.slope is None, grad.stride() == x.stride()
         may_overwrite = may_overwrite and is_laid_out_as_x
-        if _has_fast_kernels(x) and is_laid_out_as_x and (may_overwrite or is_linear):
+        if _has_good_kernels(x, self.options.groups) and is_laid_out_as_x and (may_overwrite or is_linear):
             # Torch's kernel is faster, but needs memory for its result.
             return self._gradients_by_torch(x, grad if is_linear else self._through_activation_(x, grad))
         grad = grad if may_overwrite else torch.empty_like(x).copy_(grad)
@@ -180,7 +181,7 @@ class Normalisation:
     def _sums(self, layout: StateLayout, x: Tensor, grad: Tensor) -> Tensor:
         """``Σ g x̂`` and ``Σ g`` over the voxels of each sample, (2, B, C)."""
         # Torch 2.11 reads from nowhere where x is in another precision than the weight.
-        if _has_fast_kernels(x) and len(x) == 1 and x.dtype == self.weight.dtype:
+        if _has_good_kernels(x, self.options.groups) and len(x) == 1 and x.dtype == self.weight.dtype:
             return torch.stack(self._gradients_by_torch(x, grad, (False, True, True))[1:])[:, None]
         rstd = self._per_channel(self.rstd)
         scale, offset = layout.spread(rstd, -self._per_channel(self.mean) * rstd)
@@ -216,7 +217,7 @@ class Normalised(torch.autograd.Function):
             return *_differentiated(y, (x, weight, bias), grad), None, None, None
         normalisation = Normalisation(weight, bias, mean, rstd, ctx.options)
         # A CPU adds up the gradients of a linear one faster otherwise; its peak lies in the convolutions before it.
-        gains = ctx.options.slope is not None or not _has_fast_kernels(x)
+        gains = ctx.options.slope is not None or not _has_good_kernels(x, ctx.options.groups)
         if ctx.is_own and gains and graph_is_freed():
             return *normalisation.gradients_over_input(x, grad), None, None, None
         return *normalisation.gradients(x, grad, ctx.may_overwrite), None, None, None
@@ -228,9 +229,19 @@ def _differentiated(y: Tensor, inputs: Sequence[Tensor], grad: Tensor) -> list[T
     return [next(found) if part.requires_grad else None for part in inputs]
 
 
-def _has_fast_kernels(x: Tensor) -> bool:
-    """Whether torch's kernels are the faster ones."""
-    return x.device.type == "cpu"
+def sums_naively(x: Tensor, groups: int) -> bool:
+    """Whether torch's kernels would add up so many numbers one by one that the errors of rounding count.
+
+    On a CPU they do so where the channels are last in memory. The deviation of a group of 8 channels then has a
+    relative error of 2e-6 for 32³ voxels, 1e-5 for 48³ and 8e-4 for 128³, that of a single channel up to twice as much.
+    """
+    is_naive = x.device.type == "cpu" and not x.is_contiguous()
+    return is_naive and groups * math.prod(x.shape[2:]) > _EXACT
+
+
+def _has_good_kernels(x: Tensor, groups: int) -> bool:
+    """Whether torch's kernels are faster, and exact."""
+    return x.device.type == "cpu" and not sums_naively(x, groups)
 
 
 def is_worthwhile(x: Tensor) -> bool:

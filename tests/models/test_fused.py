@@ -68,7 +68,7 @@ def _every_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(normalisation, "_SMALL", 0)
     monkeypatch.setattr(state_layout, "_CHUNK", 16)
     if request.param != "torch's kernels":
-        monkeypatch.setattr(normalisation, "_has_fast_kernels", lambda _: False)
+        monkeypatch.setattr(normalisation, "_has_good_kernels", lambda *_: False)
 
 
 @pytest.mark.usefixtures("_every_size")
