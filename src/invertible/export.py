@@ -1,4 +1,4 @@
-"""Operations that ONNX knows, for `torch.export` and `torch.onnx.export`."""
+"""Who looks at the operations of a pass besides autograd, and operations that ONNX knows."""
 
 import torch
 from torch import Tensor
@@ -16,6 +16,17 @@ def is_exporting() -> bool:
         False
     """
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
+def under_torch_func() -> bool:
+    """Whether a transform of `torch.func` runs; True if this version of torch does not tell."""
+    active = getattr(torch._C, "_are_functorch_transforms_active", None)
+    return active is None or active()
+
+
+def needs_plain_operations() -> bool:
+    """Whether a compiler, an exporter or a transform of `torch.func` looks, which know torch's own operations only."""
+    return torch.compiler.is_compiling() or is_exporting() or under_torch_func()
 
 
 def cayley_transform(theta: Tensor) -> Tensor:

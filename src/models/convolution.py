@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..invertible import is_exporting
+from ..invertible.export import is_exporting, under_torch_func
 
 # A batch of one volume with at most this many elements, without its innermost dimension, goes to a slow kernel of
 # torch's own (`use_mkldnn` in aten/src/ATen/native/Convolution.cpp; https://github.com/pytorch/pytorch/issues/35937).
@@ -96,17 +96,6 @@ class Conv3d(nn.Conv3d):
             and self.padding == tuple((size - 1) / 2 for size in self.kernel_size)
             and _onednn() is not None
         )
-
-
-def under_torch_func() -> bool:
-    """Whether a transform of `torch.func` runs; True if this version of torch does not tell."""
-    active = getattr(torch._C, "_are_functorch_transforms_active", None)
-    return active is None or active()
-
-
-def needs_plain_operations() -> bool:
-    """Whether a compiler, an exporter or a transform of `torch.func` looks, which know torch's own operations only."""
-    return torch.compiler.is_compiling() or is_exporting() or under_torch_func()
 
 
 class _Convolution(torch.autograd.Function):

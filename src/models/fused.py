@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .convolution import Conv3d, needs_plain_operations
+from ..invertible.export import needs_plain_operations
+from .convolution import Conv3d
 from .graphs import graph_is_watched
 from .in_place import LeakyReLU
 from .kernels import Kernels

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .convolution import needs_plain_operations, precision_of
+from ..invertible.export import needs_plain_operations
+from .convolution import precision_of
 from .normalisation import Normalised, Options, sums_naively
 from .state_layout import has_no_gaps
 

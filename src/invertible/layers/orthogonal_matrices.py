@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # How often the exponential of a small part of the exponent is squared: enough for norms up to 9000.
 _SQUARINGS = 14
+# The largest norm of that part at which the polynomial has the digits of single and of double precision.
+_SMALL = {torch.float32: 2.0**-2, torch.float64: 2.0**-5}
 
 
 def matrix_exponential(theta: Tensor) -> Tensor:
@@ -25,18 +28,30 @@ def matrix_exponential(theta: Tensor) -> Tensor:
 
     With ``S = (θ − θᵀ) / 2^s``, ``E = exp(S) − 1`` comes from its Taylor polynomial of degree 8 in four products
     (Paterson and Stockmeyer, 1973), and ``exp(2S) − 1 = 2E + E²`` s times. Without the 1, no digits of a small E are
-    lost, so s need not follow the norm. `torch.linalg.matrix_exp` asks for the norm, for which a CPU waits for its GPU.
-    Its errors in float32 are 3 to 90 times as large, and its gradient takes up to three times as long.
+    lost, so s need not follow the norm: on a GPU it is fixed. `torch.linalg.matrix_exp` asks for the norm, for which a
+    CPU waits for its GPU. Its errors in float32 are 3 to 90 times as large, and its gradient takes up to three times
+    as long.
     """
     n = theta.shape[-1]
-    part = ((theta - theta.transpose(-2, -1)) * 2.0**-_SQUARINGS).reshape(-1, n, n)
+    skew = (theta - theta.transpose(-2, -1)).reshape(-1, n, n)
+    squarings = _squarings(skew)
+    part = skew * 2.0**-squarings
     square = part @ part
     e = torch.baddbmm(part / 120 + square / 720, square, part / 5040 + square / 40320)
     e = torch.baddbmm(part / 6 + square / 24, square, e)
     e = torch.baddbmm(part + square / 2, square, e)
-    for _ in range(_SQUARINGS):
+    for _ in range(squarings):
         e = torch.baddbmm(e, e, e, beta=2)
     return (e + torch.eye(n, dtype=theta.dtype, device=theta.device)).reshape(theta.shape)
+
+
+def _squarings(skew: Tensor) -> int:
+    """How often to square: on a CPU, where it costs no time to read it, as the norm demands."""
+    small = _SMALL.get(skew.dtype)
+    if small is None or skew.device.type != "cpu" or type(skew) is not Tensor or export.needs_plain_operations():
+        return _SQUARINGS
+    norm = skew.detach().abs().sum(-1).amax().item() if skew.numel() else 0.0
+    return min(max(math.ceil(math.log2(norm / small)), 0), _SQUARINGS) if 0 < norm < math.inf else 0
 
 
 def cayley_transform(theta: Tensor) -> Tensor:
