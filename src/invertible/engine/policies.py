@@ -96,7 +96,7 @@ def _checkpointed(leaf: InvertibleModule, call: Call, x: State, condition: Condi
 
 # Spelled out, so that a configuration can be judged from the source alone.
 PolicyName = Literal["reversible", "stored", "checkpoint", "memcnn"]
-"""The type of their names.
+"""The type of the names of backprop policies.
 
 Example:
     >>> policy: PolicyName = "reversible"
