@@ -39,8 +39,8 @@ def test_every_group_within_a_section_is_known() -> None:
         (["task.optimizer.lr=abc"], r"expected task.optimizer.lr to be a number, got 'abc'"),
         (["task.optimizer.lr=0"], r"expected task.optimizer.lr to be a positive number, got 0"),
         (["task.optimizer.lr=null"], r"expected task.optimizer.lr to be a positive number, got None"),
-        (["+trainer.limit_train_batches=0"], "expected trainer.limit_train_batches above 0, or fit=false"),
-        (["+trainer.limit_train_batches=0.0"], "expected trainer.limit_train_batches above 0"),
+        (["trainer.limit_train_batches=0"], "expected trainer.limit_train_batches above 0, or fit=false"),
+        (["trainer.limit_train_batches=0.0"], "expected trainer.limit_train_batches above 0"),
         (
             ["datamodule.num_val=0", "callbacks=early_stopping"],
             "a validation set for callbacks.early_stopping.monitor=val/",
@@ -49,7 +49,7 @@ def test_every_group_within_a_section_is_known() -> None:
             ["+trainer.limit_val_batches=0", "task/scheduler=plateau"],
             "for task.scheduler.monitor=val/psnr, got trainer",
         ),
-        (["trainer.limit_train_batches=3"], "expected .trainer.limit_train_batches=<value>, with a plus"),
+        (["trainer.limit_val_batches=3"], "expected .trainer.limit_val_batches=<value>, with a plus"),
         (["~logger"], r"expected logger=\[\] for none, got ~logger"),
         (["logger=null"], r"expected logger=\[\] for none, got logger=null"),
         (["~model"], "expected a configuration with model"),
@@ -84,7 +84,7 @@ def test_a_mistake_beside_a_part_that_fits_keeps_its_own_message() -> None:
 
 
 def test_a_run_without_training_may_have_no_batches() -> None:
-    checked(compose_config(["+trainer.limit_train_batches=0", "fit=false"]))
+    checked(compose_config(["trainer.limit_train_batches=0", "fit=false"]))
 
 
 @pytest.mark.parametrize(
