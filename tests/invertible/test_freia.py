@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from src.invertible.layers.linear import Permutation
 from tests.invertible.table.samples import dense, subnet
 
 freia = pytest.importorskip("FrEIA.modules")
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 # Their 2/π is 0.636 and their matrices are made in float32: they agree to that, not to float64.
 TOLERANCE = 1e-6
@@ -61,14 +62,6 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "reverse-soft-gin": {"reverse_permutation": True, "permute_soft": True, "gin_block": True},
     "reverse-householder": {"reverse_permutation": True, "learned_householder_permutation": 2},
 }
-
-
-@pytest.fixture(autouse=True)
-def double_precision() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def constructor(spatial: tuple[int, ...]) -> Callable[[int, int], nn.Module]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,10 @@ from src.models import standard_normal_log_density
 from tests.invertible.table.samples import dense, subnet
 
 Fm = pytest.importorskip("FrEIA.modules")
-pytestmark = pytest.mark.filterwarnings("ignore")  # theirs, about deprecated classes and hooks
+pytestmark = [
+    pytest.mark.usefixtures("double_precision"),
+    pytest.mark.filterwarnings("ignore"),  # theirs, about deprecated classes and hooks
+]
 
 VECTOR, IMAGE = (5,), (3, 4, 6)
 
@@ -229,12 +232,8 @@ PAIRS: dict[str, Callable[[], Pair]] = {
 
 
 @pytest.fixture(autouse=True)
-def double_precision() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
+def _numpys_seed() -> None:
     np.random.seed(0)  # noqa: NPY002 - FrEIA draws from numpy's global generator
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def results(

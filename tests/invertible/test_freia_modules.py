@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from tests.invertible.table.samples import dense, subnet
 
 Fm = pytest.importorskip("FrEIA.modules")
 Ff = pytest.importorskip("FrEIA.framework")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.usefixtures("double_precision"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 TOLERANCE = 1e-6  # FrEIA keeps some constants in float32
 METHODS = ("forward", "inverse", "forward_and_logdet", "inverse_and_logdet")
@@ -124,13 +124,6 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "InvAutoConv2D": lambda: Fm.InvAutoConv2D([IMAGE]),
     "HouseholderPerm": lambda: Fm.HouseholderPerm([VECTOR], [(6, 2)], n_reflections=2),
 }
-
-
-@pytest.fixture(autouse=True)
-def double_precision() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @torch.no_grad()

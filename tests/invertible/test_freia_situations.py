@@ -6,7 +6,7 @@ Theirs are ``test_conditioning.py``, ``test_reversible_graph_net.py``, ``test_gr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,22 +32,16 @@ from src.invertible.module import tensors_of
 from src.invertible.shapes import as_state
 from tests.invertible.table.samples import dense, subnet
 from tests.invertible.test_freia import COUPLINGS
+from tests.invertible.test_freia_layers import subnets
 from tests.marks import slow
 
 Ff = pytest.importorskip("FrEIA.framework")
 Fm = pytest.importorskip("FrEIA.modules")
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 TOLERANCE = 1e-9
 BATCH, SIDE = 3, 4
 IMAGE, SMALL_IMAGE = (3, SIDE, SIDE), (1, SIDE, SIDE)
-
-
-@pytest.fixture(autouse=True)
-def double_precision() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @dataclass
@@ -70,15 +64,8 @@ def coupling(channels: int, constructor: Any, condition_channels: int = 0) -> Tw
 
 def weights_of(*pairs: tuple[InvertibleModule, nn.Module]) -> list[tuple[nn.Parameter, nn.Parameter]]:
     """The parameters of our couplings beside those of theirs."""
-    names = COUPLINGS["rnvp"][2]
-    return [
-        both
-        for ours, theirs in pairs
-        for our_name, their_name in names.items()
-        for both in zip(
-            ours.get_submodule(our_name).parameters(), theirs.get_submodule(their_name).parameters(), strict=True
-        )
-    ]
+    names = COUPLINGS["rnvp"][2].items()
+    return subnets(*((ours.get_submodule(a), theirs.get_submodule(b)) for ours, theirs in pairs for a, b in names))
 
 
 RNVP: dict[str, Any] = {"subnet_constructor": subnet(2), "clamp": 1.0}

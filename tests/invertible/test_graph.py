@@ -143,6 +143,8 @@ def test_turned_conditions_are_those_of_the_part_alone() -> None:
     assert torch.equal(net.part("by_both")(x, (label, image)), expected)
     with pytest.raises(ValueError, match=r"label of shape \(2,\), image of shape \(3,\), .* got shapes \[\(2,\)\]"):
         net((x[:, :4], x[:, 4:]), (label,))
+    with pytest.raises(ValueError, match="expected at least 2 conditions, got 1"):
+        net.part("by_both")(x, (label,))
 
 
 def test_a_graph_is_copied_and_pickled_with_its_names() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -21,15 +20,9 @@ from src.invertible.layers.orthogonal_matrices import (
     matrix_exponential,
 )
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 METHODS = list(PARAMETRISATIONS)
-
-
-@pytest.fixture(autouse=True)
-def double_precision() -> Iterator[None]:
-    """Layers are built in float64, not cast to it: exactness is to be seen."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 # iUNet paper, section 2.2
