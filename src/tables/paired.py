@@ -48,19 +48,22 @@ def comparisons(table: Table) -> Iterator[Paired]:
     """Yield the differences that a table is read for.
 
     - Between the columns of a metric, in each row: the last column minus each other one.
-    - Between a row and the one that it changes (``minus``).
-    - In a column alone with its metric: each entry minus the next better one, if both have several seeds.
+    - Between a row and the one that it names (``minus``), in each column that has its metric alone or whose differences
+      the table shows.
+    - If no row names another, in a column alone with its metric: each entry minus the next better one, if both have
+      several seeds.
     """
     columns = table.published.columns
     for metric in table.ranked_metrics():
         *others, last = table.columns_of(metric)
         for i, j in ((i, j) for i in range(len(table.entries)) for j in others):
             yield from _paired(table, (i, last), (i, j), columns[j].name)
-        if not others and not any(column.difference == columns[last].name for column in columns):
+        if not others and not any(row.minus for row in table.published.rows):
             yield from _ranking(table, last)
-    for column in columns:
-        if column.difference is not None:
-            yield from _changes(table, [c.name for c in columns].index(column.difference))
+    shown = {column.difference for column in columns}
+    for j, column in enumerate(columns):
+        if column.name in shown or (column.better and table.columns_of(str(column.metric)) == [j]):
+            yield from _changes(table, j)
 
 
 def _ranking(table: Table, column: int) -> Iterator[Paired]:

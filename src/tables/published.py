@@ -48,7 +48,7 @@ class Row:
         match: dotted keys and values in the configuration of this row's runs; None for a row that is only quoted.
         quote: the line in the paper with these numbers; None if none is published.
         tolerance: the published ± of the values; None if there is none.
-        minus: the last label cell of the row to which differences refer.
+        minus: the last label cell of the row with which this one is compared.
     """
 
     label: tuple[str, ...]
