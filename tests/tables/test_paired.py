@@ -75,7 +75,9 @@ def test_the_rows_of_a_single_column_are_compared_in_the_order_of_their_rank(tmp
 
 
 def test_the_rows_of_a_single_column_are_compared_with_the_rows_that_they_name(tmp_path: Path) -> None:
-    named = SINGLE.replace("values: [2.0]", "values: [2.0], minus: a").replace("values: [3.0]", "values: [3.0], minus: a")
+    named = SINGLE.replace("values: [2.0]", "values: [2.0], minus: a").replace(
+        "values: [3.0]", "values: [3.0], minus: a"
+    )
     results = runs(8, {"a": [3.0, 3.1], "b": [1.0, 1.2], "c": [2.0, 2.0]})
     found = list(comparisons(table(tmp_path, results, named)))
     assert [(one.row, one.other, round(one.difference.mean, 9)) for one in found] == [(1, "a", -1.95), (2, "a", -1.05)]

@@ -23,27 +23,28 @@ SMALLEST_ERROR = 1e-17
 def as_text(found: Inspection) -> str:
     """A table with one row per block, then what belongs to no block, then the whole network."""
     policies = list(found.elsewhere_bytes)
-    header = ["block", "kind", "input", "parameters"]
-    header += [f"{policy} KiB" for policy in policies]
-    header += ["forward ms", "inverse ms", "backward ms", "reversible ms", "own error", "rebuilt error"]
+    header = ["kind", "input", "parameters", *(f"{policy}\nKiB" for policy in policies)]
+    header += ["forward\nms", "inverse\nms", "backward\nms", "reversible\nms", "own\nerror", "rebuilt\nerror", "block"]
     rows = [_row(block, policies) for block in found.blocks]
-    blank = [""] * 6
     elsewhere = [f"{found.elsewhere_bytes[policy] / KIB:.1f}" for policy in policies]
-    rows.append([ELSEWHERE, "", "", f"{found.elsewhere_parameters:,}", *elsewhere, *blank])
+    rows.append(["", "", f"{found.elsewhere_parameters:,}", *elsewhere, *[""] * 6, ELSEWHERE])
     rows.append(_row(_total(found), policies))
-    rows[-1][2] = f"{found.input_bytes / KIB:.1f} KiB"
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    layout = "  ".join(f"{{:{'<' if column < 3 else '>'}{width}}}" for column, width in enumerate(widths))
-    lines = [layout.format(*row).rstrip() for row in [header, *rows]]
-    rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    rows[-1][1] = f"{found.input_bytes / KIB:.1f} KiB"
+    # Names come last, because those of nested blocks are long.
+    top = [name.split("\n")[0] if "\n" in name else "" for name in header]
+    bottom = [name.split("\n")[-1] for name in header]
+    widths = [max(len(row[i]) for row in [top, bottom, *rows]) for i in range(len(header))]
+    left = (0, 1, len(header) - 1)
+    layout = "  ".join(f"{{:{'<' if column in left else '>'}{width}}}" for column, width in enumerate(widths))
+    lines = [layout.format(*row).rstrip() for row in [top, bottom, *rows]]
+    rule = "-" * max(len(line) for line in lines)
+    return "\n".join([*lines[:2], rule, *lines[2:-1], rule, lines[-1]])
 
 
 def _row(block: Block, policies: Sequence[str]) -> list[str]:
     shapes = ", ".join("×".join(map(str, shape)) for shape in block.shapes)
     times = (block.forward_s, block.inverse_s, block.backward_s["stored"], block.backward_s["reversible"])
     return [
-        block.name,
         block.kind,
         shapes,
         f"{block.num_parameters:,}",
@@ -51,6 +52,7 @@ def _row(block: Block, policies: Sequence[str]) -> list[str]:
         *(f"{1000 * seconds:.2f}" for seconds in times),
         f"{block.own_error:.1e}",
         f"{block.rebuilt_error:.1e}",
+        block.name,
     ]
 
 

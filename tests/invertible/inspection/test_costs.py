@@ -101,9 +101,9 @@ def test_errors_and_policies_are_reported_and_restored() -> None:
     assert net.backprop_policy is POLICIES["checkpoint"]
     assert found.blocks[-1].own_error == pytest.approx(0.01) and found.blocks[0].rebuilt_error > 0.011
     text = as_text(found)
-    assert "1.0e-02" in text.splitlines()[2] and "stored KiB" in text and "reversible KiB" not in text
+    assert "1.0e-02" in text.splitlines()[3] and "checkpoint" not in text
     found.blocks[1].own_error = math.nan
-    assert as_text(found).split()[-2] == "nan"
+    assert as_text(found).split()[-3] == "nan"
 
 
 def test_conditions_inverses_and_networks_without_an_invertible_part() -> None:
@@ -127,9 +127,10 @@ def test_statistics_stay() -> None:
 
 def test_text_and_picture(found: Inspection, tmp_path: Path) -> None:
     lines = as_text(found).splitlines()
-    assert len(lines) == 1 + 1 + 5 + 1 + 1 + 1
-    assert lines[0].split()[:4] == ["block", "kind", "input", "parameters"]
-    assert lines[2].split()[:3] == ["1.0", "AdditiveCoupling", "2×4×6×6"]
+    assert len(lines) == 2 + 1 + 5 + 1 + 1 + 1
+    assert lines[0].split()[:2] == ["reversible", "stored"]
+    assert lines[1].split()[:4] == ["kind", "input", "parameters", "KiB"]
+    assert lines[3].split()[:2] == ["AdditiveCoupling", "2×4×6×6"] and lines[3].endswith("  1.0")
     assert f"{found.total_bytes('stored') / 1024:.1f}" in lines[-1]
     figure = plot_inspection(found, tmp_path / "inspection.png")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [b.name for b in found.blocks]
