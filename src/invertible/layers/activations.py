@@ -91,16 +91,20 @@ def _derivative(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
     # No overflow of squares; ONNX knows no hypot.
     root = root_of_one_plus_square(x) if torch.onnx.is_in_onnx_export() else torch.hypot(x, x.new_ones(()))
     # r = |x| + 1/(r + |x|), and (|x| + αx)/(1+α) is |x| with the slope s on the left: a leaky ReLU of slope −s.
-    return root, nn.functional.leaky_relu(x, -slope) + (1 + slope) / 2 / (root + x.abs())
+    rest = x.abs().add_(root).reciprocal_()
+    return root, nn.functional.leaky_relu(x, -slope).add_(rest, alpha=(1 + slope) / 2)
 
 
 def _value(x: Tensor, root: Tensor, numerator: Tensor, slope: float) -> Tensor:
-    """``σ(x) = x (q + 1/(1+α))/(1 + r)``."""
-    return x * ((numerator + (1 + slope) / 2) / (1 + root))
+    """``σ(x) = x (q + 1/(1+α))/(1 + r)``; overwrites q and r."""
+    return numerator.add_((1 + slope) / 2).div_(root.add_(1)).mul_(x)
 
 
 class _SneakyFunction(torch.autograd.Function):
-    """One autograd node that saves x. As elementwise operations, it takes four times as long and saves them all."""
+    """One autograd node that saves x. As elementwise operations, it takes four times as long and saves them all.
+
+    Most of the time goes into memory for results, so results that only this file sees are overwritten.
+    """
 
     generate_vmap_rule = True  # for torch.func
 
@@ -121,7 +125,7 @@ class _Sneaky(_SneakyFunction):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         root, numerator = _derivative(x, ctx.slope)
-        return grad * (numerator / root), None
+        return grad * numerator.div_(root), None
 
 
 class _SneakyWithLogdet(_SneakyFunction):
@@ -130,7 +134,8 @@ class _SneakyWithLogdet(_SneakyFunction):
     @staticmethod
     def forward(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
         root, numerator = _derivative(x, slope)
-        return _value(x, root, numerator, slope), (numerator / root).log().flatten(1).sum(1)
+        logdet = (numerator / root).log_().flatten(1).sum(1)
+        return _value(x, root, numerator, slope), logdet
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, grad_logdet: Tensor) -> tuple[Tensor, None]:
