@@ -1,7 +1,7 @@
 """Write a table of the published numbers and ours as Markdown."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from src.tables.numbers import NONE, NOT_RUN, difference_text, heading, mean_text, measured_text, published_text
@@ -135,18 +135,27 @@ def _runs(table: Table) -> str:
 
 
 def _costs(runs: Sequence[dict[str, Any]]) -> list[str]:
-    def mean(key: str, factor: float, form: str, unit: str) -> str:
-        values = [run[key] for run in runs if run.get(key) is not None]
-        return f"{factor * statistics.fmean(values):{form}} {unit}" if values else NONE
-
+    memory = [run["peak_memory_bytes"] for run in runs if run.get("peak_memory_bytes") is not None]
     return [
         runs[0]["model"],
         ", ".join(str(run["seed"]) for run in runs),
         f"{runs[0]['num_parameters']:,}",
-        mean("step_time_s", 1000, ".0f", "ms"),
-        mean("peak_memory_bytes", 2**-30, ".2f", "GiB"),
-        mean("total_time_s", 1 / 60, ".1f", "min"),
+        _times(runs, "step_time_s", lambda seconds: f"{1000 * seconds:.0f} ms"),
+        f"{2**-30 * statistics.fmean(memory):.2f} GiB" if memory else NONE,
+        _times(runs, "total_time_s", lambda seconds: f"{seconds / 60:.1f} min"),
     ]
+
+
+def _times(runs: Sequence[dict[str, Any]], key: str, text: Callable[[float], str]) -> str:
+    """The median, separately for each number of threads if the runs have different ones."""
+    groups: dict[int, list[float]] = {}
+    for run in runs:
+        if run.get(key) is not None:
+            groups.setdefault(run["hardware"]["threads"], []).append(run[key])
+    medians = {threads: text(statistics.median(times)) for threads, times in sorted(groups.items())}
+    if len(medians) < 2:
+        return "".join(medians.values()) or NONE
+    return ", ".join(f"{median} ({threads} thread{'s' * (threads > 1)})" for threads, median in medians.items())
 
 
 def _provenance(results: Sequence[dict[str, Any]]) -> str:
@@ -156,12 +165,17 @@ def _provenance(results: Sequence[dict[str, Any]]) -> str:
     period = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
     return (
         f"{len(results)} {'run' if len(results) == 1 else 'runs'}, {period}. "
-        f"Commit {_listed(str(result['git_commit'])[:12] for result in results)}. "
+        f"Commit {_listed(_commit(str(result['git_commit'])) for result in results)}. "
         f"Hardware: {_listed(_hardware(result['hardware']) for result in results)}. "
         f"torch {_listed(result['versions'].get('torch', '?') for result in results)}, "
         f"Python {_listed(result['versions'].get('python', '?') for result in results)}. "
-        "Mean ± sample standard deviation over seeds. The JSON files beside this one hold the complete runs."
+        "Mean ± sample standard deviation over seeds; times are medians. The JSON files beside this one hold the complete runs."
     )
+
+
+def _commit(commit: str) -> str:
+    name, _, dirty = commit.partition("-")
+    return name[:12] + (" with uncommitted changes" if dirty else "")
 
 
 def _hardware(hardware: dict[str, Any]) -> str:

@@ -99,6 +99,19 @@ def test_markdown(table: Table) -> None:
     assert found == GOLDEN.read_text(), f"if the new text is right: write it to {GOLDEN}\n{found}"
 
 
+def test_times_on_different_numbers_of_threads_are_not_mixed(published: Published) -> None:
+    runs = [result("old", 8, seed, 20.0) | {"step_time_s": time} for seed, time in enumerate((0.3, 0.1, 0.9, 0.2))]
+    runs[0]["hardware"] = runs[0]["hardware"] | {"threads": 2}
+    text = to_markdown(make_table(published, runs, "small"), "x")
+    assert "| old | 0, 1, 2, 3 | 8,000 | 200 ms (1 thread), 300 ms (2 threads) | 1.00 GiB |" in text
+
+
+def test_uncommitted_changes_are_told(published: Published) -> None:
+    runs = [result("old", 8, 0, 20.0), result("old", 8, 1, 20.0) | {"git_commit": "fedcba9876543210-dirty"}]
+    text = to_markdown(make_table(published, runs, "small"), "x")
+    assert "Commit 0123456789ab; fedcba987654 with uncommitted changes. " in text
+
+
 def test_markdown_without_any_run(published: Published) -> None:
     text = to_markdown(make_table(published, [], "small"), "python reproduce.py table")
     assert "| 4 | narrow | not run | 10.00 | not run | **12.00** | – | – |" in text
