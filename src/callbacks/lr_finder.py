@@ -88,6 +88,12 @@ class LRFinder(LearningRateFinder):
             _picture(rates, losses, self.found).savefig(self.dirpath / picture_name("learning_rate"))
         say(f"callbacks.lr_finder: the learning rate is {self.found:.2g}")
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"found": self.found}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.found = state_dict["found"]
+
     def summary(self, trainer: Trainer) -> dict[str, Any]:
         """Return the rate for summary.json."""
         return {} if self.found is None else {"learning_rate": self.found}

@@ -7,10 +7,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from src.runs.of_training import OfTraining
 from src.utils.reduced import log_reduced
 
 
-class PeakMemory(pl.Callback):
+class PeakMemory(OfTraining):
     """Logs ``memory/peak_gib`` at the end of each training epoch.
 
     On CUDA this is the largest amount that torch's allocator held since training began, on the CPU the high-water mark
@@ -41,7 +42,9 @@ class PeakMemory(pl.Callback):
         cuda = pl_module.device.type == "cuda"
         now = torch.cuda.max_memory_allocated(pl_module.device) if cuda else peak_resident_bytes()
         self.peak_bytes = max(self.peak_bytes, now)
-        log_reduced(pl_module, {"memory/peak_gib": self.peak_bytes / 2**30}, "max")
+        worst = log_reduced(pl_module, {"memory/peak_gib": self.peak_bytes / 2**30}, "max")
+        if trainer.world_size > 1:
+            self.peak_bytes = int(worst["memory/peak_gib"] * 2**30)
 
 
 def peak_resident_bytes() -> int:

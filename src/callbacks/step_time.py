@@ -8,10 +8,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from src.runs.of_training import OfTraining
 from src.utils.reduced import log_reduced
 
 
-class StepTime(pl.Callback):
+class StepTime(OfTraining):
     """Logs the median time of the training steps of an epoch (forward, backward, update) as ``time/step_s``.
 
     Loading the data does not count, and the warm-up of the first steps does not change the median. On a GPU, the time

@@ -3,12 +3,13 @@
 import time
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 
+from src.runs.of_training import OfTraining
 from src.tasks.schedules import constant, half_cosine
 
 
-class TimeBudget(Callback):
+class TimeBudget(OfTraining):
     """Ends the training after T minutes; at minute t the learning rate is its first value times (1 + cos(π t/T))/2.
 
     The step that has begun is finished. The time of validations and tests is not part of T. The processes of a
@@ -69,8 +70,8 @@ class TimeBudget(Callback):
         self.spent_s = state_dict["spent_s"]
 
     def summary(self, trainer: Trainer) -> dict[str, Any]:
-        """Return the seconds of training for summary.json."""
-        return {"training_s": self.spent_s}
+        """Return the seconds of training for summary.json; None for a test without training."""
+        return {"training_s": self.spent_s or None}
 
     def left_s(self) -> float:
         """Return the seconds of training that are left."""

@@ -43,5 +43,13 @@ def _settings(run: RunRecord) -> dict[str, str]:
 
 
 def _text(value: Any, folder: str | None) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text.replace(folder, "<run_dir>") if folder else text
+    value = _without(value, folder) if folder else value
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _without(value: Any, folder: str) -> Any:
+    if isinstance(value, list):
+        return [_without(item, folder) for item in value]
+    if isinstance(value, str) and (value == folder or value.startswith(f"{folder}/")):
+        return f"<run_dir>{value[len(folder) :]}"
+    return value

@@ -10,8 +10,12 @@ from src.utils.processes import available_cpus
 
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "wandb")
 
+ROOT = Path(__file__).resolve().parents[2]
+
 # Git's patterns of files that no run depends on.
 NO_CODE = (":!*.md", ":!experiments/*/results/*", ":!benchmarks/results")
+# New files count here.
+CODE = (":(glob)*.py", "src", "configs", "experiments")
 
 
 def provenance(folder: Path) -> dict[str, Any]:
@@ -27,6 +31,7 @@ def git_commit(folder: Path) -> str | None:
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".", *NO_CODE)
+        changed = changed or _git(folder, "status", "--porcelain", "--untracked-files=normal", "--", *CODE, *NO_CODE)
     except (OSError, subprocess.SubprocessError):
         # No git, no repository (a downloaded archive), or no commit yet: a run does not need them.
         return None

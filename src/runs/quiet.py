@@ -18,7 +18,7 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
     # src.utils.reduced reduces before it logs.
     warnings.filterwarnings("ignore", message="It is recommended to use `self.log\\(.*sync_dist=True")
-    # VolumeTable counts a volume that the distributed sampler repeats once.
+    # SampleTable counts a volume that the distributed sampler repeats once.
     warnings.filterwarnings("ignore", message=".*it is recommended to use `Trainer\\(devices=1, num_nodes=1\\)`.*")
     # eval.py leaves the callbacks of the training out on purpose.
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create.*")

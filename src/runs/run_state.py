@@ -13,6 +13,7 @@ from src.config.checks import model_name, plain
 from src.loggers.run_logger import RunLogger
 from src.runs.config_file import write_config
 from src.runs.formats import FORMAT, FORMAT_KEY
+from src.runs.provenance import ROOT, git_commit
 
 
 class RunState(Callback):
@@ -28,11 +29,13 @@ class RunState(Callback):
 
     Attributes:
         earlier_s: seconds that the processes before this one ran.
+        commits: of the code of those processes and, last, of this one when it began, see `git_commit`.
     """
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
         self.earlier_s = 0.0
+        self.commits = [git_commit(ROOT)]
         self._started = time.perf_counter()
         self._earlier_metrics: dict[str, float] = {}
         self._described = False
@@ -55,12 +58,13 @@ class RunState(Callback):
                 logger.log_hyperparams(plain(self.config, resolve=True))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add ``format``, ``config`` (plain containers), ``metrics`` and ``total_time_s``."""
+        """Add ``format``, ``config`` (plain containers), ``metrics``, ``total_time_s`` and ``git_commits``."""
         checkpoint |= {
             FORMAT_KEY: FORMAT,
             "config": plain(self.config, resolve=False),
             "metrics": self.metrics(trainer),
             "total_time_s": self.earlier_s + time.perf_counter() - self._started,
+            "git_commits": self.commits,
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -70,8 +74,11 @@ class RunState(Callback):
         however bad, would replace the best one. A file that was not moved with the folder is used where it is.
         """
         states = checkpoint.get("callbacks", {})
-        if trainer.state.fn == TrainerFn.FITTING:
+        # Not where the learning rate finder returns to the start of this very process.
+        if trainer.state.fn == TrainerFn.FITTING and trainer.ckpt_path is not None:
             self._earlier_metrics = checkpoint.get("metrics", {})
+            *_, own = self.commits
+            self.commits = [*(commit for commit in checkpoint.get("git_commits", []) if commit != own), own]
             # In a checkpoint of format 0 a callback of its own kept the time.
             self.earlier_s = checkpoint.get("total_time_s", states.get("TotalTime", {}).get("seconds", 0.0))
         for callback in trainer.checkpoint_callbacks:

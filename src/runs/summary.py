@@ -15,7 +15,7 @@ from rich.table import Table
 from src.config.checks import model_name, plain
 from src.runs.folder import RunFolder
 from src.runs.formats import FORMAT, FORMAT_KEY, check_depth, check_format
-from src.runs.provenance import provenance
+from src.runs.provenance import hardware, versions
 from src.tasks.metrics import to_plain
 from src.utils.files import write_text
 from src.utils.reading import reading
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from src.runs.build import Run
     from src.tasks.base import Report
 
-ROOT = Path(__file__).resolve().parents[2]
 GIB = 2**30
 # What callbacks measure.
 MEASURED = ("step_time_s", "peak_memory_bytes", "peak_memory_kind", "invertibility_error")
@@ -78,7 +77,10 @@ def summarise(run: Run, metrics: dict[str, float], checkpoint: str | None, total
         "checkpoint": checkpoint,
         "run_dir": config.run_dir,
         "config": plain(config, resolve=True),
-        **provenance(ROOT),
+        "git_commit": run.state.commits[-1],
+        "earlier_git_commits": run.state.commits[:-1],
+        "hardware": hardware(),
+        "versions": versions(),
     }
 
 

@@ -1,10 +1,16 @@
 """Write a table of the published numbers and ours as LaTeX (package booktabs)."""
 
+import re
+
 from src.tables.numbers import heading, measured_text, published_text
 from src.tables.table import Table
 
-SPECIAL = {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}, "±": r"$\pm$", "−": "$-$", "–": "--"}
-SPECIAL |= {"×": r"$\times$", "→": r"$\to$", "³": "$^3$", "²": "$^2$"}
+SPECIAL = {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}, **{c: f"\\{c}{{}}" for c in "^~"}}
+SPECIAL |= {"±": r"$\pm$", "−": "$-$", "–": "--", "×": r"$\times$", "→": r"$\to$", "‖": r"$\|$", "Φ": r"$\Phi$"}
+# One letter after the other, "⁻¹" is $^{-}$$^{1}$, which looks the same as $^{-1}$.
+SPECIAL |= {raised: f"$^{{{plain}}}$" for raised, plain in zip("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789", strict=True)}
+SPECIAL |= {lowered: f"$_{plain}$" for lowered, plain in zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True)}
+NEGATIVE = re.compile(r"(?<![\w-])-(?=\d)")
 
 
 def to_latex(table: Table) -> str:
@@ -20,7 +26,8 @@ def to_latex(table: Table) -> str:
         lines.append(_line(cells))
     body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
     columns = "l" * len(published.head) + "r" * len(published.columns)
-    caption = f"{published.title}. Scale {table.scale}; in brackets the numbers of {published.source}."
+    scale = ", ".join((table.scale, *table.changes))
+    caption = f"{published.title}. Scale {scale}; in brackets the numbers of {published.source}."
     return (
         "\\begin{table}\n\\centering\n"
         f"\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}\n"
@@ -34,4 +41,4 @@ def _line(cells: list[str]) -> str:
 
 def escaped(text: str) -> str:
     """Return text as LaTeX source."""
-    return "".join(SPECIAL.get(character, character) for character in text)
+    return "".join(SPECIAL.get(character, character) for character in NEGATIVE.sub("−", text))

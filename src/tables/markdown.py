@@ -45,16 +45,16 @@ def _beside(table: Table) -> str:
         head += [f"{heading(column)}, here", "published"] if is_published else [heading(column)]
         for i, cells in enumerate(rows):
             entry = table.entries[i][j]
-            cells.append(_bold(measured_text(entry, column), j == _best(table, i, j, ours=True)))
+            cells.append(_bold(measured_text(entry, column), j in _best(table, i, j, ours=True)))
             if is_published:
                 theirs = published_text(entry, column, table.published.rows[i].tolerance)
-                cells.append(_bold(theirs, j == _best(table, i, j, ours=False)))
+                cells.append(_bold(theirs, j in _best(table, i, j, ours=False)))
     return _grid(head, rows)
 
 
-def _best(table: Table, row: int, column: int, *, ours: bool) -> int | None:
+def _best(table: Table, row: int, column: int, *, ours: bool) -> list[int]:
     spec = table.published.columns[column]
-    return table.best_in_row(row, spec.metric, ours) if spec.metric is not None and spec.better else None
+    return table.best_in_row(row, spec.metric, ours) if spec.metric is not None and spec.better else []
 
 
 def _bold(text: str, bold: bool) -> str:
@@ -69,12 +69,12 @@ def _first_in_rows(table: Table) -> str:
         bests = {
             ours: [table.best_in_row(i, metric, ours) for i in range(len(table.entries))] for ours in (True, False)
         }
-        firsts = {ours: [best for best in found if best is not None] for ours, found in bests.items()}
+        firsts = {ours: [best for best in found if best] for ours, found in bests.items()}
         if len(columns) < 2 or not firsts[True]:
             continue
         counts = [
-            f"{table.published.columns[j].name} in {firsts[True].count(j)} of {len(firsts[True])} rows "
-            f"(published: {firsts[False].count(j)} of {len(firsts[False])})"
+            f"{table.published.columns[j].name} in {sum(j in best for best in firsts[True])} of {len(firsts[True])} "
+            f"rows (published: {sum(j in best for best in firsts[False])} of {len(firsts[False])})"
             for j in columns
         ]
         lines.append(f"- Best by `{metric}`: {'; '.join(counts)}.")
@@ -165,12 +165,18 @@ def _provenance(results: Sequence[dict[str, Any]]) -> str:
     period = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
     return (
         f"{len(results)} {'run' if len(results) == 1 else 'runs'}, {period}. "
-        f"Commit {_listed(_commit(str(result['git_commit'])) for result in results)}. "
+        f"Commit {_listed(_commit(commit) for result in results for commit in _commits(result))}. "
         f"Hardware: {_listed(_hardware(result['hardware']) for result in results)}. "
         f"torch {_listed(result['versions'].get('torch', '?') for result in results)}, "
         f"Python {_listed(result['versions'].get('python', '?') for result in results)}. "
-        "Mean ± sample standard deviation over seeds; times are medians. The JSON files beside this one hold the complete runs."
+        "Mean ± sample standard deviation over seeds; times are medians. The JSON files beside this one hold the "
+        "complete runs."
     )
+
+
+def _commits(result: dict[str, Any]) -> list[str]:
+    """The commits of all processes of a run; the last one is the one that finished it."""
+    return [*map(str, result.get("earlier_git_commits", [])), str(result["git_commit"])]
 
 
 def _commit(commit: str) -> str:
@@ -187,5 +193,6 @@ def _listed(texts: Iterable[str]) -> str:
 
 
 def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    bar = r"\|"  # inside of a cell
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(cell.replace('|', bar) for cell in line)} |" for line in lines)

@@ -19,7 +19,9 @@ def measured_text(entry: Entry, column: NumberColumn) -> str:
     """Return our number, with its deviation if there are several seeds."""
     if entry.measured is None:
         return NOT_RUN if entry.is_ours and not entry.runs else NONE
-    return mean_text(entry.measured, column.digits, sign=_has_sign(entry.measured.mean, column))
+    text = mean_text(entry.measured, column.digits, sign=_has_sign(entry.measured.mean, column))
+    count, seeds = entry.measured.count, len(entry.runs)
+    return text if count == seeds else f"{text} ({count} of {seeds} seeds)"
 
 
 def difference_text(entry: Entry, column: NumberColumn) -> str:

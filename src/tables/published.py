@@ -161,8 +161,8 @@ def _check(table: Published, path: Path) -> None:
             )
         if not all(value is None or _is_number(value) for value in row.values):
             raise ConfigError(f"expected values to be numbers or null in {path}, got {row}")
-        if row.minus is not None and row.minus not in labels:
-            raise ConfigError(f"expected minus to be the label of a row of {path}, got {row.minus!r}")
+        if row.minus is not None and labels.count(row.minus) != 1:
+            raise ConfigError(f"expected minus to be the label of one row of {path}, got {row.minus!r}")
     for key in table.here:
         if key not in table.head:
             raise ConfigError(f"expected each key of here to be a column of the head of {path}, got {key!r}")

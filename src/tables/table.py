@@ -1,20 +1,25 @@
 """Compare a published table with our runs: means, deviations, differences and ranks."""
 
+import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from src.tables.published import NumberColumn, Published
 from src.tables.results import describe, fits
+from src.tasks.metrics import decimal
+from src.utils.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Mean and sample standard deviation of a number over seeds; the deviation of one seed is None."""
+    """Mean and sample standard deviation of a number over ``count`` seeds; the deviation of one seed is None."""
 
     mean: float
     deviation: float | None
+    count: int
 
 
 @dataclass
@@ -79,18 +84,23 @@ class Table:
         """Return the metrics with a direction, in the order of their columns."""
         return list(dict.fromkeys(c.metric for c in self.published.columns if c.metric is not None and c.better))
 
-    def best_in_row(self, row: int, metric: str, ours: bool) -> int | None:
-        """Return the best column of a row, None unless all columns of the metric have a number there."""
+    def best_in_row(self, row: int, metric: str, ours: bool) -> list[int]:
+        """Return the best columns of a row, several if they print alike; none unless all have a number there."""
         columns = self.columns_of(metric)
-        numbers = [self.entries[row][j].number(ours) for j in columns]
-        if len(columns) < 2 or any(number is None for number in numbers):
-            return None
-        best = max if self.published.columns[columns[0]].better == "max" else min
-        return columns[numbers.index(best(number for number in numbers if number is not None))]
+        numbers = [number for j in columns if (number := self.entries[row][j].number(ours)) is not None]
+        if len(columns) < 2 or len(numbers) < len(columns):
+            return []
+        better, digits = self.published.columns[columns[0]].better, self.published.columns[columns[0]].digits
+        best = decimal(max(numbers) if better == "max" else min(numbers), digits)
+        return [j for j, number in zip(columns, numbers, strict=True) if decimal(number, digits) == best]
 
 
 def make_table(published: Published, results: list[dict[str, Any]], scale: str, changes: Sequence[str] = ()) -> Table:
-    """Put our results into a published table."""
+    """Put our results into a published table.
+
+    Raises:
+        ConfigError: if an entry has two results of one seed.
+    """
     described = [(describe(result["model"], result["config"]), result) for result in results]
     entries = [[Entry(value, None, False) for value in row.values] for row in published.rows]
     labels = [list(row.label) for row in published.rows]
@@ -98,6 +108,7 @@ def make_table(published: Published, results: list[dict[str, Any]], scale: str, 
         entry = entries[i][j]
         entry.is_ours = True
         entry.runs = [result for description, result in described if fits(description, published.match(i, j))]
+        _check_seeds(entry, labels[i])
         entry.measured = measured([value_of(run, published.columns[j]) for run in entry.runs])
         for key, config_key in published.here.items():
             position = published.head.index(key)
@@ -112,10 +123,17 @@ def make_table(published: Published, results: list[dict[str, Any]], scale: str, 
     return table
 
 
+def _check_seeds(entry: Entry, label: Sequence[str]) -> None:
+    seed, count = max(Counter(run["seed"] for run in entry.runs).items(), key=lambda pair: pair[1], default=(None, 0))
+    if count > 1:
+        cells = ", ".join(str(run["cell"]) for run in entry.runs if run["seed"] == seed)
+        raise ConfigError(f"expected one result of seed {seed} for the row {', '.join(label)}, got {cells}")
+
+
 def value_of(run: dict[str, Any], column: NumberColumn) -> float | None:
-    """Return the number that a column shows of a run; None if the run has none."""
+    """Return the number that a column shows of a run; None if the run has no finite one."""
     value = run["metrics"].get(column.metric, run.get(str(column.metric)))
-    return None if value is None else column.factor * value
+    return None if value is None or not math.isfinite(value) else column.factor * value
 
 
 def paired_differences(own: Entry, other: Entry, column: NumberColumn) -> list[float]:
@@ -130,7 +148,7 @@ def measured(values: Sequence[float | None]) -> Measured | None:
     known = [value for value in values if value is not None]
     if not known:
         return None
-    return Measured(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
+    return Measured(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
 
 
 def _fill_differences(published: Published, entries: list[list[Entry]]) -> None:
@@ -145,6 +163,7 @@ def _fill_differences(published: Published, entries: list[list[Entry]]) -> None:
                 continue
             entries[i][j].is_ours = True
             own, other = entries[i][of], entries[labels.index(row.minus)][of]
+            entries[i][j].runs = own.runs if other.runs else []
             entries[i][j].measured = measured(paired_differences(own, other, published.columns[of]))
 
 

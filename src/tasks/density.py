@@ -49,7 +49,7 @@ class Density(Task):
         return {"loss": bits["bits_per_dim"].mean(), **{name: bits[name].detach().mean() for name in PARTS}}
 
     def judge(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], Batch]:
-        """Return the bits per dimension and their parts, with dequantisation noise that depends on the index alone."""
+        """Return the bits per dimension and their parts, with noise that the first index of the batch determines."""
         with own_stream(int(batch["index"][0]), self.device):
             return self._bits(batch["image"]), {}
 

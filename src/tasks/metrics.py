@@ -127,9 +127,9 @@ def metrics_of_config(config: Mapping[str, Any]) -> tuple[Metric, ...]:
 
 def decimal(value: float, digits: int, *, sign: bool = False) -> str:
     """Return a number with so many digits behind the point; a very small one in scientific notation."""
-    if value and abs(value) < 0.5 * 10**-digits:
-        return f"{value:.1e}"
-    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    value = value or 0.0  # without the sign of a negative zero
+    style = ".1e" if value and abs(value) < 0.5 * 10**-digits else f".{digits}f"
+    return format(value, f"+{style}" if sign else style)
 
 
 def to_plain(metrics: Iterable[Metric]) -> list[dict[str, Any]]:

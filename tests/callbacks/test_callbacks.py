@@ -18,6 +18,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from src.callbacks import peak_memory
 from src.callbacks.invertibility import Invertibility, relative_inversion_error
 from src.callbacks.peak_memory import PeakMemory
 from src.callbacks.pictures.curves import Curves, draw_curves
@@ -217,8 +218,15 @@ def test_costs_go_on_after_a_resume() -> None:
     peak.peak_bytes = 2**50
     after.load_state_dict(peak.state_dict())
     module = LightningModule()
-    after.on_train_epoch_end(None, module)  # type: ignore[arg-type]
+    after.on_train_epoch_end(SimpleNamespace(world_size=1), module)  # type: ignore[arg-type]
     assert after.peak_bytes == 2**50
+
+
+def test_the_peak_is_that_of_the_largest_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak_memory, "log_reduced", lambda module, values, by: {"memory/peak_gib": torch.tensor(2e6)})
+    peak = PeakMemory()
+    peak.on_train_epoch_end(SimpleNamespace(world_size=2), LightningModule())  # type: ignore[arg-type]
+    assert peak.peak_bytes == 2e6 * 2**30
 
 
 def test_steps_on_a_gpu_are_timed_by_events_that_are_read_when_they_are_over(monkeypatch: pytest.MonkeyPatch) -> None:

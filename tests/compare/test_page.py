@@ -109,6 +109,11 @@ def test_only_the_keys_that_differ_are_listed() -> None:
     assert differences([runs[0], runs[2]]) == []
 
 
+def test_a_run_folder_is_a_place_and_no_part_of_a_word() -> None:
+    runs = [run_with({"run_dir": name, "layer": "dropout", "files": [f"{name}/a"]}) for name in ("out", "drop")]
+    assert differences(runs) == []
+
+
 def test_no_data_ends_the_script_element() -> None:
     evil = {"</script><script>alert(1)</script>": "<!--<script>", "\u2028": float(1)}
     text = script_safe(evil)

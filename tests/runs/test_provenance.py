@@ -34,6 +34,21 @@ def test_results_and_texts_do_not_change_a_commit(tmp_path: Path) -> None:
     assert commit is not None and git_commit(tmp_path) == commit
 
 
+def test_new_code_is_an_uncommitted_change_and_other_new_files_are_none(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "old.py").touch()
+    for arguments in (["init", "-q"], ["add", "-A"], [*AUTHOR, "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
+    commit = git_commit(tmp_path)
+    results = tmp_path / "experiments" / "a" / "results" / "small"
+    results.mkdir(parents=True)
+    for path in (results / "run.json", tmp_path / "notes.txt", tmp_path / "src" / "notes.md"):
+        path.touch()
+    assert commit is not None and git_commit(tmp_path) == commit
+    (tmp_path / "src" / "mine.py").touch()
+    assert git_commit(tmp_path) == f"{commit}-dirty"
+
+
 def test_what_a_number_was_measured_with() -> None:
     assert {"python", "torch", "pytorch-lightning", "hydra-core"} <= versions().keys()
     assert hardware()["cores"] >= 1 and hardware()["cpu"]

@@ -6,18 +6,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
 
 from src.config.checks import plain
 from src.config.composition import compose_config
+from src.runs import run_state
 from src.runs.formats import FORMAT, FORMAT_KEY
 from src.runs.run_state import RunState
 
 
 def trainer(fn: TrainerFn = TrainerFn.FITTING, **metrics: float) -> Any:
     values = {name: torch.tensor(value) for name, value in metrics.items()}
-    return SimpleNamespace(callback_metrics=values, state=SimpleNamespace(fn=fn), checkpoint_callbacks=[])
+    return SimpleNamespace(
+        callback_metrics=values, state=SimpleNamespace(fn=fn), checkpoint_callbacks=[], ckpt_path="last.ckpt"
+    )
 
 
 def saved_by(state: RunState, **metrics: float) -> dict[str, Any]:
@@ -40,6 +44,24 @@ def test_time_and_metrics_go_on_and_a_test_changes_neither(tmp_path: Path) -> No
     # A test of the run's own best checkpoint, or of another run's.
     third.on_load_checkpoint(trainer(TrainerFn.TESTING), None, checkpoint)  # type: ignore[arg-type]
     assert third.earlier_s == 0.0 and third.metrics(trainer()) == {}
+
+
+def test_the_learning_rate_finder_does_not_count_its_own_process_as_an_earlier_one(tmp_path: Path) -> None:
+    state = RunState(compose_config([f"run_dir={tmp_path}"]))
+    start = trainer()
+    start.ckpt_path = None
+    state.on_load_checkpoint(start, None, saved_by(state, loss=0.5))  # type: ignore[arg-type]
+    assert state.earlier_s == 0.0 and state.metrics(trainer()) == {}
+
+
+def test_the_commits_of_all_processes_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint: dict[str, Any] = {}
+    for commit, found in [("a", ["a"]), ("b", ["a", "b"]), ("b", ["a", "b"]), ("a", ["b", "a"])]:
+        monkeypatch.setattr(run_state, "git_commit", lambda folder, commit=commit: commit)
+        state = RunState(compose_config([f"run_dir={tmp_path}"]))
+        state.on_load_checkpoint(trainer(), None, checkpoint)  # type: ignore[arg-type]
+        assert state.commits == found
+        checkpoint = saved_by(state)
 
 
 def test_checkpoints_of_format_0_can_be_resumed(tmp_path: Path) -> None:

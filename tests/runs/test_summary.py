@@ -35,7 +35,7 @@ def a_run(run_dir: Path, *callbacks: pl.Callback) -> Any:
         config=config,
         trainer=trainer,
         task=torch.nn.Linear(2, 3),
-        state=SimpleNamespace(earlier_s=5.0),
+        state=SimpleNamespace(earlier_s=5.0, commits=["older", "newer"]),
         metric_descriptions=lambda: [PSNR],
     )
 
@@ -49,6 +49,7 @@ def test_a_summary_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert (summary["model"], summary["seed"], summary["num_parameters"]) == ("iunet", 3, 9)
     assert from_plain(summary["metric_descriptions"]) == (PSNR,)
     assert summary["total_time_s"] == 12.0 and summary["steps"] == 8
+    assert (summary["earlier_git_commits"], summary["git_commit"]) == (["older"], "newer")
     expected = {"step_time_s": 0.25, "peak_memory_bytes": 1000, "peak_memory_kind": "process_resident"}
     assert {name: summary[name] for name in MEASURED} == {**expected, "invertibility_error": None}
     assert read_summary(write_summary(summary)) == {FORMAT_KEY: FORMAT, **summary}

@@ -67,8 +67,34 @@ def test_ranks_over_all_entries_of_a_metric(table: Table) -> None:
 
 
 def test_who_is_first_in_a_row(table: Table) -> None:
-    assert [table.best_in_row(i, "test/psnr", ours=True) for i in range(3)] == [1, 0, None]
-    assert [table.best_in_row(i, "test/psnr", ours=False) for i in range(3)] == [1, 1, None]
+    assert [table.best_in_row(i, "test/psnr", ours=True) for i in range(3)] == [[1], [0], []]
+    assert [table.best_in_row(i, "test/psnr", ours=False) for i in range(3)] == [[1], [1], []]
+
+
+def test_numbers_that_print_alike_are_first_together(published: Published) -> None:
+    text = to_markdown(make_table(published, [result("old", 8, 0, 20.004), result("new", 8, 0, 20.0)], "small"), "x")
+    assert "| 4 | narrow | **20.00** | 10.00 | **20.00** | **12.00** |" in text
+    assert "old PSNR in 1 of 1 rows (published: 0 of 2); new PSNR in 1 of 1 rows (published: 2 of 2)" in text
+
+
+def test_two_results_of_a_seed_are_refused(published: Published) -> None:
+    runs = [result("old", 8, 0, 20.0), result("old", 8, 1, 20.0), result("old", 8, 1, 21.0) | {"cell": "again"}]
+    with pytest.raises(ConfigError, match="one result of seed 1 for the row 4, narrow, got old-8-1, again"):
+        make_table(published, runs, "small")
+
+
+@pytest.mark.parametrize("unknown", [None, float("nan"), float("inf")])
+def test_a_mean_says_how_many_seeds_it_has(unknown: float | None, published: Published) -> None:
+    runs = [result("old", 8, seed, psnr) for seed, psnr in enumerate((20.0, 22.0, unknown))]
+    text = to_markdown(make_table(published, [*runs, result("new", 8, 0, unknown)], "small"), "x")
+    assert "| 4 | narrow | 21.00 ± 1.41 (2 of 3 seeds) | 10.00 | – | **12.00** |" in text
+
+
+def test_a_bar_in_a_label_does_not_end_the_cell(tmp_path: Path) -> None:
+    path = tmp_path / "published.yaml"
+    path.write_text(PUBLISHED.replace("quoted", "'|x|'"))
+    text = to_markdown(make_table(read_published(path), [], "small"), "x")
+    assert "| 9 | \\|x\\| | – | 9.00 ± 1 |" in text
 
 
 def test_lower_can_be_better(tmp_path: Path) -> None:
@@ -76,7 +102,7 @@ def test_lower_can_be_better(tmp_path: Path) -> None:
     path.write_text(PUBLISHED.replace("better: max", "better: min"))
     table = make_table(read_published(path), RESULTS, "small")
     assert table.entries[0][0].ranks == (1, 1)
-    assert [table.best_in_row(i, "test/psnr", ours=True) for i in range(3)] == [0, 1, None]
+    assert [table.best_in_row(i, "test/psnr", ours=True) for i in range(3)] == [[0], [1], []]
 
 
 def test_equal_numbers_share_a_rank(published: Published) -> None:
@@ -123,10 +149,12 @@ def test_markdown_without_any_run(published: Published) -> None:
 def test_latex(table: Table) -> None:
     lines = to_latex(table).splitlines()
     assert lines[2] == r"\begin{tabular}{llrrr}"
-    assert r"8 (6 here) & wide & 25.00 (11.00) & 24.50 (11.50) & +2.5 (-0.5) \\" in lines
+    assert r"8 (6 here) & wide & 25.00 (11.00) & 24.50 (11.50) & +2.5 ($-$0.5) \\" in lines
     assert r"4 & narrow & 20.50 $\pm$ 0.71 (10.00) & 22.50 $\pm$ 0.71 (12.00) & -- (--) \\" in lines
     assert r"A \& B, Table 1" in lines[-2]
-    assert escaped("a_b 5% ±") == r"a\_b 5\% $\pm$"
+    assert escaped("a_b 5% ± c^2~") == r"a\_b 5\% $\pm$ c\^{}2\~{}"
+    assert escaped("iUNet-16: -4.0e-07, ‖x − Φ⁻¹‖₁") == r"iUNet-16: $-$4.0e-07, $\|$x $-$ $\Phi$$^{-}$$^{1}$$\|$$_1$"
+    assert "Scale small, lr=2; in brackets" in to_latex(make_table(table.published, [], "small", ["lr=2"]))
 
 
 def test_the_figure_has_a_dot_per_number(table: Table) -> None:
@@ -283,6 +311,8 @@ def test_a_table_is_written(published: Published, tmp_path: Path) -> None:
         (4.84e-7, 2, False, "4.8e-07"),
         (0.004, 2, False, "4.0e-03"),
         (0.005, 2, False, "0.01"),
+        (-0.0, 2, False, "0.00"),
+        (1e-5, 2, True, "+1.0e-05"),
     ],
 )
 def test_numbers(value: float, digits: int, sign: bool, text: str) -> None:

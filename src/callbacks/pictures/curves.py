@@ -11,12 +11,13 @@ from pytorch_lightning.trainer.states import TrainerFn
 from src.callbacks.pictures.drawing import save_figure
 from src.runs.folder import RunFolder
 from src.runs.history import STATE_KEY, History, curves_state, read_curves_state
+from src.runs.of_training import OfTraining
 
 # The fraction of a run's time that drawing may take before its end: epochs may be shorter than a picture takes.
 _SHARE = 0.01
 
 
-class Curves(pl.Callback):
+class Curves(OfTraining):
     """Keeps the named metrics over the steps, in the checkpoint too, and draws them into ``curves.png``.
 
     It draws after an epoch, unless that would cost more than a hundredth of the run's time, and when training ends or
