@@ -43,7 +43,17 @@ VARIANTS = {
 # Durations and the memory of a process are not results of the training.
 MEASURED = {"time/step_s", "memory/peak_gib"}
 # Keys of summary.json that may differ: the configuration names the folder, the resumed run and the stopping callback.
-OWN = {"total_time_s", "step_time_s", "peak_memory_bytes", "run_dir", "checkpoint", "config", "metrics", "git_commit"}
+OWN = {
+    "total_time_s",
+    "step_time_s",
+    "peak_memory_bytes",
+    "run_dir",
+    "checkpoint",
+    "config",
+    "metrics",
+    "git_commit",
+    "earlier_git_commits",
+}
 
 
 def overrides(folder: Path, *more: str) -> list[str]:

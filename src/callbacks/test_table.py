@@ -31,4 +31,4 @@ class TestTable(pl.Callback):
         write_text(self.path, text.getvalue())
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_table("test/volumes", columns=columns, data=[[row[c] for c in columns] for row in rows])
+                logger.log_table("test/samples", columns=columns, data=[[row[c] for c in columns] for row in rows])
