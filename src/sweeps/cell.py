@@ -8,6 +8,7 @@ from typing import Any
 
 from src.runs.folder import RunFolder
 from src.runs.summary import read_summary
+from src.sweeps.arguments import argument
 from src.sweeps.command import command_line
 from src.sweeps.identity import Identify, digest, is_execution_key
 from src.sweeps.sweep import Sweep
@@ -92,7 +93,7 @@ def make_cell(
     Raises:
         ConfigError: if ``identify`` refuses its arguments.
     """
-    identity = identify([*(f"{name}={value}" for name, value in parameters.items()), *overrides])
+    identity = identify([*(argument(name, value) for name, value in parameters.items()), *overrides])
     return Cell(sweep, parameters, tuple(overrides), cell_name(sweep, parameters), identity, parent)
 
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hydra.core.override_parser.types import Override, Transformer
-
 from src.config.composition import parse_overrides
+from src.sweeps.arguments import values_of
 from src.utils.errors import ConfigError, did_you_mean
 from src.utils.reading import read_yaml, reading
 
@@ -120,7 +119,7 @@ def with_overrides(sweep: Sweep, overrides: list[str]) -> tuple[Sweep, list[str]
     """
     parameters, others = dict(sweep.parameters), []
     for override in parse_overrides(overrides):
-        values = _values(override)
+        values = values_of(override)
         if override.key_or_group in parameters and not override.is_add() and not override.is_delete():
             parameters[override.key_or_group] = {"value": values[0]} if len(values) == 1 else {"values": values}
         elif len(values) > 1:
@@ -131,9 +130,3 @@ def with_overrides(sweep: Sweep, overrides: list[str]) -> tuple[Sweep, list[str]
         else:
             others.append(str(override.input_line))
     return dataclasses.replace(sweep, parameters=parameters), others
-
-
-def _values(override: Override) -> list[Any]:
-    if not override.is_sweep_override():
-        return [None if override.is_delete() else override.value()]
-    return list(override.sweep_iterator(transformer=Transformer.identity))
