@@ -99,10 +99,18 @@ def make_cell(
 
 def cell_name(sweep: Sweep, parameters: dict[str, Any]) -> str:
     """Return the parameters that vary as one readable word, such as ``blowup-8_depth-deep_model-unet_seed-0``."""
-    words = [f"{name.rpartition('.')[2]}-{_readable(parameters[name])}" for name in sweep.varied]
+    words = [f"{name.rpartition('.')[2]}-{readable(parameters[name])}" for name in sweep.varied]
     return shortened("_".join(words) or "run")
 
 
-def _readable(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return re.sub(r"[^A-Za-z0-9.+-]+", "-", text).strip("-")
+def readable(value: Any) -> str:
+    """Return a value as a part of a file name that keeps all digits and the sign of a number."""
+    text = _short(value) if isinstance(value, float) else str(value)
+    inner = re.sub(r"^[^A-Za-z0-9.+-]+|[^A-Za-z0-9.+]+$", "", text)
+    return re.sub(r"[^A-Za-z0-9.+-]+", "-", inner)
+
+
+def _short(value: float) -> str:
+    """Four digits, or all if it has more."""
+    text = f"{value:.4g}"
+    return text if float(text) == value else repr(value)

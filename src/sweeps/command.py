@@ -1,6 +1,6 @@
 """The command line of a cell, from W&B's template of it (docs.wandb.ai, "Sweep configuration options", ``command``).
 
-Where W&B's agent would write what Hydra reads as another value, such as ``None``, we write the value in Hydra's grammar.
+Where Hydra would read what W&B's agent writes as another value, such as ``None``, it is written in Hydra's grammar.
 """
 
 import json

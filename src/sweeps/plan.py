@@ -10,7 +10,8 @@ from typing import Any
 
 from src.runs.folder import RunFolder, run_folders
 from src.runs.summary import read_summary
-from src.sweeps.cell import Cell, make_cell
+from src.sweeps.arguments import argument
+from src.sweeps.cell import Cell, cell_name, make_cell, readable
 from src.sweeps.grid import grid
 from src.sweeps.identity import (
     Identify,
@@ -50,8 +51,7 @@ class Plan:
     @property
     def variant(self) -> str:
         """Scale and changes as one word."""
-        words = [re.sub(r"[^A-Za-z0-9.]+", "-", change).strip("-") for change in self.changes]
-        return shortened("_".join([self.scale, *words]))
+        return shortened("_".join([self.scale, *map(_word, self.changes)]))
 
     @property
     def command(self) -> str:
@@ -72,10 +72,35 @@ class Plan:
         """Return the cells of a grid.
 
         Raises:
-            ConfigError: if the arguments of one do not compose.
+            ConfigError: if the arguments of one do not compose, or two have the same name.
         """
         parent = self.parent(outputs)
-        return [make_cell(self.sweep, values, self.overrides, self.identify, parent) for values in grid(self.sweep)]
+        return [
+            make_cell(self.sweep, values, self.overrides, self.identify, parent)
+            for values in _named(self.sweep).values()
+        ]
+
+
+def _word(change: str) -> str:
+    key, _, value = change.partition("=")
+    return "-".join([re.sub(r"[^A-Za-z0-9.]+", "-", key).strip("-"), *([readable(value)] if value else [])])
+
+
+def _named(sweep: Sweep) -> dict[str, dict[str, Any]]:
+    """Return the parameters of every cell of a grid by its name.
+
+    Raises:
+        ConfigError: for two cells of the same name, whose results would overwrite each other.
+    """
+    named: dict[str, dict[str, Any]] = {}
+    for parameters in grid(sweep):
+        other = named.setdefault(cell_name(sweep, parameters), parameters)
+        if other is not parameters:
+            one, two = (" ".join(argument(name, cell[name]) for name in sweep.varied) for cell in (other, parameters))
+            raise ConfigError(
+                f"expected cells with different names, got {cell_name(sweep, parameters)} for {one} and {two}"
+            )
+    return named
 
 
 def table_keys(experiments: Path) -> list[str]:
@@ -94,14 +119,21 @@ def make_plan(experiments: Path, key: str, arguments: Sequence[str], name: str =
         raise ConfigError(f"expected a table, got {key!r}{did_you_mean(key, keys)}")
     file = read_sweep(experiments / key / f"{name}.yaml")
     sweep, overrides = with_overrides(file, list(arguments))
-    scale = str(sweep.parameters.get("scale", {}).get("value", "default"))
+    scale = _scale(sweep)
     replaced = [
-        f"{parameter}={spec.get('value', spec.get('values'))}"
+        argument(parameter, spec["value"])
         for parameter, spec in sweep.parameters.items()
         if parameter not in (*file.varied, "scale") and spec != file.parameters[parameter]
     ]
     changes = [*replaced, *(o for o in overrides if not is_execution_key(o.lstrip("+~").partition("=")[0]))]
     return Plan(key, sweep, tuple(overrides), scale, tuple(sorted(changes)))
+
+
+def _scale(sweep: Sweep) -> str:
+    spec = sweep.parameters.get("scale", {"value": "default"})
+    if "value" not in spec:
+        raise ConfigError(f"expected one value of scale, because each scale has a table of its own, got {spec}")
+    return str(spec["value"])
 
 
 def adopt(cells: Iterable[Cell], folders: Iterable[Path]) -> list[Cell]:

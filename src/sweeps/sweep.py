@@ -115,12 +115,19 @@ def with_overrides(sweep: Sweep, overrides: list[str]) -> tuple[Sweep, list[str]
     parameter of the sweep, goes to every cell.
 
     Raises:
-        ConfigError: for an argument that is not ``key=value``, and for several values of another key.
+        ConfigError: for an argument that is not ``key=value``, and for several values of what the file does not vary.
     """
     parameters, others = dict(sweep.parameters), []
     for override in parse_overrides(overrides):
         values = values_of(override)
-        if override.key_or_group in parameters and not override.is_add() and not override.is_delete():
+        known = override.key_or_group in parameters and not override.is_add() and not override.is_delete()
+        if known and len(values) > 1 and override.key_or_group not in sweep.varied:
+            # Names of cells and rows of tables do not tell such values apart.
+            raise ConfigError(
+                f"expected one value of {override.key_or_group}, which the sweep file does not vary, "
+                f"got {override.input_line!r}"
+            )
+        if known:
             parameters[override.key_or_group] = {"value": values[0]} if len(values) == 1 else {"values": values}
         elif len(values) > 1:
             raise ConfigError(
