@@ -97,7 +97,7 @@ def _grid(plan: Plan, options: Options) -> int:
         else:
             write_study(plan.sweep, cells, results / f"{options.sweep}.csv")
             print(f"all runs: {(results / options.sweep).relative_to(Path.cwd())}.csv")
-    return _report(attempts)
+    return _report(attempts, "the same command tries them again")
 
 
 def _search(plan: Plan, options: Options) -> int:
@@ -112,7 +112,7 @@ def _search(plan: Plan, options: Options) -> int:
     for value, parameters in search.ranking()[:SHOWN_TRIALS]:
         print(f"{search.metric.name} {value:.6g}: {' '.join(f'{k}={parameters[k]}' for k in plan.sweep.varied)}")
     print(f"all trials: {path}")
-    return _report(attempts)
+    return _report(attempts, "they count as trials and are not tried again; a larger --count adds trials")
 
 
 def _run(cells: Iterator[Cell], total: int, options: Options, on_change: Callable[[Attempt], None]) -> list[Attempt]:
@@ -141,8 +141,8 @@ def _print_commands(cells: list[Cell]) -> int:
     return 0
 
 
-def _report(attempts: list[Attempt]) -> int:
-    """Print the failed runs with the ends of their logs, and return the exit code."""
+def _report(attempts: list[Attempt], advice: str) -> int:
+    """Print the failed runs with the ends of their logs and what to do, and return the exit code."""
     from src.sweeps.process import last_lines
     from src.sweeps.runner import State
 
@@ -154,7 +154,7 @@ def _report(attempts: list[Attempt]) -> int:
         )
         print("\n".join(last_lines(attempt.cell.log, SHOWN_LOG_LINES)), file=sys.stderr)
     if failed:
-        print(f"\n{len(failed)} of {len(attempts)} runs failed; the same command tries them again", file=sys.stderr)
+        print(f"\n{len(failed)} of {len(attempts)} runs failed; {advice}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from src.runs.folder import RunFolder, run_folders
 from src.runs.summary import read_summary
-from src.sweeps.arguments import argument
+from src.sweeps.arguments import argument, as_text
 from src.sweeps.cell import Cell, cell_name, make_cell, readable
 from src.sweeps.grid import grid
 from src.sweeps.identity import (
@@ -39,7 +39,7 @@ class Plan:
         sweep: with the values of the command line.
         overrides: further arguments of every cell.
         scale: the value of ``scale``.
-        changes: the arguments by which the results differ from those of the sweep file at this scale.
+        changes: the arguments by which the results, or a search's space, differ from those of the sweep file at this scale.
     """
 
     key: str
@@ -120,12 +120,15 @@ def make_plan(experiments: Path, key: str, arguments: Sequence[str], name: str =
     file = read_sweep(experiments / key / f"{name}.yaml")
     sweep, overrides = with_overrides(file, list(arguments))
     scale = _scale(sweep)
-    replaced = [
-        argument(parameter, spec["value"])
+    # A command with fewer values of a grid selects some of its cells; a search with them is another search.
+    selecting = {"scale", *(file.varied if file.method == "grid" else ())}
+    replaced = {
+        parameter: spec.get("values", [spec.get("value")])
         for parameter, spec in sweep.parameters.items()
-        if parameter not in (*file.varied, "scale") and spec != file.parameters[parameter]
-    ]
-    changes = [*replaced, *(o for o in overrides if not is_execution_key(o.lstrip("+~").partition("=")[0]))]
+        if parameter not in selecting and spec != file.parameters[parameter]
+    }
+    texts = [f"{parameter}={','.join(map(as_text, values))}" for parameter, values in replaced.items()]
+    changes = [*texts, *(o for o in overrides if not is_execution_key(o.lstrip("+~").partition("=")[0]))]
     return Plan(key, sweep, tuple(overrides), scale, tuple(sorted(changes)))
 
 

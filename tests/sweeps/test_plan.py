@@ -88,6 +88,22 @@ def test_several_values_of_what_the_file_does_not_vary_are_refused(argument: str
         make_plan(experiments, "table", [argument])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "variant"),
+    [
+        ([], "small"),
+        (["scale=paper", "seed=0"], "paper"),
+        (["model=unet", "lr=0.1"], "small_lr-0.1_model-unet"),
+        (["model=iunet,unet"], "small_model-iunet-unet"),
+    ],
+)
+def test_a_search_of_a_part_of_the_space_is_a_variant(arguments: list[str], variant: str, experiments: Path) -> None:
+    (experiments / "table" / "search.yaml").write_text(
+        SWEEP.replace("grid", "random").replace("seed: {values: [0]}", "lr: {min: 0.0, max: 1.0}\n  seed: {value: 0}")
+    )
+    assert make_plan(experiments, "table", arguments, "search").variant == variant
+
+
 def test_a_file_has_one_scale(experiments: Path) -> None:
     file = experiments / "table" / "sweep.yaml"
     file.write_text(SWEEP.replace("scale: {value: small}", "scale: {values: [small, medium]}"))
