@@ -67,7 +67,7 @@ def _grid(plan: Plan, options: Options) -> int:
     from src.tables.published import read_published
     from src.tables.render import render
     from src.tables.results import store
-    from src.tables.study import write_study
+    from src.tables.study import earlier_rows, write_study
 
     published = read_published(EXPERIMENTS / plan.key / "published.yaml")
     cells = plan.cells()
@@ -77,6 +77,9 @@ def _grid(plan: Plan, options: Options) -> int:
         return _print_commands(cells)
     results = EXPERIMENTS / plan.key / "results" / plan.variant
     table = results if options.sweep == TABLE_SWEEP else None
+    study = results / f"{options.sweep}.csv"
+    if table is None:
+        earlier_rows(plan.sweep, study)  # before hours of runs, whose rows would not fit
     attempts: list[Attempt] = []
 
     def keep(attempt: Attempt) -> None:
@@ -95,8 +98,8 @@ def _grid(plan: Plan, options: Options) -> int:
             if outdated:
                 print(f"left out {', '.join(outdated)}: measured with a configuration that has changed since")
         else:
-            write_study(plan.sweep, cells, results / f"{options.sweep}.csv")
-            print(f"all runs: {(results / options.sweep).relative_to(Path.cwd())}.csv")
+            write_study(plan.sweep, cells, study)
+            print(f"all runs: {study.relative_to(Path.cwd())}")
     return _report(attempts, "the same command tries them again")
 
 

@@ -39,7 +39,7 @@ class Plan:
         sweep: with the values of the command line.
         overrides: further arguments of every cell.
         scale: the value of ``scale``.
-        changes: the arguments by which the results, or a search's space, differ from those of the sweep file at this scale.
+        changes: the arguments by which the results, or a search's space, differ from the sweep file's at this scale.
     """
 
     key: str
