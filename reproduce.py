@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from src.sweeps.cell import Cell
     from src.sweeps.plan import Plan
     from src.sweeps.runner import Attempt
+    from src.tables.published import Published
 
 SHOWN_LOG_LINES, SHOWN_TRIALS = 12, 10
 # The sweep file of the table; other files are searches and studies.
@@ -65,7 +66,6 @@ def reproduce(arguments: list[str]) -> int:
 def _grid(plan: Plan, options: Options) -> int:
     from src.sweeps.runner import State
     from src.tables.published import read_published
-    from src.tables.render import render
     from src.tables.results import store
     from src.tables.study import earlier_rows, write_study
 
@@ -93,14 +93,27 @@ def _grid(plan: Plan, options: Options) -> int:
         # After Ctrl-C as well: the table marks the missing runs.
         if table is not None:
             store(cells, table, per_sample=published.per_sample)
-            outdated = render(published, table, plan, cells)
-            print(f"table: {table.relative_to(Path.cwd())}/table.md")
-            if outdated:
-                print(f"left out {', '.join(outdated)}: measured with a configuration that has changed since")
+            _render(published, table, plan, cells)
         else:
             write_study(plan.sweep, cells, study)
             print(f"all runs: {study.relative_to(Path.cwd())}")
     return _report(attempts, "the same command tries them again")
+
+
+def _render(published: Published, table: Path, plan: Plan, cells: list[Cell]) -> None:
+    """Write the table from the results of all cells, not only of those that the command selects; name the others."""
+    from src.tables.render import render
+    from src.tables.results import stored_names
+
+    known = [*cells, *plan.other_cells(stored_names(table))]
+    left_out = render(published, table, plan, known)
+    print(f"table: {table.relative_to(Path.cwd())}/table.md")
+    names = {cell.name for cell in known}
+    changed, others = ([name for name in left_out if (name in names) == expected] for expected in (True, False))
+    if changed:
+        print(f"left out {', '.join(changed)}: measured with a configuration that has changed since")
+    if others:
+        print(f"left out {', '.join(others)}: of no run of the sweep file or of this command")
 
 
 def _search(plan: Plan, options: Options) -> int:

@@ -139,6 +139,29 @@ def test_rendering_alone(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "| 1 | not run | 0.50 |" in (results / "table.md").read_text()
 
 
+def test_a_part_of_the_grid_takes_no_outdated_result_of_the_rest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    results = folder / "experiments" / "table" / "results" / "default"
+    call(monkeypatch, "table")
+    call(monkeypatch, "table", "x=2", "--render")
+    assert "left out" not in capsys.readouterr().out
+    assert "| 1 | 0.49 ± 0.00 |" in (results / "table.md").read_text()
+
+    sweep = folder / "experiments" / "table" / "sweep.yaml"
+    sweep.write_text(SWEEP.replace("steps: {value: 1}", "steps: {value: 2}"))
+    call(monkeypatch, "table", "x=2", "seed=0")
+    assert "left out seed-0_x-1, seed-1_x-1, seed-1_x-2: measured with" in capsys.readouterr().out
+    assert "| 1 | not run | 0.50 |\n| 2 | 2.89 | 2.50 |" in (results / "table.md").read_text()
+
+    # The cells have other names now.
+    sweep.write_text(SWEEP.replace("fail: {value: 0}", "fail: {values: [0]}"))
+    call(monkeypatch, "table", "seed=0", "x=1")
+    output = capsys.readouterr().out
+    assert "left out seed-0_x-1, seed-0_x-2, seed-1_x-1, seed-1_x-2: of no run of the sweep file" in output
+    assert "| 1 | 0.49 | 0.50 |\n| 2 | not run | 2.50 |" in (results / "table.md").read_text()
+
+
 def test_a_search_continues(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     assert call(monkeypatch, "table", "--sweep", "search") == 0
     assert capsys.readouterr().out.count("\nloss ") == 3

@@ -3,8 +3,9 @@
 import re
 import shlex
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class Plan:
         overrides: further arguments of every cell.
         scale: the value of ``scale``.
         changes: the arguments by which the results, or a search's space, differ from the sweep file's at this scale.
+        varied: what the file says of the parameters of which the command line may select values.
     """
 
     key: str
@@ -47,6 +49,7 @@ class Plan:
     overrides: tuple[str, ...]
     scale: str
     changes: tuple[str, ...]
+    varied: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def variant(self) -> str:
@@ -74,33 +77,45 @@ class Plan:
         Raises:
             ConfigError: if the arguments of one do not compose, or two have the same name.
         """
-        parent = self.parent(outputs)
-        return [
-            make_cell(self.sweep, values, self.overrides, self.identify, parent)
-            for values in _named(self.sweep).values()
-        ]
+        self._named()  # before composing, which takes time
+        return [self._cell(parameters, outputs) for parameters in grid(self.sweep)]
+
+    def other_cells(self, names: Collection[str], outputs: Path = OUTPUTS) -> list[Cell]:
+        """Return the cells with these names that the file's grid has and the command line does not select.
+
+        A cell whose arguments no longer compose is left out. Those with other names are not composed.
+        """
+        others = set(names) - {cell_name(self.sweep, parameters) for parameters in grid(self.sweep)}
+        found = []
+        for name, parameters in self._named().items():
+            if name in others:
+                with suppress(ConfigError):
+                    found.append(self._cell(parameters, outputs))
+        return found
+
+    def _named(self) -> dict[str, dict[str, Any]]:
+        """Return the parameters of each cell, of the file's grid and of the command line, by its name.
+
+        Raises:
+            ConfigError: for two cells of the same name, whose results would overwrite each other.
+        """
+        whole = replace(self.sweep, parameters={**self.sweep.parameters, **self.varied})
+        named: dict[str, dict[str, Any]] = {}
+        for parameters in (*grid(whole), *grid(self.sweep)):
+            name = cell_name(self.sweep, parameters)
+            other = named.setdefault(name, parameters)
+            if other != parameters:
+                one, two = (" ".join(argument(key, cell[key]) for key in whole.varied) for cell in (other, parameters))
+                raise ConfigError(f"expected cells with different names, got {name} for {one} and {two}")
+        return named
+
+    def _cell(self, parameters: dict[str, Any], outputs: Path) -> Cell:
+        return make_cell(self.sweep, parameters, self.overrides, self.identify, self.parent(outputs))
 
 
 def _word(change: str) -> str:
     key, _, value = change.partition("=")
     return "-".join([re.sub(r"[^A-Za-z0-9.]+", "-", key).strip("-"), *([readable(value)] if value else [])])
-
-
-def _named(sweep: Sweep) -> dict[str, dict[str, Any]]:
-    """Return the parameters of every cell of a grid by its name.
-
-    Raises:
-        ConfigError: for two cells of the same name, whose results would overwrite each other.
-    """
-    named: dict[str, dict[str, Any]] = {}
-    for parameters in grid(sweep):
-        other = named.setdefault(cell_name(sweep, parameters), parameters)
-        if other is not parameters:
-            one, two = (" ".join(argument(name, cell[name]) for name in sweep.varied) for cell in (other, parameters))
-            raise ConfigError(
-                f"expected cells with different names, got {cell_name(sweep, parameters)} for {one} and {two}"
-            )
-    return named
 
 
 def table_keys(experiments: Path) -> list[str]:
@@ -129,7 +144,8 @@ def make_plan(experiments: Path, key: str, arguments: Sequence[str], name: str =
     }
     texts = [f"{parameter}={','.join(map(as_text, values))}" for parameter, values in replaced.items()]
     changes = [*texts, *(o for o in overrides if not is_execution_key(o.lstrip("+~").partition("=")[0]))]
-    return Plan(key, sweep, tuple(overrides), scale, tuple(sorted(changes)))
+    varied = {name: file.parameters[name] for name in file.varied if name != "scale"}
+    return Plan(key, sweep, tuple(overrides), scale, tuple(sorted(changes)), varied)
 
 
 def _scale(sweep: Sweep) -> str:

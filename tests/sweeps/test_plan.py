@@ -122,6 +122,18 @@ def test_a_cell_that_does_not_compose_is_refused_before_any_runs(experiments: Pa
         make_plan(experiments, "table", ["trainer.max_epoch=3"]).cells()
 
 
+def test_the_other_cells_are_those_of_the_file_with_the_same_changes(experiments: Path) -> None:
+    sweep = experiments / "table" / "sweep.yaml"
+    sweep.write_text(SWEEP.replace("[unet, iunet]", "[unet, iunet, a_removed_one]").replace("[0]", "[0, 1]"))
+    changed = ["trainer.max_epochs=7", "datamodule.data_dir=elsewhere"]
+    plan = make_plan(experiments, "table", ["model=unet", "seed=0,5", *changed])
+    names = [f"model-{model}_seed-{seed}" for model in ("unet", "iunet", "a-removed-one") for seed in (0, 1, 5)]
+    others = plan.other_cells(names)
+    assert [cell.name for cell in others] == ["model-unet_seed-1", "model-iunet_seed-0", "model-iunet_seed-1"]
+    assert all(cell.identity["trainer"]["max_epochs"] == 7 for cell in others)
+    assert [cell.name for cell in plan.other_cells(["model-iunet_seed-1"])] == ["model-iunet_seed-1"]
+
+
 def test_runs_of_other_programs_are_taken_over(experiments: Path, tmp_path: Path) -> None:
     cells = make_plan(experiments, "table", []).cells(tmp_path / "outputs")
     run = tmp_path / "elsewhere" / "a" / "run"
