@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hydra.core.override_parser.types import Override, Quote, QuotedString, Transformer
+from hydra.core.override_parser.types import Override, Quote, QuotedString, Transformer, ValueType
 
 from src.config.composition import parse_overrides
 from src.utils.errors import ConfigError
@@ -27,9 +27,14 @@ def values_of(override: Override) -> list[Any]:
     """Return the values that an argument of the command line lists.
 
     A string keeps its quotes if it would be read otherwise without them.
+
+    Raises:
+        ConfigError: for an interval or a glob.
     """
     if override.is_delete():
         return [None]
+    if override.value_type in (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP):
+        raise ConfigError(f"expected values or a range, got {override.input_line!r}")
     if override.is_sweep_override():
         return [_unquoted(element) for element in override.sweep_iterator(transformer=Transformer.identity)]
     value = override.value()

@@ -92,6 +92,10 @@ def test_the_command_line_restricts_the_sweep_and_goes_to_every_cell(tmp_path: P
         with_overrides(sweep, ["sede=1,2"])
     with pytest.raises(ConfigError, match="expected key=value, got 'seed'"):
         with_overrides(sweep, ["seed"])
+    for text in ("seed=interval(0,1)", "seed=glob(*)"):
+        with pytest.raises(ConfigError, match="expected values or a range, got 'seed="):
+            with_overrides(sweep, [text])
+    assert grid(with_overrides(sweep, ["seed=range(2,4)", "scale=paper"])[0])[1] == {"scale": "paper", "seed": 3}
 
 
 def test_the_command_line_is_the_one_of_wandbs_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
