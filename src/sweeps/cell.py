@@ -98,8 +98,14 @@ def make_cell(
 
 
 def cell_name(sweep: Sweep, parameters: dict[str, Any]) -> str:
-    """Return the parameters that vary as one readable word, such as ``blowup-8_depth-deep_model-unet_seed-0``."""
-    words = [f"{name.rpartition('.')[2]}-{readable(parameters[name])}" for name in sweep.varied]
+    """Return the parameters that vary as one readable word, such as ``blowup-8_depth-deep_model-unet_seed-0``.
+
+    Numbers that a search draws are rounded to four digits; its trials are known by their digests.
+    """
+    values = {name: parameters[name] for name in sweep.varied}
+    if sweep.method != "grid":
+        values = {name: float(f"{v:.4g}") if isinstance(v, float) else v for name, v in values.items()}
+    words = [f"{name.rpartition('.')[2]}-{readable(value)}" for name, value in values.items()]
     return shortened("_".join(words) or "run")
 
 

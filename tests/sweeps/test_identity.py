@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -118,6 +119,8 @@ def test_names_are_readable_and_good_for_folders() -> None:
     sweep = sweep_of("train.py", **{"network.blowup": [8], "model": ["iunet"], "task.optimizer.lr": [0.00123456]})
     parameters = {"network.blowup": 8, "model": "a/b c", "task.optimizer.lr": 0.00123456}
     assert cell_name(sweep, parameters) == "model-a-b-c_blowup-8_lr-0.00123456"
+    search = dataclasses.replace(sweep, method="bayes")
+    assert cell_name(search, parameters) == "model-a-b-c_blowup-8_lr-0.001235"
     assert cell_name(sweep_of("train.py"), {}) == "run"
 
 
