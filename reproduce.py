@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from src.sweeps.cell import Cell
     from src.sweeps.plan import Plan
     from src.sweeps.runner import Attempt
+    from src.tables.published import Published
 
 SHOWN_LOG_LINES, SHOWN_TRIALS = 12, 10
 # The sweep file of the table; other files are searches and studies.
@@ -65,9 +66,8 @@ def reproduce(arguments: list[str]) -> int:
 def _grid(plan: Plan, options: Options) -> int:
     from src.sweeps.runner import State
     from src.tables.published import read_published
-    from src.tables.render import render
     from src.tables.results import store
-    from src.tables.study import write_study
+    from src.tables.study import earlier_rows, write_study
 
     published = read_published(EXPERIMENTS / plan.key / "published.yaml")
     cells = plan.cells()
@@ -77,6 +77,9 @@ def _grid(plan: Plan, options: Options) -> int:
         return _print_commands(cells)
     results = EXPERIMENTS / plan.key / "results" / plan.variant
     table = results if options.sweep == TABLE_SWEEP else None
+    study = results / f"{options.sweep}.csv"
+    if table is None:
+        earlier_rows(plan.sweep, study)  # before hours of runs, whose rows would not fit
     attempts: list[Attempt] = []
 
     def keep(attempt: Attempt) -> None:
@@ -90,14 +93,27 @@ def _grid(plan: Plan, options: Options) -> int:
         # After Ctrl-C as well: the table marks the missing runs.
         if table is not None:
             store(cells, table, per_sample=published.per_sample)
-            outdated = render(published, table, plan, cells)
-            print(f"table: {table.relative_to(Path.cwd())}/table.md")
-            if outdated:
-                print(f"left out {', '.join(outdated)}: measured with a configuration that has changed since")
+            _render(published, table, plan, cells)
         else:
-            write_study(plan.sweep, cells, results / f"{options.sweep}.csv")
-            print(f"all runs: {(results / options.sweep).relative_to(Path.cwd())}.csv")
-    return _report(attempts)
+            write_study(plan.sweep, cells, study)
+            print(f"all runs: {study.relative_to(Path.cwd())}")
+    return _report(attempts, "the same command tries them again")
+
+
+def _render(published: Published, table: Path, plan: Plan, cells: list[Cell]) -> None:
+    """Write the table from the results of all cells, not only of those that the command selects; name the others."""
+    from src.tables.render import render
+    from src.tables.results import stored_names
+
+    known = [*cells, *plan.other_cells(stored_names(table))]
+    left_out = render(published, table, plan, known)
+    print(f"table: {table.relative_to(Path.cwd())}/table.md")
+    names = {cell.name for cell in known}
+    changed, others = ([name for name in left_out if (name in names) == expected] for expected in (True, False))
+    if changed:
+        print(f"left out {', '.join(changed)}: measured with a configuration that has changed since")
+    if others:
+        print(f"left out {', '.join(others)}: of no run of the sweep file or of this command")
 
 
 def _search(plan: Plan, options: Options) -> int:
@@ -112,7 +128,7 @@ def _search(plan: Plan, options: Options) -> int:
     for value, parameters in search.ranking()[:SHOWN_TRIALS]:
         print(f"{search.metric.name} {value:.6g}: {' '.join(f'{k}={parameters[k]}' for k in plan.sweep.varied)}")
     print(f"all trials: {path}")
-    return _report(attempts)
+    return _report(attempts, "they count as trials and are not tried again; a larger --count adds trials")
 
 
 def _run(cells: Iterator[Cell], total: int, options: Options, on_change: Callable[[Attempt], None]) -> list[Attempt]:
@@ -141,8 +157,8 @@ def _print_commands(cells: list[Cell]) -> int:
     return 0
 
 
-def _report(attempts: list[Attempt]) -> int:
-    """Print the failed runs with the ends of their logs, and return the exit code."""
+def _report(attempts: list[Attempt], advice: str) -> int:
+    """Print the failed runs with the ends of their logs and what to do, and return the exit code."""
     from src.sweeps.process import last_lines
     from src.sweeps.runner import State
 
@@ -154,7 +170,7 @@ def _report(attempts: list[Attempt]) -> int:
         )
         print("\n".join(last_lines(attempt.cell.log, SHOWN_LOG_LINES)), file=sys.stderr)
     if failed:
-        print(f"\n{len(failed)} of {len(attempts)} runs failed; the same command tries them again", file=sys.stderr)
+        print(f"\n{len(failed)} of {len(attempts)} runs failed; {advice}", file=sys.stderr)
     return 1 if failed else 0
 
 

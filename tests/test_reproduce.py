@@ -93,7 +93,7 @@ def test_a_failing_run_is_reported_at_the_end(
     assert captured.out.count(": failed") == 2
     assert "seed-1_x-1 failed with exit code 1; outputs/reproduce/table/default/seed-1_x-1_" in captured.err
     assert "about to fail\nexpected a better value, got fail=1\n" in captured.err
-    assert "2 of 2 runs failed" in captured.err
+    assert "2 of 2 runs failed; the same command tries them again" in captured.err
     results = folder / "experiments" / "table" / "results"
     assert [path.name for path in results.iterdir()] == ["default_fail-1"]
     assert "| 1 | not run | 0.50 |" in (results / "default_fail-1" / "table.md").read_text()
@@ -139,6 +139,29 @@ def test_rendering_alone(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "| 1 | not run | 0.50 |" in (results / "table.md").read_text()
 
 
+def test_a_part_of_the_grid_takes_no_outdated_result_of_the_rest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    results = folder / "experiments" / "table" / "results" / "default"
+    call(monkeypatch, "table")
+    call(monkeypatch, "table", "x=2", "--render")
+    assert "left out" not in capsys.readouterr().out
+    assert "| 1 | 0.49 ± 0.00 |" in (results / "table.md").read_text()
+
+    sweep = folder / "experiments" / "table" / "sweep.yaml"
+    sweep.write_text(SWEEP.replace("steps: {value: 1}", "steps: {value: 2}"))
+    call(monkeypatch, "table", "x=2", "seed=0")
+    assert "left out seed-0_x-1, seed-1_x-1, seed-1_x-2: measured with" in capsys.readouterr().out
+    assert "| 1 | not run | 0.50 |\n| 2 | 2.89 | 2.50 |" in (results / "table.md").read_text()
+
+    # The cells have other names now.
+    sweep.write_text(SWEEP.replace("fail: {value: 0}", "fail: {values: [0]}"))
+    call(monkeypatch, "table", "seed=0", "x=1")
+    output = capsys.readouterr().out
+    assert "left out seed-0_x-1, seed-0_x-2, seed-1_x-1, seed-1_x-2: of no run of the sweep file" in output
+    assert "| 1 | 0.49 | 0.50 |\n| 2 | not run | 2.50 |" in (results / "table.md").read_text()
+
+
 def test_a_search_continues(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     assert call(monkeypatch, "table", "--sweep", "search") == 0
     assert capsys.readouterr().out.count("\nloss ") == 3
@@ -149,6 +172,28 @@ def test_a_search_continues(folder: Path, monkeypatch: pytest.MonkeyPatch, capsy
     trials = folder / "outputs" / "reproduce" / "table" / "default" / "search"
     assert len(starts(trials)) == 5 and len((trials / "trials.csv").read_text().splitlines()) == 6
     assert not (folder / "experiments" / "table" / "results").exists()
+
+
+def test_a_failed_trial_counts(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    search = ["table", "--sweep", "search", "--count"]
+    assert call(monkeypatch, *search, "1", "fail=1") == 1
+    assert (
+        "1 of 1 runs failed; they count as trials and are not tried again; a larger --count" in capsys.readouterr().err
+    )
+    trials = folder / "outputs" / "reproduce" / "table" / "default" / "search_fail-1"
+    for count, expected in (("1", 1), ("2", 2)):
+        call(monkeypatch, *search, count, "fail=1")
+        assert len(starts(trials)) == expected
+
+
+def test_a_search_of_a_part_of_the_space_is_another_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for argument in ("x=0.25", "x=0.75"):
+        assert call(monkeypatch, "table", "--sweep", "search", "--count", "1", argument) == 0
+        trials = folder / "outputs" / "reproduce" / "table" / "default" / f"search_{argument.replace('=', '-')}"
+        assert (trials / "trials.csv").read_text().splitlines() == [
+            "loss,x",
+            f"{(float(argument[2:]) - 0.3) ** 2},{argument[2:]}",
+        ]
 
 
 def test_many_overrides_make_a_valid_file_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from src.runs.folder import RunFolder
 from src.runs.summary import read_summary
+from src.sweeps.arguments import argument
 from src.sweeps.command import command_line
 from src.sweeps.identity import Identify, digest, is_execution_key
 from src.sweeps.sweep import Sweep
@@ -92,16 +93,30 @@ def make_cell(
     Raises:
         ConfigError: if ``identify`` refuses its arguments.
     """
-    identity = identify([*(f"{name}={value}" for name, value in parameters.items()), *overrides])
+    identity = identify([*(argument(name, value) for name, value in parameters.items()), *overrides])
     return Cell(sweep, parameters, tuple(overrides), cell_name(sweep, parameters), identity, parent)
 
 
 def cell_name(sweep: Sweep, parameters: dict[str, Any]) -> str:
-    """Return the parameters that vary as one readable word, such as ``blowup-8_depth-deep_model-unet_seed-0``."""
-    words = [f"{name.rpartition('.')[2]}-{_readable(parameters[name])}" for name in sweep.varied]
+    """Return the parameters that vary as one readable word, such as ``blowup-8_depth-deep_model-unet_seed-0``.
+
+    Numbers that a search draws are rounded to four digits; its trials are known by their digests.
+    """
+    values = {name: parameters[name] for name in sweep.varied}
+    if sweep.method != "grid":
+        values = {name: float(f"{v:.4g}") if isinstance(v, float) else v for name, v in values.items()}
+    words = [f"{name.rpartition('.')[2]}-{readable(value)}" for name, value in values.items()]
     return shortened("_".join(words) or "run")
 
 
-def _readable(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return re.sub(r"[^A-Za-z0-9.+-]+", "-", text).strip("-")
+def readable(value: Any) -> str:
+    """Return a value as a part of a file name that keeps all digits and the sign of a number."""
+    text = _short(value) if isinstance(value, float) else str(value)
+    inner = re.sub(r"^[^A-Za-z0-9.+-]+|[^A-Za-z0-9.+]+$", "", text)
+    return re.sub(r"[^A-Za-z0-9.+-]+", "-", inner)
+
+
+def _short(value: float) -> str:
+    """Four digits, or all if it has more."""
+    text = f"{value:.4g}"
+    return text if float(text) == value else repr(value)

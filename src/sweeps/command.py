@@ -1,4 +1,7 @@
-"""The command line of a cell, from W&B's template of it (docs.wandb.ai, "Sweep configuration options", ``command``)."""
+"""The command line of a cell, from W&B's template of it (docs.wandb.ai, "Sweep configuration options", ``command``).
+
+Where Hydra would read what W&B's agent writes as another value, such as ``None``, it is written in Hydra's grammar.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from src.sweeps.arguments import argument
 from src.sweeps.sweep import Sweep
 
 ENVIRONMENT_VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
@@ -26,6 +30,7 @@ def command_line(sweep: Sweep, parameters: dict[str, Any], more: Sequence[str] =
 def _macros(program: str, parameters: dict[str, Any]) -> dict[str, list[str]]:
     """Return what stands for ``${name}`` in a template; W&B's agent leaves out every other name."""
     pairs = [f"{name}={value}" for name, value in parameters.items()]
+    overrides = [argument(name, value) for name, value in parameters.items()]
     switches = [
         name if value is True else f"{name}={value}" for name, value in parameters.items() if value is not False
     ]
@@ -34,11 +39,11 @@ def _macros(program: str, parameters: dict[str, Any]) -> dict[str, list[str]]:
         "interpreter": ["python"],
         "program": [program],
         "args": [f"--{pair}" for pair in pairs],
-        "args_no_hyphens": pairs,
+        "args_no_hyphens": overrides,
         "args_no_equals": [word for name, value in parameters.items() for word in (f"--{name}", str(value))],
         "args_no_boolean_flags": [f"--{switch}" for switch in switches],
-        "args_append_hydra": [f"+{pair}" for pair in pairs],
-        "args_override_hydra": [f"++{pair}" for pair in pairs],
+        "args_append_hydra": [f"+{override}" for override in overrides],
+        "args_override_hydra": [f"++{override}" for override in overrides],
         "args_json": [json.dumps(parameters)],
     }
 

@@ -3,14 +3,16 @@
 import re
 import shlex
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from src.runs.folder import RunFolder, run_folders
 from src.runs.summary import read_summary
-from src.sweeps.cell import Cell, make_cell
+from src.sweeps.arguments import argument, as_text
+from src.sweeps.cell import Cell, cell_name, make_cell, readable
 from src.sweeps.grid import grid
 from src.sweeps.identity import (
     Identify,
@@ -38,7 +40,8 @@ class Plan:
         sweep: with the values of the command line.
         overrides: further arguments of every cell.
         scale: the value of ``scale``.
-        changes: the arguments by which the results differ from those of the sweep file at this scale.
+        changes: the arguments by which the results, or a search's space, differ from the sweep file's at this scale.
+        varied: what the file says of the parameters of which the command line may select values.
     """
 
     key: str
@@ -46,12 +49,12 @@ class Plan:
     overrides: tuple[str, ...]
     scale: str
     changes: tuple[str, ...]
+    varied: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def variant(self) -> str:
         """Scale and changes as one word."""
-        words = [re.sub(r"[^A-Za-z0-9.]+", "-", change).strip("-") for change in self.changes]
-        return shortened("_".join([self.scale, *words]))
+        return shortened("_".join([self.scale, *map(_word, self.changes)]))
 
     @property
     def command(self) -> str:
@@ -72,10 +75,47 @@ class Plan:
         """Return the cells of a grid.
 
         Raises:
-            ConfigError: if the arguments of one do not compose.
+            ConfigError: if the arguments of one do not compose, or two have the same name.
         """
-        parent = self.parent(outputs)
-        return [make_cell(self.sweep, values, self.overrides, self.identify, parent) for values in grid(self.sweep)]
+        self._named()  # before composing, which takes time
+        return [self._cell(parameters, outputs) for parameters in grid(self.sweep)]
+
+    def other_cells(self, names: Collection[str], outputs: Path = OUTPUTS) -> list[Cell]:
+        """Return the cells with these names that the file's grid has and the command line does not select.
+
+        A cell whose arguments no longer compose is left out. Those with other names are not composed.
+        """
+        others = set(names) - {cell_name(self.sweep, parameters) for parameters in grid(self.sweep)}
+        found = []
+        for name, parameters in self._named().items():
+            if name in others:
+                with suppress(ConfigError):
+                    found.append(self._cell(parameters, outputs))
+        return found
+
+    def _named(self) -> dict[str, dict[str, Any]]:
+        """Return the parameters of each cell, of the file's grid and of the command line, by its name.
+
+        Raises:
+            ConfigError: for two cells of the same name, whose results would overwrite each other.
+        """
+        whole = replace(self.sweep, parameters={**self.sweep.parameters, **self.varied})
+        named: dict[str, dict[str, Any]] = {}
+        for parameters in (*grid(whole), *grid(self.sweep)):
+            name = cell_name(self.sweep, parameters)
+            other = named.setdefault(name, parameters)
+            if other != parameters:
+                one, two = (" ".join(argument(key, cell[key]) for key in whole.varied) for cell in (other, parameters))
+                raise ConfigError(f"expected cells with different names, got {name} for {one} and {two}")
+        return named
+
+    def _cell(self, parameters: dict[str, Any], outputs: Path) -> Cell:
+        return make_cell(self.sweep, parameters, self.overrides, self.identify, self.parent(outputs))
+
+
+def _word(change: str) -> str:
+    key, _, value = change.partition("=")
+    return "-".join([re.sub(r"[^A-Za-z0-9.]+", "-", key).strip("-"), *([readable(value)] if value else [])])
 
 
 def table_keys(experiments: Path) -> list[str]:
@@ -94,14 +134,25 @@ def make_plan(experiments: Path, key: str, arguments: Sequence[str], name: str =
         raise ConfigError(f"expected a table, got {key!r}{did_you_mean(key, keys)}")
     file = read_sweep(experiments / key / f"{name}.yaml")
     sweep, overrides = with_overrides(file, list(arguments))
-    scale = str(sweep.parameters.get("scale", {}).get("value", "default"))
-    replaced = [
-        f"{parameter}={spec.get('value', spec.get('values'))}"
+    scale = _scale(sweep)
+    # A command with fewer values of a grid selects some of its cells; a search with them is another search.
+    selecting = {"scale", *(file.varied if file.method == "grid" else ())}
+    replaced = {
+        parameter: spec.get("values", [spec.get("value")])
         for parameter, spec in sweep.parameters.items()
-        if parameter not in (*file.varied, "scale") and spec != file.parameters[parameter]
-    ]
-    changes = [*replaced, *(o for o in overrides if not is_execution_key(o.lstrip("+~").partition("=")[0]))]
-    return Plan(key, sweep, tuple(overrides), scale, tuple(sorted(changes)))
+        if parameter not in selecting and spec != file.parameters[parameter]
+    }
+    texts = [f"{parameter}={','.join(map(as_text, values))}" for parameter, values in replaced.items()]
+    changes = [*texts, *(o for o in overrides if not is_execution_key(o.lstrip("+~").partition("=")[0]))]
+    varied = {name: file.parameters[name] for name in file.varied if name != "scale"}
+    return Plan(key, sweep, tuple(overrides), scale, tuple(sorted(changes)), varied)
+
+
+def _scale(sweep: Sweep) -> str:
+    spec = sweep.parameters.get("scale", {"value": "default"})
+    if "value" not in spec:
+        raise ConfigError(f"expected one value of scale, because each scale has a table of its own, got {spec}")
+    return str(spec["value"])
 
 
 def adopt(cells: Iterable[Cell], folders: Iterable[Path]) -> list[Cell]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.sweeps.cell import Cell, make_cell
-from src.sweeps.identity import Identify
+from src.sweeps.identity import Identify, digest
 from src.sweeps.journal import open_journal
 from src.sweeps.runner import Attempt, State
 from src.sweeps.search_space import SearchSpace
@@ -35,7 +35,7 @@ class Search:
         count: total number of trials, earlier sessions included; None for the sweep's ``run_cap``.
         overrides: further arguments of every trial.
         identify: see `src.sweeps.identity`.
-        folder: of the trials and of ``search.journal``.
+        folder: of the trials and of ``search.journal``, in which each set of parameters has its own trials.
 
     Raises:
         ConfigError: for a sweep without a metric or number of trials, or with a distribution that cannot be drawn.
@@ -61,9 +61,9 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._folder.mkdir(parents=True, exist_ok=True)
         storage = open_journal(self._folder / "search.journal")
-        study = optuna.create_study(
-            study_name="search", storage=storage, direction=self.metric.goal, load_if_exists=True
-        )
+        # A trial says nothing about a search with other fixed values, and its numbers mean others in another space.
+        name = f"search_{digest(self._sweep.parameters)}"
+        study = optuna.create_study(study_name=name, storage=storage, direction=self.metric.goal, load_if_exists=True)
         goal = study.direction.name.lower()
         if goal != self.metric.goal:
             raise ConfigError(f"expected metric.goal={goal} as in {self._folder}, got {self.metric.goal}")

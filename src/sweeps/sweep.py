@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hydra.core.override_parser.types import Override, Transformer
-
 from src.config.composition import parse_overrides
+from src.sweeps.arguments import values_of
 from src.utils.errors import ConfigError, did_you_mean
 from src.utils.reading import read_yaml, reading
 
@@ -116,12 +115,19 @@ def with_overrides(sweep: Sweep, overrides: list[str]) -> tuple[Sweep, list[str]
     parameter of the sweep, goes to every cell.
 
     Raises:
-        ConfigError: for an argument that is not ``key=value``, and for several values of another key.
+        ConfigError: for an argument that is not ``key=value``, and for several values of what the file does not vary.
     """
     parameters, others = dict(sweep.parameters), []
     for override in parse_overrides(overrides):
-        values = _values(override)
-        if override.key_or_group in parameters and not override.is_add() and not override.is_delete():
+        values = values_of(override)
+        known = override.key_or_group in parameters and not override.is_add() and not override.is_delete()
+        if known and len(values) > 1 and override.key_or_group not in sweep.varied:
+            # Names of cells and rows of tables do not tell such values apart.
+            raise ConfigError(
+                f"expected one value of {override.key_or_group}, which the sweep file does not vary, "
+                f"got {override.input_line!r}"
+            )
+        if known:
             parameters[override.key_or_group] = {"value": values[0]} if len(values) == 1 else {"values": values}
         elif len(values) > 1:
             raise ConfigError(
@@ -131,9 +137,3 @@ def with_overrides(sweep: Sweep, overrides: list[str]) -> tuple[Sweep, list[str]
         else:
             others.append(str(override.input_line))
     return dataclasses.replace(sweep, parameters=parameters), others
-
-
-def _values(override: Override) -> list[Any]:
-    if not override.is_sweep_override():
-        return [None if override.is_delete() else override.value()]
-    return list(override.sweep_iterator(transformer=Transformer.identity))

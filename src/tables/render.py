@@ -13,13 +13,13 @@ from src.tables.table import make_table
 from src.utils.files import atomic_write, write_text
 
 
-def render(published: Published, folder: Path, plan: Plan, cells: Sequence[Cell]) -> list[str]:
+def render(published: Published, folder: Path, plan: Plan, cells: Sequence[Cell] | None = None) -> list[str]:
     """Write ``table.md``, ``table.tex`` and ``figure.png`` from the results in a folder, one JSON file per run.
 
     A README two folders above that has a place for these results, see `fill`, gets an excerpt.
 
     Returns:
-        The names of results that were left out because the configurations of their cells have changed.
+        The names of results that were left out because they are of none of the cells, see `load`.
     """
     from src.tables.figure import draw
     from src.tables.latex import to_latex

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterable
 from datetime import datetime, timezone
+from itertools import compress
+from operator import not_
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +57,23 @@ def store(cells: Iterable[Cell], folder: Path, *, per_sample: bool = False) -> N
             write_text(folder / f"{cell.name}.csv", cell.run.test_table.read_text(encoding="utf-8"))
 
 
-def load(folder: Path, cells: Iterable[Cell] = ()) -> tuple[list[dict[str, Any]], list[str]]:
+def stored_names(folder: Path) -> list[str]:
+    """Return the names of the cells whose results are in a folder."""
+    return sorted(path.stem for path in folder.glob("*.json"))
+
+
+def load(folder: Path, cells: Iterable[Cell] | None = None) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the results in a folder, one file per run, and the names of those left out.
 
-    A result of one of the cells is left out if the cell would now run with another configuration.
+    A result is left out if it is of none of the cells, or if its cell would now run with another configuration. Without
+    cells all results are returned.
     """
-    results = [_read_result(path) for path in sorted(folder.glob("*.json"))]
+    results = [_read_result(folder / f"{name}.json") for name in stored_names(folder)]
+    if cells is None:
+        return results, []
     today = {cell.name: cell for cell in cells}
-    current = [r for r in results if r["cell"] not in today or _is_of(r, today[r["cell"]])]
-    return current, [result["cell"] for result in results if result not in current]
+    is_current = [r["cell"] in today and _is_of(r, today[r["cell"]]) for r in results]
+    return list(compress(results, is_current)), [r["cell"] for r in compress(results, map(not_, is_current))]
 
 
 def _is_of(result: dict[str, Any], cell: Cell) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 from src.config.checks import plain
 from src.config.composition import compose_config
-from src.sweeps.cell import cell_name
+from src.sweeps.cell import cell_name, readable
 from src.sweeps.identity import agree, identity_of_arguments, identity_of_composed, identity_of_config, is_execution_key
 from src.utils.errors import ConfigError
 from src.utils.files import shortened
@@ -117,8 +118,17 @@ def test_other_programs_are_known_by_their_arguments() -> None:
 def test_names_are_readable_and_good_for_folders() -> None:
     sweep = sweep_of("train.py", **{"network.blowup": [8], "model": ["iunet"], "task.optimizer.lr": [0.00123456]})
     parameters = {"network.blowup": 8, "model": "a/b c", "task.optimizer.lr": 0.00123456}
-    assert cell_name(sweep, parameters) == "model-a-b-c_blowup-8_lr-0.001235"
+    assert cell_name(sweep, parameters) == "model-a-b-c_blowup-8_lr-0.00123456"
+    search = dataclasses.replace(sweep, method="bayes")
+    assert cell_name(search, parameters) == "model-a-b-c_blowup-8_lr-0.001235"
     assert cell_name(sweep_of("train.py"), {}) == "run"
+
+
+def test_different_numbers_have_different_names() -> None:
+    values = [-1, 1, -0.5, 0.5, 1.00001, 1.00002, 1e3, 1e-3, 1e30, 1e-30, 0.1, 0.2 - 0.1]
+    assert [readable(value) for value in values[:4]] == ["-1", "1", "-0.5", "0.5"]
+    assert len({readable(value) for value in values}) == len(set(values))
+    assert [readable(text) for text in ("a/b c", "/é-", "-1", "'a,b'", None)] == ["a-b-c", "", "-1", "a-b", "None"]
 
 
 def test_long_values_make_short_names_that_differ() -> None:

@@ -62,6 +62,14 @@ def test_cells_have_names_and_folders(experiments: Path, tmp_path: Path) -> None
             "small_backprop-stored_network.num-couplings-4_trainer.max-epochs-1",
             "python reproduce.py table scale=small backprop=stored network.num_couplings=4 trainer.max_epochs=1",
         ),
+        (["lr=1e+3", "~a"], "small_lr-1e+3_a", "python reproduce.py table scale=small lr=1e+3 '~a'"),
+        (["lr=1e-3"], "small_lr-1e-3", "python reproduce.py table scale=small lr=1e-3"),
+        (["mixing=-1"], "small_mixing--1", "python reproduce.py table scale=small mixing=-1"),
+        (
+            ["network.num_couplings=null"],
+            "small_network.num-couplings-null",
+            "python reproduce.py table scale=small network.num_couplings=null",
+        ),
     ],
 )
 def test_what_changes_results_has_tables_of_its_own(
@@ -71,9 +79,59 @@ def test_what_changes_results_has_tables_of_its_own(
     assert plan.variant == variant and plan.command == command
 
 
+@pytest.mark.parametrize("argument", ["network.num_couplings=2,4", "scale=small,medium", "experiment=a,b"])
+def test_several_values_of_what_the_file_does_not_vary_are_refused(argument: str, experiments: Path) -> None:
+    name = argument.partition("=")[0]
+    with pytest.raises(
+        ConfigError, match=f"expected one value of {name}, which the sweep file does not vary, got '{argument}'"
+    ):
+        make_plan(experiments, "table", [argument])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variant"),
+    [
+        ([], "small"),
+        (["scale=paper", "seed=0"], "paper"),
+        (["model=unet", "lr=0.1"], "small_lr-0.1_model-unet"),
+        (["model=iunet,unet"], "small_model-iunet-unet"),
+    ],
+)
+def test_a_search_of_a_part_of_the_space_is_a_variant(arguments: list[str], variant: str, experiments: Path) -> None:
+    (experiments / "table" / "search.yaml").write_text(
+        SWEEP.replace("grid", "random").replace("seed: {values: [0]}", "lr: {min: 0.0, max: 1.0}\n  seed: {value: 0}")
+    )
+    assert make_plan(experiments, "table", arguments, "search").variant == variant
+
+
+def test_a_file_has_one_scale(experiments: Path) -> None:
+    file = experiments / "table" / "sweep.yaml"
+    file.write_text(SWEEP.replace("scale: {value: small}", "scale: {values: [small, medium]}"))
+    with pytest.raises(ConfigError, match="expected one value of scale, because each scale has a table of its own"):
+        make_plan(experiments, "table", [])
+    assert make_plan(experiments, "table", ["scale=medium"]).variant == "medium"
+
+
+def test_cells_of_the_same_name_are_refused_before_any_runs(experiments: Path) -> None:
+    with pytest.raises(ConfigError, match="got model-a-b_seed-0 for model=a/b seed=0 and model=a-b seed=0"):
+        make_plan(experiments, "table", ["model=a/b,a-b"]).cells()
+
+
 def test_a_cell_that_does_not_compose_is_refused_before_any_runs(experiments: Path) -> None:
     with pytest.raises(ConfigError, match=r"did you mean 'trainer\.max_epochs'"):
         make_plan(experiments, "table", ["trainer.max_epoch=3"]).cells()
+
+
+def test_the_other_cells_are_those_of_the_file_with_the_same_changes(experiments: Path) -> None:
+    sweep = experiments / "table" / "sweep.yaml"
+    sweep.write_text(SWEEP.replace("[unet, iunet]", "[unet, iunet, a_removed_one]").replace("[0]", "[0, 1]"))
+    changed = ["trainer.max_epochs=7", "datamodule.data_dir=elsewhere"]
+    plan = make_plan(experiments, "table", ["model=unet", "seed=0,5", *changed])
+    names = [f"model-{model}_seed-{seed}" for model in ("unet", "iunet", "a-removed-one") for seed in (0, 1, 5)]
+    others = plan.other_cells(names)
+    assert [cell.name for cell in others] == ["model-unet_seed-1", "model-iunet_seed-0", "model-iunet_seed-1"]
+    assert all(cell.identity["trainer"]["max_epochs"] == 7 for cell in others)
+    assert [cell.name for cell in plan.other_cells(["model-iunet_seed-1"])] == ["model-iunet_seed-1"]
 
 
 def test_runs_of_other_programs_are_taken_over(experiments: Path, tmp_path: Path) -> None:

@@ -159,6 +159,17 @@ def test_an_interrupted_search_goes_on_with_its_open_trials(method: str, tmp_pat
     assert [value for value, _ in second.ranking()] == [0.5]
 
 
+def test_a_search_with_other_fixed_values_or_another_space_has_its_own_trials(tmp_path: Path) -> None:
+    x, values = {"min": 0.0, "max": 1.0}, {"values": ["a", "b"]}
+    first = search(sweep(x=x, model={"value": "unet"}), tmp_path, 1)
+    first.tell(finish(next(first.cells()), 0.5))
+    for other in (sweep(x=x, model={"value": "iunet"}), sweep(x=x, model=values), sweep(x={**x, "max": 2.0})):
+        found = search(other, tmp_path, 1)
+        assert found.ranking() == [] and len(list(found.cells())) == 1
+    again = search(sweep(x=x, model={"value": "unet"}), tmp_path, 1)
+    assert [(value, parameters["model"]) for value, parameters in again.ranking()] == [(0.5, "unet")]
+
+
 def test_a_maximum_is_found_too(tmp_path: Path) -> None:
     found = search(dataclasses.replace(sweep(x={"values": [1, 2]}), metric=Objective("loss", "maximize")), tmp_path, 6)
     for cell in found.cells():

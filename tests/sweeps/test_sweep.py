@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from src.config.composition import parse_overrides
 from src.sweeps.command import command_line, for_people
 from src.sweeps.grid import grid
 from src.sweeps.sweep import Objective, Sweep, read_sweep, with_overrides
@@ -91,6 +92,10 @@ def test_the_command_line_restricts_the_sweep_and_goes_to_every_cell(tmp_path: P
         with_overrides(sweep, ["sede=1,2"])
     with pytest.raises(ConfigError, match="expected key=value, got 'seed'"):
         with_overrides(sweep, ["seed"])
+    for text in ("seed=interval(0,1)", "seed=glob(*)"):
+        with pytest.raises(ConfigError, match="expected values or a range, got 'seed="):
+            with_overrides(sweep, [text])
+    assert grid(with_overrides(sweep, ["seed=range(2,4)", "scale=paper"])[0])[1] == {"scale": "paper", "seed": 3}
 
 
 def test_the_command_line_is_the_one_of_wandbs_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +111,7 @@ def test_the_command_line_is_the_one_of_wandbs_agent(tmp_path: Path, monkeypatch
         ["${interpreter}", "${program}", "${args_no_boolean_flags}", "${args_no_equals}", "${unknown}"],
         ["${args_append_hydra}", "${args_override_hydra}", "${args_json}", "x-${envvar:HOME}-${envvar:NOWHERE}"],
     ):
-        sweep = sweep_of("train.py", lr=[1e-3], on=[True], off=[False], name=["a b"], nothing=[None])
+        sweep = sweep_of("train.py", lr=[1e-3], on=[True], off=[False], name=["a b"])
         sweep = Sweep(**{**sweep.__dict__, "command": tuple(command)})
         parameters = grid(sweep)[0]
         agent = wandb_agent.Agent(api=None, queue=None)
@@ -114,6 +119,38 @@ def test_the_command_line_is_the_one_of_wandbs_agent(tmp_path: Path, monkeypatch
         values = {name: {"value": value} for name, value in parameters.items()}
         agent._command_run({"type": "run", "run_id": "x", "program": "train.py", "args": values})
         assert command_line(sweep, parameters) == started[-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        ("None", "None"),
+        ("1e-3", "1e-3"),  # YAML reads it as a string
+        ("a,b", "'a,b'"),
+        ("a=b", "'a=b'"),
+        ("it's", r"'it\'s'"),
+        ("'1'", "'1'"),
+        ([1, None, "2", "a b"], "[1, null, '2', a b]"),
+        ({"a": None, "b": "1,2"}, "{a: null, b: '1,2'}"),
+    ],
+)
+def test_hydra_reads_a_value_as_the_sweep_means_it(value: Any, text: str) -> None:
+    sweep = Sweep("train.py", "grid", {}, ("${args_no_hyphens}",), None, None, ())
+    assert command_line(sweep, {"x": value}) == [f"x={text}"]
+    (override,) = parse_overrides([f"x={text}"])
+    assert override.value() == {"1e-3": 1e-3, "'1'": "1"}.get(str(value), value)
+
+
+def test_a_string_of_the_command_line_keeps_the_quotes_that_it_needs() -> None:
+    sweep = sweep_of("train.py", x=[0])
+    for text, values in {
+        "x='a,b'": ["'a,b'"],
+        "x='1',\"a\"": ["'1'", "a"],
+        "x=null": [None],
+        "x='unet'": ["unet"],
+    }.items():
+        assert [cell["x"] for cell in grid(with_overrides(sweep, [text])[0])] == values
 
 
 class SentProcess:

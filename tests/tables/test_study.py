@@ -60,6 +60,48 @@ def test_rates_with_a_missing_or_diverged_run_are_not_the_best(tmp_path: Path) -
     assert best_rates(study(tmp_path, *rows), RATES) == {"unet": 0.01}
 
 
+def test_a_rate_that_was_run_twice_has_no_advantage(tmp_path: Path) -> None:
+    # Of another digest, and with another seed.
+    path = study(tmp_path, "20,unet,4,0.01", "19,unet,4,0.01", "25,unet,4,0.1")
+    assert best_rates(path, RATES) == {"unet": 0.1}
+    path.write_text(HEAD + "20,unet,4,0.01,0,c,a\n30,unet,4,0.01,1,c,b\n24,unet,4,0.1,0,c,d\n")
+    assert best_rates(path, RATES) == {"unet": 0.01}
+    path.write_text(HEAD + "20,unet,4,0.01,0,c,a\n20,unet,4,0.01,1,c,b\n24,unet,4,0.1,0,c,d\n")
+    assert best_rates(path, RATES) == {"unet": 0.1}
+
+
+def test_rates_of_different_combinations_are_not_compared(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a rate of unet that was run in all 2 combinations, got none"):
+        best_rates(study(tmp_path, "20,unet,4,0.01", "25,unet,8,0.1"), RATES)
+
+
+def test_a_cell_that_ran_again_has_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "study.csv"
+    sweep = dataclasses.replace(sweep_of(write_program(tmp_path), x=[0.25]), metric=Objective("loss"))
+    path.write_text("loss,x,seed,git_commit,digest\n9,0.25,0,,old\n8,0.5,0,,old\n7,0.25,1,,old\n")
+    cells = cells_of(sweep, tmp_path / "runs")
+    Runner(iter(cells), 1, cell_environment(1), poll_s=0.02).run()
+    write_study(sweep, cells, path)
+    found = [(row["x"], row["seed"], row["loss"], row["digest"]) for row in read_study(path)]
+    assert sorted(found) == [
+        ("0.25", "0", "0.0025", cells[0].digest),
+        ("0.25", "1", "7", "old"),
+        ("0.5", "0", "8", "old"),
+    ]
+
+
+def test_a_study_of_other_parameters_is_named(tmp_path: Path) -> None:
+    path = study(tmp_path, "20,unet,4,0.01")
+    sweep = dataclasses.replace(RATES, varied=("model", "network.depth", "task.optimizer.lr"))
+    expected = "expected the columns val/psnr, model, network.depth, task.optimizer.lr, seed, git_commit, digest"
+    with pytest.raises(
+        FileError, match=rf"study of today's sweep file .*: {expected}, got val/psnr, model, network.blow"
+    ):
+        write_study(sweep, [], path)
+    with pytest.raises(FileError, match=r"it has no column network\.depth"):
+        best_rates(path, sweep)
+
+
 def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected a sweep over model and task\.optimizer\.lr .*, got x"):
         best_rates(tmp_path / "none.csv", sweep_of("train.py", x=[1]))
