@@ -27,6 +27,7 @@ from .layers.affine import GlowCoupling as GlowCoupling
 from .layers.affine import Scaling as Scaling
 from .layers.all_in_one import AllInOneBlock as AllInOneBlock
 from .layers.all_in_one import GlobalAffine as GlobalAffine
+from .layers.circular import convolve_circularly as convolve_circularly
 from .layers.coupling import AdditiveCoupling as AdditiveCoupling
 from .layers.coupling import Coupling as Coupling
 from .layers.coupling import SubnetConstructor as SubnetConstructor

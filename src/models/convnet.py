@@ -4,15 +4,32 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..invertible import INVERTIBLE_POOLINGS, SneakyReLU, invertible_pooling
+from ..invertible import INVERTIBLE_POOLINGS, SneakyReLU, convolve_circularly, invertible_pooling
 from ..invertible.arguments import check_channels, check_choice, check_spatial_dims
 from .blocks import BATCH_NORMS, CONVOLUTIONS, MAX_POOLS
+from .convolution import Conv3d
 from .in_place import ReLU
 from .invertible_classifier import SpatialMean
 
 PADDING_MODES = ("zeros", "circular")
 ACTIVATIONS = ("relu", "sneaky_relu")
 DOWNSAMPLINGS = ("max", *INVERTIBLE_POOLINGS)
+
+
+class _Circular(nn.Module):
+    """A convolution with circular padding, whose gradient is faster than torch's."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return convolve_circularly(input, weight, bias)
+
+
+class _CircularConv1d(_Circular, nn.Conv1d): ...
+
+
+class _CircularConv2d(_Circular, nn.Conv2d): ...
+
+
+CIRCULAR_CONVOLUTIONS = {1: _CircularConv1d, 2: _CircularConv2d, 3: Conv3d}
 
 
 class ConvNet(nn.Module):
@@ -61,8 +78,9 @@ class ConvNet(nn.Module):
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
-        convolution: Any = CONVOLUTIONS[check_spatial_dims(spatial_dims)]
         check_choice("padding_mode", padding_mode, PADDING_MODES)
+        convolutions: Any = CIRCULAR_CONVOLUTIONS if padding_mode == "circular" else CONVOLUTIONS
+        convolution = convolutions[check_spatial_dims(spatial_dims)]
         check_choice("activation", activation, ACTIVATIONS)
         check_choice("downsampling", downsampling, DOWNSAMPLINGS)
         self.in_channels = in_channels

@@ -150,3 +150,18 @@ def test_what_it_refuses(name: str) -> None:
     call, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("spatial_dims", [1, 2, 3])
+def test_circular_padding_is_torchs(spatial_dims: int) -> None:
+    net = ConvNet(2, 3, 2, spatial_dims=spatial_dims, **CIRCULAR).double()
+    convolution = net.features[0]
+    plain = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[spatial_dims](2, 2, 3, padding=1, bias=False, **CIRCULAR)
+    plain.weight = convolution.weight
+    x = torch.randn(2, 2, *(4, 5, 6)[:spatial_dims], dtype=torch.float64, requires_grad=True)
+    found, expected = convolution(x), plain(x)
+    assert torch.equal(found, expected)
+    gradients = [torch.autograd.grad(y.square().sum(), [x, plain.weight]) for y in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+    per_sample = torch.func.vmap(torch.func.grad(lambda one: convolution(one[None]).square().sum()))(x)
+    torch.testing.assert_close(per_sample, gradients[1][0], rtol=1e-12, atol=1e-12)

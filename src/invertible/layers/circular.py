@@ -6,14 +6,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..export import is_exporting
+from ..export import is_exporting, under_torch_func
 
 CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
 
 
 def convolve_circularly(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Circular convolution with a kernel no larger than the image."""
-    pad = _pad if is_exporting() else _CircularPadding.apply
+    """Circular convolution of images (B, C, *spatial), which keeps their size, with a faster gradient than torch's.
+
+    Args:
+        x: the images, in 1, 2 or 3 dimensions.
+        weight: the kernel (C', C, *sizes), no larger than the images.
+        bias: (C'), or None.
+
+    Example:
+        >>> x = torch.arange(4.0).reshape(1, 1, 4)
+        >>> convolve_circularly(x, torch.ones(1, 1, 3), None)
+        tensor([[[4., 3., 6., 5.]]])
+    """
+    pad = _pad if is_exporting() or under_torch_func() else _CircularPadding.apply
     sides = [((k - 1) // 2, k // 2) for k in weight.shape[2:]]  # how far the kernel extends before and after the image
     return CONVOLUTIONS[x.ndim - 2](pad(x, sides), weight, bias)
 
