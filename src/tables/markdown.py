@@ -94,7 +94,7 @@ def _resolved(table: Table) -> str:
     head = [*table.published.head, "column", "minus", "difference", "resolved"]
     note = (
         "Runs with the same seed are compared in pairs. Resolved: the 95 % confidence interval of the mean difference "
-        "(Student's t) excludes 0."
+        "(Student's t) excludes 0, for each difference alone: one in twenty would do so by chance."
     )
     return f"{_grid(head, rows)}\n\n{note}"
 
