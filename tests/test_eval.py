@@ -39,9 +39,9 @@ def test_eval_gives_the_numbers_of_the_run(finished: Path, monkeypatch: pytest.M
 
 def test_overrides_reach_groups_and_values(finished: Path, tmp_path: Path) -> None:
     checkpoint = RunFolder(finished).checkpoint()
-    config, path = evaluation.load(
-        [f"ckpt={checkpoint}", "datamodule.num_test=1", "logger=csv", "trainer=gpu", f"run_dir={tmp_path}"]
-    )
+    # The run's own experiment may be named; `resume=auto` looks for runs by it.
+    own = (f"ckpt={checkpoint}", f"run_dir={tmp_path}", "experiment=ct_postproc")
+    config, path = evaluation.load([*own, "datamodule.num_test=1", "logger=csv", "trainer=gpu"])
     assert path == checkpoint
     assert config.datamodule.num_test == 1
     assert set(config.logger) == {"csv"} and config.logger.csv.path.startswith(str(tmp_path))

@@ -55,6 +55,8 @@ def trusted_config(saved: dict[str, Any], overrides: list[str], trusted: Sequenc
 def _replace_group(config: DictConfig, override: Override) -> None:
     group = override.key_or_group
     if group in ("experiment", "scale"):
+        if str(override.value()) == config[group]:
+            return  # as `resume=auto` takes it, which looks for a run of this experiment
         raise ConfigError(f"expected the {group} of the saved run ({config[group]}), got {override.input_line!r}")
     composed = compose_config([f"experiment={config.experiment}", f"scale={config.scale}", str(override.input_line)])
     place = SECTION_GROUPS.get(group, group)
