@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from hydra.core.utils import setup_globals
 from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -68,6 +69,7 @@ def check_trusted(config: DictConfig, trusted: Sequence[str] = ()) -> None:
 
 def pinned(config: DictConfig) -> DictConfig:
     """Return the configuration with the present values of interpolations that may change (time, environment)."""
+    setup_globals()  # Hydra's ``${now:…}``, also where Hydra has not composed anything yet
     raw, resolved = (OmegaConf.to_container(config, resolve=resolve) for resolve in (False, True))
     return OmegaConf.create(_pinned(raw, resolved))
 
