@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-# Paths, output and logging, descriptions, and the speed of data loading. Not the number of loading workers: each worker
-# draws its own random numbers.
+# Paths, output and logging, descriptions, and the speed of data loading. Not the number of loading workers: in a data
+# module of the user's, each may draw its own random numbers.
 EXECUTION_KEYS = (
     *("about", "run_dir", "resume", "debug", "logger"),
     *("datamodule.data_dir", "datamodule.pin_memory", "datamodule.download", "datamodule.generation_workers"),
@@ -18,6 +18,11 @@ WATCHING_CALLBACKS = (
     *("last", "interrupt", "random_state", "progress", "learning_rate", "peak_memory", "step_time", "invertibility"),
     *("test_table", "curves", "images", "confusion", "total_time", "hung_run"),
 )
+
+# Data that are the same in any folder: simulated, or published as one set.
+SAME_EVERYWHERE = {
+    *("FoamCTDataModule", "LodopabDataModule", "PhotographsDataModule", "MNISTDataModule", "CIFAR10DataModule"),
+}
 
 # From the arguments of a cell to its identity, plain containers.
 Identify = Callable[[list[str]], Any]
@@ -58,12 +63,22 @@ def identity_of_composed(arguments: list[str]) -> dict[str, Any]:
 def identity_of_config(config: dict[str, Any]) -> dict[str, Any]:
     """Return the identity of a run with a resolved configuration, wherever it wrote its files.
 
-    A class of this project counts by its name: moving it to another module does not change a result.
+    A class of this project counts by its name: moving it to another module does not change a result. The folder of the
+    data counts where it has data of the user's.
     """
     # A stored result has no run_dir, but its trainer knows the folder.
     place = config.get("run_dir") or config.get("trainer", {}).get("default_root_dir")
     # Other values refer to the section network, and contain its values once they are resolved.
-    return _without_place({key: value for key, value in config.items() if key != "network"}, str(place))
+    identity = _without_place({key: value for key, value in config.items() if key != "network"}, str(place))
+    if has_own_data(identity) and "data_dir" in config["datamodule"]:
+        identity["datamodule"]["data_dir"] = config["datamodule"]["data_dir"]
+    return identity
+
+
+def has_own_data(identity: Any) -> bool:
+    """Whether the run of an identity reads data of the user's, which differ from folder to folder."""
+    data = (identity.get("datamodule") if isinstance(identity, dict) else None) or {}
+    return bool(data) and data.get("_target_") not in SAME_EVERYWHERE and not data.get("demo")
 
 
 def agree(stored: Any, today: Any) -> bool:

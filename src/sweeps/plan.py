@@ -17,6 +17,7 @@ from src.sweeps.grid import grid
 from src.sweeps.identity import (
     Identify,
     agree,
+    has_own_data,
     identity_of_arguments,
     identity_of_composed,
     identity_of_config,
@@ -29,6 +30,7 @@ from src.utils.files import shortened
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = ROOT / "experiments"
 OUTPUTS = Path("outputs") / "reproduce"
+DATA_FOLDER = "datamodule.data_dir"
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,27 @@ def make_plan(experiments: Path, key: str, arguments: Sequence[str], name: str =
         if parameter not in selecting and spec != file.parameters[parameter]
     }
     texts = [f"{parameter}={','.join(map(as_text, values))}" for parameter, values in replaced.items()]
-    changes = [*texts, *(o for o in overrides if not is_execution_key(o.lstrip("+~").partition("=")[0]))]
+    changes = [*texts, *(override for override in overrides if not is_execution_key(_key(override)))]
     varied = {name: file.parameters[name] for name in file.varied if name != "scale"}
-    return Plan(key, sweep, tuple(overrides), scale, tuple(sorted(changes)), varied)
+    plan = Plan(key, sweep, tuple(overrides), scale, tuple(sorted(changes)), varied)
+    folders = [override for override in overrides if _key(override) == DATA_FOLDER]
+    if folders and has_own_data(_identity_of_one(plan)):
+        plan = replace(plan, changes=tuple(sorted([*changes, *folders])))
+    return plan
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _identity_of_one(plan: Plan) -> Any:
+    """Return the identity of a cell, or of a trial whose drawn values are the configuration's."""
+    lists = {
+        name: spec.get("values", [spec["value"]] if "value" in spec else [])
+        for name, spec in plan.sweep.parameters.items()
+    }
+    words = [argument(name, values[0]) for name, values in lists.items() if values]
+    return plan.identify([*words, *plan.overrides])
 
 
 def _scale(sweep: Sweep) -> str:

@@ -54,6 +54,28 @@ def test_what_changes_a_result_does(more: str) -> None:
     assert identity_of_composed([*BASE, more]) != identity_of_composed(BASE)
 
 
+@pytest.mark.parametrize(
+    ("data", "same"),
+    [
+        ("experiment=brats datamodule=brats_demo", True),
+        ("experiment=iconvnet_table2 datamodule=cifar10", True),
+        ("experiment=ct_slices datamodule=lodopab", True),
+        ("experiment=brats datamodule=brats", False),
+        ("experiment=restoration datamodule=pairs", False),
+        ("experiment=segmentation datamodule=nnunet", False),
+        ("experiment=iconvnet_table1 datamodule=image_folder", False),
+    ],
+)
+def test_the_folder_of_the_data_matters_where_they_are_the_users(data: str, same: bool) -> None:
+    here, there = (identity_of_composed([*data.split(), f"datamodule.data_dir={name}"]) for name in ("a", "b"))
+    assert (here == there) is same
+
+
+def test_a_module_of_the_users_needs_no_folder() -> None:
+    config = {"datamodule": {"_target_": "my.Data"}, "run_dir": "x"}
+    assert identity_of_config(config)["datamodule"] == {"_target_": "my.Data"}
+
+
 def test_a_default_written_out_is_the_same_run() -> None:
     assert identity_of_composed([*BASE, "scale=small", "trainer.max_epochs=12"]) == identity_of_composed(BASE)
 

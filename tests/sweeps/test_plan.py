@@ -79,6 +79,26 @@ def test_what_changes_results_has_tables_of_its_own(
     assert plan.variant == variant and plan.command == command
 
 
+@pytest.mark.parametrize("name", ["sweep", "search"])
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (["datamodule.data_dir=a/b"], []),
+        (["experiment=restoration", "datamodule=pairs"], ["datamodule-pairs", "experiment-restoration"]),
+        (
+            ["experiment=restoration", "datamodule=pairs", "datamodule.data_dir=a/b"],
+            ["datamodule.data-dir-a-b", "datamodule-pairs", "experiment-restoration"],
+        ),
+    ],
+)
+def test_each_folder_of_your_own_data_has_a_table(
+    data: list[str], words: list[str], name: str, experiments: Path
+) -> None:
+    drawn = SWEEP.replace("grid", "random").replace("seed:", "task.optimizer.lr: {min: 0.0, max: 1.0}\n  seed:")
+    (experiments / "table" / "search.yaml").write_text(drawn)
+    assert make_plan(experiments, "table", data, name).variant == "_".join(["small", *words])
+
+
 @pytest.mark.parametrize("argument", ["network.num_couplings=2,4", "scale=small,medium", "experiment=a,b"])
 def test_several_values_of_what_the_file_does_not_vary_are_refused(argument: str, experiments: Path) -> None:
     name = argument.partition("=")[0]
