@@ -18,6 +18,7 @@ import predict as prediction
 from src.datamodules.pairs import PairsDataModule
 from src.runs import load_run
 from src.runs.predictions.images import restore
+from src.tasks.latent_path import spherical
 from src.utils.errors import ConfigError
 from src.utils.image_files import read_stored
 from tests.pair_files import AFFINE, write_image
@@ -272,6 +273,12 @@ def test_interpolations_go_from_image_to_image(flow: Path, digits: Path, tmp_pat
         ends = [net.encode(torch.from_numpy(end.copy())[None, None]) for end in (first, last)]
         expected = net.decode((ends[0] + ends[1]) / 2)[0, 0].clamp(0, 255).floor().numpy()
     assert np.mean(middle != expected) < 0.01  # rounding may cross an integer
+    curved = ["mode=interpolate", "num_steps=3", "path=spherical"]
+    assert predict(flow, tmp_path / "curved", f"input={digits}", *curved) == 2
+    with torch.no_grad():
+        expected = net.decode(spherical(*ends, 0.5))[0, 0].clamp(0, 255).floor().numpy()
+    middle = read_stored(tmp_path / "curved/a-b-01.png").values
+    assert np.mean(middle != expected) < 0.01
     (digits / "b.png").unlink()
     with pytest.raises(ValueError, match="expected an even number of images to interpolate between, got 3"):
         predict(flow, tmp_path / "odd", f"input={digits}", "mode=interpolate")

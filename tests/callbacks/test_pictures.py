@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from matplotlib.image import imread
+from torch import Tensor
 
 from src.callbacks.pictures.confusion import ConfusionMatrix, draw_confusion
 from src.callbacks.pictures.downsampling import DownsamplingPictures, channel_mixing, figure1, figure2
@@ -20,7 +21,7 @@ from src.invertible import Downsampling
 from src.models.density import DensityModel
 from src.models.glow import Glow
 from src.models.lab import LabIRevNet, LabNet
-from src.tasks.latent_path import interpolations
+from src.tasks.latent_path import interpolations, spherical, straight
 
 
 class NoContext:
@@ -78,6 +79,41 @@ def test_the_path_is_straight_between_the_codes() -> None:
     torch.testing.assert_close(paths["0 → 1"].flatten(), torch.tensor([1.0, 10.0, 100.0]))
 
 
+@pytest.mark.parametrize("shape", [(6,), (3, 4, 5)])
+def test_a_spherical_path_has_constant_speed_on_the_great_circle(shape: tuple[int, ...]) -> None:
+    first, last = torch.randn(2, 1, *shape, dtype=torch.float64)
+    last *= first.norm() / last.norm()
+    path = [spherical(first, last, t) for t in torch.linspace(0, 1, 5).tolist()]
+    torch.testing.assert_close(path[0], first)
+    torch.testing.assert_close(path[-1], last)
+    whole = angle(first, last)
+    for i, point in enumerate(path):
+        torch.testing.assert_close(point.norm(), first.norm())
+        torch.testing.assert_close(angle(first, point), whole * i / 4, atol=1e-7, rtol=1e-7)
+
+
+@pytest.mark.parametrize("factor", [3.0, 1.0, 0.0, -2.0])
+def test_a_spherical_path_is_straight_where_it_is_not_defined(factor: float) -> None:
+    first = torch.randn(4, 7, 2)
+    last = factor * first
+    torch.testing.assert_close(spherical(first, last, 0.25), straight(first, last, 0.25))
+    assert spherical(torch.zeros(1, 3), torch.ones(1, 3), 0.5).tolist() == [[0.5] * 3]
+
+
+def test_each_pair_has_its_own_angle() -> None:
+    images = torch.randn(4, 5)
+    path = interpolations(torch.clone, torch.clone, images, 3, "spherical")
+    torch.testing.assert_close(
+        path["2 → 3"], interpolations(torch.clone, torch.clone, images[2:], 3, "spherical")["0 → 1"]
+    )
+    with pytest.raises(ValueError, match="expected path to be one of straight, spherical, got 'curved'"):
+        interpolations(torch.clone, torch.clone, images, 3, "curved")
+
+
+def angle(one: Tensor, two: Tensor) -> Tensor:
+    return ((one * two).sum() / one.norm() / two.norm()).clamp(-1, 1).acos()
+
+
 def test_a_flow_is_drawn_in_chosen_epochs_and_after_a_test(tmp_path: Path) -> None:
     callback = FlowPictures(str(tmp_path), num_images=4, temperatures=[1.0, 0.0], every_n_epochs=2)
     task = SimpleNamespace(net=model())
@@ -115,7 +151,9 @@ def test_reconstructions_and_ends_of_interpolations_are_the_images() -> None:
     torch.testing.assert_close(path[[0, -1]], shown[:2] + 0.5, rtol=1e-3, atol=0.1)
 
 
-@pytest.mark.parametrize("settings", [{"num_images": 3}, {"every_n_epochs": 0}, {"temperatures": []}])
+@pytest.mark.parametrize(
+    "settings", [{"num_images": 3}, {"every_n_epochs": 0}, {"temperatures": []}, {"path": "curved"}]
+)
 def test_flow_pictures_of_impossible_settings_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected"):
         FlowPictures(str(tmp_path), **settings)

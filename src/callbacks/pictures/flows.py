@@ -11,7 +11,7 @@ from torch import Tensor
 from src.callbacks.pictures.drawing import image_grid
 from src.callbacks.pictures.evaluation import EvaluationPictures
 from src.models.density import DensityModel
-from src.tasks.latent_path import interpolations
+from src.tasks.latent_path import check_path, interpolations
 from src.utils.random_stream import own_stream
 
 DIFFERENCE_GAIN = 1000.0
@@ -21,17 +21,18 @@ class FlowPictures(EvaluationPictures):
     """Writes three pictures of a `DensityModel`.
 
     ``samples``: one row per temperature T, from latents of N(0, T²). ``reconstructions``: images, their reconstructions
-    from the latents, and the absolute difference, ``DIFFERENCE_GAIN`` times enlarged. ``interpolations``: straight
-    lines between the latents of pairs of images.
+    from the latents, and the absolute difference, ``DIFFERENCE_GAIN`` times enlarged. ``interpolations``: paths
+    between the latents of pairs of images.
 
     Args:
         dirpath, every_n_epochs: see `EvaluationPictures`.
         num_images: images per row; an even number.
         temperatures: of the samples.
+        path: of the interpolations, see `src.tasks.latent_path`.
         seed: of the samples, so that pictures of different epochs and networks show the same latents.
 
     Raises:
-        ValueError: for a number out of its range.
+        ValueError: for a number out of its range, or an unknown path.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class FlowPictures(EvaluationPictures):
         num_images: int = 8,
         temperatures: Sequence[float] = (1.0, 0.9, 0.7, 0.5),
         every_n_epochs: int = 5,
+        path: str = "straight",
         seed: int = 0,
     ) -> None:
         super().__init__(dirpath, num_images, every_n_epochs)
@@ -47,7 +49,9 @@ class FlowPictures(EvaluationPictures):
             raise ValueError(f"expected an even num_images, got {num_images}")
         if not temperatures or min(temperatures) < 0:
             raise ValueError(f"expected temperatures >= 0, got {list(temperatures)}")
+        check_path(path)
         self.temperatures = list(temperatures)
+        self.path = path
         self.seed = seed
 
     def figures(self, trainer: pl.Trainer, task: Any, samples: Mapping[int, Tensor]) -> dict[str, Figure]:
@@ -58,7 +62,7 @@ class FlowPictures(EvaluationPictures):
             if len(samples) >= 2:
                 images = torch.stack(list(samples.values()))
                 pictures["reconstructions"] = reconstructions(model, images)
-                pictures["interpolations"] = interpolations(model.encode, model.decode, images, self.count)
+                pictures["interpolations"] = interpolations(model.encode, model.decode, images, self.count, self.path)
         return {name: image_grid(rows, white=model.num_bins - 1) for name, rows in pictures.items()}
 
     def samples(self, model: DensityModel) -> dict[str, Tensor]:

@@ -66,10 +66,11 @@ def sampling(run: LoadedRun, num_samples: int, temperature: float, seed: int, fo
     return Plan("samples", jobs)
 
 
-def interpolating(run: LoadedRun, sources: Sequence[Source], num_steps: int, folder: Path) -> Plan:
-    """Return the plan that writes the images on straight lines between the latents of images 1 and 2, 3 and 4, ….
+def interpolating(run: LoadedRun, sources: Sequence[Source], num_steps: int, path: str, folder: Path) -> Plan:
+    """Return the plan that writes the images on paths between the latents of images 1 and 2, 3 and 4, ….
 
-    A pair's images are ``<first>-<second>-<step>``, see `write_grey`; the first and the last one are reconstructions.
+    The path is "straight" or "spherical". A pair's images are ``<first>-<second>-<step>``, see `write_grey`; the first
+    and the last one are reconstructions.
 
     Raises:
         ValueError: for an odd number of images.
@@ -80,7 +81,7 @@ def interpolating(run: LoadedRun, sources: Sequence[Source], num_steps: int, fol
 
     def interpolate(*ends: Path) -> Tensor:
         x = torch.cat([run.preprocess(read_input(run.datamodule, path).values) for path in ends])
-        (images,) = interpolations(net.encode, net.decode, x, num_steps).values()
+        (images,) = interpolations(net.encode, net.decode, x, num_steps, path).values()
         return images
 
     jobs = []

@@ -18,7 +18,8 @@ class PredictionOptions(SavedRunOptions):
         mode: what a flow does; other tasks have no choice.
         num_samples: of ``mode=sample``.
         temperature: of ``mode=sample``, the deviation of the latents.
-        num_steps: images on the line between two, its ends included.
+        num_steps: images on the path between two, its ends included.
+        path: of ``mode=interpolate``, between latents.
         overwrite: whether predictions that exist are replaced.
 
     Raises:
@@ -32,6 +33,7 @@ class PredictionOptions(SavedRunOptions):
     num_samples: int = 16
     temperature: float = 1.0
     num_steps: int = 9
+    path: Literal["straight", "spherical"] = "straight"
     overwrite: bool = False
 
     def __post_init__(self) -> None:

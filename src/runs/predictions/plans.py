@@ -40,7 +40,7 @@ def _plan_of_flow(run: LoadedRun, sources: Sequence[Source], options: Prediction
     if options.mode == "sample":
         return sampling(run, options.num_samples, options.temperature, seed, folder)
     if options.mode == "interpolate":
-        return interpolating(run, sources, options.num_steps, folder)
+        return interpolating(run, sources, options.num_steps, options.path, folder)
     if options.mode == "log_likelihood":
         return log_likelihoods(run, sources, folder, seed)
     if options.mode is not None:
