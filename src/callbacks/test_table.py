@@ -1,14 +1,12 @@
 """The table of the test set, one row per sample."""
 
-import csv
-import io
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
 from src.runs.folder import RunFolder
-from src.utils.files import write_text
+from src.utils.files import write_csv
 
 
 class TestTable(pl.Callback):
@@ -24,11 +22,8 @@ class TestTable(pl.Callback):
         if not trainer.is_global_zero or not rows:
             return
         columns = list(rows[0])
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.path, text.getvalue())
+        data = [[row[column] for column in columns] for row in rows]
+        write_csv(self.path, [columns, *data])
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_table("test/samples", columns=columns, data=[[row[c] for c in columns] for row in rows])
+                logger.log_table("test/samples", columns=columns, data=data)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -17,7 +15,7 @@ from src.sweeps.runner import Attempt, State
 from src.sweeps.search_space import SearchSpace
 from src.sweeps.sweep import Sweep
 from src.utils.errors import ConfigError
-from src.utils.files import write_text
+from src.utils.files import write_csv
 from src.utils.reading import finite_number
 
 if TYPE_CHECKING:
@@ -137,11 +135,7 @@ class Search:
 
     def write_ranking(self) -> Path:
         """Write the ranking to ``trials.csv`` and return its path."""
-        text = io.StringIO()
-        writer = csv.writer(text)
-        names = self._space.names
-        writer.writerow([self.metric.name, *names])
-        writer.writerows([value, *(params[name] for name in names)] for value, params in self.ranking())
-        path = self._folder / "trials.csv"
-        write_text(path, text.getvalue())
+        names, path = self._space.names, self._folder / "trials.csv"
+        rows = ([value, *(params[name] for name in names)] for value, params in self.ranking())
+        write_csv(path, [[self.metric.name, *names], *rows])
         return path

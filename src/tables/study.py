@@ -1,7 +1,6 @@
 """A grid beside a table's own, such as one of learning rates: what was varied, and the metric of each run."""
 
 import csv
-import io
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
@@ -10,7 +9,7 @@ from pathlib import Path
 from src.sweeps.cell import Cell
 from src.sweeps.sweep import Sweep
 from src.utils.errors import ConfigError
-from src.utils.files import write_text
+from src.utils.files import write_csv
 from src.utils.reading import finite_number, reading
 
 RATE = "task.optimizer.lr"
@@ -34,11 +33,8 @@ def write_study(sweep: Sweep, cells: Iterable[Cell], path: Path) -> None:
     rows = {tuple(row[name] for name in (*sweep.varied, "seed")): row for row in [*before, *found]}
     if not rows:
         return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted(rows.values(), key=lambda row: [row[name] for name in sweep.varied]))
-    write_text(path, text.getvalue())
+    ordered = sorted(rows.values(), key=lambda row: [row[name] for name in sweep.varied])
+    write_csv(path, [columns, *([row[name] for name in columns] for row in ordered)])
 
 
 def columns_of(sweep: Sweep) -> list[str]:

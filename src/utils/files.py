@@ -1,13 +1,15 @@
 """Files that are written completely or not at all, and names that a file system accepts."""
 
+import csv
 import hashlib
+import io
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 # Suffix of files that are being written. A process that is killed leaves them behind.
 TEMPORARY_SUFFIX = ".tmp"
@@ -66,6 +68,13 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` to ``path`` atomically, as UTF-8."""
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows, of which the first one is the header, as a CSV file, see `atomic_write`."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def shortened(name: str, limit: int = MAX_NAME_BYTES) -> str:

@@ -1,7 +1,5 @@
 """Tables with a row for each image: the probabilities of its classes, or its likelihood under a flow."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,7 @@ from src.models.density import LogLikelihood
 from src.runs.load import LoadedRun
 from src.runs.predictions.jobs import Job, Plan
 from src.runs.predictions.sources import Source
-from src.utils.files import write_text
+from src.utils.files import write_csv
 from src.utils.random_stream import own_stream
 
 Row = list[object]
@@ -56,8 +54,6 @@ def _table(path: Path, columns: Sequence[str], sources: Sequence[Source], row: C
         rows.append([source.name.as_posix(), *row(source.path)])
 
     def write() -> None:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([["file", *columns], *rows])
-        write_text(path, text.getvalue())
+        write_csv(path, [["file", *columns], *rows])
 
     return Plan("rows", [Job((source.path,), None, partial(add, source)) for source in sources], path, write)
