@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from src.utils.command_line import parse, run_command_line
-from src.utils.errors import full_traceback_wanted, say, user_errors
+from src.utils.errors import ConfigError, full_traceback_wanted, say, user_errors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -111,7 +111,12 @@ def _resume(arguments: list[str]) -> None:
     content = read_checkpoint(path)
     saved = content["config"] | {"run_dir": str(run_folder_of(path)), "resume": str(path)}
     with explaining_age(content, path):
-        train(trusted_config(saved, overrides, options.trust), str(path))
+        config = trusted_config(saved, overrides, options.trust)
+        if not config.fit:
+            raise ConfigError(
+                f"expected fit=true to resume a training; to test a checkpoint: python eval.py ckpt={path}"
+            )
+        train(config, str(path))
 
 
 def _train_new(show_traceback: bool) -> None:

@@ -229,6 +229,17 @@ def test_resuming_another_architecture_names_both(finished: Path, monkeypatch: p
     assert "expected a checkpoint of src.models.unet.UNet, got one of src.models.lifted.Lifted" in message
 
 
+def test_a_resumed_run_trains(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    with pytest.raises(SystemExit) as stopped:
+        resume(monkeypatch, f"resume={finished}", "fit=false")
+    assert stopped.value.code == 2
+    assert (
+        "expected fit=true to resume a training; to test a checkpoint: python eval.py ckpt=" in capsys.readouterr().err
+    )
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
 def test_help_needs_no_torch() -> None:
     probe = "import sys, train; sys.argv = ['train.py', '--help']\ntry: train.main()\nexcept SystemExit: pass\n"
     probe += "assert 'iunet' not in sys.modules; sys.exit('torch' in sys.modules or 'wandb' in sys.modules)"
