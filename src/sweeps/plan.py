@@ -129,13 +129,16 @@ def make_plan(experiments: Path, key: str, arguments: Sequence[str], name: str =
     """Return the plan of ``python reproduce.py <key> <arguments>`` for the sweep file ``<key>/<name>.yaml``.
 
     Raises:
-        ConfigError: for an unknown key, a file that is not a sweep, or arguments that are not Hydra overrides.
+        ConfigError: for an unknown key, a file that is not a sweep, arguments that are not Hydra overrides, or a scale
+            where the file has none.
     """
     keys = table_keys(experiments)
     if key not in keys:
         raise ConfigError(f"expected a table, got {key!r}{did_you_mean(key, keys)}")
     file = read_sweep(experiments / key / f"{name}.yaml")
     sweep, overrides = with_overrides(file, list(arguments))
+    if "scale" not in file.parameters and "scale" in map(_key, overrides):
+        raise ConfigError(f"expected no scale for {key}, whose sweep file has none, got {shlex.join(arguments)}")
     scale = _scale(sweep)
     # A command with fewer values of a grid selects some of its cells; a search with them is another search.
     selecting = {"scale", *(file.varied if file.method == "grid" else ())}

@@ -132,6 +132,14 @@ def test_a_file_has_one_scale(experiments: Path) -> None:
     assert make_plan(experiments, "table", ["scale=medium"]).variant == "medium"
 
 
+def test_a_file_without_scales_takes_none(experiments: Path) -> None:
+    file = experiments / "table" / "sweep.yaml"
+    file.write_text(SWEEP.replace("  scale: {value: small}\n", ""))
+    assert make_plan(experiments, "table", ["seed=1"]).variant == "default"
+    with pytest.raises(ConfigError, match="expected no scale for table, whose sweep file has none, got scale=small"):
+        make_plan(experiments, "table", ["scale=small"])
+
+
 def test_cells_of_the_same_name_are_refused_before_any_runs(experiments: Path) -> None:
     with pytest.raises(ConfigError, match="got model-a-b_seed-0 for model=a/b seed=0 and model=a-b seed=0"):
         make_plan(experiments, "table", ["model=a/b,a-b"]).cells()
