@@ -4,6 +4,7 @@ Source of the layout: F. De Carlo et al.: Scientific data exchange: a schema for
 data, Journal of Synchrotron Radiation 21 (2014), 1224.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def read_scan(
 
     Args:
         path: an HDF5 file in the Data Exchange layout, a .npy file (views, rows, pixels), a multi-page TIFF file, or a
-            folder of TIFF files, one for each view in the order of their names.
+            folder of TIFF files, one for each view in the order of their names, in which 10 comes after 9.
         flats, darks: the same for the flat and the dark fields, in place of those of an HDF5 file. Without flats the
             projections count as line integrals.
         angles_deg: a text or .npy file of one angle for each view, or (first, last) of equispaced views; by default
@@ -137,7 +138,8 @@ def _read_stack(path: Path) -> NDArray[Any]:
                 f"expected an array of numbers, got {str(path)!r}, which is damaged or holds something else"
             ) from error
     elif path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in TIFF and not file.name.startswith("."))
+        found = (file for file in path.iterdir() if file.suffix.lower() in TIFF and not file.name.startswith("."))
+        files = sorted(found, key=lambda file: _counted(file.name))
         if not files:
             raise ValueError(f"expected TIFF files in {str(path)!r}, got none")
         images = [_read_tiff(file) for file in files]
@@ -155,6 +157,11 @@ def _read_stack(path: Path) -> NDArray[Any]:
     return stack
 
 
+def _counted(name: str) -> list[str | int]:
+    """Return a key that sorts names by the numbers in them."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", name))]
+
+
 def _check_exists(path: Path) -> None:
     if not path.exists():
         raise ValueError(f"expected a file or folder of a scan's images, got {str(path)!r}, which does not exist")
@@ -166,6 +173,9 @@ def _read_tiff(path: Path) -> NDArray[Any]:
     except ImportError as error:
         raise ImportError("reading TIFF scans needs tifffile: pip install tifffile") from error
     try:
-        return tifffile.imread(path)
+        with tifffile.TiffFile(path) as file:
+            # Pages that were written one by one are a series each; another shape is that of a small copy of the image.
+            alike = [series for series in file.series if series.shape == file.series[0].shape]
+            return alike[0].asarray() if len(alike) == 1 else np.stack([series.asarray() for series in alike])
     except (tifffile.TiffFileError, ValueError, OSError) as error:
         raise ValueError(f"expected a TIFF file, got {str(path)!r}: {error}") from error

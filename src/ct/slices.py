@@ -24,16 +24,28 @@ def view_weights(angles_rad: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the share of the half-turn that each view stands for, in radians: (views,).
 
     A view's share reaches halfway to its neighbours modulo π, so that a full turn, uneven steps and a view at both 0
-    and π are weighted correctly. Across a missing wedge it reaches no further than half the median step.
+    and π are weighted correctly: the shares sum to π. Only a missing wedge, more than three times as wide as a typical
+    step, is no view's share but for three quarters of that step on either side.
     """
     half_turn = np.mod(angles_rad, np.pi)
     order = np.argsort(half_turn, kind="stable")
     steps = np.diff(half_turn[order], append=half_turn[order[:1]] + np.pi)  # from each view to the next
-    distinct = steps[steps > 1e-6]
-    steps = np.minimum(steps, 1.5 * np.median(distinct))
+    typical = _typical(np.sort(steps)[:-1])
+    steps = np.where(steps > 3 * typical, 1.5 * typical, steps)
     weights = np.empty_like(steps)
     weights[order] = (steps + np.roll(steps, 1)) / 2
     return weights
+
+
+def _typical(steps: NDArray[np.float64]) -> float:
+    """Return, of growing steps, the one below which those lie that cover half of the angles; π if they cover none.
+
+    (Their median would be one of the many tiny steps of a second half-turn that nearly repeats the first.)
+    """
+    covered = np.cumsum(steps)
+    if not steps.any():
+        return np.pi
+    return float(steps[np.searchsorted(covered, covered[-1] / 2)])
 
 
 def reconstruct_slices(

@@ -113,19 +113,38 @@ def _read_tiff(path: Path, key: str | None) -> StoredImage:
     with tifffile.TiffFile(path) as file:
         if not file.series:
             raise ValueError("no image, or only the beginning of a file")
-        series = file.series[0]
+        # Pages that were written one by one are a series each; another shape is that of a small copy of the image.
+        alike = [series for series in file.series if series.shape == file.series[0].shape]
         # S are samples of a pixel such as RGB, C the channels of a microscope.
-        axis = next((i for i, name in enumerate(series.axes) if name in "SC"), 0)
-        return StoredImage(np.moveaxis(series.asarray(), axis, 0), 0)
+        axis = next((i for i, name in enumerate(alike[0].axes) if name in "SC"), 0)
+        images = [np.moveaxis(series.asarray(), axis, 0) for series in alike]
+        return StoredImage(images[0] if len(images) == 1 else np.stack(images, axis=_page_axis(alike[0].axes)), 0)
+
+
+def _page_axis(axes: str) -> int:
+    """Return where the axis of the pages goes: behind channels, which are first."""
+    return 1 if any(name in "SC" for name in axes) else 0
 
 
 def _read_picture(path: Path, key: str | None) -> StoredImage:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     with Image.open(path) as image:
+        if image.mode != "I;16" and _bits_of_png(path) == 16:
+            raise ValueError(
+                f"its {len(image.getbands())} channels of 16 bits would lose half of them; a TIFF or .npy file keeps them"
+            )
         # Some have no values themselves, but bits, or indices into a palette.
         values_mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
-        return StoredImage(np.asarray(image.convert(values_mode)), -1)
+        # As viewers show it: a camera notes in the file how it was held.
+        return StoredImage(np.asarray(ImageOps.exif_transpose(image).convert(values_mode)), -1)
+
+
+def _bits_of_png(path: Path) -> int | None:
+    """Return the bits of a channel; None for another format."""
+    with path.open("rb") as file:
+        head = file.read(25)
+    return head[24] if head.startswith(b"\x89PNG") else None
 
 
 def _read_itk(path: Path, key: str | None) -> StoredImage:

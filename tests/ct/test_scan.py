@@ -115,6 +115,24 @@ def test_arrays_and_tiff_stacks_are_read(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.line_integrals(slice(None)), scan().line_integrals(slice(None)), atol=1e-5)
 
 
+def test_views_are_in_the_order_of_the_numbers_in_their_names(tmp_path: Path) -> None:
+    import tifffile
+
+    for i in range(12):
+        tifffile.imwrite(tmp_path / f"view_{i}.tif", np.full((ROWS, PIXELS), i, np.float32))
+    found = read_scan(tmp_path).line_integrals(slice(0, 1))
+    assert found[0, :, 0].tolist() == list(range(12))
+
+
+def test_pages_that_were_written_one_by_one_are_views(tmp_path: Path) -> None:
+    import tifffile
+
+    with tifffile.TiffWriter(tmp_path / "scan.tif") as file:
+        for i in range(4):
+            file.write(np.full((ROWS, PIXELS), i, np.float32))
+    assert read_scan(tmp_path / "scan.tif").line_integrals(slice(0, 1))[0, :, 0].tolist() == list(range(4))
+
+
 def test_fields_have_files_of_their_own(tmp_path: Path) -> None:
     counts = write_data_exchange(tmp_path / "counts.h5", data=COUNTS)
     flats = write_data_exchange(tmp_path / "flats.h5", data_white=FLATS.mean(0))  # one image

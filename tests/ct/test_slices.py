@@ -102,6 +102,34 @@ def test_weights_are_shares_of_the_half_turn() -> None:
     assert view_weights(np.array([0.3])) == pytest.approx(np.pi)
 
 
+@pytest.mark.parametrize(
+    "angles_deg",
+    [
+        np.arange(0, 360, 0.7),  # 0.1 and 0.6 degrees modulo 180
+        np.linspace(0, 359.99, 361),
+        np.linspace(0, 360, 361) + np.random.default_rng(1).normal(0, 0.01, 361),
+        np.concatenate([np.arange(90.0), np.arange(90, 180, 2.0)]),
+        np.concatenate([np.linspace(0, 10, 1000), np.arange(11, 180, 1.0)]),
+        np.arange(200) * 111.246,
+        *(np.linspace(0, last, number) for last in (358, 359, 359.5, 359.9, 720) for number in (100, 361, 500, 999)),
+        np.zeros(5),
+        np.array([0.0, 90.0]),
+        np.linspace(0, 150, 12),
+    ],
+)
+def test_a_scan_without_a_missing_wedge_covers_the_half_turn(angles_deg: NDArray[np.float64]) -> None:
+    assert view_weights(np.deg2rad(angles_deg)).sum() == pytest.approx(np.pi)
+
+
+@pytest.mark.parametrize("step", [0.5, 1, 5])
+@pytest.mark.parametrize("gap", [30, 60, 150])
+def test_a_missing_wedge_is_not_covered(step: float, gap: float) -> None:
+    angles = np.arange(0, 180 - gap + step / 2, step)
+    twice = np.concatenate([angles, angles + 180.01])
+    for views in (angles, twice):
+        assert np.rad2deg(view_weights(np.deg2rad(views)).sum()) == pytest.approx(180 - gap + 1.5 * step, abs=0.02)
+
+
 @pytest.mark.parametrize("offset", [0, 3.25, -8.5, 12.0])
 @pytest.mark.parametrize(("last", "num_views"), [(180, 181), (179, 180), (174, 30), (360, 181)])
 def test_the_centre_is_found(offset: float, last: float, num_views: int) -> None:

@@ -62,6 +62,31 @@ def test_channels_are_where_the_format_has_them(name: str, write: Any, tmp_path:
     assert np.array_equal(kind(2, 3).read(tmp_path / name).values, FIRST)
 
 
+@pytest.mark.parametrize(("page", "channels"), [(COLOURS[..., 0], 1), (COLOURS, 3)])
+def test_pages_that_were_written_one_by_one_are_one_stack(page: np.ndarray, channels: int, tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for i in range(4):
+            file.write(page // (i + 1), photometric="rgb" if channels == 3 else "minisblack")
+        file.write(page[::2, ::2], photometric="rgb" if channels == 3 else "minisblack")  # a small copy
+    expected = np.stack([page // (i + 1) for i in range(4)])
+    expected = np.moveaxis(expected, -1, 0) if channels == 3 else expected[None]
+    assert np.array_equal(kind(3, channels).read(tmp_path / "a.tif").values, expected)
+
+
+def test_a_photograph_is_read_as_viewers_show_it(tmp_path: Path) -> None:
+    exif = Picture.Exif()
+    exif[0x0112] = 8  # held upright
+    Picture.fromarray(COLOURS).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(kind(2, 3).read(tmp_path / "a.png").values, np.rot90(FIRST, axes=(1, 2)))
+
+
+def test_colours_of_16_bits_are_refused_where_they_would_lose_half_of_them(tmp_path: Path) -> None:
+    image = SimpleITK.GetImageFromArray(COLOURS.astype(np.uint16) * 16, isVector=True)
+    SimpleITK.WriteImage(image, tmp_path / "a.png")
+    with pytest.raises(FileError, match=r"its 3 channels of 16 bits would lose half of them; a TIFF or"):
+        kind(2, 3).read(tmp_path / "a.png")
+
+
 def test_the_configuration_can_say_where_the_channels_are(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", COLOURS)
     assert np.array_equal(kind(2, 3, "last").read(tmp_path / "a.npy").values, FIRST)
