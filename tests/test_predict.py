@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -91,6 +92,10 @@ def test_a_prediction_resumes_with_the_missing_cases_and_overwrites_on_request(
     assert "3 label maps written" in capsys.readouterr().out and first.stat().st_mtime_ns > before
 
 
+def interrupted(*arguments: Any) -> None:
+    raise OSError("interrupted")
+
+
 def test_label_maps_of_another_run_are_not_mixed_silently(
     finished: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -105,6 +110,10 @@ def test_label_maps_of_another_run_are_not_mixed_silently(
         with pytest.raises(SystemExit) as stopped:
             run(monkeypatch, *source, *arguments)
         assert stopped.value.code == 2 and message in capsys.readouterr().err
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(TinyCases, "save_prediction", interrupted)
+        run(monkeypatch, other, *arguments, "overwrite=true")
+    assert not list(tmp_path.glob("*.nii.gz"))  # none of the former checkpoint under the new one's name
     run(monkeypatch, other, *arguments, "overwrite=true")
     assert json.loads((tmp_path / "predictions.json").read_text())["checkpoint"].endswith("last.ckpt")
     (tmp_path / "predictions.json").unlink()

@@ -18,6 +18,7 @@ import predict as prediction
 from src.datamodules.pairs import PairsDataModule
 from src.runs import load_run
 from src.runs.predictions.images import restore
+from src.runs.predictions.jobs import Plan
 from src.tasks.latent_path import spherical
 from src.utils.errors import ConfigError
 from src.utils.image_files import read_stored
@@ -139,6 +140,22 @@ def test_a_prediction_goes_on_where_it_stopped_and_mixes_no_networks(
         predict(other, tmp_path / "out", *arguments)
     with pytest.raises(ValueError, match=r"got restored images with overlap 0\.25"):
         predict(volumes_run, tmp_path / "out", *arguments, "task.overlap=0.5")
+
+
+def test_an_interrupted_replacement_leaves_no_files_of_the_former_network(
+    volumes_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.npy", "b.npy"):
+        write_image(tmp_path / "in" / name, RNG.random((16, 16, 16), np.float32))
+    arguments = (tmp_path / "out", f"input={tmp_path / 'in'}")
+    predict(volumes_run, *arguments)
+    other = untrained(tmp_path / "other", "experiment=restoration", *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(Plan, "run", lambda plan, overwrite: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            predict(other, *arguments, "overwrite=true")
+    assert names(tmp_path / "out") == []
+    assert predict(other, *arguments) == 2
 
 
 def test_bad_images_are_named_together_after_the_good_ones(volumes_run: Path, tmp_path: Path) -> None:
@@ -274,6 +291,8 @@ def test_interpolations_go_from_image_to_image(flow: Path, digits: Path, tmp_pat
         expected = net.decode((ends[0] + ends[1]) / 2)[0, 0].clamp(0, 255).floor().numpy()
     assert np.mean(middle != expected) < 0.01  # rounding may cross an integer
     curved = ["mode=interpolate", "num_steps=3", "path=spherical"]
+    with pytest.raises(ValueError, match="got interpolations with path 'straight'; overwrite=true replaces them"):
+        predict(flow, tmp_path / "out", f"input={digits}", *curved)
     assert predict(flow, tmp_path / "curved", f"input={digits}", *curved) == 2
     with torch.no_grad():
         expected = net.decode(spherical(*ends, 0.5))[0, 0].clamp(0, 255).floor().numpy()

@@ -1,6 +1,6 @@
 """Predicted label maps as files, one per case."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,11 @@ class PredictionWriter(pl.Callback):
             self.predictions.check_origin()
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Write the origin; the data have been checked by now."""
+        """State the origin; the data have been checked by now."""
         if trainer.is_global_zero:
-            self.predictions.write_note()
+            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+            self.predictions.begin(label_maps(self.folder, datamodule))
+        trainer.strategy.barrier()  # no process writes before those of another origin are gone
 
     def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *rest: Any) -> None:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -46,6 +48,13 @@ class PredictionWriter(pl.Callback):
             name = datamodule.case_name("predict", index)
             assert is_written(self.folder, name), f"a resumed prediction looks for {name}{SUFFIXES[0]}"
             self.num_written += 1
+
+
+def label_maps(folder: Path, datamodule: Any) -> Iterator[Path]:
+    """Yield the files in which the label map of a case to be predicted may be."""
+    for index in range(len(datamodule.predict_dataloader().dataset)):
+        for suffix in SUFFIXES:
+            yield folder / f"{datamodule.case_name('predict', index)}{suffix}"
 
 
 def is_written(folder: Path, case: str) -> bool:

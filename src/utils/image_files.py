@@ -28,11 +28,13 @@ class StoredImage(NamedTuple):
         values: spatial axes, with a channel axis or without.
         channel_axis: which axis the format has channels on, if there is one more than the spatial axes: 0 or -1.
         affine: 4×4, from voxel indices to millimetres (RAS); None where the format does not know it.
+        spatial_dims: how many axes are spatial; None where the format leaves it open.
     """
 
     values: NDArray[Any]
     channel_axis: int
     affine: NDArray[np.float64] | None = None
+    spatial_dims: int | None = None
 
 
 def read_stored(path: Path, key: str | None = None) -> StoredImage:
@@ -131,13 +133,14 @@ def _read_picture(path: Path, key: str | None) -> StoredImage:
 
     with Image.open(path) as image:
         if image.mode != "I;16" and _bits_of_png(path) == 16:
+            number = len(image.getbands())
             raise ValueError(
-                f"its {len(image.getbands())} channels of 16 bits would lose half of them; a TIFF or .npy file keeps them"
+                f"its {number} channels of 16 bits would lose half of them; a TIFF or .npy file keeps them"
             )
         # Some have no values themselves, but bits, or indices into a palette.
         values_mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
         # As viewers show it: a camera notes in the file how it was held.
-        return StoredImage(np.asarray(ImageOps.exif_transpose(image).convert(values_mode)), -1)
+        return StoredImage(np.asarray(ImageOps.exif_transpose(image).convert(values_mode)), -1, spatial_dims=2)
 
 
 def _bits_of_png(path: Path) -> int | None:

@@ -73,6 +73,15 @@ def test_pages_that_were_written_one_by_one_are_one_stack(page: np.ndarray, chan
     assert np.array_equal(kind(3, channels).read(tmp_path / "a.tif").values, expected)
 
 
+@pytest.mark.parametrize("picture", [COLOURS, COLOURS[..., 0]])
+def test_a_picture_is_no_volume(picture: np.ndarray, tmp_path: Path) -> None:
+    Picture.fromarray(picture).save(tmp_path / "a.png")
+    with pytest.raises(
+        ValueError, match=r"expected 3 spatial axes \(datamodule.spatial_dims\), got a picture of shape"
+    ):
+        kind(3, 1).read(tmp_path / "a.png")
+
+
 def test_a_photograph_is_read_as_viewers_show_it(tmp_path: Path) -> None:
     exif = Picture.Exif()
     exif[0x0112] = 8  # held upright

@@ -59,6 +59,7 @@ def test_what_changes_a_result_does(more: str) -> None:
     [
         ("experiment=brats datamodule=brats_demo", True),
         ("experiment=iconvnet_table2 datamodule=cifar10", True),
+        ("experiment=irevnet_lab datamodule.verify_checksums=false", False),
         ("experiment=ct_slices datamodule=lodopab", True),
         ("experiment=brats datamodule=brats", False),
         ("experiment=restoration datamodule=pairs", False),

@@ -68,6 +68,11 @@ class ImageKind:
         values, dims = stored.values, self.spatial_dims
         if values.dtype.kind not in "biuf":
             raise ValueError(f"expected integers or floating-point numbers, got {values.dtype}")
+        if stored.spatial_dims not in (None, dims):
+            raise ValueError(
+                f"expected {dims} spatial axes{self._hint('datamodule.spatial_dims')}, got a picture of shape "
+                f"{values.shape}, which has {stored.spatial_dims}"
+            )
         while values.ndim > dims + 1 and 1 in values.shape[dims:]:  # such as NIfTI's unused time axis
             values = values.squeeze(dims + values.shape[dims:].index(1))
         if values.ndim not in (dims, dims + 1) or values.size == 0:

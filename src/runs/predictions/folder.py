@@ -1,6 +1,7 @@
 """A folder of predicted files, with a note of their origin."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,27 @@ class PredictionFolder:
         self.what = what
         self.note = path / "predictions.json"
 
-    def write_note(self) -> None:
-        """State the origin."""
+    def begin(self, targets: Iterable[Path]) -> None:
+        """State the origin of the files to be written; those of another origin in their place go first.
+
+        Otherwise an interruption would leave them under the new origin.
+        """
+        if self._different():
+            for target in targets:
+                target.unlink(missing_ok=True)
         write_text(self.note, json.dumps(self.origin, indent=2) + "\n")
 
     def check_origin(self) -> None:
         """Raise ValueError if the files that are there already have another origin."""
-        found = read_json(self.note, f"the origin of {self.what}") if self.note.is_file() else {}
-        different = [f"{key} {found.get(key)!r}" for key, value in self.origin.items() if found.get(key) != value]
+        different = self._different()
         if different:
             raise ValueError(
                 f"expected output={self.path} to be empty or to have {self.what} with "
                 f"{', '.join(f'{key} {value!r}' for key, value in self.origin.items())}, got {self.what} with "
                 f"{', '.join(different)}; overwrite=true replaces them"
             )
+
+    def _different(self) -> list[str]:
+        """Return what differs in the origin of the files that are there, for a message."""
+        found = read_json(self.note, f"the origin of {self.what}") if self.note.is_file() else {}
+        return [f"{key} {found.get(key)!r}" for key, value in self.origin.items() if found.get(key) != value]

@@ -34,7 +34,7 @@ def predict_files(run: Run, checkpoint: Path, options: PredictionOptions, origin
     folder = PredictionFolder(Path(options.output), origin | _choices(run.config, options), plan.what)
     if not options.overwrite and (plan.is_started() or folder.note.is_file()):
         folder.check_origin()
-    folder.write_note()
+    folder.begin(job.target for job in plan.jobs if job.target is not None)
     with run.trainer.precision_plugin.forward_context():
         done = plan.run(options.overwrite)
     print(f"{done} {plan.what} written to {plan.table or options.output}")
@@ -45,4 +45,5 @@ def _choices(config: DictConfig, options: PredictionOptions) -> dict[str, Any]:
     """Return what the files depend on besides the checkpoint and the images."""
     if options.mode is None:
         return {}
-    return {"mode": options.mode, "seed": config.seed, "temperature": options.temperature}
+    path = {"num_steps": options.num_steps, "path": options.path} if options.mode == "interpolate" else {}
+    return {"mode": options.mode, "seed": config.seed, "temperature": options.temperature, **path}
