@@ -1,6 +1,7 @@
 """Predict with a checkpoint: ``python predict.py ckpt=<run folder or checkpoint> output=<folder> [key=value ...]``.
 
-    input=…          an image file or a folder of them: NIfTI, NumPy, HDF5, TIFF, PNG, MHA, NRRD
+    input=…          an image file or a folder of them: NIfTI, NumPy, HDF5, TIFF, PNG, MHA, NRRD; of a run on an image
+                     folder, all kinds of images that it trains with
     mode=…           of a flow: sample | encode | decode | interpolate | log_likelihood
     num_samples=16   of mode=sample, as temperature=1.0; seed=1 draws others
     num_steps=9      of mode=interpolate: images between two, which are neighbours in the order of their names
@@ -25,7 +26,7 @@ from omegaconf import DictConfig
 
 from src.runs.folder import PREDICTIONS
 from src.runs.predictions.options import PredictionOptions
-from src.runs.predictions.sources import find_sources
+from src.runs.predictions.sources import find_sources, input_endings
 from src.runs.saved_run import rebuild, saved_run
 from src.utils.command_line import parse, run_command_line
 from src.utils.errors import ConfigError
@@ -113,7 +114,9 @@ def load(arguments: list[str]) -> tuple[DictConfig, Path, PredictionOptions]:
         if options.input is not None:
             config.datamodule.predict_dir = str(options.input)
     elif options.input is not None:
-        find_sources(options.input)
+        from hydra.utils import get_object
+
+        find_sources(options.input, input_endings(get_object(config.datamodule["_target_"]), options.mode))
     elif options.mode is None:
         raise ConfigError("expected input=<image file or folder>, or mode=sample for a flow, got none")
     return config, path, options

@@ -61,7 +61,7 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
     run.check_data()
     with only_process(config.run_dir) if run.trainer.is_global_zero else nullcontext():
         if checkpoint is not None:
-            _check_checkpoint(run, Path(checkpoint))
+            _go_on_from(run, Path(checkpoint))
         with ending(run), own_processes(run.trainer):
             metrics, best = _fit_and_test(run, checkpoint)
             summary = summarise(run, metrics, best, time.perf_counter() - started)
@@ -73,12 +73,14 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
     return summary
 
 
-def _check_checkpoint(run: Run, checkpoint: Path) -> None:
-    from src.runs.checkpoints import check_architecture, check_updates_go_on, read_checkpoint
+def _go_on_from(run: Run, checkpoint: Path) -> None:
+    """Check that the checkpoint fits, and tell the data and the loggers where it stands; Lightning loads the rest."""
+    from src.runs.checkpoints import check_architecture, check_updates_go_on, read_checkpoint, restore_data
 
     content = read_checkpoint(checkpoint)
     check_architecture(content, run.task, run.config.model["_target_"])
     check_updates_go_on(content, run.config.task)
+    restore_data(content, run.datamodule)
     for logger in run.loggers():
         logger.go_on_from(content["global_step"])
 

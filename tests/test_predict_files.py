@@ -246,6 +246,29 @@ def test_class_probabilities_are_a_table(digits: Path, tmp_path: Path) -> None:
         predict(run, tmp_path / "other", f"input={tmp_path / 'wide.png'}")
 
 
+def test_all_images_that_a_folder_trains_with_are_predicted(tmp_path: Path) -> None:
+    data = ["datamodule=image_folder", "image.size=8", "image.num_classes=2"]
+    run = untrained(tmp_path / "run", "experiment=irevnet_lab", "model=convnet", "network.convnet.width=4", *data)
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.webp", "c.PPM", "d.pgm", "notes.npy"):
+        Image.fromarray(RNG.integers(256, size=(8, 8), dtype=np.uint8)).save(tmp_path / "in" / name, format="PNG")
+    assert predict(run, tmp_path / "out", f"input={tmp_path / 'in'}") == 4
+    assert [row["file"] for row in rows(tmp_path / "out/probabilities.csv")] == ["a.png", "b.webp", "c.PPM", "d.pgm"]
+    assert predict(run, tmp_path / "one", f"input={tmp_path / 'in' / 'b.webp'}") == 1
+    with pytest.raises(ConfigError, match=r"\.webp\), or a folder of them>, got .*notes\.npy, which is another file"):
+        predict(run, tmp_path / "other", f"input={tmp_path / 'in' / 'notes.npy'}")
+
+
+def test_a_flow_of_a_folder_encodes_its_images_and_decodes_latents(tmp_path: Path) -> None:
+    data = ["datamodule=image_folder", "image.size=8", "image.channels=1"]
+    run = untrained(tmp_path / "run", *FLOW[:1], *FLOW[2:], "network.glow.hidden_channels=4", *data)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(RNG.integers(256, size=(8, 8), dtype=np.uint8)).save(tmp_path / "in/a.webp", lossless=True)
+    assert predict(run, tmp_path / "latents", f"input={tmp_path / 'in'}", "mode=encode") == 1
+    assert names(tmp_path / "latents") == ["a.npy"]
+    assert predict(run, tmp_path / "images", f"input={tmp_path / 'latents'}", "mode=decode") == 1
+
+
 def test_latents_decode_to_their_images(flow: Path, digits: Path, tmp_path: Path) -> None:
     assert predict(flow, tmp_path / "latents", f"input={digits}", "mode=encode") == 4
     assert names(tmp_path / "latents") == ["a.npy", "b.npy", "more/c.npy", "more/d.npy"]

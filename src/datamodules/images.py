@@ -163,7 +163,7 @@ class LabelledImageDataModule(SplitDataModule):
             raise ValueError(f"expected grey values from 0 to 255, got {values.min():g} to {values.max():g}")
         if values.max() <= 1 and (values % 1 != 0).any():
             raise ValueError("expected grey values from 0 to 255, got fractions up to 1; multiply them by 255")
-        if self.values == "standardised" and not self.MEAN:
+        if self.values == "standardised" and not (self.MEAN and self.STD):
             raise ValueError("expected datamodule.mean and datamodule.std, or a checkpoint with those of the training")
         return Converted(network_input(values[None], self.values, self.MEAN, self.STD)[0])
 

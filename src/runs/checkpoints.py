@@ -94,6 +94,16 @@ def check_updates_go_on(checkpoint: dict[str, Any], task: Mapping[str, Any]) -> 
         raise ValueError(f"expected {before}, whose state the checkpoint has, as task.scheduler of this run, got {now}")
 
 
+def restore_data(checkpoint: dict[str, Any], datamodule: Any) -> None:
+    """Give a datamodule the state that one of its class has in the checkpoint, if any.
+
+    Lightning does so only after ``setup``, when the state cannot say any more which images are read, and how.
+    """
+    state = checkpoint.get(type(datamodule).__qualname__)
+    if state is not None:
+        datamodule.load_state_dict(state)
+
+
 def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Shapes by name, without the extra state of modules, which is no tensor."""
     return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}

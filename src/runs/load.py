@@ -18,7 +18,7 @@ from src.config.checks import check_config
 from src.config.saved import trusted_config
 from src.config.targets import check_targets
 from src.datamodules.conversion import Converted, converted
-from src.runs.checkpoints import check_architecture, find_checkpoint, read_checkpoint, run_folder_of
+from src.runs.checkpoints import check_architecture, find_checkpoint, read_checkpoint, restore_data, run_folder_of
 from src.runs.formats import explaining_age
 from src.tasks.base import Task
 from src.utils.processes import checked_device
@@ -65,9 +65,7 @@ class LoadedRun:
             ValueError: if it does not fit the network.
         """
         datamodule = instantiate(self.config.datamodule)
-        state = self._content.get(type(datamodule).__qualname__)
-        if state is not None:
-            datamodule.load_state_dict(state)
+        restore_data(self._content, datamodule)
         self.task.check_data(datamodule)
         return datamodule
 

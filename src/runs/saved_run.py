@@ -56,12 +56,12 @@ def saved_run(options: SavedRunOptions, overrides: list[str], purpose: str) -> t
 
 
 def rebuild(config: DictConfig, checkpoint: Path) -> Run:
-    """Build the run and check that the checkpoint and the data fit; the weights are not loaded yet.
+    """Build the run, with the checkpoint's state of the data, and check that both fit; the weights are not loaded yet.
 
     Raises:
         ValueError: for a configuration or checkpoint that cannot work.
     """
-    from src.runs.checkpoints import check_architecture, read_checkpoint
+    from src.runs.checkpoints import check_architecture, read_checkpoint, restore_data
 
     content = read_checkpoint(checkpoint)
     with explaining_age(content, checkpoint):
@@ -70,5 +70,6 @@ def rebuild(config: DictConfig, checkpoint: Path) -> Run:
 
     run = build(config)
     check_architecture(content, run.task, config.model["_target_"])
+    restore_data(content, run.datamodule)
     run.check_data()
     return run

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,22 +55,25 @@ def read_stored(path: Path, key: str | None = None) -> StoredImage:
         return reader(path, key)
 
 
-def ending_of(name: str) -> str | None:
-    """Return the ending of a file's name that tells its format, in lower case; None for another one."""
-    return next((ending for ending in READERS if name.lower().endswith(ending)), None)
+def ending_of(name: str, endings: Iterable[str] | None = None) -> str | None:
+    """Return the ending of a file's name that tells its format, in lower case; None for another one.
+
+    ``endings`` are the possible ones; None for those of `READERS`.
+    """
+    return next((ending for ending in endings or READERS if name.lower().endswith(ending)), None)
 
 
-def without_ending(name: str) -> str:
-    """Return a file's name without the ending that tells its format."""
-    return name[: len(name) - len(ending_of(name) or "")]
+def without_ending(name: str, endings: Iterable[str] | None = None) -> str:
+    """Return a file's name without the ending that tells its format, see `ending_of`."""
+    return name[: len(name) - len(ending_of(name, endings) or "")]
 
 
-def image_paths(folder: Path) -> Iterator[Path]:
-    """Yield the image files below a folder, in order, without hidden ones."""
+def image_paths(folder: Path, endings: Iterable[str] | None = None) -> Iterator[Path]:
+    """Yield the image files below a folder, in order, without hidden ones; see `ending_of`."""
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         for name in sorted(names):
-            if not name.startswith(".") and ending_of(name):
+            if not name.startswith(".") and ending_of(name, endings):
                 yield Path(place) / name
 
 

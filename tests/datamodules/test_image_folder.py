@@ -102,6 +102,32 @@ def test_folders_divide_the_set_and_a_missing_part_is_drawn(copied):
     assert [len(datamodule.sets[part]) for part in PARTS] == [22, 6, 2]
 
 
+def test_part_folders_may_have_capitals(classes, tmp_path):
+    for part in ("Train", "VAL", "Testing"):
+        shutil.copytree(classes, tmp_path / part)
+    datamodule = make(tmp_path, values="unit")
+    assert [len(datamodule.sets[part]) for part in PARTS] == [30, 30, 30] and datamodule.class_names == CLASS_NAMES
+
+
+@pytest.mark.parametrize("values", ["unit", "integers"])
+@pytest.mark.parametrize(
+    "names",
+    [("training_set", "test_set"), ("Train2017", "Val2017"), ("train-images", "evaluation"), ("trainset", "test")],
+)
+def test_folders_that_are_meant_as_parts_are_no_classes(names, values, classes, tmp_path):
+    for name in names:
+        shutil.copytree(classes, tmp_path / name)
+    with pytest.raises(ValueError, match=rf"folders train or training, val or .*got {', '.join(names)}; rename them"):
+        make(tmp_path, num_classes=2, values=values)
+
+
+@pytest.mark.parametrize("names", [("trainer", "test"), ("train_station", "valley"), ("tests_passed", "tests_failed")])
+def test_classes_may_have_names_that_begin_like_those_of_parts(names, classes, tmp_path):
+    for name in names:
+        shutil.copytree(classes, tmp_path / name)
+    assert make(tmp_path, num_classes=2, values="unit").class_names == tuple(sorted(names))
+
+
 def test_a_flat_folder_is_for_flows_and_not_for_classifiers(flat):
     assert sum(len(make(flat).sets[part]) for part in PARTS) == 15
     with pytest.raises(ValueError, match=r"image.num_classes=3 class folders in .* got 0: no folder, only images"):

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_warn
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from src.datamodules.held_out import HeldOut
 from src.datamodules.image_folder.demo import ImageFolderDemo
 from src.datamodules.image_folder.files import ImageFile, Listing, list_images
 from src.datamodules.image_folder.reading import FITS, MODES, read_image
@@ -46,11 +48,13 @@ class ImageFolderDataModule(LabelledImageDataModule):
         demo: a small generated set, which is written below data_dir and used.
 
     Attributes:
-        class_names: after setup, the names of the class folders.
+        class_names: after setup, the names of the class folders; with the state of a checkpoint, those of its training.
 
     Raises:
         ValueError: an argument is out of its range.
     """
+
+    INPUT_ENDINGS = IMG_EXTENSIONS  # of files to predict
 
     def __init__(
         self,
@@ -99,8 +103,10 @@ class ImageFolderDataModule(LabelledImageDataModule):
         self.seed = seed
         self.caps = {"train": num_train, "val": num_val, "test": num_test}
         self.max_shift, self.flips = max_shift, flips
-        self.statistics = (mean, std)
+        self.MEAN, self.STD = tuple(mean or ()), tuple(std or ())
         self.skip_bad_images = skip_bad_images
+        self.trained_classes: tuple[str, ...] = ()
+        self.held_out = HeldOut(self.data_dir, "datamodule.skip_bad_images", skip_bad_images)
 
     def prepare_data(self) -> None:
         """Write the demo, unless it is there."""
@@ -110,17 +116,21 @@ class ImageFolderDataModule(LabelledImageDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read the images of a stage into memory; with ``values=standardised`` also the training images.
 
+        Mean, deviation, classes and drawn parts are those of a loaded state, which makes the training images needless.
+
         Raises:
-            ValueError: for a folder that `list_images` refuses, other numbers of classes, a part without images, and
-                images that cannot be used, which the message lists.
+            ValueError: for a folder that `list_images` refuses, other classes or numbers of classes, a part without
+                images, and images that cannot be used, which the message lists.
         """
         wanted = [part for part, stages in STAGES.items() if stage in stages and part not in self.sets]
         if not wanted:
             return
-        listing = list_images(self.data_dir, *self.fractions, self.seed)
-        self._check_classes(listing)
+        listing = list_images(self.data_dir, *self.fractions, self.seed, self.held_out.parts, self.trained_classes)
+        self._check_classes(listing, wanted)
+        self.held_out.keep({part: names for part, names in listing.drawn.items() if part in wanted})
         parts = {part: self._capped(part, listing.parts[part]) for part in wanted}
-        if self.values == "standardised" and None in self.statistics and "train" not in {*wanted, *self.sets}:
+        is_known = self.MEAN and self.STD
+        if self.values == "standardised" and not is_known and "train" not in {*wanted, *self.sets}:
             parts["train"] = self._capped("train", listing.parts["train"])
         arrays = self._read_all(parts)
         if "train" in arrays:
@@ -130,22 +140,33 @@ class ImageFolderDataModule(LabelledImageDataModule):
             self.keep(part, torch.from_numpy(arrays[part]), labels)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the training images say and a prediction needs: the mean and the deviation of each channel."""
+        """Return what a prediction, an evaluation and a resumed run need: the mean and the deviation of each channel of
+        the training images, the classes, and the images of drawn parts."""
         return {name: list(getattr(self, name)) for name in ("MEAN", "STD") if getattr(self, name)} | {
-            "class_names": list(self.class_names)
+            "class_names": list(self.class_names),
+            **self.held_out.state_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        for name, value in state_dict.items():
-            setattr(self, name, tuple(value))
+        """Take over what `state_dict` returned, unless images were read already; a given mean and std stay."""
+        if self.sets:  # Lightning loads the state too, after setup
+            return
+        self.MEAN = self.MEAN or tuple(state_dict.get("MEAN", ()))
+        self.STD = self.STD or tuple(state_dict.get("STD", ()))
+        self.class_names = tuple(state_dict["class_names"])
+        if self.values != "integers":
+            self.trained_classes = self.class_names
+        self.held_out.load_state_dict(state_dict)
 
     def read_input(self, path: Path) -> InputImage:
         """Return an image to predict, scaled as those of the training; raise FileError if it cannot be used."""
         return InputImage(self.read(path).astype(np.float32), None)
 
-    def _check_classes(self, listing: Listing) -> None:
+    def _check_classes(self, listing: Listing, wanted: Sequence[str]) -> None:
         if self.values == "integers":
+            return
+        if self.trained_classes:
+            self._check_trained_classes(listing, complete="train" in wanted)
             return
         found = len(listing.class_names)
         if found != self.num_classes or found < 2:
@@ -156,6 +177,15 @@ class ImageFolderDataModule(LabelledImageDataModule):
                 f"({remedy})"
             )
         self.class_names = listing.class_names
+
+    def _check_trained_classes(self, listing: Listing, complete: bool) -> None:
+        known, found = set(self.trained_classes), set(listing.class_names)
+        if not found or not found <= known or (complete and found != known):
+            names = ", ".join(listing.class_names) or "no folder, only images"
+            raise ValueError(
+                f"expected the classes of the training: {', '.join(self.trained_classes)}, as folders in "
+                f"{self.data_dir}, got {names}"
+            )
 
     def _capped(self, part: str, images: list[ImageFile]) -> list[ImageFile]:
         if not images and not (part == "val" and self.fractions[0] == 0):
@@ -205,8 +235,7 @@ class ImageFolderDataModule(LabelledImageDataModule):
         )
 
     def _measure(self, images: NDArray[np.uint8]) -> None:
-        """Set MEAN and STD of each channel over the images (N, C, H, W), unless they are given."""
-        mean, std = self.statistics
+        """Set MEAN and STD of each channel over the images (N, C, H, W), unless they are known."""
         counts = np.stack(
             [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(images.shape[1])]
         )
@@ -214,6 +243,6 @@ class ImageFolderDataModule(LabelledImageDataModule):
         unit = np.arange(256) / 255
         means = shares @ unit
         deviations = np.sqrt(np.maximum(shares @ unit**2 - means**2, 0))
-        self.MEAN = tuple(mean) if mean is not None else tuple(means.tolist())
+        self.MEAN = self.MEAN or tuple(means.tolist())
         # A channel without contrast has nothing to divide by.
-        self.STD = tuple(std) if std is not None else tuple((d or 1.0) for d in deviations.tolist())
+        self.STD = self.STD or tuple((d or 1.0) for d in deviations.tolist())

@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.datamodules.conversion import Converted
+from src.datamodules.held_out import HeldOut
 from src.datamodules.loaders import SplitDataModule
 from src.datamodules.pairs.cache import IMAGES, CachedPair, Preprocessing, pair_cache
 from src.datamodules.pairs.crops import PairCrops, Sample, WholePairs
 from src.datamodules.pairs.images import Image, ImageKind, Scaling
 from src.datamodules.pairs.pairing import Pair, find_pairs, read_manifest, shown
 from src.datamodules.problems import Problem, listing, num_cases
-from src.datamodules.volumes.split import SPLITS, draw_split, read_split
+from src.datamodules.volumes.split import SPLITS, Split, draw_split, read_split
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus
 
@@ -47,7 +48,8 @@ class PairsDataModule(SplitDataModule):
         crops_per_pair: in an epoch.
         augment: flip training crops along each axis with probability 1/2.
         val_fraction, test_fraction: of the pairs, unless a manifest, subfolders or a file split them. With a
-            test_fraction of 0, the pairs that choose the checkpoint are the test too.
+            test_fraction of 0, the pairs that choose the checkpoint are the test too. Of subfolders or a manifest with
+            train and without val, val is drawn from train.
         seed: of the split. The order of pairs and crops follow the seed of the run.
         split_file: lists of names in JSON, {"train": [...], "val": [...], "test": [...]}.
         skip_bad_cases: leave out pairs that are incomplete or invalid.
@@ -127,6 +129,7 @@ class PairsDataModule(SplitDataModule):
         self.seed = seed
         self.split_file = None if split_file is None else Path(split_file)
         self.skip_bad_cases = skip_bad_cases
+        self.held_out = HeldOut(self.manifest or self.data_dir, "datamodule.skip_bad_cases", skip_bad_cases)
         self.cache_dir = Path(cache_dir)
         self.preprocessing_workers = available_cpus() if preprocessing_workers is None else preprocessing_workers
         self.pairs: dict[str, list[CachedPair]] = {}
@@ -144,6 +147,15 @@ class PairsDataModule(SplitDataModule):
         """Find the pairs of each part of the split, which `prepare_data` has made; raise ValueError as it does."""
         if not self.pairs:
             self.pairs = self._prepare()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what an evaluation and a resumed run need: the pairs of parts that were drawn."""
+        return self.held_out.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned, unless the pairs are split already."""
+        if not self.pairs:  # Lightning loads the state too, after setup
+            self.held_out.load_state_dict(state_dict)
 
     def dataset(self, split: str) -> Dataset[Sample]:
         """Return the samples of a split: random crops to train with, otherwise whole images."""
@@ -184,10 +196,7 @@ class PairsDataModule(SplitDataModule):
         parts = {part: [cached for cached in usable if part in part_of[cached.case.name]] for part in SPLITS}
         for part, members in parts.items():
             if not members:
-                raise ValueError(
-                    f"expected usable pairs for {part} in {source}, got none; other fractions, another seed "
-                    "or a datamodule.split_file give some"
-                )
+                raise ValueError(f"expected usable pairs for {part} in {source}, got none; {self._remedy(part, found)}")
         return parts
 
     def _size_problems(self, cached: CachedPair) -> list[Problem]:
@@ -217,18 +226,41 @@ class PairsDataModule(SplitDataModule):
     def _split(self, found: Sequence[Pair], names: Sequence[str]) -> dict[str, set[str]]:
         """Return the parts that each pair is in: as the folder or the manifest says, else a file, else at random."""
         given = {pair.name: pair.part for pair in found}
-        if any(given.values()):
-            if self.split_file is not None:
-                raise ValueError("expected one split, got datamodule.split_file and a split of folders or the manifest")
-            parts: dict[str, set[str]] = {name: {part} for name, part in given.items() if part is not None}
+        if any(given.values()) and self.split_file is not None:
+            raise ValueError("expected one split, got datamodule.split_file and a split of folders or the manifest")
+        parts: dict[str, set[str]] = {name: {part} for name, part in given.items() if part is not None}
+        if "val" in given.values():
             if "test" not in given.values():  # the pairs that choose the checkpoint are the test too
                 parts = {name: part | {"test"} if "val" in part else part for name, part in parts.items()}
             return parts
-        split = read_split(self.split_file, names) if self.split_file else draw_split(names, *self.fractions, self.seed)
+        if "test" in given.values():
+            training = [name for name, part in given.items() if part == "train"]
+            return parts | {name: {"val"} for name in (self._draw(training, 0)["val"] if training else [])}
+        split = read_split(self.split_file, names) if self.split_file else self._draw(names, self.fractions[1])
         left_out = sorted(set(names) - {name for part in split.values() for name in part})
         if left_out:
             self._note(f"{len(left_out)} pairs are in no part of {self.split_file} and are not used: {left_out}")
         return {name: {part for part in SPLITS if name in split[part]} for name in names}
+
+    def _draw(self, names: Sequence[str], test_fraction: float) -> Split:
+        """Return a split that is drawn, or was and is kept; new pairs are for training then."""
+        there = set(names)
+        kept = {part: [name for name in members if name in there] for part, members in self.held_out.parts.items()}
+        if kept:
+            used = {name for members in kept.values() for name in members}
+            split = {"train": [name for name in names if name not in used], **kept}
+        else:
+            split = draw_split(names, self.fractions[0], test_fraction, self.seed)
+        self.held_out.keep({part: split[part] for part in ("val", "test")})
+        return split
+
+    def _remedy(self, part: str, found: Sequence[Pair]) -> str:
+        given = {pair.part for pair in found} - {None}
+        if part in given or (given and part == "train"):
+            return f"the {'column split' if self.manifest else f'folder {part}'} needs some"
+        if self.split_file:
+            return f"{self.split_file} needs some"
+        return "other fractions or another datamodule.seed give some"
 
 
 def _window(name: str, window: Sequence[float] | None) -> tuple[float, float] | None:

@@ -50,8 +50,8 @@ Found = tuple[list[Pair], list[Problem]]
 def find_pairs(folder: Path, inputs: str, targets: str) -> Found:
     """Return the pairs of a folder, sorted by name, and the files without a partner.
 
-    A folder with a subfolder ``train`` is split by its subfolders ``train``, ``val`` and ``test``, and each has the
-    patterns' files.
+    A folder with a subfolder ``train`` is split by its subfolders ``train``, ``val`` and ``test``, of which the others
+    need not be there, and each has the patterns' files.
 
     Args:
         folder: where the patterns begin.

@@ -11,7 +11,7 @@ from src.runs.load import LoadedRun, load_weights
 from src.runs.predictions.folder import PredictionFolder
 from src.runs.predictions.options import PredictionOptions
 from src.runs.predictions.plans import plan_of
-from src.runs.predictions.sources import find_sources
+from src.runs.predictions.sources import find_sources, input_endings
 
 
 def predict_files(run: Run, checkpoint: Path, options: PredictionOptions, origin: dict[str, Any]) -> int:
@@ -29,7 +29,8 @@ def predict_files(run: Run, checkpoint: Path, options: PredictionOptions, origin
     load_weights(run.task, content, run.config)
     run.task.to(run.trainer.strategy.root_device).eval()
     loaded = LoadedRun(run.config, checkpoint, run.task, content)
-    plan = plan_of(loaded, [] if options.input is None else find_sources(options.input), options)
+    endings = input_endings(run.datamodule, options.mode)
+    plan = plan_of(loaded, [] if options.input is None else find_sources(options.input, endings), options)
     plan.check(options.overwrite)
     folder = PredictionFolder(Path(options.output), origin | _choices(run.config, options), plan.what)
     if not options.overwrite and (plan.is_started() or folder.note.is_file()):

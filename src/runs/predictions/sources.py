@@ -1,36 +1,51 @@
 """The files that a prediction is for."""
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from src.utils.errors import ConfigError
 from src.utils.image_files import READERS, ending_of, image_paths, without_ending
 
 
 class Source(NamedTuple):
-    """A file, and its path from the folder that was given, or its name alone."""
+    """A file to predict.
+
+    Attributes:
+        path: of the file.
+        name: its path from the folder that was given, or its name alone.
+        stem: the same without the ending that tells the format.
+    """
 
     path: Path
     name: Path
-
-    @property
-    def stem(self) -> Path:
-        """The name without the ending that tells the format."""
-        return self.name.with_name(without_ending(self.name.name))
+    stem: Path
 
 
-def find_sources(given: Path) -> list[Source]:
+def input_endings(datamodule: Any, mode: str | None) -> Collection[str]:
+    """Return the endings of the files that a prediction can be for, of a datamodule or its class.
+
+    They are the data's own ``INPUT_ENDINGS``; without these, and for latents, those of all formats.
+    """
+    own = None if mode == "decode" else getattr(datamodule, "INPUT_ENDINGS", None)
+    return READERS if own is None else own
+
+
+def find_sources(given: Path, endings: Collection[str]) -> list[Source]:
     """Return a file, or the image files at any depth of a folder, in order.
 
     Raises:
         ConfigError: if there are none.
     """
-    if given.is_file() and ending_of(given.name) is not None:
-        return [Source(given, Path(given.name))]
-    sources = [Source(path, path.relative_to(given)) for path in image_paths(given)] if given.is_dir() else []
-    if not sources:
+    if given.is_file() and ending_of(given.name, endings) is not None:
+        paths, folder = [given], given.parent
+    else:
+        paths, folder = list(image_paths(given, endings)) if given.is_dir() else [], given
+    if not paths:
         found = "has none" if given.is_dir() else "is another file" if given.exists() else "does not exist"
         raise ConfigError(
-            f"expected input=<an image file ({', '.join(READERS)}), or a folder of them>, got {given}, which {found}"
+            f"expected input=<an image file ({', '.join(endings)}), or a folder of them>, got {given}, which {found}"
         )
-    return sources
+    names = [path.relative_to(folder) for path in paths]
+    stems = [name.with_name(without_ending(name.name, endings)) for name in names]
+    return [Source(*source) for source in zip(paths, names, stems, strict=True)]

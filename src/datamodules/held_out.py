@@ -1,0 +1,62 @@
+"""Which members of the user's data are for validation and test: drawn once, and kept in the checkpoints of the run.
+
+Drawn again, they would all be others as soon as there is a new file, and a run that goes on or is evaluated would be
+tested with what it was trained with.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.utilities import rank_zero_warn
+
+STATE_KEY = "held_out"
+SHOWN = 3
+
+
+@dataclass
+class HeldOut:
+    """The members that were drawn for validation and test.
+
+    Args:
+        source: the folder, or the file that lists the members, as configured.
+        option: the name of the option that leaves out members that cannot be used.
+        skip: its value.
+
+    Attributes:
+        parts: the names of the members of "val" and "test", in order; only of parts that were drawn.
+    """
+
+    source: Path
+    option: str
+    skip: bool
+    parts: dict[str, list[str]] = field(default_factory=dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps, nothing if nothing was drawn."""
+        return {STATE_KEY: {"data_dir": self.source.as_posix(), **self.parts}} if self.parts else {}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over the members of a state, unless they are those of other data or of none."""
+        parts = dict(state_dict.get(STATE_KEY, {}))
+        if parts and Path(parts.pop("data_dir")).resolve() == self.source.resolve():
+            self.parts = parts
+
+    def keep(self, found: Mapping[str, Sequence[str]]) -> None:
+        """Keep the members that were drawn for some parts, of which those that were kept before are no others.
+
+        Raises:
+            ValueError: if some of the kept members are gone and may not be left out.
+        """
+        gone = sorted({name for part, names in found.items() for name in {*self.parts.get(part, ())} - {*names}})
+        if gone:
+            listing = ", ".join(gone[:SHOWN]) + (f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else "")
+            if not self.skip:
+                raise ValueError(
+                    f"expected all members of {self.source} that the training left for {' and '.join(found)}, got "
+                    f"{len(gone)} that are gone: {listing}; put them back, leave them out by {self.option}=true, or "
+                    "train anew"
+                )
+            rank_zero_warn(f"Leaving out {len(gone)} members that are gone from {self.source}: {listing}")
+        self.parts = {**self.parts, **{part: list(names) for part, names in found.items()}}
