@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from src.datamodules.pairs.crops import PairCrops, Sample, WholePairs
 from src.datamodules.pairs.images import Image, ImageKind, Scaling
 from src.datamodules.pairs.pairing import Pair, find_pairs, read_manifest, shown
 from src.datamodules.problems import Problem, listing, num_cases
+from src.datamodules.volumes.groups import check_expression, division_warning, groups_by_name
 from src.datamodules.volumes.split import SPLITS, draw_split, read_split
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus
@@ -48,6 +49,8 @@ class PairsDataModule(SplitDataModule):
         augment: flip training crops along each axis with probability 1/2.
         val_fraction, test_fraction: of the pairs, unless a manifest, subfolders or a file split them. With a
             test_fraction of 0, the pairs that choose the checkpoint are the test too.
+        group: a regular expression that finds the patient in the name of a pair, such as ``(.+)_[0-9]+``: its first
+            group, or the whole match if it has none. A split that is drawn divides no patient. None: each pair is one.
         seed: of the split. The order of pairs and crops follow the seed of the run.
         split_file: lists of names in JSON, {"train": [...], "val": [...], "test": [...]}.
         skip_bad_cases: leave out pairs that are incomplete or invalid.
@@ -88,6 +91,7 @@ class PairsDataModule(SplitDataModule):
         augment: bool = True,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
+        group: str | None = None,
         seed: int = 0,
         split_file: str | None = None,
         skip_bad_cases: bool = False,
@@ -107,6 +111,7 @@ class PairsDataModule(SplitDataModule):
         for name, pattern in (("inputs", inputs), ("targets", targets)):
             if pattern.count("*") != 1:
                 raise ValueError(f"expected {name} as a path with one *, such as input/*, got {pattern!r}")
+        check_expression(group)
         self.size = (size,) * spatial_dims if isinstance(size, int) else tuple(size)
         if len(self.size) != spatial_dims or min(self.size) < 1:
             raise ValueError(f"expected size as one or {spatial_dims} positive numbers, got {size}")
@@ -124,6 +129,7 @@ class PairsDataModule(SplitDataModule):
         self.crops_per_pair = crops_per_pair
         self.augment = augment
         self.fractions = (val_fraction, test_fraction)
+        self.group = group
         self.seed = seed
         self.split_file = None if split_file is None else Path(split_file)
         self.skip_bad_cases = skip_bad_cases
@@ -180,7 +186,12 @@ class PairsDataModule(SplitDataModule):
         self._report([*problems, *more, *too_small], source)
         bad = {problem.case for problem in too_small}
         usable = [cached for cached in usable if cached.case.name not in bad]
-        part_of = self._split(found, names)
+        groups = self._groups(found, names)
+        part_of = self._split(found, names, groups)
+        split = {part: [name for name in part_of if part in part_of[name]] for part in SPLITS}
+        warning = division_warning(split, groups, self.split_file or source)
+        if warning is not None:
+            self._note(warning)
         parts = {part: [cached for cached in usable if part in part_of[cached.case.name]] for part in SPLITS}
         for part, members in parts.items():
             if not members:
@@ -214,7 +225,16 @@ class PairsDataModule(SplitDataModule):
             self._said.add(message)
             rank_zero_warn(message)
 
-    def _split(self, found: Sequence[Pair], names: Sequence[str]) -> dict[str, set[str]]:
+    def _groups(self, found: Sequence[Pair], names: Sequence[str]) -> dict[str, str]:
+        """Return the group of each pair, which is not told by the subfolder of a part: it may be in several."""
+        if self.group is None:
+            return {name: name for name in names}
+        texts = dict(zip(names, names, strict=True))
+        texts |= {pair.name: pair.name.removeprefix(f"{pair.part}/") for pair in found}
+        groups = groups_by_name(list(texts.values()), self.group)
+        return {name: groups[text] for name, text in texts.items()}
+
+    def _split(self, found: Sequence[Pair], names: Sequence[str], groups: Mapping[str, str]) -> dict[str, set[str]]:
         """Return the parts that each pair is in: as the folder or the manifest says, else a file, else at random."""
         given = {pair.name: pair.part for pair in found}
         if any(given.values()):
@@ -224,7 +244,10 @@ class PairsDataModule(SplitDataModule):
             if "test" not in given.values():  # the pairs that choose the checkpoint are the test too
                 parts = {name: part | {"test"} if "val" in part else part for name, part in parts.items()}
             return parts
-        split = read_split(self.split_file, names) if self.split_file else draw_split(names, *self.fractions, self.seed)
+        if self.split_file is not None:
+            split = read_split(self.split_file, names)
+        else:
+            split = draw_split(names, *self.fractions, self.seed, groups)
         left_out = sorted(set(names) - {name for part in split.values() for name in part})
         if left_out:
             self._note(f"{len(left_out)} pairs are in no part of {self.split_file} and are not used: {left_out}")
