@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,3 +41,8 @@ def listing(problems: Iterable[Problem]) -> str:
 def num_cases(problems: Iterable[Problem]) -> int:
     """Return how many cases have a problem."""
     return len({problem.case for problem in problems})
+
+
+def enumerated(names: Sequence[str], shown: int = 10, separator: str = ", ") -> str:
+    """Return the first names in a message."""
+    return separator.join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

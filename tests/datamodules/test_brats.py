@@ -1,8 +1,10 @@
 import json
 import multiprocessing
 import os
+import shutil
 import threading
 import warnings
+from collections import Counter
 
 import nibabel as nib
 import numpy as np
@@ -164,6 +166,27 @@ def test_the_split_is_a_partition_kept_in_a_file(root, tmp_path):
     assert json.loads(own.read_text()) == {split: names(other, split) for split in parts} != parts
     again = prepared(root, seed=2, val_fraction=0.1, split_file=str(own))  # the file decides
     assert all(names(again, split) == names(other, split) for split in parts)
+
+
+def test_the_scans_of_a_patient_stay_together_unless_an_earlier_split_divides_them(tmp_path):
+    root = tmp_path / "data"
+    for index in range(8):
+        folder, *_ = write_case(root, "2023", index)
+        follow_up = shutil.copytree(folder, folder.with_name(folder.name.removesuffix("000") + "001"))
+        for path in follow_up.iterdir():
+            path.rename(follow_up / path.name.replace(folder.name, follow_up.name))
+    datamodule = prepared(root, release="2023")
+    parts = {split: names(datamodule, split) for split in ("train", "val", "test")}
+    assert [len(part) for part in parts.values()] == [10, 2, 4]
+    assert all(set(Counter(name[:-4] for name in part).values()) == {2} for part in parts.values())
+    [path] = (tmp_path / "cache").rglob("split-val0.2-test0.3-seed0.json")
+    parts["val"][0], parts["train"][0] = parts["train"][0], parts["val"][0]
+    path.write_text(json.dumps(parts))
+    with pytest.warns(UserWarning) as caught:
+        earlier = prepared(root, release="2023")
+    assert {split: names(earlier, split) for split in parts} == parts
+    [message] = [str(w.message) for w in caught if "scores are too good" in str(w.message)]  # once
+    assert message.startswith("2 groups of cases, such as patients, are in train and also in val or test of ")
 
 
 def test_without_test_cases_the_validation_cases_are_tested(root):

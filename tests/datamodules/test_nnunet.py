@@ -16,6 +16,7 @@ import predict
 import train
 from src.config.composition import compose_config
 from src.datamodules.nnunet import NnunetDataModule
+from src.datamodules.nnunet.cases import find_training_cases
 from src.datamodules.nnunet.demo import NnunetDemo
 from src.datamodules.nnunet.resampling import resample_classes, resample_image, resampled_shape
 from src.datamodules.volumes.cases import CLASSES, IMAGE
@@ -222,6 +223,104 @@ def test_the_fingerprint_alone_is_enough_to_predict(root, tmp_path):
     assert np.array_equal(alone.cases["predict"][0].array(IMAGE), beside.cases["predict"][0].array(IMAGE))
 
 
+def arrays(datamodule, split):
+    """The preprocessed images of a split, by their names."""
+    return {case.case.name: np.array(case.array(IMAGE)) for case in datamodule.cases[split]}
+
+
+def with_state(state, folder, **kwargs):
+    datamodule = make(folder, **kwargs)
+    datamodule.load_state_dict(state)
+    return datamodule
+
+
+def saved(datamodule, path):
+    """The state, as a checkpoint has it."""
+    torch.save(datamodule.state_dict(), path)
+    return torch.load(path, weights_only=True)
+
+
+def grow(root, tmp_path):
+    """Add brighter cases of larger voxels, and let another run measure the set."""
+    for index in range(10, 17):
+        images, labels = volumes(index, (9, 10, 8))
+        for channel, image in enumerate(images):
+            save(root / "imagesTr" / f"case_{index:03d}_{channel:04d}.nii.gz", 5 * image, (2.0, 3.0, 4.0))
+        save(root / "labelsTr" / f"case_{index:03d}.nii.gz", labels, (2.0, 3.0, 4.0))
+    prepared(root)
+    (measured,) = (tmp_path / "cache").rglob("fingerprint.json")
+    return measured
+
+
+def test_a_checkpoint_preprocesses_as_its_training_did_after_the_set_has_grown(root, tmp_path):
+    split = tmp_path / "split.json"
+    first = prepared(root, split_file=str(split))
+    first.setup("predict")
+    state = saved(first, tmp_path / "state.pt")
+    measured = grow(root, tmp_path)
+    before = measured.read_text()
+    again = with_state(state, root, split_file=str(split))
+    again.prepare_data()
+    again.setup()
+    again.setup("predict")
+    assert again.cases.keys() == {"train", "val", "test", "predict"} and measured.read_text() == before
+    for part in again.cases:
+        found, expected = arrays(again, part), arrays(first, part)
+        assert found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in found)
+    assert saved(again, tmp_path / "state.pt") == state
+    unaware = make(root)
+    unaware.setup("predict")
+    assert unaware.cases["predict"][0].array(IMAGE).shape != first.cases["predict"][0].array(IMAGE).shape
+
+
+def test_new_cases_are_preprocessed_by_the_state(root, tmp_path):
+    state = saved(prepared(root), tmp_path / "state.pt")
+    grow(root, tmp_path)
+    assert "fingerprint.json" not in str(state) and state["normalisations"] == ["ct", "z_score"]
+    with pytest.warns(UserWarning, match="7 cases are in no part"):
+        datamodule = with_state(state, root)
+        datamodule.prepare_data()
+    cases = [*find_training_cases(root, datamodule.description)[0]]
+    usable, problems = datamodule.preprocess(cases)
+    assert problems == [] and {case.case.name: case.array(IMAGE).shape[1:] for case in usable}["case_010"] == (
+        14,
+        12,
+        12,
+    )
+    with pytest.raises(ValueError, match=r"got 7 that are .*\n.*case_010.*expected voxels of 1 × 1.5 × 2 mm"):
+        with_state(state, root, spacing=None).prepare_data()
+
+
+def test_the_state_alone_is_enough_to_predict(root, tmp_path):
+    beside = prepared(root)
+    beside.setup("predict")
+    state = saved(beside, tmp_path / "state.pt")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    names = {"0": "other", "1": "PET"}
+    (elsewhere / "dataset.json").write_text(json.dumps({**DESCRIPTION, "channel_names": names}))
+    places = {"predict_dir": str(root / "imagesTs"), "cache_dir": str(tmp_path / "new")}
+    alone = with_state(state, elsewhere, **places, fingerprint_file="nowhere.json")
+    alone.setup("predict")
+    assert alone.normalisations == ("ct", "z_score")
+    assert np.array_equal(arrays(alone, "predict")["case_005"], arrays(beside, "predict")["case_005"])
+    chosen = with_state(state, elsewhere, **places, normalisation=["none", "none"])
+    assert chosen.normalisations == ("none", "none")
+    names["2"] = "third"
+    (elsewhere / "dataset.json").write_text(json.dumps({**DESCRIPTION, "channel_names": names}))
+    with pytest.raises(ValueError, match="expected a fingerprint of 3 channels, got 'checkpoint': got 2 channels"):
+        with_state(state, elsewhere)
+
+
+def test_there_is_no_state_before_the_set_is_measured(root):
+    (root / "labelsTr" / "case_001.nii.gz").write_bytes(b"")
+    datamodule = make(root)
+    assert datamodule.state_dict() == {}
+    with pytest.raises(ValueError, match="got 1 that are incomplete or invalid"):
+        datamodule.prepare_data()
+    assert datamodule.state_dict() == {}
+
+
 def spoil(root):
     images, labels = root / "imagesTr", root / "labelsTr"
     (images / "case_000_0001.nii.gz").unlink()
@@ -272,15 +371,35 @@ def test_a_fold_of_nnunets_own_splits(root, tmp_path):
         assert {part: [case.case.name for case in cases[part]] for part in cases} == {**fold, "test": fold["val"]}
     with pytest.raises(ValueError, match=r"splits_final\.json.*datamodule\.fold=2 of 2 folds, which begin with 0"):
         prepared(root, split_file=str(path), fold=2)
+    with pytest.raises(ValueError, match=r"list of folds.* for datamodule\.fold=1, got a split that is drawn"):
+        prepared(root, fold=1)
     path.write_text(json.dumps([folds[0]["train"]]))
     with pytest.raises(ValueError, match=r"expected a JSON file with lists of cases.*splits_final\.json"):
         prepared(root, split_file=str(path))
 
 
+def test_the_scans_of_a_patient_stay_together(tmp_path):
+    root = write_set(tmp_path / "data", count=8)
+    for group, val in ((None, "24"), ("case_00[45]?", "45"), ("(case_00[67]?)", "67")):  # the others are one patient
+        assert list(arrays(prepared(root, group=group), "val")) == [f"case_00{index}" for index in val]
+    assert len(list((tmp_path / "cache").rglob("split-val0.2-test0-seed0*.json"))) == 3
+    with pytest.raises(ValueError, match=r"group='case_00\(\[0-3\]\)'.* got nothing in case_004, case_005"):
+        prepared(root, group="case_00([0-3])")
+    with pytest.raises(ValueError, match=r"datamodule\.group as a regular expression"):
+        make(root, group="(")
+
+
 def test_bad_cases_can_be_skipped(root):
     (root / "imagesTr" / "case_000_0001.nii.gz").unlink()
-    with pytest.warns(UserWarning, match="Skipping 1 bad cases"):
-        assert len(cached(prepared(root, skip_bad_cases=True))) == 4
+    save(root / "labelsTr" / "case_001.nii.gz", np.full((11, 13, 9), 7, np.uint8))
+    images, labels = volumes(3, (11, 15, 9))
+    for name, voxels in (("imagesTr/case_003_0000", images[0]), ("imagesTr/case_003_0001", images[1])):
+        save(root / f"{name}.nii.gz", voxels, (1.0, 1.5, 5.0))
+    save(root / "labelsTr" / "case_003.nii.gz", labels, (1.0, 1.5, 5.0))
+    with pytest.warns(UserWarning, match="bad cases") as caught:
+        assert sorted(cached(prepared(root, skip_bad_cases=True, spacing=None))) == ["case_002", "case_004"]
+    [message] = [str(w.message) for w in caught if "Skipping" in str(w.message)]  # once
+    assert message.startswith("Skipping 3 bad cases")
 
 
 def test_a_4d_file_with_another_number_of_channels(tmp_path):

@@ -173,6 +173,35 @@ def test_the_split_is_by_fraction_by_file_or_by_folder(folder: Path, tmp_path: P
     assert names(ready(tmp_path / "parts")) == expected
 
 
+def test_the_pairs_of_a_patient_stay_together(tmp_path: Path) -> None:
+    for patient in range(4):
+        for scan in range(2):
+            write_pair(tmp_path / "data", f"p{patient}_{scan}.npy")
+    drawn = names(ready(tmp_path / "data", group="(.+)_[0-9]+"))
+    assert [len(drawn[part]) for part in ("train", "val", "test")] == [4, 2, 2]
+    assert all(len({name[:2] for name in part}) == len(part) / 2 for part in drawn.values())
+    with pytest.raises(ValueError, match="the group in the name of each case, got nothing in p0_0, p0_1, p1_0"):
+        ready(tmp_path / "data", group="(.+)-")
+    with pytest.raises(ValueError, match=r"datamodule\.group as a regular expression"):
+        module(tmp_path / "data", group="(")
+
+
+def test_a_split_that_divides_a_patient_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    for scan in ("a_0", "a_1", "b_0", "b_1"):
+        write_pair(tmp_path / "data", f"{scan}.npy")
+        write_pair(tmp_path / "parts" / ("train" if scan.endswith("0") else "val"), f"{scan}.npy")
+    path.write_text(json.dumps({"train": ["a_0", "b_0", "b_1"], "val": ["a_1"], "test": ["a_1"]}))
+    with pytest.warns(UserWarning) as caught:
+        ready(tmp_path / "data", group="(.+)_", split_file=str(path))
+    [message] = [str(w.message) for w in caught if "scores are too good" in str(w.message)]  # once
+    assert (
+        message.startswith("1 groups of cases") and f"val or test of {path}, and the scores are too good: a." in message
+    )
+    with pytest.warns(UserWarning, match=r"2 groups of cases.* of .*parts, and the scores are too good: a, b\."):
+        ready(tmp_path / "parts", group="(.+)_")
+
+
 def spoil(folder: Path) -> Iterator[tuple[str, str]]:
     """Add pairs with one problem each, and yield each one's file and message."""
     shape = (14, 13, 12)

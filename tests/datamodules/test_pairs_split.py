@@ -52,6 +52,15 @@ def test_drawn_parts_stay_and_new_pairs_train(test_fraction: float, folder: Path
     assert set(anew["test"]) & set(first["train"]), "the draw depends on the files"
 
 
+def test_a_new_pair_of_a_held_out_patient_is_held_out(folder: Path) -> None:
+    group = "(p[0-9])"
+    first, state = split(folder, test_fraction=0.2, group=group)
+    more = {part: f"{first[part][0]}_new" for part in PARTS}
+    write(folder, *more.values())
+    again, _ = split(folder, state, test_fraction=0.2, group=group)
+    assert again == {part: sorted([*first[part], more[part]]) for part in PARTS}
+
+
 def test_pairs_that_are_gone_are_named_or_left_out(folder: Path) -> None:
     first, state = split(folder, test_fraction=0.2)
     gone = first["test"][1]

@@ -12,9 +12,10 @@ from src.datamodules.brats.demo import DEMO_RELEASE, BratsDemo
 from src.datamodules.brats.predictions import write_prediction
 from src.datamodules.brats.releases import CLASS_NAMES, MODALITIES, find_release
 from src.datamodules.conversion import Converted
+from src.datamodules.problems import enumerated
 from src.datamodules.volumes.box import as_index, used_box
 from src.datamodules.volumes.cases import CachedScan, ScanCache
-from src.datamodules.volumes.datamodule import Found, SegmentationDataModule, enumerated
+from src.datamodules.volumes.datamodule import Found, SegmentationDataModule
 from src.utils.errors import check_range
 
 
@@ -38,7 +39,8 @@ class BratsDataModule(SegmentationDataModule):
         augment: flip training crops and change their intensities.
         intensity_scale, intensity_shift, noise_std: by how much; see `Augmentation`.
         val_fraction, test_fraction: of the labelled cases. The paper has 0.09 and, as there is no public truth for a
-            test set, 0.0, which tests with the validation cases that also choose the checkpoint.
+            test set, 0.0, which tests with the validation cases that also choose the checkpoint. All scans of a patient
+            are in one part.
         seed: of the split. The order of cases, crops and augmentation follow the seed of the run.
         split_file: of the split; a file that exists is read, whatever the fractions. None for a file in the cache.
         skip_bad_cases: leave out incomplete and invalid cases.
@@ -120,6 +122,10 @@ class BratsDataModule(SegmentationDataModule):
     def cache_of(self, folder: Path) -> ScanCache:
         """Return the cache of a folder's scans."""
         return brats_cache(self.cache_dir, folder, self.release)
+
+    def groups(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the patient of each case."""
+        return {name: self.release.patient(name) for name in names}
 
     def convert(self, values: Tensor) -> Converted:
         """Return the z-scored box of the brain of a scan (4, X, Y, Z), and the way back to labels (X, Y, Z).

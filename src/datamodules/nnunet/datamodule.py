@@ -1,7 +1,9 @@
 """nnU-Net's raw format and that of the Medical Segmentation Decathlon: any modalities, any classes."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -14,8 +16,10 @@ from src.datamodules.nnunet.preprocessing import Plan, normalisations_of, prepro
 from src.datamodules.problems import Problem
 from src.datamodules.volumes.cases import CachedScan, Case, ScanCache
 from src.datamodules.volumes.datamodule import Found, SegmentationDataModule
+from src.datamodules.volumes.groups import check_expression
 from src.utils.errors import check_range
 from src.utils.files import write_text
+from src.utils.reading import reading
 
 FINGERPRINT_FILE = "fingerprint.json"
 MEDIAN = "median"
@@ -38,13 +42,15 @@ class NnunetDataModule(SegmentationDataModule):
         normalisation: of each channel, ``z_score``, ``ct``, ``unit``, ``rgb`` or ``none`` (see `normalise`); None to
             choose it by the channels' names as nnU-Net does: CT is clipped and z-scored with the foreground of the
             training set, anything else is z-scored case by case.
-        fingerprint_file: fingerprint.json of the training set, to predict where the training set is not; None to
-            measure the training set.
+        fingerprint_file: fingerprint.json of the training set, to predict where the training set is not with a
+            checkpoint that has none; None to measure the training set.
         size: voxels of a training crop along each axis.
         foreground_probability: how often a crop is centred at a voxel that is not background; see `draw_crop`.
         augment: flip training crops and change their intensities.
         intensity_scale, intensity_shift, noise_std: by how much; see `Augmentation`.
         val_fraction, test_fraction: of the labelled cases; with a test_fraction of 0, the validation cases are tested.
+        group: a regular expression that finds the patient in the name of a case, such as ``(.+)_[0-9]+``: its first
+            group, or the whole match if it has none. A split that is drawn divides no patient. None: each case is one.
         seed: of the split.
         split_file: of the split; a file that exists is read, whatever the fractions. None for a file in the cache.
         fold: of a split_file such as nnU-Net's splits_final.json, which has several.
@@ -53,6 +59,10 @@ class NnunetDataModule(SegmentationDataModule):
         num_workers, pin_memory: of the data loaders.
         preprocessing_workers: processes that check and preprocess; None for one per CPU, 0 to work in this process.
         demo: a synthetic set, which is written below data_dir and used.
+
+    Attributes:
+        fingerprint: by which all cases are preprocessed: that of the checkpoint, or of the training set after it has
+            been measured; None before.
 
     Raises:
         ValueError: an argument is out of its range, or dataset.json is missing or has problems.
@@ -78,6 +88,7 @@ class NnunetDataModule(SegmentationDataModule):
         noise_std: float = 0.0,
         val_fraction: float = 0.2,
         test_fraction: float = 0.0,
+        group: str | None = None,
         seed: int = 0,
         split_file: str | None = None,
         fold: int = 0,
@@ -107,10 +118,14 @@ class NnunetDataModule(SegmentationDataModule):
         )
         check_range(0, 1, foreground_probability=foreground_probability)
         check_range(0, fold=fold)
+        check_expression(group)
         self.fold = fold
+        self.group = group
         self.spacing = _checked_spacing(spacing)
         self.fingerprint_file = None if fingerprint_file is None else Path(fingerprint_file)
+        self.fingerprint: Fingerprint | None = None
         self.description = self._describe(demo)
+        self.chooses_normalisations = normalisation is None
         self.normalisations = normalisations_of(self.description, normalisation)
         self.modalities = self.description.channels
         self.class_names = self.description.class_names
@@ -128,27 +143,35 @@ class NnunetDataModule(SegmentationDataModule):
 
     def cache_of(self, folder: Path) -> ScanCache:
         """Return the cache of a folder's cases, after the training set has been measured."""
-        return preprocessing_cache(self.cache_dir, folder, self.description, self._plan(self._known_fingerprint()))
+        plan = self._plan(self.fingerprint or self._known_fingerprint())
+        return preprocessing_cache(self.cache_dir, folder, self.description, plan)
 
     def preprocess(self, cases: Sequence[Case]) -> tuple[list[CachedScan], list[Problem]]:
-        """Measure the training set, then preprocess its usable cases."""
-        measured, problems = self._measuring().prepare(cases, self.preprocessing_workers)
-        if not measured:
+        """Measure the training set, unless a checkpoint has told its fingerprint, then preprocess its usable cases."""
+        problems: list[Problem] = []
+        if self.fingerprint is None:
+            cases, problems = self._measure(cases)
+        if self.fingerprint is None:
             return [], problems
-        fingerprint = summarise(measured)
-        if not self._own_fingerprint().exists() or self._own_fingerprint().read_text("utf-8") != fingerprint.json():
-            write_text(self._own_fingerprint(), fingerprint.json())
-        plan = self._plan(self._known_fingerprint())
-        fitting = []
-        for cached in measured:
-            errors = spacing_errors(cached.facts["spacing"], plan)
-            problems += [Problem(cached.case.name, cached.case.images[0].name, message) for message in errors]
-            fitting += [] if errors else [cached.case]
-        if problems and not self.skip_bad_cases:
-            return [], problems
-        cache = preprocessing_cache(self.cache_dir, self.data_dir, self.description, plan)
-        usable, more = cache.prepare(fitting, self.preprocessing_workers)
+        usable, more = self.cache_of(self.data_dir).prepare(cases, self.preprocessing_workers)
         return usable, [*problems, *more]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return by what cases are preprocessed: the fingerprint, and the normalisation of each channel."""
+        if self.fingerprint is None:
+            return {}
+        return {"fingerprint": json.loads(self.fingerprint.json()), "normalisations": list(self.normalisations)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned; a ``normalisation`` that was chosen counts.
+
+        Raises:
+            ValueError: if it is of other channels.
+        """
+        with reading("checkpoint", f"a fingerprint of {len(self.modalities)} channels"):
+            self.fingerprint = Fingerprint.of(state_dict["fingerprint"], len(self.modalities))
+            if self.chooses_normalisations:
+                self.normalisations = normalisations_of(self.description, state_dict["normalisations"])
 
     def split_folder(self) -> Path:
         """Return a folder that does not depend on the fingerprint: a case more does not hide an earlier split."""
@@ -190,6 +213,26 @@ class NnunetDataModule(SegmentationDataModule):
 
     def _own_fingerprint(self) -> Path:
         return self._measuring().folder / FINGERPRINT_FILE
+
+    def _measure(self, cases: Sequence[Case]) -> tuple[list[Case], list[Problem]]:
+        """Return the usable cases and the problems of the others; if these may be left out, ``fingerprint`` is set."""
+        measured, problems = self._measuring().prepare(cases, self.preprocessing_workers)
+        if not measured:
+            return [], problems
+        fingerprint = summarise(measured)
+        if not self._own_fingerprint().exists() or self._own_fingerprint().read_text("utf-8") != fingerprint.json():
+            write_text(self._own_fingerprint(), fingerprint.json())
+        if self.fingerprint_file is not None:
+            fingerprint = self._known_fingerprint()
+        plan = self._plan(fingerprint)
+        fitting = []
+        for cached in measured:
+            errors = spacing_errors(cached.facts["spacing"], plan)
+            problems += [Problem(cached.case.name, cached.case.images[0].name, message) for message in errors]
+            fitting += [] if errors else [cached.case]
+        if not problems or self.skip_bad_cases:
+            self.fingerprint = fingerprint
+        return fitting, problems
 
     def _known_fingerprint(self) -> Fingerprint:
         path = self.fingerprint_file or self._own_fingerprint()

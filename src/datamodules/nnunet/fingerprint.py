@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,11 +52,16 @@ class Fingerprint:
         expected = f"a fingerprint of {num_channels} channels"
         content = read_json(path, expected)
         with reading(path, expected):
-            channels = tuple(Intensities(**{k: float(v) for k, v in c.items()}) for c in content["channels"])
-            spacing = tuple(map(float, content["spacing"]))
-            if len(channels) != num_channels or len(spacing) != 3:
-                raise ValueError(f"got {len(channels)} channels and {len(spacing)} axes")
-            return cls(spacing, bool(content["zero_background"]), channels)
+            return cls.of(content, num_channels)
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], num_channels: int) -> "Fingerprint":
+        """Return the fingerprint of what `json` returned; raise ValueError for another number of channels."""
+        channels = tuple(Intensities(**{k: float(v) for k, v in c.items()}) for c in content["channels"])
+        spacing = tuple(map(float, content["spacing"]))
+        if len(channels) != num_channels or len(spacing) != 3:
+            raise ValueError(f"got {len(channels)} channels and {len(spacing)} axes")
+        return cls(spacing, bool(content["zero_background"]), channels)
 
     def json(self) -> str:
         """Return the content of fingerprint.json."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from src.datamodules.pairs.crops import PairCrops, Sample, WholePairs
 from src.datamodules.pairs.images import Image, ImageKind, Scaling
 from src.datamodules.pairs.pairing import Pair, find_pairs, read_manifest, shown
 from src.datamodules.problems import Problem, listing, num_cases
+from src.datamodules.volumes.groups import check_expression, division_warning, groups_by_name
 from src.datamodules.volumes.split import SPLITS, Split, draw_split, read_split
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus
@@ -50,6 +51,8 @@ class PairsDataModule(SplitDataModule):
         val_fraction, test_fraction: of the pairs, unless a manifest, subfolders or a file split them. With a
             test_fraction of 0, the pairs that choose the checkpoint are the test too. Of subfolders or a manifest with
             train and without val, val is drawn from train.
+        group: a regular expression that finds the patient in the name of a pair, such as ``(.+)_[0-9]+``: its first
+            group, or the whole match if it has none. A split that is drawn divides no patient. None: each pair is one.
         seed: of the split. The order of pairs and crops follow the seed of the run.
         split_file: lists of names in JSON, {"train": [...], "val": [...], "test": [...]}.
         skip_bad_cases: leave out pairs that are incomplete or invalid.
@@ -90,6 +93,7 @@ class PairsDataModule(SplitDataModule):
         augment: bool = True,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
+        group: str | None = None,
         seed: int = 0,
         split_file: str | None = None,
         skip_bad_cases: bool = False,
@@ -109,6 +113,7 @@ class PairsDataModule(SplitDataModule):
         for name, pattern in (("inputs", inputs), ("targets", targets)):
             if pattern.count("*") != 1:
                 raise ValueError(f"expected {name} as a path with one *, such as input/*, got {pattern!r}")
+        check_expression(group)
         self.size = (size,) * spatial_dims if isinstance(size, int) else tuple(size)
         if len(self.size) != spatial_dims or min(self.size) < 1:
             raise ValueError(f"expected size as one or {spatial_dims} positive numbers, got {size}")
@@ -126,6 +131,7 @@ class PairsDataModule(SplitDataModule):
         self.crops_per_pair = crops_per_pair
         self.augment = augment
         self.fractions = (val_fraction, test_fraction)
+        self.group = group
         self.seed = seed
         self.split_file = None if split_file is None else Path(split_file)
         self.skip_bad_cases = skip_bad_cases
@@ -192,7 +198,12 @@ class PairsDataModule(SplitDataModule):
         self._report([*problems, *more, *too_small], source)
         bad = {problem.case for problem in too_small}
         usable = [cached for cached in usable if cached.case.name not in bad]
-        part_of = self._split(found, names)
+        groups = self._groups(found, names)
+        part_of = self._split(found, names, groups)
+        split = {part: [name for name in part_of if part in part_of[name]] for part in SPLITS}
+        warning = division_warning(split, groups, self.split_file or source)
+        if warning is not None:
+            self._note(warning)
         parts = {part: [cached for cached in usable if part in part_of[cached.case.name]] for part in SPLITS}
         for part, members in parts.items():
             if not members:
@@ -223,7 +234,16 @@ class PairsDataModule(SplitDataModule):
             self._said.add(message)
             rank_zero_warn(message)
 
-    def _split(self, found: Sequence[Pair], names: Sequence[str]) -> dict[str, set[str]]:
+    def _groups(self, found: Sequence[Pair], names: Sequence[str]) -> dict[str, str]:
+        """Return the group of each pair, which is not told by the subfolder of a part: it may be in several."""
+        if self.group is None:
+            return {name: name for name in names}
+        texts = dict(zip(names, names, strict=True))
+        texts |= {pair.name: pair.name.removeprefix(f"{pair.part}/") for pair in found}
+        groups = groups_by_name(list(texts.values()), self.group)
+        return {name: groups[text] for name, text in texts.items()}
+
+    def _split(self, found: Sequence[Pair], names: Sequence[str], groups: Mapping[str, str]) -> dict[str, set[str]]:
         """Return the parts that each pair is in: as the folder or the manifest says, else a file, else at random."""
         given = {pair.name: pair.part for pair in found}
         if any(given.values()) and self.split_file is not None:
@@ -235,22 +255,25 @@ class PairsDataModule(SplitDataModule):
             return parts
         if "test" in given.values():
             training = [name for name, part in given.items() if part == "train"]
-            return parts | {name: {"val"} for name in (self._draw(training, 0)["val"] if training else [])}
-        split = read_split(self.split_file, names) if self.split_file else self._draw(names, self.fractions[1])
+            return parts | {name: {"val"} for name in (self._draw(training, 0, groups)["val"] if training else [])}
+        if self.split_file is not None:
+            split = read_split(self.split_file, names)
+        else:
+            split = self._draw(names, self.fractions[1], groups)
         left_out = sorted(set(names) - {name for part in split.values() for name in part})
         if left_out:
             self._note(f"{len(left_out)} pairs are in no part of {self.split_file} and are not used: {left_out}")
         return {name: {part for part in SPLITS if name in split[part]} for name in names}
 
-    def _draw(self, names: Sequence[str], test_fraction: float) -> Split:
-        """Return a split that is drawn, or was and is kept; new pairs are for training then."""
-        there = set(names)
-        kept = {part: [name for name in members if name in there] for part, members in self.held_out.parts.items()}
-        if kept:
-            used = {name for members in kept.values() for name in members}
-            split = {"train": [name for name in names if name not in used], **kept}
+    def _draw(self, names: Sequence[str], test_fraction: float, groups: Mapping[str, str]) -> Split:
+        """Return a split, drawn or kept from an earlier draw: a new pair joins its group, or else is for training."""
+        if self.held_out.parts:
+            group_of = {part: {groups.get(name) for name in kept} for part, kept in self.held_out.parts.items()}
+            held_out = {part: [name for name in names if groups[name] in those] for part, those in group_of.items()}
+            used = {name for members in held_out.values() for name in members}
+            split = {"train": [name for name in names if name not in used], **held_out}
         else:
-            split = draw_split(names, self.fractions[0], test_fraction, self.seed)
+            split = draw_split(names, self.fractions[0], test_fraction, self.seed, groups)
         self.held_out.keep({part: split[part] for part in ("val", "test")})
         return split
 

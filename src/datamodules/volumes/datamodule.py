@@ -1,7 +1,7 @@
 """Volumes with a class per voxel: what BraTS and nnU-Net's format have in common."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,12 +9,14 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from src.datamodules.cached_files import folder_name
 from src.datamodules.conversion import Converted
 from src.datamodules.loaders import SplitDataModule
-from src.datamodules.problems import Problem, listing, num_cases
+from src.datamodules.problems import Problem, enumerated, listing, num_cases
 from src.datamodules.volumes.cases import CachedScan, Case, ScanCache
 from src.datamodules.volumes.crops import Augmentation, RandomCrops, Sample, WholeVolumes
-from src.datamodules.volumes.split import SPLITS, find_split
+from src.datamodules.volumes.groups import division_warning, groups_by_name
+from src.datamodules.volumes.split import SPLITS, Split, find_split
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus
 
@@ -71,6 +73,8 @@ class SegmentationDataModule(SplitDataModule):
     label_values: dict[int, int]
     # Of a split_file with a list of folds.
     fold = 0
+    # Finds the group of a case in its name; see `groups_by_name`.
+    group: str | None = None
 
     def __init__(
         self,
@@ -162,6 +166,14 @@ class SegmentationDataModule(SplitDataModule):
         """Return the folder of the split that is drawn."""
         return self.cache_of(self.data_dir).folder
 
+    def groups(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the group of each labelled case, such as its patient; a split that is drawn divides none.
+
+        Raises:
+            ValueError: if a name does not tell it.
+        """
+        return groups_by_name(names, self.group)
+
     def prepare_data(self) -> None:
         """Write the demo, check and preprocess the scans, and draw the split, unless that is done already.
 
@@ -209,10 +221,11 @@ class SegmentationDataModule(SplitDataModule):
         if unlabelled:
             self.note(f"{len(unlabelled)} cases have no truth and are for prediction only: {enumerated(unlabelled)}")
         names = sorted({case.name for case in labelled} | {problem.case for problem in problems})
+        groups = self.groups(names)  # before hours of preprocessing: a name may not tell its group
         usable, more = self.preprocess(labelled)
         self.report([*problems, *more], self.data_dir)
         self.note_oddities(usable)
-        split = self._split(names)
+        split = self._split(groups)
         by_name = {cached.case.name: cached for cached in usable}
         parts = {part: [by_name[name] for name in split[part] if name in by_name] for part in SPLITS}
         for part, members in parts.items():
@@ -252,20 +265,19 @@ class SegmentationDataModule(SplitDataModule):
             self._said.add(message)
             rank_zero_warn(message)
 
-    def _split(self, names: Sequence[str]) -> dict[str, list[str]]:
+    def _split(self, groups: Mapping[str, str]) -> Split:
         path = self.split_file
         if path is None:
-            fractions = "val{:g}-test{:g}".format(*self.fractions)
-            path = self.split_folder() / f"split-{fractions}-seed{self.seed}.json"
+            name = "split-val{:g}-test{:g}-seed{}".format(*self.fractions, self.seed)
+            name = name if self.group is None else folder_name(name, {"group": self.group})
+            path = self.split_folder() / f"{name}.json"
         elif not path.exists():
             self.note(f"There is no {path} yet (datamodule.split_file): a split is drawn and written there")
-        split = find_split(path, names, *self.fractions, self.seed, self.fold)
-        left_out = sorted(set(names) - {name for part in split.values() for name in part})
+        split = find_split(path, list(groups), *self.fractions, self.seed, self.fold, groups)
+        warning = division_warning(split, groups, path)
+        if warning is not None:
+            self.note(warning)
+        left_out = sorted(set(groups) - {name for part in split.values() for name in part})
         if left_out:
             self.note(f"{len(left_out)} cases are in no part of {path} and are not used: {enumerated(left_out)}")
         return split
-
-
-def enumerated(names: Sequence[str], shown: int = 10, separator: str = ", ") -> str:
-    """Return the first names in a message."""
-    return separator.join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
