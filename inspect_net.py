@@ -2,7 +2,7 @@
 
 Prints a table with a row per block: parameters, saved bytes under every memory policy, times, reconstruction errors.
 
-    size=32      voxels per side of the random input
+    size=32      voxels per side of the random input; by default those of the experiment's images, else 32
     shape=…      the shape of the input without the batch, in place of size: shape=1,64,64
     batch=1      samples in the input
     repeats=3    of each timing
@@ -26,7 +26,7 @@ from src.utils.errors import ConfigError
 class Options:
     """Options of inspect_net.py; the text above explains them."""
 
-    size: int = 32
+    size: int | None = None
     shape: list[int] = field(default_factory=list)
     batch: int = 1
     repeats: int = 3
@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> str:
 
     torch.manual_seed(config.seed)
     net = instantiate(config.model)
-    shape = options.shape or _shape(config.model, options.size)
+    shape = options.shape or _shape(config.model, config.get("image") or {}, options.size)
     found = inspect(net, torch.randn(options.batch, *shape), repeats=options.repeats)
     text = as_text(found)
     if options.out is not None:
@@ -65,14 +65,16 @@ def run(arguments: list[str]) -> str:
     return text
 
 
-def _shape(model: Mapping[str, Any], side: int) -> list[int]:
-    """Return the shape of an input without the batch, from the channels and dimensions in the model's configuration."""
+def _shape(model: Mapping[str, Any], image: Mapping[str, Any], side: int | None) -> list[int]:
+    """Return the shape of an input without the batch, from the configuration of the model or else of the images."""
     spatial_dims, channels = _find(model, "spatial_dims"), _find(model, "in_channels")
     if channels is None and _find(model, "channels") is not None:
         channels = _find(model, "channels")[0]
+    if spatial_dims is None and {"channels", "size"} <= {*image}:
+        return [image["channels"]] + [side or image["size"]] * 2
     if spatial_dims is None or channels is None:
         raise ConfigError("expected a model with in_channels and spatial_dims, or shape=<channels,…> as well")
-    return [channels] + [side] * spatial_dims
+    return [channels] + [side or 32] * spatial_dims
 
 
 def _find(node: Any, key: str) -> Any:

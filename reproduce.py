@@ -1,7 +1,9 @@
 """Rebuild a paper's table: ``python reproduce.py iunet_table1 scale=small --jobs 2``.
 
-Runs the missing runs of ``experiments/<key>/sweep.yaml`` and writes our table with the published numbers to
-``experiments/<key>/results/<scale>/``. You can stop it at any time; the same command continues.
+Runs those of ``experiments/<key>/sweep.yaml`` that have no finished folder below ``outputs/reproduce/``, and writes our
+table with the published numbers to ``experiments/<key>/results/<scale>/``. You can stop it at any time; the same
+command continues. A committed result is no run folder: a fresh checkout runs everything, and replaces these results,
+the table and the README's excerpt.
 
     key=value           values of the sweep's parameters (scale=medium seed=0,1); arguments for every run (trainer=gpu)
     --jobs 1            number of parallel runs; they share the cores
@@ -73,10 +75,10 @@ def _grid(plan: Plan, options: Options) -> int:
     cells = plan.cells()
     for cell in adopt(cells, options.runs):
         print(f"{cell.name}: taken from {cell.summary()['run_dir']}")
-    if options.dry_run:
-        return _print_commands(cells)
     results = EXPERIMENTS / plan.key / "results" / plan.variant
     table = results if options.sweep == TABLE_SWEEP else None
+    if options.dry_run:
+        return _print_commands(cells, table)
     study = results / f"{options.sweep}.csv"
     if table is None:
         earlier_rows(plan.sweep, study)  # before hours of runs, whose rows would not fit
@@ -148,12 +150,19 @@ def _run(cells: Iterator[Cell], total: int, options: Options, on_change: Callabl
         ).run()
 
 
-def _print_commands(cells: list[Cell]) -> int:
+def _print_commands(cells: list[Cell], table: Path | None) -> int:
     from src.sweeps.command import for_people
+    from src.tables.results import load
 
+    stored = {result["cell"] for result in load(table, cells)[0]} if table is not None else set()
     for cell in cells:
-        command = cell.resume_command() if cell.can_be_resumed() else cell.command()
-        print(f"# {cell.name}: finished" if cell.is_finished() else for_people(command))
+        if cell.is_finished():
+            print(f"# {cell.name}: finished")
+            continue
+        if table is not None and cell.name in stored:
+            place = f"{table.relative_to(Path.cwd())}/{cell.name}.json"
+            print(f"# {cell.name}: replaces {place}, a result of today's configuration")
+        print(for_people(cell.resume_command() if cell.can_be_resumed() else cell.command()))
     return 0
 
 

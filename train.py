@@ -121,7 +121,11 @@ def _resume(arguments: list[str]) -> None:
         train(config, str(path))
 
 
-def _train_new(show_traceback: bool) -> None:
+def _train_new(arguments: list[str]) -> None:
+    from src.config.checks import check_no_flags
+
+    check_no_flags(arguments)
+    show_traceback = full_traceback_wanted(arguments)
     if not show_traceback:
         # Otherwise Hydra prints its errors itself, and they cannot be explained.
         os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -164,7 +168,7 @@ def _run(arguments: list[str]) -> None:
         if any(a.removeprefix("--").startswith("resume") and a != "resume=null" for a in arguments):
             _resume(arguments)
         else:
-            _train_new(full_traceback_wanted(arguments))
+            _train_new(arguments)
 
 
 def main() -> None:

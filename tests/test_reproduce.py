@@ -118,6 +118,20 @@ def test_a_dry_run_prints_what_is_missing(
     assert len(lines) == 4 and len(starts(folder / "outputs" / "reproduce" / "table" / "default")) == 2
 
 
+def test_a_dry_run_names_the_results_that_its_runs_would_replace(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    call(monkeypatch, "table", "x=1", "seed=0")
+    for path in (folder / "outputs").rglob("summary.json"):  # as in a fresh checkout
+        path.unlink()
+    capsys.readouterr()
+    assert call(monkeypatch, "table", "--dry-run", "x=1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = "experiments/table/results/default/seed-0_x-1.json"
+    assert lines[0] == f"# seed-0_x-1: replaces {place}, a result of today's configuration"
+    assert [line.startswith("python trainer.py ") for line in lines] == [False, True, True]
+
+
 def test_rendering_alone(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     results = folder / "experiments" / "table" / "results" / "default"
     call(monkeypatch, "table", "x=1")

@@ -44,6 +44,7 @@ def test_help_and_composition_take_less_than_two_seconds(arguments: list[str]) -
         (["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'"),
         slow(["trainer.max_epochs=three"], "expected trainer.max_epochs to be int or null, got 'three'"),
         (["network.num_levels=9"], "expected at most 6 levels"),
+        (["--experiment", "ct_postproc"], "expected key=value, such as experiment=ct_postproc, got --experiment"),
         slow(["model.body.padding_mode=reflect", "network.num_levels=9"], "expected at most 6 levels"),
         slow(["trainer.max_epochs=-3"], "expected trainer.max_epochs to be at least 0"),
         slow(["trainer.accelerator=gpuu"], "did you mean 'gpu'"),
@@ -76,6 +77,17 @@ def test_every_experiment_says_what_it_is_and_what_it_costs() -> None:
     for path in CONFIG_DIR.glob("experiment/*.yaml"):
         (block,) = re.findall(rf"^  {path.stem} .+\n((?:      .+\n)+)", text, flags=re.MULTILINE)
         assert [line.split()[0] for line in block.splitlines()] == list(SCALES), path.stem
+
+
+def test_experiments_in_folders_are_listed_below_those_that_they_change() -> None:
+    blocks = re.split(r"^  (?=\w)", experiments_text(), flags=re.MULTILINE)
+    listed = {
+        name: block.split()[0] for block in blocks for name in re.findall(r"^    (\w+/\w+) +\S", block, re.MULTILINE)
+    }
+    folders = {path.parent.name: path for path in CONFIG_DIR.glob("experiment/*/*.yaml") if path.stem not in SCALES}
+    assert {name.split("/")[0] for name in listed} == set(folders)
+    assert listed["flows/glow"] == "iconvnet_table2" and listed["iunet_table2/unet"] == "brats"
+    assert listed["irevnet_lab/sheet"] == "irevnet_lab"
 
 
 def test_every_choice_is_explained() -> None:

@@ -1,12 +1,14 @@
 """Checks of a whole configuration."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.combinations import check_combinations
+from src.config.lookups import check_lookups
 from src.config.targets import check_targets
 from src.utils.errors import ConfigError, did_you_mean
 
@@ -18,6 +20,18 @@ TOP_LEVEL_KEYS = (
 OPTIONAL_KEYS = {"compile", "about", "network", "image", "logger", "callbacks"}
 # What ``compile`` may be besides false: the modes of `torch.compile`.
 COMPILE_MODES: dict[Any, str] = {True: "default", "reduce-overhead": "reduce-overhead", "max-autotune": "max-autotune"}
+
+
+def check_no_flags(arguments: Iterable[str]) -> None:
+    """Refuse ``--model`` and the like: Hydra takes some of them for abbreviations of its own flags.
+
+    Raises:
+        ConfigError: for a key of the configuration with dashes in front.
+    """
+    for word in arguments:
+        key = re.match(r"--(\w+)[\w./]*", word)
+        if key is not None and key[1] in TOP_LEVEL_KEYS:
+            raise ConfigError(f"expected key=value, such as experiment=ct_postproc, got {key[0]}")
 
 
 def checked(config: DictConfig) -> DictConfig:
@@ -47,7 +61,7 @@ def checked(config: DictConfig) -> DictConfig:
 
 
 def check_config(config: DictConfig) -> None:
-    """Check the top-level keys, the values that no constructor gets, and that no value is missing.
+    """Check the top-level keys, the values that no constructor gets or that choose others, and that none is missing.
 
     Raises:
         ConfigError: naming the key, and the nearest valid one for an unknown key.
@@ -58,6 +72,7 @@ def check_config(config: DictConfig) -> None:
     absent = [key for key in TOP_LEVEL_KEYS if key not in config and key not in OPTIONAL_KEYS]
     if absent:
         raise ConfigError(f"expected a configuration with {', '.join(absent)}, got one without")
+    check_lookups(config)  # before anything is resolved
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ConfigError(f"expected a value for {', '.join(missing)}, got none (???)")

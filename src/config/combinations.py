@@ -9,8 +9,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from src.utils.errors import ConfigError, did_you_mean
 
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
-# Keys of the number of levels: the iUNet's body has it, and other networks have it themselves.
-LEVELS = ("model.body.channels.num_levels", "model.num_levels")
+# Sections with the number of levels: the iUNet's channels have it, and other networks have it themselves.
+LEVELS = ("model.body.channels", "model")
 # What works with parameters that FSDP shares out; tests/invertible/engine/test_fsdp.py.
 SHARDED = ("reversible", "stored", "checkpoint")
 # Precisions whose weights have 8 or 11 bits.
@@ -142,12 +142,16 @@ def _check_levels(config: DictConfig) -> None:
     strides = OmegaConf.select(config, "model.body.strides")
     places = ("datamodule.size", "datamodule.scan.size", "image.size")
     size = next(filter(None, (OmegaConf.select(config, place) for place in places)), None)
-    for key, side in itertools.product(LEVELS, size if isinstance(size, ListConfig) else [size]):
-        levels = OmegaConf.select(config, key)
+    for place, side in itertools.product(LEVELS, size if isinstance(size, ListConfig) else [size]):
+        node = OmegaConf.select(config, place)
+        # The user's own list has a number for each level.
+        is_list = isinstance(node, ListConfig)
+        levels = len(node) if is_list else node.get("num_levels") if isinstance(node, DictConfig) else None
         if not (isinstance(levels, int) and isinstance(side, int) and side > 0 and strides in (None, 2)):
             continue
         most = side.bit_length()  # a side of 32 to 63 voxels can be halved five times: six levels
         if levels > most:
+            got = f"{place}={node}" if is_list else f"{place}.num_levels={levels}"
             raise ConfigError(
-                f"expected at most {most} levels for a side of {side}, which each level halves, got {key}={levels}"
+                f"expected at most {most} levels for a side of {side}, which each level halves, got {got}"
             )

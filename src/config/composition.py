@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +31,16 @@ def config_groups() -> list[str]:
 
 
 def choices_of(group: str) -> list[str]:
-    """Return the choices of a group; ``base`` is what they share."""
-    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml") if path.stem != "base")
+    """Return the choices of a group; ``base`` is what they share.
+
+    Experiments are also in folders, beside the values of an experiment's scales.
+    """
+    names = [path.stem for path in (CONFIG_DIR / group).glob("*.yaml") if path.stem != "base"]
+    if group == "experiment":
+        scales = choices_of("scale")
+        inner = (CONFIG_DIR / group).glob("*/*.yaml")
+        names += [f"{path.parent.name}/{path.stem}" for path in inner if path.stem not in scales]
+    return sorted(names)
 
 
 def compose_config(overrides: list[str]) -> DictConfig:
@@ -70,6 +79,9 @@ def explained(overrides: list[str]) -> Iterator[None]:
             raise ConfigError(f"expected a configuration with {word[1:]}, got {word}")
         if re.match(r"[+~]*training\b", word):
             raise ConfigError(f"expected no {word}: experiment, scale and model choose configs/training together")
+        experiment, _, scale = word.removeprefix("experiment=").rpartition("/")
+        if word.startswith("experiment=") and scale in choices_of("scale"):
+            raise ConfigError(f"expected experiment={experiment} scale={scale}, got {word}")
     try:
         yield
     except OverrideParseException as error:
@@ -92,9 +104,11 @@ def _compose(overrides: list[str]) -> DictConfig:
 
 
 def _explain_choice(error: MissingConfigException) -> str:
-    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-    # Hydra lists the options of a single choice, not those of a list such as logger=[csv,wandb].
-    options = error.options or choices_of(group)
+    file = error.missing_cfg_file or ""
+    is_experiment = file.startswith("experiment/")
+    group, _, choice = file.partition("/") if is_experiment else file.rpartition("/")
+    # Hydra lists the options of a single choice, not those of a list such as logger=[csv,wandb], nor those in folders.
+    options = choices_of(group) if is_experiment else error.options or choices_of(group)
     nearest = did_you_mean(choice, options, listed=False)
     return f"expected {group} to be one of {', '.join(options)}, got {choice!r}{nearest}"
 
@@ -110,6 +124,11 @@ def _explain_word(error: OverrideParseException) -> str:
 
 
 def _explain_override(error: ConfigCompositionException, overrides: list[str]) -> str:
+    merging = re.fullmatch(r"Error merging override (([\w./@]+)=.*)", str(error), re.DOTALL)
+    if merging is not None:
+        word, key = merging.groups()
+        replacing = shlex.join([f"~{key}", f"+{word}"])
+        return f"expected a value that fits into the present one of {key}, got {word}; to replace it: {replacing}"
     match = re.match(r"Could not (?:override|delete)\b[^']*'([\w./@]+)'", str(error))
     if match is None:
         return str(error)

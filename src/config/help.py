@@ -2,10 +2,11 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from src.config.composition import CONFIG_DIR
+from src.config.composition import CONFIG_DIR, choices_of
 
 USAGE = """\
 python train.py [group=choice] [key=value] [+new.key=value]
@@ -30,26 +31,29 @@ GROUPS = {
 SCALES = ("small", "medium", "paper")
 
 
-def help_text(config_dir: Path = CONFIG_DIR) -> str:
+def help_text() -> str:
     """Return the usage of train.py, the experiments, and every choice of every group with its description."""
-    parts = [USAGE, experiments_text(config_dir)]
+    parts = [USAGE, experiments_text()]
     for group, meaning in GROUPS.items():
         lines = [f"{group}: {meaning}"]
-        for path in sorted((config_dir / group).glob("*.yaml")):
+        for path in sorted((CONFIG_DIR / group).glob("*.yaml")):
             if path.stem != "base":  # the part that the choices of a group share
                 lines.append(f"  {path.stem:26}{_first_sentence(path)}")
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
-def experiments_text(config_dir: Path = CONFIG_DIR) -> str:
-    """Return the experiments with their descriptions and the time and memory of each scale."""
-    lines = ["experiment: time and memory of each scale"]
-    for path in sorted((config_dir / "experiment").glob("*.yaml")):
-        node = OmegaConf.load(path)
-        about = node.get("about", {}) if isinstance(node, DictConfig) else {}
-        lines.append(f"  {path.stem:26}{about.get('what', '')}".rstrip())
+def experiments_text() -> str:
+    """Return the experiments with their descriptions, the time and memory of each scale, and what changes them."""
+    lines = ["experiment: time and memory of each scale, and experiments that change it"]
+    files = {name: CONFIG_DIR / "experiment" / f"{name}.yaml" for name in choices_of("experiment")}
+    nodes: dict[str, Any] = {name: OmegaConf.load(path) for name, path in files.items()}
+    for experiment in [name for name in nodes if "/" not in name]:
+        about = nodes[experiment].get("about", {})
+        lines.append(f"  {experiment:26}{about.get('what', '')}".rstrip())
         lines += [f"      {scale:22}{about[scale]}" for scale in SCALES if scale in about]
+        variants = [name for name in nodes if f"/experiment/{experiment}" in nodes[name].get("defaults", [])]
+        lines += [f"    {name:23} {_first_sentence(files[name]).partition(': ')[0]}" for name in variants]
     return "\n".join(lines) + "\n"
 
 

@@ -189,7 +189,8 @@ def adopt(cells: Iterable[Cell], folders: Iterable[Path]) -> list[Cell]:
     found: list[tuple[Any, RunFolder]] = []
     for folder in folders:
         if not folder.is_dir():
-            raise ConfigError(f"expected a folder of runs, got {str(folder)!r}")
+            what = "is a file" if folder.exists() else "does not exist"
+            raise ConfigError(f"expected a folder of runs, got {str(folder)!r}, which {what}")
         for run in run_folders(folder):
             if run.summary.is_file():
                 summary = read_summary(run.summary, ["config", "run_dir"])

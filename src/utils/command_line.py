@@ -69,7 +69,7 @@ def parse(kind: type[Options], arguments: Sequence[str]) -> tuple[Options, list[
             raise ConfigError(f"expected key=value arguments or options, got {argument!r}{hint}")
         else:
             others.append(argument)
-    return kind(**{name: _value(name, hints[name], texts) for name, texts in given.items()}), others
+    return kind(**{name: _value(name, hints[name], texts, others) for name, texts in given.items()}), others
 
 
 def _take_values(waiting: list[str], is_list: bool) -> list[str]:
@@ -80,16 +80,28 @@ def _take_values(waiting: list[str], is_list: bool) -> list[str]:
     return values
 
 
-def _value(name: str, hint: Any, texts: list[str]) -> Any:
+def _value(name: str, hint: Any, texts: list[str], others: Sequence[str]) -> Any:
     meaning = "<value>"
     if get_origin(hint) is Annotated:
         hint, meaning = get_args(hint)
     if get_origin(hint) is list:
         return [_converted(name, get_args(hint)[0], text.strip()) for text in texts]
     if len(texts) != 1:
-        raise ConfigError(f"expected one {name}={meaning}, got {len(texts)}")
+        raise ConfigError(f"expected one {name}={meaning}, got {len(texts)}{'' if texts else _meant(name, others)}")
     # Of `int | None` the type; None is the default.
     return _converted(name, hint if get_origin(hint) is Literal else (*get_args(hint), hint)[0], texts[0])
+
+
+def _meant(name: str, others: Sequence[str]) -> str:
+    """Return a hint to the first argument that most likely means ``name``: it has no key, or a similar one."""
+    for word in others:
+        key, equals, value = word.partition("=")
+        letters = iter(key)
+        # As checkpoint is to ckpt: it has the letters of the name in their order.
+        is_longer = all(letter in letters for letter in name)
+        if not equals or (key.isidentifier() and (is_longer or did_you_mean(key, [name], listed=False))):
+            return f"; did you mean {name}={value if equals else word}?"
+    return ""
 
 
 def _converted(name: str, kind: Any, text: str) -> Any:

@@ -8,8 +8,9 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from src.config.checks import check_config, model_name
+from src.config.checks import check_config, check_no_flags, checked, model_name
 from src.config.composition import CONFIG_DIR, compose_config, config_keys
+from src.config.lookups import check_lookups
 from src.config.saved import with_overrides
 from src.config.targets import check_targets
 from src.utils.errors import ConfigError, did_you_mean, full_traceback_wanted, user_errors
@@ -63,11 +64,60 @@ def test_keys_include_those_of_interpolations_and_missing_values() -> None:
         (["modle=unet", "sede=1"], "did you mean"),
         (["logger=[csv,tensorbord]"], "got 'tensorbord'; did you mean 'tensorboard'"),
         (["scale=huge"], "expected scale to be one of medium, paper, small, got 'huge'$"),
+        (["experiment=restoration/small"], "expected experiment=restoration scale=small, got experiment=rest"),
+        (["experiment=sheet"], "expected experiment to be one of brats, .* irevnet_lab/sheet, .*, got 'sheet'"),
+        (["experiment=flows/glw"], "expected experiment to be one of .*, got 'flows/glw'; did you mean 'flows/glow'"),
+        (["model.body.channels=[4,8]"], r"to replace it: '~model\.body\.channels' '\+model\.body\.channels=\[4,8\]'$"),
     ],
 )
 def test_the_command_line(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         compose_config(overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["network.depth=mid"], "expected network.depth to be one of shallow, deep, got 'mid'$"),
+        (["network.depth=null"], "expected network.depth to be one of shallow, deep, got None$"),
+        (
+            ["experiment=brats", "network.width=wid"],
+            "one of baseline, narrow, medium, wide, got 'wid'; did you mean 'wide'",
+        ),
+        (
+            ["experiment=iconvnet_table1", "network.step=iinn"],
+            "expected network.step to be one of base, circular, .*'iinn'",
+        ),
+    ],
+)
+def test_a_choice_from_a_table_of_the_configuration(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_config(compose_config(overrides))
+
+
+def test_relative_lookups_are_followed_from_their_section() -> None:
+    tables = {"tables": {"x": {"a": 1}}, "inner": {"which": "x", "key": "b", "v": "${..tables.${.which}.a}"}}
+    check_lookups(OmegaConf.create(tables))
+    check_lookups(OmegaConf.create({"v": "${nowhere.${key}}", "key": "b"}))  # OmegaConf's own message names the table
+    tables["inner"]["which"] = "y"
+    with pytest.raises(ConfigError, match=r"expected inner\.which to be one of x, got 'y'"):
+        check_lookups(OmegaConf.create(tables))
+
+
+def test_the_channels_of_an_iunet_can_be_a_list() -> None:
+    config = compose_config(["~model.body.channels", "+model.body.channels=[4,8]"])
+    assert checked(config).model.body.channels == [4, 8]
+    config.model.body.channels = [4] * 7
+    with pytest.raises(ConfigError, match=r"expected at most 6 levels .*, got model\.body\.channels=\[4, 4"):
+        checked(config)
+
+
+@pytest.mark.parametrize("flag", ["--experiment", "--experiment=ct_postproc", "--model", "--trainer.max_epochs=3"])
+def test_a_key_is_no_flag(flag: str) -> None:
+    key = flag.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"expected key=value, such as experiment=ct_postproc, got {key}$"):
+        check_no_flags(["seed=1", flag, "ct_postproc"])
+    check_no_flags(["--multirun", "--cfg", "job", "--resolve", "--hydra-help", "seed=0,1"])
 
 
 @pytest.mark.parametrize(

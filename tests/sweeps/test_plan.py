@@ -174,5 +174,7 @@ def test_runs_of_other_programs_are_taken_over(experiments: Path, tmp_path: Path
     assert [cell.name for cell in taken] == ["model-iunet_seed-0"]
     assert taken[0].is_finished() and taken[0].summary()["metrics"] == {"x": 1.0}
     assert adopt(cells, [tmp_path / "elsewhere"]) == []
-    with pytest.raises(ConfigError, match="expected a folder of runs"):
+    with pytest.raises(ConfigError, match=r"expected a folder of runs, got '.*nowhere', which does not exist"):
         adopt(cells, [tmp_path / "nowhere"])
+    with pytest.raises(ConfigError, match="which is a file"):
+        adopt(cells, [other / "summary.json"])

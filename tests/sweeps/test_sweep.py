@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from src.config.composition import parse_overrides
+from src.config.composition import CONFIG_DIR, parse_overrides
 from src.sweeps.command import command_line, for_people
 from src.sweeps.grid import grid
 from src.sweeps.sweep import Objective, Sweep, read_sweep, with_overrides
@@ -151,6 +152,13 @@ def test_a_string_of_the_command_line_keeps_the_quotes_that_it_needs() -> None:
         "x='unet'": ["unet"],
     }.items():
         assert [cell["x"] for cell in grid(with_overrides(sweep, [text])[0])] == values
+
+
+@pytest.mark.parametrize("page", ["docs/commands.md", "experiments/README.md"])
+def test_a_sweep_of_the_pages_is_in_the_project_of_its_runs(page: str) -> None:
+    project = yaml.safe_load((CONFIG_DIR / "logger" / "wandb.yaml").read_text())["wandb"]["project"]
+    (command,) = re.findall(r"^wandb sweep .+", (CONFIG_DIR.parent / page).read_text(), re.MULTILINE)
+    assert f" --project {project} " in command
 
 
 class SentProcess:

@@ -51,7 +51,11 @@ def test_every_spelling_is_read(arguments: list[str], expected: dict[str, Any], 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected one source=<folder>, got 0"),
+        ([], "expected one source=<folder>, got 0$"),
+        (["seed=1", "a/b"], r"expected one source=<folder>, got 0; did you mean source=a/b\?"),
+        (["scale=paper", "sorce=a"], r"got 0; did you mean source=a\?"),
+        (["any_source_folder=a"], r"got 0; did you mean source=a\?"),
+        (["model.source=a"], "got 0$"),
         (["source=a", "source=b"], "expected one source=<folder>, got 2"),
         (["source=a", "--count"], "expected one count=<value>, got 0"),
         (["source=a", "--num-job", "2"], "got '--num-job'; did you mean 'num_jobs'"),

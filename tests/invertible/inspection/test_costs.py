@@ -11,6 +11,7 @@ from matplotlib.image import imread
 from torch import Tensor, nn
 
 import inspect_net
+from src.config.composition import compose_config
 from src.invertible import POLICIES, AdditiveCoupling, Inverse, OrthogonalMixing, Sequential, set_backprop
 from src.invertible.engine.reversible import keep_input
 from src.invertible.inspection.costs import Inspection, inspect
@@ -157,12 +158,20 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, monkeyp
     assert "python inspect_net.py" in capsys.readouterr().out
 
 
+def test_the_images_of_an_experiment_are_the_input_of_a_network_that_takes_images() -> None:
+    config = compose_config(["experiment=irevnet_lab"])
+    assert inspect_net._shape(config.model, config.image, None) == [1, 28, 28]
+    assert inspect_net._shape(config.model, config.image, 8) == [1, 8, 8]
+    model = compose_config(["model=iunet"]).model
+    assert inspect_net._shape(model, {"channels": 3, "size": 28}, None) == [1, 32, 32, 32]
+
+
 @pytest.mark.slow
 def test_the_shape_of_the_input() -> None:
     assert "3×1×8×4×4" in inspect_net.run([*TINY, "shape=1,8,4,4", "batch=3"])
-    assert inspect_net._shape({"_target_": "x", "channels": [4, 8], "spatial_dims": 2}, 16) == [4, 16, 16]
-    assert inspect_net._shape({"in_channels": 1, "body": {"spatial_dims": 3, "channels": [4]}}, 8) == [1, 8, 8, 8]
+    assert inspect_net._shape({"_target_": "x", "channels": [4, 8], "spatial_dims": 2}, {}, 16) == [4, 16, 16]
+    assert inspect_net._shape({"in_channels": 1, "body": {"spatial_dims": 3, "channels": [4]}}, {}, 8) == [1, 8, 8, 8]
     with pytest.raises(ConfigError, match="or shape=<channels"):
-        inspect_net._shape({"_target_": "x"}, 16)
+        inspect_net._shape({"_target_": "x"}, {}, 16)
     with pytest.raises(ConfigError, match="expected size to be a positive integer, got '0'"):
         inspect_net.run(["model=iunet", "size=0"])
