@@ -1,5 +1,7 @@
 """Format the numbers of a table."""
 
+import math
+
 from src.tables.published import NumberColumn
 from src.tables.table import Entry, Measured
 from src.tasks.metrics import decimal
@@ -31,8 +33,14 @@ def difference_text(entry: Entry, column: NumberColumn) -> str:
 
 def mean_text(measured: Measured, digits: int, *, sign: bool = False) -> str:
     """Return a mean, with its deviation if there are several seeds."""
-    around = "" if measured.deviation is None else f" ± {decimal(measured.deviation, digits)}"
-    return f"{decimal(measured.mean, digits, sign=sign)}{around}"
+    mean = decimal(measured.mean, digits, sign=sign)
+    if measured.deviation is None:
+        return mean
+    deviation = decimal(measured.deviation, digits)
+    if "e" in deviation and "e" not in mean:
+        # More digits are easier to compare with the mean's than another notation.
+        deviation = f"{measured.deviation:.{math.ceil(-math.log10(measured.deviation))}f}"
+    return f"{mean} ± {deviation}"
 
 
 def _has_sign(value: float, column: NumberColumn) -> bool:

@@ -17,11 +17,12 @@ from src.sweeps.runner import Runner
 from src.tables.figure import draw
 from src.tables.latex import escaped, to_latex
 from src.tables.markdown import to_excerpt, to_markdown
+from src.tables.numbers import mean_text
 from src.tables.published import Published, read_published
 from src.tables.readme import fill
 from src.tables.render import render
 from src.tables.results import describe, fits, load, result_of, store
-from src.tables.table import Table, make_table
+from src.tables.table import Measured, Table, make_table
 from src.tasks.metrics import decimal
 from src.utils.errors import ConfigError
 from src.utils.reading import FileError
@@ -317,6 +318,21 @@ def test_a_table_is_written(published: Published, tmp_path: Path) -> None:
 )
 def test_numbers(value: float, digits: int, sign: bool, text: str) -> None:
     assert decimal(value, digits, sign=sign) == text
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "text"),
+    [
+        (3.816, 0.0021, "3.82 ± 0.002"),
+        (3.816, 0.001, "3.82 ± 0.001"),
+        (3.816, 0.0, "3.82 ± 0.00"),
+        (3.816, 5.1e-6, "3.82 ± 0.000005"),
+        (3.6e-7, 2.0e-8, "3.6e-07 ± 2.0e-08"),
+        (3.816, 0.21, "3.82 ± 0.21"),
+    ],
+)
+def test_a_deviation_is_written_as_its_mean(mean: float, deviation: float, text: str) -> None:
+    assert mean_text(Measured(mean, deviation, 3), 2) == text
 
 
 def test_a_column_without_published_numbers_is_one_column(tmp_path: Path) -> None:
