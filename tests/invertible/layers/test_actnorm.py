@@ -100,6 +100,27 @@ def test_a_constant_channel_is_centred_and_not_scaled() -> None:
     assert layer.log_scale[1] == 0
 
 
+@pytest.mark.parametrize("value", [100.3, -1000.7, 37e3])
+def test_a_constant_of_any_size_is_not_scaled(value: float) -> None:
+    """In float32, the sum of equal numbers, divided by their number, differs from them."""
+    layer = ActNorm(3)
+    x = torch.full((8, 3, 17, 19), value)
+    x[:, 1, ::2] = torch.nextafter(x[:, 1, ::2], torch.tensor(0.0))
+    x[:, 2] = 2 * torch.randn(8, 17, 19, generator=torch.Generator().manual_seed(0)) + 3
+    y = layer(x)
+    assert layer.log_scale[:2].tolist() == [0, 0]
+    assert y[:, :2].abs().max() < 1e-6 * abs(value)
+    torch.testing.assert_close(-layer.log_scale[2].double(), x[:, 2].double().std(unbiased=False).log())
+
+
+def test_a_small_deviation_from_a_large_mean_is_scaled() -> None:
+    x = 1000 + 0.01 * batch(1, size=64)
+    layer = ActNorm(3)
+    layer(x.float())
+    expected = x.float().double().transpose(0, 1).flatten(1).std(1, unbiased=False).log()
+    torch.testing.assert_close(-layer.log_scale.double(), expected, rtol=0, atol=1e-3)
+
+
 def test_what_cannot_start_it_is_refused() -> None:
     layer = ActNorm(3)
     with pytest.raises(ValueError, match="expected a finite first batch"):
