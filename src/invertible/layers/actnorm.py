@@ -45,7 +45,8 @@ class ActNorm(InvertibleModule):
         super().__init__()
         self.log_scale = nn.Parameter(torch.zeros(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("initialized", torch.tensor(False))
+        # 1 once they are set. A real number: torch.optim.swa_utils subtracts buffers, which flags do not allow.
+        self.register_buffer("initialized", torch.zeros(()))
         # The buffer's last known value: reading it at each step would make the CPU wait for the GPU.
         self._is_ready = False
 
@@ -75,7 +76,7 @@ class ActNorm(InvertibleModule):
     def _initialise(self, log_scale: Tensor, shift: Tensor) -> None:
         self.log_scale.copy_(log_scale)
         self.shift.copy_(shift)
-        self.initialized.fill_(True)
+        self.initialized.fill_(1)
         self._is_ready = True
 
     @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from src.invertible import POLICIES, Inverse, Sequential, set_backprop
 from src.invertible.layers.actnorm import ActNorm
@@ -81,6 +83,23 @@ def test_a_resumed_layer_is_not_started_again() -> None:
     resumed.load_state_dict(torch.load(file, weights_only=True))
     torch.testing.assert_close(resumed(batch(2)), layer(batch(2)), rtol=0, atol=0)
     torch.testing.assert_close(parameters(resumed), parameters(layer), rtol=0, atol=0)
+
+
+def test_a_state_with_a_flag_as_earlier_versions_have_it_is_loaded() -> None:
+    layer, resumed = ActNorm(3).double(), ActNorm(3).double()
+    layer(batch(1))
+    resumed.load_state_dict(layer.state_dict() | {"initialized": torch.tensor(True)})
+    torch.testing.assert_close(resumed(batch(2)), layer(batch(2)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("average", [None, get_ema_avg_fn(0.9999)])
+def test_torchs_averages_of_the_weights_are_started_too(average: Any) -> None:
+    layer = ActNorm(3).double()
+    averaged = AveragedModel(layer, avg_fn=average, use_buffers=True)
+    layer(batch(1))
+    for _ in range(3):
+        averaged.update_parameters(layer)
+    torch.testing.assert_close(averaged(batch(2)), layer(batch(2)))
 
 
 def test_a_layer_put_back_to_its_start_awaits_data_again() -> None:
