@@ -26,9 +26,10 @@ ARROWS: dict[str, set[str]] = {
     "on_conditions": {"composites", "module", "shapes", "engine"},
     "graph": {"composites", "module", "shapes", "engine", "on_conditions"},
     "compilation": {"arguments", "layers", "module"},
+    "freia_autocast": {"engine", "module"},
     "freia_parts": set(),
     "freia_couplings": {"engine", "layers", "module"},
-    "interop": {"engine", "module", "shapes", "freia_couplings", "freia_parts"},
+    "interop": {"engine", "module", "shapes", "freia_autocast", "freia_couplings", "freia_parts"},
     "inspection": {"composites", "extras", "module", "shapes", "engine", "graph"},
 }
 

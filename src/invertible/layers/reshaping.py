@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ..module import Inverse, State, VolumePreserving, tensors_of
-from ..shapes import as_state
 
 
 class Split(VolumePreserving):
@@ -38,7 +37,8 @@ class Split(VolumePreserving):
     def forward(self, x: Tensor) -> State:
         if not isinstance(x, Tensor) or x.ndim <= self.dim or x.shape[self.dim] != sum(self.sizes):
             raise ValueError(f"expected one tensor with size {sum(self.sizes)} in dimension {self.dim}, got {_form(x)}")
-        return as_state(x.split(self.sizes, self.dim))
+        parts = x.split(self.sizes, self.dim)
+        return parts if len(parts) > 1 else parts[0]
 
     def inverse(self, y: State) -> Tensor:
         parts = tensors_of(y)
