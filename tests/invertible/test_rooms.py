@@ -20,7 +20,8 @@ ARROWS: dict[str, set[str]] = {
     "extras": set(),
     "module": {"export"},
     "composites": {"module"},
-    "shapes": {"composites", "module"},
+    "left_as_found": {"module"},
+    "shapes": {"composites", "left_as_found", "module"},
     "engine": {"arguments", "composites", "extras", "module"},
     "layers": {"arguments", "composites", "export", "module", "engine"},
     "on_conditions": {"composites", "module", "shapes", "engine"},
@@ -30,7 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "freia_parts": set(),
     "freia_couplings": {"engine", "layers", "module"},
     "interop": {"engine", "module", "shapes", "freia_autocast", "freia_couplings", "freia_parts"},
-    "inspection": {"composites", "extras", "module", "shapes", "engine", "graph"},
+    "inspection": {"composites", "extras", "left_as_found", "module", "shapes", "engine", "graph"},
 }
 
 
