@@ -3,6 +3,7 @@
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
+from torch.optim.swa_utils import get_swa_avg_fn
 
 from src.callbacks.weight_average import ValidatedAverage
 
@@ -22,7 +23,7 @@ class SWA(ValidatedAverage):
     def __init__(self, start_fraction: float = 0.75) -> None:
         if not 0 <= start_fraction < 1:
             raise ValueError(f"expected callbacks.swa.start_fraction in [0, 1), got {start_fraction}")
-        super().__init__()
+        super().__init__(get_swa_avg_fn())
         self.start_fraction = start_fraction
         self._is_due = False
 

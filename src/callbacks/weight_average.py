@@ -1,22 +1,35 @@
 """What averages of the weights share: they are validated, tested and stored as the checkpoint's weights."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
+
+Average = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class ValidatedAverage(WeightAveraging):
-    """Lightning's WeightAveraging with three changes.
+    """Lightning's WeightAveraging with four changes.
 
     Lightning would test the weights in training, which were not validated. Here a test loads "state_dict" of the
     checkpoint, the average; only resumed runs load the weights in training. Lightning exchanges the two for a
     validation, and would save a run that is interrupted there with one in place of the other. Before the first update
-    its average is the initial weights; here, the weights in training take its place until then.
+    its average is the initial weights; here, the weights in training take its place until then. It also averages
+    buffers of integers and flags, such as the order of a permutation, and rounds them down; here, they are copied.
+
+    Args:
+        average: the new average of the former one, the weights and the number of averages taken so far; of equal
+            numbers, that number, so that buffers which never change stay as they are.
     """
 
     _exchanged = False
+
+    def __init__(self, average: Average) -> None:
+        super().__init__(avg_fn=partial(_of_real_numbers, average))
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the average in the place of the weights."""
@@ -52,3 +65,8 @@ class ValidatedAverage(WeightAveraging):
     @property
     def _has_begun(self) -> bool:
         return self._average_model is not None and int(self._average_model.n_averaged) > 0
+
+
+def _of_real_numbers(average: Average, mean: Tensor, latest: Tensor, num_averaged: Tensor) -> Tensor:
+    """The average of real numbers; the latest of integers and flags."""
+    return average(mean, latest, num_averaged) if mean.is_floating_point() or mean.is_complex() else latest

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .engine.walk import LeafBackward
 from .layers.affine import affine_coupling, inverse_affine_coupling
 from .layers.coupling import additive_coupling, inverse_additive_coupling
-from .module import Condition, all_modules, tensors_of
+from .module import Condition, all_modules, in_single_precision, tensors_of
 
 # The subnets of each half, in the order of the forward pass.
 _SUBNETS = {
@@ -64,7 +64,7 @@ class Half:
                 channels = self.block.channels - read.shape[1]
                 self.after._outputs(read.new_zeros(len(read), channels, *read.shape[2:]), condition)
         seen = torch.cat([read, *tensors_of(condition)], 1) if self.block.conditional else read
-        return [subnet(seen) for subnet in self.subnets]
+        return [in_single_precision(subnet(seen)) for subnet in self.subnets]
 
     @property
     def _kind(self) -> str:

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from .engine.walk import LeafBackward, backward_rule, default_rule
+from .freia_autocast import autocast_in_subnets_only
 from .freia_couplings import halves_back
 from .freia_parts import correct
-from .module import Condition, Inverse, InvertibleModule, State, tensors_of
+from .module import Condition, Inverse, InvertibleModule, State, in_single_precision, tensors_of
 from .shapes import as_state
 
 
@@ -17,7 +18,8 @@ class FreiaModule(InvertibleModule):
 
     FrEIA's call ``module((x, …), c=[…], rev=…, jac=…) -> ((y, …), log_jac_det)`` becomes our four methods. Backward
     under ``reversible`` evaluates the subnets of its NICE, RNVP, GLOW and GIN blocks once, see `freia_couplings`; other
-    modules have the default rule. What FrEIA's own modules get wrong is corrected; see `freia_parts.correct`.
+    modules have the default rule. What FrEIA's own modules get wrong is corrected; see `freia_parts.correct`. Under
+    autocast only the subnets run in half precision: any module inside of FrEIA's that is none of them counts as one.
 
     Args:
         module: made for one shape of states (B, C, *spatial).
@@ -59,9 +61,10 @@ class FreiaModule(InvertibleModule):
         if self.takes_condition:
             if condition is None:
                 raise ValueError(f"expected a condition for FrEIA's {type(self.module).__name__}, got none")
-            options["c"] = list(tensors_of(condition))
+            options["c"] = [in_single_precision(part) for part in tensors_of(condition)]
         try:
-            outputs, logdet = self.module(tensors_of(state), **options)
+            with autocast_in_subnets_only(self.module, tensors_of(state)[0].device.type):
+                outputs, logdet = self.module(tensors_of(state), **options)
         except RuntimeError as error:
             # GraphINN wraps every error of its parts in one of its own, even the exception by which torch ends a
             # recomputation early.

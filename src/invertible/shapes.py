@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .composites import Sequential
+from .left_as_found import left_as_found
 from .module import FORWARD, Condition, InvertibleModule, State, tensors_of
 
 Shape = tuple[int, ...]  # without the batch dimension
@@ -68,7 +69,7 @@ def output_shapes(
     dtypes = condition_dtypes or [None] * len(condition_shapes)
     condition: Condition = as_state([zeros(s, d) for s, d in zip(condition_shapes, dtypes, strict=True)])
     try:
-        with undisturbed(module):
+        with left_as_found(module), undisturbed(module):
             y = FORWARD(module, x, condition)
     except (ValueError, RuntimeError, TypeError, IndexError) as error:
         raise ValueError(f"{error}, for input {show(shapes)}") from error

@@ -21,6 +21,7 @@ from src.invertible.layers.reshaping import Concat, Reshape, Split
 from src.invertible.module import VolumePreserving
 from src.invertible.on_conditions import OnConditions
 from src.invertible.shapes import sequential_for
+from tests.invertible.layers.test_oracles import gradients
 from tests.invertible.table import graph as graph_table
 from tests.invertible.table.samples import dense, subnet
 
@@ -270,6 +271,18 @@ def test_reshaping() -> None:
     assert torch.equal(Reshape((6, 4), (3, 8)).inverted()(x.reshape(2, 3, 8)), x)
     _, logdet = Split([2, 4]).forward_and_logdet(x)
     assert torch.equal(logdet, torch.zeros(2))
+
+
+@pytest.mark.parametrize("method", ["forward_and_logdet", "inverse_and_logdet"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_split_into_one_part_and_its_join_change_nothing(policy: str, method: str) -> None:
+    graph, coupling = Graph(), AffineCoupling(4, dense).double()
+    part: Any = graph.add(Split([4]), graph.input(4, name="x"), name="split")
+    part = graph.add(coupling, part, name="coupling")
+    net = graph.net(graph.add(Concat([4]), part, name="join"))
+    x = torch.randn(3, 4, dtype=torch.float64)
+    found, expected = gradients(net, method, policy, x), gradients(coupling, method, "stored", x)
+    torch.testing.assert_close(list(found.values()), list(expected.values()))
 
 
 def test_reshaping_refuses() -> None:

@@ -54,6 +54,14 @@ def test_freia_layers_in_a_graph_with_a_condition() -> None:
 
 
 @needs_freia
+def test_an_actnorm_of_freia_is_not_started_by_the_graph_that_finds_its_shape() -> None:
+    graph, x = Graph(), 3 * torch.randn(50, 4) + 1
+    layer = FreiaModule(Fm.ActNorm([(4,)]))
+    net = graph.net(graph.add(layer, graph.input(4, name="x"), name="norm"))
+    torch.testing.assert_close(net(x).std(0), torch.ones(4))
+
+
+@needs_freia
 def test_a_sequence_of_freia_takes_the_conditions_of_its_parts() -> None:
     inside = Ff.SequenceINN(4)
     inside.append(Fm.PermuteRandom)

@@ -20,16 +20,18 @@ ARROWS: dict[str, set[str]] = {
     "extras": set(),
     "module": {"export"},
     "composites": {"module"},
-    "shapes": {"composites", "module"},
+    "left_as_found": {"module"},
+    "shapes": {"composites", "left_as_found", "module"},
     "engine": {"arguments", "composites", "extras", "module"},
     "layers": {"arguments", "composites", "export", "module", "engine"},
     "on_conditions": {"composites", "module", "shapes", "engine"},
     "graph": {"composites", "module", "shapes", "engine", "on_conditions"},
     "compilation": {"arguments", "layers", "module"},
+    "freia_autocast": {"engine", "module"},
     "freia_parts": set(),
     "freia_couplings": {"engine", "layers", "module"},
-    "interop": {"engine", "module", "shapes", "freia_couplings", "freia_parts"},
-    "inspection": {"composites", "extras", "module", "shapes", "engine", "graph"},
+    "interop": {"engine", "module", "shapes", "freia_autocast", "freia_couplings", "freia_parts"},
+    "inspection": {"composites", "extras", "left_as_found", "module", "shapes", "engine", "graph"},
 }
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from ..engine.policies import POLICIES, invertible_roots, set_backprop
 from ..engine.replay import Buffers
 from ..engine.reversible import run_leaves
+from ..left_as_found import left_as_found
 from ..module import (
     FORWARD,
     INVERSE,
@@ -92,7 +93,8 @@ def inspect(
 ) -> Inspection:
     """Measure every block of a network, which has at least one invertible part, while it maps ``x``.
 
-    The network's policies and statistics are as before afterwards, and it need not be in evaluation mode.
+    The network is as before afterwards: a layer that starts from its first batch still awaits it. It need not be in
+    evaluation mode.
 
     Args:
         x: the input, on the network's device.
@@ -110,7 +112,7 @@ def inspect(
     blocks: list[Block] = []
     elsewhere = {}
     try:
-        with Buffers(all_modules(net)).replayed():
+        with left_as_found(net), Buffers(all_modules(net)).replayed():
             for call in _calls(net, arguments):
                 blocks += _measure_blocks(call, names, repeats)
             for policy in policies:

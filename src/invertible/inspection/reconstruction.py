@@ -9,6 +9,7 @@ from ..composites import Composite
 from ..engine.replay import Buffers, LeafStart, RngState, replayed
 from ..engine.reversible import keeps_input, run_leaves
 from ..engine.walk import expand
+from ..left_as_found import left_as_found
 from ..module import (
     FORWARD,
     INVERSE,
@@ -62,7 +63,8 @@ def reconstruction_errors(
     """Walk back from the output of a tree as the reversible engine does, and compare with the true states.
 
     The walk needs the memory of all states between the leaves, which it keeps on the CPU. It leaves random stream and
-    statistics as they are. A leaf whose input is kept (`keep_input`) has no error and hands the exact state on.
+    tree as they are: a layer that starts from its first batch still awaits it. A leaf whose input is kept
+    (`keep_input`) has no error and hands the exact state on.
 
     Args:
         tree: the bijection.
@@ -110,7 +112,8 @@ def reconstruction_errors(
             x = x_true
         position.state, position.grad = x, map_tensors(torch.zeros_like, x_true)
 
-    with past_policies(), torch.no_grad(), Buffers(all_modules(tree)).replayed(), RngState(device).replayed():
+    unmoved = Buffers(all_modules(tree)).replayed()
+    with past_policies(), torch.no_grad(), left_as_found(tree), unmoved, RngState(device).replayed():
         y = map_tensors(Tensor.clone, run_leaves(tree, x, forward_step))
         back_step(tree, Position(y, map_tensors(torch.zeros_like, y)))
     return errors[::-1]

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from ..arguments import check_channels, per_channel
 from ..module import InvertibleModule
 
-# A channel with a smaller deviation is treated as constant: it is centred and not scaled.
+# A channel with a smaller deviation is treated as constant: it is centred and not scaled. So is one whose numbers
+# differ by rounding errors alone; the second bound is in rounding errors of the mean.
 MIN_DEVIATION = 1e-6
+MIN_ROUNDING_ERRORS = 2
 
 
 class ActNorm(InvertibleModule):
@@ -43,7 +45,8 @@ class ActNorm(InvertibleModule):
         super().__init__()
         self.log_scale = nn.Parameter(torch.zeros(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("initialized", torch.tensor(False))
+        # 1 once they are set. A real number: torch.optim.swa_utils subtracts buffers, which flags do not allow.
+        self.register_buffer("initialized", torch.zeros(()))
         # The buffer's last known value: reading it at each step would make the CPU wait for the GPU.
         self._is_ready = False
 
@@ -73,7 +76,7 @@ class ActNorm(InvertibleModule):
     def _initialise(self, log_scale: Tensor, shift: Tensor) -> None:
         self.log_scale.copy_(log_scale)
         self.shift.copy_(shift)
-        self.initialized.fill_(True)
+        self.initialized.fill_(1)
         self._is_ready = True
 
     @torch.no_grad()
@@ -85,11 +88,13 @@ class ActNorm(InvertibleModule):
         if count == 0:
             return None
         mean = _over_processes(columns.sum(1)) / count
+        mean = mean + _over_processes((columns - mean[:, None]).sum(1)) / count  # less the rounding errors of the sum
         variance = _over_processes((columns - mean[:, None]).square().sum(1)) / count
         if not bool(torch.isfinite(variance).all()):
             raise ValueError("expected a finite first batch, got infinite or undefined statistics")
         deviation = variance.sqrt()
-        return mean, torch.where(deviation > MIN_DEVIATION, deviation, torch.ones_like(deviation)).log()
+        smallest = (MIN_ROUNDING_ERRORS * torch.finfo(mean.dtype).eps * mean.abs()).clamp(min=MIN_DEVIATION)
+        return mean, torch.where(deviation > smallest, deviation, torch.ones_like(deviation)).log()
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)

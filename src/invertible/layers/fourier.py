@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..arguments import as_precise_as, chosen, per_channel, per_dimension
 from ..engine.walk import LeafBackward, backward_rule, default_rule
+from ..export import under_torch_func
 from ..module import InvertibleModule
 from .circular import convolve_circularly
 from .orthogonal import random_orthogonal
@@ -153,12 +154,16 @@ def logabsdet(matrices: Tensor, size: int) -> Tensor:
         size: N_d.
 
     Raises:
-        RuntimeError: in a backward pass with ``create_graph``, as its gradient has none of its own.
+        RuntimeError: in a backward pass with ``create_graph``, as its gradient has none of its own; `torch.func`
+            differentiates as often as it is asked.
 
     Example:
         >>> logabsdet(spectrum(2 * torch.eye(3)[:, :, None], spatial=[8]), size=8)  # 8 frequencies, 3 log 2 each
         tensor(16.6355)
     """
+    if under_torch_func():
+        per_frequency = torch.linalg.slogdet(matrices).logabsdet
+        return (per_frequency * _multiplicity(per_frequency, size)).sum()
     return _LogAbsDet.apply(matrices, size)
 
 

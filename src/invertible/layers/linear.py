@@ -195,6 +195,9 @@ def _multiplied(matrix: Tensor, x: Tensor) -> Tensor:
 class Permutation(VolumePreserving):
     """A fixed permutation of the channels: ``y_i = x_{order[i]}``.
 
+    Its order is a buffer of integers. Averages of the weights must copy it, as `torch.optim.swa_utils.AveragedModel`
+    does by default; ``use_buffers=True`` (in Lightning's `WeightAveraging` the default) would round it down.
+
     Args:
         channels: number of channels C of the state (B, C, *spatial), or (B, C).
         order: the permutation; by default a random one, which ``seed`` determines.

@@ -30,8 +30,7 @@ class FixedAffine(InvertibleModule):
         super().__init__()
         if scale == 0:
             raise ValueError("expected a scale other than zero, got 0")
-        self.scale = scale
-        self.shift = shift
+        self.scale, self.shift = float(scale), float(shift)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.scale * x + self.shift
@@ -40,7 +39,8 @@ class FixedAffine(InvertibleModule):
         return (y - self.shift) / self.scale
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self(x), x.new_full((x.shape[0],), math.prod(x.shape[1:]) * math.log(abs(self.scale)))
+        y = self(x)  # of real numbers; x may be an image of integers
+        return y, y.new_full((x.shape[0],), math.prod(x.shape[1:]) * math.log(abs(self.scale)))
 
     def extra_repr(self) -> str:
         return f"scale={self.scale:g}, shift={self.shift:g}"

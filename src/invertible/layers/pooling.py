@@ -58,8 +58,8 @@ class BlockDownsampling(InvertibleModule):
         return from_blocks(self.unpool(y.unflatten(1, (-1, self.block_volume))), self.stride)
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        num_blocks = math.prod(x.shape[1:]) // self.block_volume
-        return self(x), x.new_full((x.shape[0],), num_blocks * self.block_logdet())
+        y, num_blocks = self(x), math.prod(x.shape[1:]) // self.block_volume
+        return y, y.new_full((x.shape[0],), num_blocks * self.block_logdet())
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..module import Inverse, VolumePreserving
+from ..module import Inverse, State, VolumePreserving, tensors_of
 
 
 class Split(VolumePreserving):
@@ -15,7 +15,7 @@ class Split(VolumePreserving):
     State (B, C, *spatial).
 
     Args:
-        sizes: of the parts, at least one.
+        sizes: of the parts; a single one stays a tensor.
         dim: the dimension that is cut: 1 for channels, 2 … for space.
 
     Raises:
@@ -34,16 +34,17 @@ class Split(VolumePreserving):
         self.sizes = list(sizes)
         self.dim = dim
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> State:
         if not isinstance(x, Tensor) or x.ndim <= self.dim or x.shape[self.dim] != sum(self.sizes):
             raise ValueError(f"expected one tensor with size {sum(self.sizes)} in dimension {self.dim}, got {_form(x)}")
-        return x.split(self.sizes, self.dim)
+        parts = x.split(self.sizes, self.dim)
+        return parts if len(parts) > 1 else parts[0]
 
-    def inverse(self, y: tuple[Tensor, ...]) -> Tensor:
-        sizes = [part.shape[self.dim] for part in y] if isinstance(y, tuple) else None
-        if sizes != self.sizes:
+    def inverse(self, y: State) -> Tensor:
+        parts = tensors_of(y)
+        if [part.shape[self.dim] for part in parts if part.ndim > self.dim] != self.sizes:
             raise ValueError(f"expected parts of sizes {self.sizes} in dimension {self.dim}, got {_form(y)}")
-        return torch.cat(y, self.dim)
+        return torch.cat(parts, self.dim)
 
     def extra_repr(self) -> str:
         return f"sizes={self.sizes}, dim={self.dim}"

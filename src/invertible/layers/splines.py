@@ -12,6 +12,9 @@ from torch.nn import functional as F
 from ..arguments import check_positive
 from .elementwise import MapFamily
 
+# Of the smallest domain of identity tails in that of a coefficient of zero: with an empty one, the map is undefined.
+MIN_DOMAIN_FRACTION = 1e-6
+
 
 class SplineMap:
     """A line through knots ``(x_0, y_0), …, (x_K, y_K)``, continued by that through the first and the last one.
@@ -113,8 +116,9 @@ class LinearSpline(MapFamily):
     Coefficients of zero give equal bins from the corner (left, bottom) to (right, top) of the domain. Widths and
     heights of the bins are shifted softplus functions of their coefficients, no smaller than a minimum; the corner
     (left, bottom) moves with its own. With ``identity_tails`` the domain is a square around the origin, which is cut
-    into bins by softmax functions, and the map is the identity outside. The form is FrEIA's, so that its weights give
-    the same maps; for ``identity_tails`` with ``min_bin_fraction=0``.
+    into bins by softmax functions, and the map is the identity outside. Its width is at least 1e-6 of that which a
+    coefficient of zero gives, as for a coefficient of −14.4. The form is FrEIA's, so that its weights give the
+    same maps; for ``identity_tails`` with ``min_bin_fraction=0``, and domains of that width.
 
     Args:
         num_bins: K.
@@ -181,7 +185,7 @@ class LinearSpline(MapFamily):
         widths, heights, rest = values.tensor_split((self.num_bins, 2 * self.num_bins), dim=2)
         if self.identity_tails:
             size, rest = rest.tensor_split((1,), dim=2)
-            size = self._clamped((self.domain[1] - self.domain[0]) * _positive(size))
+            size = self._clamped((self.domain[1] - self.domain[0]) * _positive(size).clamp(min=MIN_DOMAIN_FRACTION))
             inner = (_cumulated(-size / 2, size * self._fractions(part)) for part in (widths, heights))
             x, y = (torch.cat((knots[:, :, :-1], size / 2), dim=2) for knots in inner)  # both end at the same number
             return x, y, rest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,19 @@ from torch import Tensor, nn
 
 import inspect_net
 from src.config.composition import compose_config
-from src.invertible import POLICIES, AdditiveCoupling, Inverse, OrthogonalMixing, Sequential, set_backprop
+from src.invertible import (
+    POLICIES,
+    ActNorm,
+    AdditiveCoupling,
+    FreiaModule,
+    Inverse,
+    OrthogonalMixing,
+    Sequential,
+    set_backprop,
+)
 from src.invertible.engine.reversible import keep_input
 from src.invertible.inspection.costs import Inspection, inspect
+from src.invertible.inspection.reconstruction import reconstruction_errors
 from src.invertible.inspection.report import as_text, plot_inspection
 from src.invertible.layers.affine import AffineCoupling
 from src.utils.errors import ConfigError
@@ -123,6 +134,28 @@ def test_statistics_stay() -> None:
     before = {name: value.clone() for name, value in net.named_buffers()}
     inspect(net, small_input(), repeats=1)
     for name, value in net.named_buffers():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("look", [lambda net, x: inspect(net, x, repeats=1), reconstruction_errors])
+def test_layers_still_await_their_first_batch(look: Callable[[Sequential, Tensor], object]) -> None:
+    net = Sequential(ActNorm(4), AdditiveCoupling(4, dense), Inverse(ActNorm(4)))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    look(net, 3 * torch.randn(64, 4) + 1)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    y = net[0](5 * torch.randn(64, 4) - 2)
+    torch.testing.assert_close(y.mean(0), torch.zeros(4))
+    torch.testing.assert_close(y.std(0, unbiased=False), torch.ones(4))
+    assert net[0].initialized and not net[2].module.initialized
+
+
+def test_freias_layers_await_theirs() -> None:
+    modules = pytest.importorskip("FrEIA.modules")
+    net = Sequential(FreiaModule(modules.ActNorm([(4,)])))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    reconstruction_errors(net, 3 * torch.randn(64, 4) + 1)
+    for name, value in net.state_dict().items():
         assert torch.equal(value, before[name]), name
 
 

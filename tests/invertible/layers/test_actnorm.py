@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from src.invertible import POLICIES, Inverse, Sequential, set_backprop
 from src.invertible.layers.actnorm import ActNorm
@@ -83,6 +85,23 @@ def test_a_resumed_layer_is_not_started_again() -> None:
     torch.testing.assert_close(parameters(resumed), parameters(layer), rtol=0, atol=0)
 
 
+def test_a_state_with_a_flag_as_earlier_versions_have_it_is_loaded() -> None:
+    layer, resumed = ActNorm(3).double(), ActNorm(3).double()
+    layer(batch(1))
+    resumed.load_state_dict(layer.state_dict() | {"initialized": torch.tensor(True)})
+    torch.testing.assert_close(resumed(batch(2)), layer(batch(2)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("average", [None, get_ema_avg_fn(0.9999)])
+def test_torchs_averages_of_the_weights_are_started_too(average: Any) -> None:
+    layer = ActNorm(3).double()
+    averaged = AveragedModel(layer, avg_fn=average, use_buffers=True)
+    layer(batch(1))
+    for _ in range(3):
+        averaged.update_parameters(layer)
+    torch.testing.assert_close(averaged(batch(2)), layer(batch(2)))
+
+
 def test_a_layer_put_back_to_its_start_awaits_data_again() -> None:
     layer = ActNorm(3).double()
     start = {name: value.clone() for name, value in layer.state_dict().items()}
@@ -98,6 +117,27 @@ def test_a_constant_channel_is_centred_and_not_scaled() -> None:
     y = layer(x)
     assert y[:, 1].abs().max() == 0
     assert layer.log_scale[1] == 0
+
+
+@pytest.mark.parametrize("value", [100.3, -1000.7, 37e3])
+def test_a_constant_of_any_size_is_not_scaled(value: float) -> None:
+    """In float32, the sum of equal numbers, divided by their number, differs from them."""
+    layer = ActNorm(3)
+    x = torch.full((8, 3, 17, 19), value)
+    x[:, 1, ::2] = torch.nextafter(x[:, 1, ::2], torch.tensor(0.0))
+    x[:, 2] = 2 * torch.randn(8, 17, 19, generator=torch.Generator().manual_seed(0)) + 3
+    y = layer(x)
+    assert layer.log_scale[:2].tolist() == [0, 0]
+    assert y[:, :2].abs().max() < 1e-6 * abs(value)
+    torch.testing.assert_close(-layer.log_scale[2].double(), x[:, 2].double().std(unbiased=False).log())
+
+
+def test_a_small_deviation_from_a_large_mean_is_scaled() -> None:
+    x = 1000 + 0.01 * batch(1, size=64)
+    layer = ActNorm(3)
+    layer(x.float())
+    expected = x.float().double().transpose(0, 1).flatten(1).std(1, unbiased=False).log()
+    torch.testing.assert_close(-layer.log_scale.double(), expected, rtol=0, atol=1e-3)
 
 
 def test_what_cannot_start_it_is_refused() -> None:

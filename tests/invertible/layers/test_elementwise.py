@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -95,6 +96,32 @@ def test_splines_in_half_precision_have_distinct_knots(name: str, dtype: torch.d
     expected, expected_logdet = layer.double().forward_and_logdet(x.double())
     torch.testing.assert_close(y, expected.to(dtype))
     torch.testing.assert_close(logdet.double(), expected_logdet, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("coefficient", [-20.0, -90.0, -105.0, -1000.0])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_smallest_domain_is_not_empty(name: str, coefficient: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    family = FAMILIES[name](8, identity_tails=True)
+    theta = torch.randn(1, family.num_coefficients, dtype=dtype)
+    theta[:, 16] = coefficient
+    theta.requires_grad_()
+    x = torch.cat((3e-6 * torch.linspace(-1, 1, 65, dtype=dtype), torch.randn(20, dtype=dtype)))[:, None]
+    for function, u in ((family(theta).forward, x), (family(theta).inverse, family(theta).forward(x)[0].detach())):
+        v, log_derivative = function(u.requires_grad_())
+        grads = torch.autograd.grad(v.sum() + log_derivative.sum(), [u, theta])
+        assert all(part.isfinite().all() for part in (v, log_derivative, *grads))
+    torch.testing.assert_close(v, x, rtol=1e-3, atol=1e-11)
+
+
+def test_a_domain_of_ordinary_size_is_that_of_its_coefficient() -> None:
+    family = LinearSpline(4, identity_tails=True)
+    sizes = torch.linspace(-14, 20, 100)
+    x, y, _ = family.knots(torch.cat((torch.zeros(100, 8), sizes[:, None]), dim=1).flatten()[None])
+    expected = 3 * nn.functional.softplus(sizes.double() + math.log(math.expm1(1.0)))
+    for knots in (x, y):
+        torch.testing.assert_close(knots[0, :, -1].double(), expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("flat", [False, True])

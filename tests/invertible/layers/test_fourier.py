@@ -176,6 +176,33 @@ def test_the_logdet_refuses_to_be_differentiated_twice() -> None:
         torch.autograd.grad(layer.forward_and_logdet(x)[1].sum(), layer.weight, create_graph=True)
 
 
+@pytest.mark.parametrize(("kernel_size", "spatial"), CASES)
+def test_torch_func_differentiates_the_logdet(kernel_size: tuple[int, ...], spatial: tuple[int, ...]) -> None:
+    layer, x = layer_and_state(kernel_size, spatial)
+    weight = layer.weight.detach()
+
+    def logdet(weight: Tensor) -> Tensor:
+        return torch.func.functional_call(_Logdet(layer), {"layer.weight": weight}, (x,))[0]
+
+    def expected(weight: Tensor) -> Tensor:
+        return torch.linalg.slogdet(circulant(weight, spatial)).logabsdet
+
+    for derivative in (torch.func.grad, torch.func.hessian):
+        torch.testing.assert_close(derivative(logdet)(weight), derivative(expected)(weight), rtol=1e-9, atol=1e-9)
+    assert torch.func.grad(lambda x: layer.forward_and_logdet(x)[1].sum())(x).count_nonzero() == 0
+
+
+class _Logdet(torch.nn.Module):
+    """The log-determinant as a forward pass."""
+
+    def __init__(self, layer: FourierConvolution) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer.forward_and_logdet(x)[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -22,6 +24,15 @@ def test_the_log_determinant_of_the_sigmoid_is_exact_where_it_rounds_to_one() ->
     x, logdet = Inverse(Logit()).forward_and_logdet(y)
     assert torch.equal(x, torch.tensor([[1.0], [torch.exp(torch.tensor(-40.0))], [1.0]]))
     torch.testing.assert_close(logdet, torch.tensor([-40.0, -40.0, -1000.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_an_image_of_integers_has_the_log_determinant_of_real_numbers(dtype: torch.dtype) -> None:
+    x = torch.full((2, 1, 8, 8), 7, dtype=dtype)
+    for scale in (1 / 256, 2):
+        y, logdet = FixedAffine(scale).forward_and_logdet(x)
+        assert torch.equal(y, x * float(scale))
+        torch.testing.assert_close(logdet, torch.full((2,), 64 * math.log(scale)))
 
 
 def test_a_scale_of_zero_is_refused() -> None:
