@@ -74,11 +74,12 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
 
 
 def _check_checkpoint(run: Run, checkpoint: Path) -> None:
-    from src.runs.checkpoints import check_architecture, check_updates_go_on, read_checkpoint
+    from src.runs.checkpoints import check_architecture, read_checkpoint
+    from src.runs.kept_settings import check_kept_settings
 
     content = read_checkpoint(checkpoint)
     check_architecture(content, run.task, run.config.model["_target_"])
-    check_updates_go_on(content, run.config.task)
+    check_kept_settings(content, run.config, run.task)
     for logger in run.loggers():
         logger.go_on_from(content["global_step"])
 

@@ -240,6 +240,17 @@ def test_a_resumed_run_trains(finished: Path, monkeypatch: pytest.MonkeyPatch, c
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
+def test_a_setting_that_the_checkpoint_keeps_is_refused(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file() and path.name != ".lock"}
+    with pytest.raises(SystemExit) as stopped:
+        resume(monkeypatch, f"resume={finished}", "trainer.max_epochs=3", "task.optimizer.lr=1e-6")
+    assert stopped.value.code == 2
+    assert "expected task.optimizer.lr=0.016 as in the training, because" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_help_needs_no_torch() -> None:
     probe = "import sys, train; sys.argv = ['train.py', '--help']\ntry: train.main()\nexcept SystemExit: pass\n"
     probe += "assert 'iunet' not in sys.modules; sys.exit('torch' in sys.modules or 'wandb' in sys.modules)"
