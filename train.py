@@ -48,7 +48,7 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
     """
     started = time.perf_counter()
     from src.config.checks import checked
-    from src.runs.folder import choose_run_dir
+    from src.runs.folder import check_is_free, choose_run_dir
 
     config.run_dir = choose_run_dir(checked(config))
     from src.runs.build import build
@@ -60,6 +60,8 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
     run = build(config)
     run.check_data()
     with only_process(config.run_dir) if run.trainer.is_global_zero else nullcontext():
+        if run.trainer.is_global_zero:  # the first process may have begun the run when another one looks
+            check_is_free(config.run_dir, checkpoint)
         if checkpoint is not None:
             _check_checkpoint(run, Path(checkpoint))
         with ending(run), own_processes(run.trainer):
@@ -97,7 +99,8 @@ def _fit_and_test(run: Run, checkpoint: str | None) -> tuple[dict[str, float], s
 
 def _resume(arguments: list[str]) -> None:
     from src.config.saved import trusted_config
-    from src.runs.checkpoints import find_checkpoint, read_checkpoint, run_folder_of
+    from src.runs.checkpoints import find_checkpoint, read_checkpoint
+    from src.runs.folder import run_folder_of
     from src.runs.formats import explaining_age
     from src.runs.unfinished import newest_unfinished
 

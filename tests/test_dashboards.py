@@ -104,7 +104,7 @@ def test_wandb_has_config_summary_tags_and_group(pair: dict[str, Path], model: s
     (path,) = offline_runs(pair[model])
     (found,) = inspect(path, "--summary")
     summary = read_summary(RunFolder(pair[model]).summary)
-    assert found["run_id"] == model and found["state"] == "finished"
+    assert found["run_id"].startswith(f"{model}-") and found["state"] == "finished"
     assert {name: found["config"][name] for name in summary["config"]} == summary["config"]
     assert found["tags"] == ["ct_postproc", "small", model, "reversible"]
     values = {**summary, **summary["metrics"]}

@@ -20,6 +20,7 @@ from src.config.composition import compose_config
 from src.runs.folder import RunFolder
 from src.runs.summary import read_summary
 from src.tasks.finite_loss import NonFiniteLossError
+from src.utils.errors import ConfigError
 from tests.fakes import tiny_overrides
 from tests.marks import slow
 
@@ -276,3 +277,11 @@ def test_the_whole_pipeline_on_simulated_scans(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "PSNR (dB)" in result.stdout and f"files: {tmp_path / 'run'}" in result.stdout
     assert read_summary(RunFolder(tmp_path / "run").summary)["metrics"]["test/psnr_fbp"] > 0
+
+
+def test_a_second_run_in_a_folder_is_refused(finished: Path, capsys: Any) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file() and path.name != ".lock"}
+    with pytest.raises(ConfigError, match=f"expected a new folder, got run_dir={finished}, which has a run; python"):
+        run(finished, "seed=1")
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path in before} == before
+    assert "continue with" not in capsys.readouterr().err

@@ -30,12 +30,6 @@ def find_checkpoint(path: str | Path, name: str = "last") -> Path:
     return candidate
 
 
-def run_folder_of(checkpoint: Path) -> Path:
-    """Return the folder of the run that wrote a checkpoint; for one stored anywhere else, the folder it is in."""
-    folder = checkpoint.parent.parent
-    return folder if checkpoint.parent == RunFolder(folder).checkpoints else checkpoint.parent
-
-
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Load an undamaged checkpoint onto the CPU; only tensors and plain containers are accepted.
 
