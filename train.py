@@ -131,6 +131,7 @@ def _train_new(show_traceback: bool) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from src.config.choices import kept_learning_rate
+    from src.config.composition import tell_choices
 
     @hydra.main(version_base="1.3", config_path="configs", config_name="train")
     def job(config: DictConfig) -> None:
@@ -139,6 +140,7 @@ def _train_new(show_traceback: bool) -> None:
         # Lightning starts the other processes of a distributed run with this command line. It must be this job's own,
         # also in a multirun, and Lightning must not look for the config folder, which Hydra does not write here.
         sys.argv[1:] = list(HydraConfig.get().overrides.task)
+        tell_choices(config, HydraConfig.get())
         HydraConfig.instance().cfg = None
         note = kept_learning_rate(sys.argv[1:], config)
         if note is not None:

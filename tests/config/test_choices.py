@@ -129,7 +129,8 @@ def test_what_only_the_objects_know_is_refused_before_the_data_are_made(
 def test_a_saved_run_takes_another_choice() -> None:
     saved = compose_config(["task.optimizer.weight_decay=0.5", "run_dir=x"])
     config = with_overrides(saved, ["task/optimizer=sgd", "task/loss=huber", "task.optimizer.lr=0.25"])  # type: ignore[arg-type]
-    assert config.task.optimizer == {**compose_config(["task/optimizer=sgd"]).task.optimizer, "lr": 0.25}
+    own = {"lr": 0.25, "weight_decay": 0.5}
+    assert config.task.optimizer == {**compose_config(["task/optimizer=sgd"]).task.optimizer, **own}
     assert config.task.criterion == compose_config(["task/loss=huber"]).task.criterion
     assert config.task.scheduler == saved.task.scheduler
 
