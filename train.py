@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from src.utils.command_line import parse, run_command_line
-from src.utils.errors import ConfigError, full_traceback_wanted, say, user_errors
+from src.utils.errors import USER_ERROR, ConfigError, JobFailed, full_traceback_wanted, say, user_errors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -123,12 +124,38 @@ def _resume(arguments: list[str]) -> None:
         train(config, str(path))
 
 
+def _train_one_of_many(config: DictConfig, show_traceback: bool) -> None:
+    """Train in a job of a multirun. If it fails, say why; Hydra keeps an error until all jobs are done.
+
+    Raises:
+        JobFailed: without a cause, which would hold the memory of the failed training.
+        SystemExit: after a signal, which ends all jobs.
+    """
+    failed = False
+    try:
+        with user_errors(show_traceback):
+            train(config)
+    except SystemExit as end:
+        failed = end.code == USER_ERROR
+        if not failed:
+            raise
+    except Exception:
+        traceback.print_exc()
+        failed = True
+    finally:
+        # Hydra would print the JobFailed, after the last job.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+    if failed:
+        raise JobFailed
+
+
 def _train_new(show_traceback: bool) -> None:
     if not show_traceback:
         # Otherwise Hydra prints its errors itself, and they cannot be explained.
         os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from src.config.choices import kept_learning_rate
     from src.config.composition import tell_choices
@@ -136,19 +163,26 @@ def _train_new(show_traceback: bool) -> None:
     @hydra.main(version_base="1.3", config_path="configs", config_name="train")
     def job(config: DictConfig) -> None:
         if not show_traceback:
-            os.environ.pop("HYDRA_FULL_ERROR", None)  # already gone in the second job of a multirun
+            os.environ.pop("HYDRA_FULL_ERROR", None)
         # Lightning starts the other processes of a distributed run with this command line. It must be this job's own,
         # also in a multirun, and Lightning must not look for the config folder, which Hydra does not write here.
         sys.argv[1:] = list(HydraConfig.get().overrides.task)
         tell_choices(config, HydraConfig.get())
+        is_one_of_many = HydraConfig.get().mode == RunMode.MULTIRUN
         HydraConfig.instance().cfg = None
         note = kept_learning_rate(sys.argv[1:], config)
         if note is not None:
             say(note)
+        if is_one_of_many:
+            _train_one_of_many(config, show_traceback)
+            return
         with user_errors(show_traceback):
             train(config)
 
-    job()
+    try:
+        job()
+    except JobFailed:
+        sys.exit(USER_ERROR)
 
 
 def _help() -> str:

@@ -71,6 +71,13 @@ class WandbRun(WandbLogger):
         self.experiment.log({**metrics, "trainer/global_step": self._step}, step=self._step)
 
     @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End a run that fails; otherwise the next job of a multirun would be logged into it."""
+        super().finalize(status)
+        if status != "success" and self._experiment is not None:
+            self._experiment.finish(exit_code=1)
+
+    @rank_zero_only
     def finish(self, summary: dict[str, Any]) -> None:
         """Add the final numbers to W&B's summary and end the run; the next job of a multirun starts its own."""
         self.experiment.summary.update(final_numbers(summary))
