@@ -120,7 +120,7 @@ def test_wandb_has_pictures_and_the_table_of_volumes(pair: dict[str, Path], mode
     assert pictures == [1, 3], "one for each epoch, at its last step"
     (path,) = offline_runs(pair[model])
     files = [name for row in history.values() for key in row if key.endswith(".filenames") for name in row[key]]
-    tables = [row["test/samples.path"] for row in history.values() if "test/volumes.path" in row]
+    tables = [row["test/samples.path"] for row in history.values() if "test/samples.path" in row]
     assert len(files) == 3 and len(tables) == 1
     assert all((path / "files" / name).stat().st_size > 0 for name in [*files, *tables])
     table = json.loads((path / "files" / tables[0]).read_text())
