@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from src.utils.command_line import parse, run_command_line
-from src.utils.errors import ConfigError, full_traceback_wanted, say, user_errors
+from src.utils.errors import USER_ERROR, ConfigError, JobFailed, full_traceback_wanted, say, user_errors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -48,7 +49,7 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
     """
     started = time.perf_counter()
     from src.config.checks import checked
-    from src.runs.folder import choose_run_dir
+    from src.runs.folder import check_is_free, choose_run_dir
 
     config.run_dir = choose_run_dir(checked(config))
     from src.runs.build import build
@@ -60,6 +61,8 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
     run = build(config)
     run.check_data()
     with only_process(config.run_dir) if run.trainer.is_global_zero else nullcontext():
+        if run.trainer.is_global_zero:  # the first process may have begun the run when another one looks
+            check_is_free(config.run_dir, checkpoint)
         if checkpoint is not None:
             _go_on_from(run, Path(checkpoint))
         with ending(run), own_processes(run.trainer):
@@ -75,11 +78,12 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
 
 def _go_on_from(run: Run, checkpoint: Path) -> None:
     """Check that the checkpoint fits, and tell the data and the loggers where it stands; Lightning loads the rest."""
-    from src.runs.checkpoints import check_architecture, check_updates_go_on, read_checkpoint, restore_data
+    from src.runs.checkpoints import check_architecture, read_checkpoint, restore_data
+    from src.runs.kept_settings import check_kept_settings
 
     content = read_checkpoint(checkpoint)
     check_architecture(content, run.task, run.config.model["_target_"])
-    check_updates_go_on(content, run.config.task)
+    check_kept_settings(content, run.config, run.task)
     restore_data(content, run.datamodule)
     for logger in run.loggers():
         logger.go_on_from(content["global_step"])
@@ -98,7 +102,8 @@ def _fit_and_test(run: Run, checkpoint: str | None) -> tuple[dict[str, float], s
 
 def _resume(arguments: list[str]) -> None:
     from src.config.saved import trusted_config
-    from src.runs.checkpoints import find_checkpoint, read_checkpoint, run_folder_of
+    from src.runs.checkpoints import find_checkpoint, read_checkpoint
+    from src.runs.folder import run_folder_of
     from src.runs.formats import explaining_age
     from src.runs.unfinished import newest_unfinished
 
@@ -121,6 +126,31 @@ def _resume(arguments: list[str]) -> None:
         train(config, str(path))
 
 
+def _train_one_of_many(config: DictConfig, show_traceback: bool) -> None:
+    """Train in a job of a multirun. If it fails, say why; Hydra keeps an error until all jobs are done.
+
+    Raises:
+        JobFailed: without a cause, which would hold the memory of the failed training.
+        SystemExit: after a signal, which ends all jobs.
+    """
+    failed = False
+    try:
+        with user_errors(show_traceback):
+            train(config)
+    except SystemExit as end:
+        failed = end.code == USER_ERROR
+        if not failed:
+            raise
+    except Exception:
+        traceback.print_exc()
+        failed = True
+    finally:
+        # Hydra would print the JobFailed, after the last job.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+    if failed:
+        raise JobFailed
+
+
 def _train_new(arguments: list[str]) -> None:
     from src.config.checks import check_no_flags
 
@@ -131,24 +161,34 @@ def _train_new(arguments: list[str]) -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from src.config.choices import kept_learning_rate
+    from src.config.composition import tell_choices
 
     @hydra.main(version_base="1.3", config_path="configs", config_name="train")
     def job(config: DictConfig) -> None:
         if not show_traceback:
-            os.environ.pop("HYDRA_FULL_ERROR", None)  # already gone in the second job of a multirun
+            os.environ.pop("HYDRA_FULL_ERROR", None)
         # Lightning starts the other processes of a distributed run with this command line. It must be this job's own,
         # also in a multirun, and Lightning must not look for the config folder, which Hydra does not write here.
         sys.argv[1:] = list(HydraConfig.get().overrides.task)
+        tell_choices(config, HydraConfig.get())
+        is_one_of_many = HydraConfig.get().mode == RunMode.MULTIRUN
         HydraConfig.instance().cfg = None
         note = kept_learning_rate(sys.argv[1:], config)
         if note is not None:
             say(note)
+        if is_one_of_many:
+            _train_one_of_many(config, show_traceback)
+            return
         with user_errors(show_traceback):
             train(config)
 
-    job()
+    try:
+        job()
+    except JobFailed:
+        sys.exit(USER_ERROR)
 
 
 def _help() -> str:

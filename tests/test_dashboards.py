@@ -104,7 +104,7 @@ def test_wandb_has_config_summary_tags_and_group(pair: dict[str, Path], model: s
     (path,) = offline_runs(pair[model])
     (found,) = inspect(path, "--summary")
     summary = read_summary(RunFolder(pair[model]).summary)
-    assert found["run_id"] == model and found["state"] == "finished"
+    assert found["run_id"].startswith(f"{model}-") and found["state"] == "finished"
     assert {name: found["config"][name] for name in summary["config"]} == summary["config"]
     assert found["tags"] == ["ct_postproc", "small", model, "reversible"]
     values = {**summary, **summary["metrics"]}
@@ -120,7 +120,7 @@ def test_wandb_has_pictures_and_the_table_of_volumes(pair: dict[str, Path], mode
     assert pictures == [1, 3], "one for each epoch, at its last step"
     (path,) = offline_runs(pair[model])
     files = [name for row in history.values() for key in row if key.endswith(".filenames") for name in row[key]]
-    tables = [row["test/samples.path"] for row in history.values() if "test/volumes.path" in row]
+    tables = [row["test/samples.path"] for row in history.values() if "test/samples.path" in row]
     assert len(files) == 3 and len(tables) == 1
     assert all((path / "files" / name).stat().st_size > 0 for name in [*files, *tables])
     table = json.loads((path / "files" / tables[0]).read_text())

@@ -59,12 +59,13 @@ def test_overrides_reach_groups_and_values(finished: Path, tmp_path: Path) -> No
         (["~model.body"], "expected key=value"),
         (["seed=1,2"], "expected key=value"),
         (["--verbose"], "expected key=value arguments"),
+        (["run_dir={}"], "expected a folder for the results alone, got run_dir=.*finished, whose run"),
     ],
 )
 def test_wrong_arguments_are_named(finished: Path, arguments: list[str], message: str) -> None:
     source = [f"ckpt={finished}"] if arguments else []
     with pytest.raises(ConfigError, match=message):
-        evaluation.load([*source, *arguments])
+        evaluation.load([*source, *(argument.format(finished) for argument in arguments)])
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(finished: Path, tmp_path: Path) -> None:

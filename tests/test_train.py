@@ -20,6 +20,7 @@ from src.config.composition import compose_config
 from src.runs.folder import RunFolder
 from src.runs.summary import read_summary
 from src.tasks.finite_loss import NonFiniteLossError
+from src.utils.errors import ConfigError
 from tests.fakes import tiny_overrides
 from tests.marks import slow
 
@@ -240,6 +241,17 @@ def test_a_resumed_run_trains(finished: Path, monkeypatch: pytest.MonkeyPatch, c
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
+def test_a_setting_that_the_checkpoint_keeps_is_refused(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file() and path.name != ".lock"}
+    with pytest.raises(SystemExit) as stopped:
+        resume(monkeypatch, f"resume={finished}", "trainer.max_epochs=3", "task.optimizer.lr=1e-6")
+    assert stopped.value.code == 2
+    assert "expected task.optimizer.lr=0.016 as in the training, because" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_help_needs_no_torch() -> None:
     probe = "import sys, train; sys.argv = ['train.py', '--help']\ntry: train.main()\nexcept SystemExit: pass\n"
     probe += "assert 'iunet' not in sys.modules; sys.exit('torch' in sys.modules or 'wandb' in sys.modules)"
@@ -265,3 +277,11 @@ def test_the_whole_pipeline_on_simulated_scans(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "PSNR (dB)" in result.stdout and f"files: {tmp_path / 'run'}" in result.stdout
     assert read_summary(RunFolder(tmp_path / "run").summary)["metrics"]["test/psnr_fbp"] > 0
+
+
+def test_a_second_run_in_a_folder_is_refused(finished: Path, capsys: Any) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file() and path.name != ".lock"}
+    with pytest.raises(ConfigError, match=f"expected a new folder, got run_dir={finished}, which has a run; python"):
+        run(finished, "seed=1")
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path in before} == before
+    assert "continue with" not in capsys.readouterr().err

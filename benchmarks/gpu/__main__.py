@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,7 @@ def command_of(step: Step, arguments: argparse.Namespace) -> list[str] | str:
 def run_step(step: Step, command: Sequence[str], output: Path) -> dict[str, object]:
     """Run a command with the step's limit, and return how it ended."""
     started = time.monotonic()
+    shutil.rmtree(output / "runs" / step.name, ignore_errors=True)  # of an earlier measurement
     with (output / "log.txt").open("a") as log:
         log.write(f"== {step.name}\n")
         log.flush()

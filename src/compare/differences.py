@@ -7,8 +7,8 @@ from typing import Any
 from src.compare.runs import RunRecord
 from src.utils.nested import flat
 
-# The folder of a run and the one it resumed from always differ.
-PLACES = ("run_dir", "resume")
+# The folder of a run and the one it resumed from always differ, and choices give the values that do.
+LEFT_OUT = ("run_dir", "resume", "choices")
 MACHINE = ("hardware", "versions")
 
 
@@ -34,7 +34,7 @@ def _is_known(key: str, value: str | None) -> bool:
 
 
 def _settings(run: RunRecord) -> dict[str, str]:
-    config = {key: value for key, value in run.config.items() if key not in PLACES}
+    config = {key: value for key, value in run.config.items() if key not in LEFT_OUT}
     machine = {key: run.summary[key] for key in MACHINE if run.summary.get(key)}
     # A summary stored as a result has no run_dir, but other values still contain it.
     folders = (run.config.get("run_dir"), run.config.get("trainer", {}).get("default_root_dir"))

@@ -15,9 +15,9 @@ from src.utils.errors import ConfigError, did_you_mean
 # Defined by configs/train.yaml and its groups; an experiment puts its own values under `network` or into its groups.
 TOP_LEVEL_KEYS = (
     *("experiment", "scale", "seed", "backprop", "compile", "run_dir", "resume", "fit", "test", "debug", "monitor"),
-    *("about", "network", "image", "datamodule", "model", "task", "trainer", "logger", "callbacks"),
+    *("about", "network", "image", "datamodule", "model", "task", "trainer", "logger", "callbacks", "choices"),
 )
-OPTIONAL_KEYS = {"compile", "about", "network", "image", "logger", "callbacks"}
+OPTIONAL_KEYS = {"compile", "about", "network", "image", "logger", "callbacks", "choices"}
 # What ``compile`` may be besides false: the modes of `torch.compile`.
 COMPILE_MODES: dict[Any, str] = {True: "default", "reduce-overhead": "reduce-overhead", "max-autotune": "max-autotune"}
 

@@ -6,13 +6,14 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.config.signatures import signature_of
 from src.utils.errors import ConfigError, did_you_mean
@@ -44,13 +45,24 @@ def choices_of(group: str) -> list[str]:
 
 
 def compose_config(overrides: list[str]) -> DictConfig:
-    """Compose ``configs/train.yaml`` with ``overrides``, as the command line does.
+    """Compose ``configs/train.yaml`` with ``overrides``, as the command line does, and tell the choices.
 
     Raises:
         ConfigError: naming the nearest valid key or choice.
     """
     with explained(overrides):
         return _compose(overrides)
+
+
+def tell_choices(config: DictConfig, hydra: Any) -> None:
+    """Add ``choices``, by groups, which only Hydra's own configuration knows: a saved run may get another one."""
+    groups = config_groups()
+    choices = {group: hydra.runtime.choices[group] for group in groups if group in hydra.runtime.choices}
+    # Hydra does not tell lists.
+    words = [word.partition("=") for word in hydra.overrides.task]
+    choices |= {group: value for group, _, value in words if group in groups and value.startswith("[")}
+    with open_dict(config):
+        config.choices = {group: choice for group, choice in choices.items() if group not in ("hydra", "training")}
 
 
 def parse_overrides(overrides: list[str]) -> list[Override]:
@@ -98,7 +110,10 @@ def _compose(overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return compose("train", overrides)
+            config = compose("train", overrides, return_hydra_config=True)
+        with open_dict(config):
+            tell_choices(config, config.pop("hydra"))
+        return config
     finally:
         GlobalHydra.instance().hydra = outer
 

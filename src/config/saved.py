@@ -6,14 +6,8 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from src.config.composition import (
-    SECTION_GROUPS,
-    compose_config,
-    config_groups,
-    config_keys,
-    explain_unknown_key,
-    parse_overrides,
-)
+from src.config.composition import config_groups, config_keys, explain_unknown_key, parse_overrides
+from src.config.group_choices import choose, experiment_of
 from src.config.moved import modernised
 from src.config.trusted import check_trusted, pinned, targets_in
 from src.utils.errors import ConfigError
@@ -22,7 +16,7 @@ from src.utils.errors import ConfigError
 def with_overrides(saved: dict[str, Any], overrides: list[str]) -> DictConfig:
     """Return a saved configuration with the changes ``group=choice``, then ``key=value`` and ``+key=value``.
 
-    A group's choice is composed as in a new run of the saved experiment and scale.
+    A group's choice changes what differs from the run's own choice, see `choose`.
 
     Raises:
         ConfigError: for other overrides, naming the nearest key if there is one.
@@ -53,14 +47,14 @@ def trusted_config(saved: dict[str, Any], overrides: list[str], trusted: Sequenc
 
 
 def _replace_group(config: DictConfig, override: Override) -> None:
-    group = override.key_or_group
-    if group in ("experiment", "scale"):
-        if str(override.value()) == config[group]:
-            return  # as `resume=auto` takes it, which looks for a run of this experiment
-        raise ConfigError(f"expected the {group} of the saved run ({config[group]}), got {override.input_line!r}")
-    composed = compose_config([f"experiment={config.experiment}", f"scale={config.scale}", str(override.input_line)])
-    place = SECTION_GROUPS.get(group, group)
-    OmegaConf.update(config, place, OmegaConf.select(composed, place), merge=False, force_add=True)
+    group, choice = override.key_or_group, str(override.input_line).partition("=")[2]
+    if group not in ("experiment", "scale"):
+        choose(config, group, choice)
+        return
+    # `resume=auto` takes those of the run, which it looks for.
+    own = experiment_of(config) if group == "experiment" else config.scale
+    if choice != own:
+        raise ConfigError(f"expected the {group} of the saved run ({own}), got {override.input_line!r}")
 
 
 def _set_value(config: DictConfig, override: Override) -> None:

@@ -1,5 +1,6 @@
 """Weights & Biases with or without an account."""
 
+import hashlib
 import netrc
 import os
 import re
@@ -70,6 +71,13 @@ class WandbRun(WandbLogger):
         self.experiment.log({**metrics, "trainer/global_step": self._step}, step=self._step)
 
     @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End a run that fails; otherwise the next job of a multirun would be logged into it."""
+        super().finalize(status)
+        if status != "success" and self._experiment is not None:
+            self._experiment.finish(exit_code=1)
+
+    @rank_zero_only
     def finish(self, summary: dict[str, Any]) -> None:
         """Add the final numbers to W&B's summary and end the run; the next job of a multirun starts its own."""
         self.experiment.summary.update(final_numbers(summary))
@@ -79,14 +87,19 @@ class WandbRun(WandbLogger):
 def run_id(run_dir: str) -> str:
     """Return the id of the W&B run that belongs to a run folder.
 
-    In a W&B sweep the agent sets it (WANDB_RUN_ID). A resumed run keeps the id in the names of its W&B folders.
-    Otherwise it is the folder's name, with a digest if W&B would not accept that name.
+    In a W&B sweep the agent sets it (WANDB_RUN_ID). A resumed run keeps the id in the names of its W&B folders, also
+    after its folder was moved. Otherwise it is the folder's name with a digest of its place: folders of one name in two
+    places are two runs.
     """
     if os.environ.get("WANDB_RUN_ID"):
         return os.environ["WANDB_RUN_ID"]
     names = sorted(path.name.removeprefix("offline-") for path in Path(run_dir).glob("wandb/*run-*"))
     earlier = [match[1] for name in names if (match := re.fullmatch(r"run-\d{8}_\d{6}-(.+)", name))]
-    return earlier[-1] if earlier else plain_name(Path(run_dir).resolve().name or "run", MAX_ID)
+    if earlier:
+        return earlier[-1]
+    place = Path(run_dir).resolve()
+    digest = hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
+    return f"{plain_name(place.name or 'run', MAX_ID - 9)}-{digest}"
 
 
 def wandb_logger(run_dir: str, **settings: Any) -> WandbRun:

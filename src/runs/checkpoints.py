@@ -1,6 +1,5 @@
 """Find, read and check checkpoints."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,6 @@ def find_checkpoint(path: str | Path, name: str = "last") -> Path:
     if not candidate.is_file():
         raise ValueError(f"expected a checkpoint or a run folder with {expected.relative_to(path)}, got {str(path)!r}")
     return candidate
-
-
-def run_folder_of(checkpoint: Path) -> Path:
-    """Return the folder of the run that wrote a checkpoint; for one stored anywhere else, the folder it is in."""
-    folder = checkpoint.parent.parent
-    return folder if checkpoint.parent == RunFolder(folder).checkpoints else checkpoint.parent
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -72,26 +65,6 @@ def check_architecture(checkpoint: dict[str, Any], task: nn.Module, model: str) 
         f"expected a checkpoint of {model}, got one of {checkpoint['config']['model']['_target_']} "
         "whose weights do not fit; " + "; ".join(part for part in parts if part)
     )
-
-
-def check_updates_go_on(checkpoint: dict[str, Any], task: Mapping[str, Any]) -> None:
-    """Check that the checkpoint's optimizer and schedule have the kind of state that those of ``task`` go on from.
-
-    Args:
-        checkpoint: of a training.
-        task: the section of the configuration.
-
-    Raises:
-        ValueError: naming both choices.
-    """
-    saved = checkpoint["config"]["task"]
-    before, now = (str(section["optimizer"]["_target_"]) for section in (saved, task))
-    if before != now:
-        raise ValueError(f"expected {before}, whose state the checkpoint has, as task.optimizer of this run, got {now}")
-    # The factors of all other schedules depend on the step alone.
-    before, now = (str((section.get("scheduler") or {}).get("_target_")) for section in (saved, task))
-    if before != now and any(name.endswith(".plateau") for name in (before, now)):
-        raise ValueError(f"expected {before}, whose state the checkpoint has, as task.scheduler of this run, got {now}")
 
 
 def restore_data(checkpoint: dict[str, Any], datamodule: Any) -> None:

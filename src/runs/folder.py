@@ -47,6 +47,10 @@ class RunFolder:
         """Whether a run, finished or not, wrote to this folder."""
         return self.summary.is_file() or self.config.is_file()
 
+    def has_checkpoint(self) -> bool:
+        """Whether a training, finished or not, wrote a checkpoint to this folder."""
+        return any(self.checkpoints.glob("*.ckpt"))
+
     def pictures(self) -> dict[str, Series]:
         """Return the pictures by their names without the epoch, see `picture_name`."""
         found: dict[str, Series] = {}
@@ -69,6 +73,31 @@ def run_folders(folder: Path) -> Iterator[RunFolder]:
         if RunFolder(directory).is_run():
             names.clear()
             yield RunFolder(directory)
+
+
+def check_is_free(run_dir: str, checkpoint: str | None = None) -> None:
+    """Check that a run which begins in a folder, or goes on there from ``checkpoint``, replaces no other run.
+
+    What a run leaves that ended before its first checkpoint may be replaced.
+
+    Raises:
+        ConfigError: if the folder has another run.
+    """
+    folder = RunFolder(run_dir)
+    is_own = checkpoint is not None and run_folder_of(Path(checkpoint)).resolve() == folder.path.resolve()
+    if is_own or not (folder.summary.is_file() or folder.has_checkpoint()):
+        return
+    going_on = f"python train.py resume={run_dir} continues it; " if folder.checkpoint().is_file() else ""
+    raise ConfigError(
+        f"expected a new folder, got run_dir={run_dir}, which has a run; {going_on}for a new run choose another "
+        "run_dir, or remove the folder"
+    )
+
+
+def run_folder_of(checkpoint: Path) -> Path:
+    """Return the folder of the run that wrote a checkpoint; for one stored anywhere else, the folder it is in."""
+    folder = checkpoint.parent.parent
+    return folder if checkpoint.parent == RunFolder(folder).checkpoints else checkpoint.parent
 
 
 def choose_run_dir(config: DictConfig) -> str:

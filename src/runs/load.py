@@ -18,7 +18,8 @@ from src.config.checks import check_config
 from src.config.saved import trusted_config
 from src.config.targets import check_targets
 from src.datamodules.conversion import Converted, converted
-from src.runs.checkpoints import check_architecture, find_checkpoint, read_checkpoint, restore_data, run_folder_of
+from src.runs.checkpoints import check_architecture, find_checkpoint, read_checkpoint, restore_data
+from src.runs.folder import run_folder_of
 from src.runs.formats import explaining_age
 from src.tasks.base import Task
 from src.utils.processes import checked_device

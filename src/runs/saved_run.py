@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 from omegaconf import DictConfig, open_dict
 
 from src.config.checks import checked
+from src.runs.folder import RunFolder, run_folder_of
 from src.runs.formats import explaining_age
+from src.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from src.runs.build import Run
@@ -35,11 +37,11 @@ def saved_run(options: SavedRunOptions, overrides: list[str], purpose: str) -> t
     Results go to a new folder ``<run folder>/<purpose>/<time>-<checkpoint>`` unless ``run_dir`` is given.
 
     Raises:
-        ConfigError: for arguments that do not fit, naming the nearest key.
+        ConfigError: for arguments that do not fit, naming the nearest key, and for the folder of a training.
         ValueError: if there is no such checkpoint.
     """
     from src.config.saved import trusted_config
-    from src.runs.checkpoints import find_checkpoint, read_checkpoint, run_folder_of
+    from src.runs.checkpoints import find_checkpoint, read_checkpoint
 
     path = find_checkpoint(options.ckpt, "best")
     saved = read_checkpoint(path)["config"]
@@ -47,6 +49,11 @@ def saved_run(options: SavedRunOptions, overrides: list[str], purpose: str) -> t
     saved["logger"] = None
     saved["run_dir"] = str(run_folder_of(path) / purpose / datetime.now().strftime(f"%Y-%m-%d_%H-%M-%S-{path.stem}"))
     config = trusted_config(saved, overrides, options.trust)
+    if config.run_dir and RunFolder(config.run_dir).has_checkpoint():
+        raise ConfigError(
+            f"expected a folder for the results alone, got run_dir={config.run_dir}, whose run they would replace; "
+            "leave it out, or choose another"
+        )
     # After the overrides, because `trainer=gpu` and `callbacks=guard` are written for training. Nothing is trained, and
     # the checkpoints of the run must not be overwritten.
     with open_dict(config):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from src.config.composition import compose_config
 from src.config.moved import modernised
@@ -56,10 +57,7 @@ def _has_values(run: RunFolder, overrides: list[str]) -> bool:
     if not run.config.exists():
         return False
     saved: Any = modernised(OmegaConf.to_container(load_config(run.config), resolve=True))
-    named = dict(override.split("=", 1) for override in overrides if override.startswith(("experiment=", "scale=")))
-    if not named.items() <= saved.items():
-        return False
-    others = [override for override in overrides if override.partition("=")[0] not in named]
-    with suppress(ConfigError):  # of a run of an experiment that has no such key
-        return OmegaConf.to_container(with_overrides(saved, others), resolve=True) == saved
+    # Of a run of an experiment that has no such key, or nothing to which a choice refers.
+    with suppress(ConfigError, OmegaConfBaseException):
+        return OmegaConf.to_container(with_overrides(saved, overrides), resolve=True) == saved
     return False

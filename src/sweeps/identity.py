@@ -9,7 +9,7 @@ from typing import Any
 # Paths, output and logging, descriptions, and the speed of data loading. Not the number of loading workers: in a data
 # module of the user's, each may draw its own random numbers.
 EXECUTION_KEYS = (
-    *("about", "run_dir", "resume", "debug", "logger"),
+    *("about", "choices", "run_dir", "resume", "debug", "logger"),
     *("datamodule.data_dir", "datamodule.pin_memory", "datamodule.download", "datamodule.generation_workers"),
 )
 # Callbacks that save, measure and draw. Others, such as one that picks the tested checkpoint, may change a result.

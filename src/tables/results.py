@@ -23,7 +23,7 @@ REQUIRED = (
     *("cell", "digest", "model", "seed", "metrics", "config", "num_parameters"),
     *("finished", "git_commit", "hardware", "versions"),
 )
-LEFT_OUT_OF_CONFIG = ("logger", "run_dir", "resume")
+LEFT_OUT_OF_CONFIG = ("choices", "logger", "run_dir", "resume")
 
 
 def result_of(cell: Cell) -> dict[str, Any]:

@@ -6,14 +6,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from src.tasks.base import Task
 
 STEPS = 100
 
 
-def check_updates(task: Task) -> None:
-    """Build the task's optimizer and schedule for one number.
+def check_updates(task: Task) -> LRScheduler | None:
+    """Build the task's optimizer and schedule for one number, and return the schedule.
 
     Raises:
         ValueError: naming the section whose values its class does not accept.
@@ -21,9 +22,8 @@ def check_updates(task: Task) -> None:
     optimizer = _built("task.optimizer", lambda: task.optimizer([nn.Parameter(torch.zeros(1))]))
     if not isinstance(optimizer, Optimizer):
         raise ValueError(f"expected task.optimizer to build an optimizer of torch, got {type(optimizer).__name__}")
-    if task.scheduler is not None:
-        schedule = task.scheduler
-        _built("task.scheduler", lambda: schedule(optimizer, total_steps=STEPS))
+    schedule = task.scheduler
+    return None if schedule is None else _built("task.scheduler", lambda: schedule(optimizer, total_steps=STEPS))
 
 
 def _built(section: str, build: Callable[[], Any]) -> Any:

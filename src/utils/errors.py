@@ -12,6 +12,10 @@ class ConfigError(ValueError):
     """The configuration or the command line asks for something that does not exist."""
 
 
+class JobFailed(Exception):
+    """A job of a multirun has failed, and has said why. (It is here because a launcher's processes pickle it.)"""
+
+
 def did_you_mean(name: str, valid: Iterable[str], *, listed: bool = True) -> str:
     """Return ``"; did you mean 'x'?"`` for the valid name nearest to ``name``, else, if ``listed``, all valid names.
 
@@ -39,6 +43,8 @@ def check_range(low: float, high: float = math.inf, **values: float | None) -> N
 
 # A loss that is not finite raises ArithmeticError; a missing file or a folder without write permission, OSError.
 USER_ERRORS = (ValueError, ArithmeticError, OSError)
+# The exit code after one.
+USER_ERROR = 2
 
 
 def full_traceback_wanted(arguments: list[str]) -> bool:
@@ -113,4 +119,4 @@ def user_errors(show_traceback: bool) -> Iterator[None]:
         lines = [f"error: {root_message(error)}", *getattr(error, "__notes__", [])]
         lines.append("(debug=true or HYDRA_FULL_ERROR=1 shows the full traceback)")
         print("\n".join(lines), file=sys.stderr)
-        sys.exit(2)
+        sys.exit(USER_ERROR)

@@ -62,7 +62,7 @@ def test_a_tracker_that_fails_in_everything_is_a_warning(
 def test_a_shielded_tracker_is_what_it_was_and_returns_what_it_returned(tmp_path: Path) -> None:
     logger = shielded(wandb_logger(str(tmp_path / "run"), project="p"))
     assert isinstance(logger, type(wandb_logger(str(tmp_path), project="p")))
-    assert logger.name == "p" and logger.version == "run" and logger.save_dir == str(tmp_path / "run")
+    assert logger.name == "p" and logger.version.startswith("run-") and logger.save_dir == str(tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,7 +77,8 @@ def test_wandb_takes_the_name_of_every_folder(name: str, tmp_path: Path) -> None
 def test_the_current_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert wandb_logger(".").version == "here"
+    assert wandb_logger(".").version == wandb_logger(str(tmp_path / "here")).version
+    assert wandb_logger(".").version.startswith("here-")
 
 
 def run_with_wandb(folder: Path, *more: str, **environment: str) -> subprocess.CompletedProcess:

@@ -41,8 +41,11 @@ def test_a_netrc_that_cannot_be_read_is_named(no_account: Path, monkeypatch: pyt
         has_api_key()
 
 
-def test_a_run_keeps_its_name_and_a_sweep_gives_its_own(no_account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert wandb_logger("outputs/x/2026-a").version == "2026-a"
+def test_a_run_is_known_by_name_and_place_and_a_sweep_gives_its_own_id(
+    no_account: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, again, second = (wandb_logger(f"outputs/{place}/2026-a").version for place in ("x", "x/../x", "y"))
+    assert first == again and first != second and first.startswith("2026-a-") and second.startswith("2026-a-")
     monkeypatch.setenv("WANDB_RUN_ID", "sweep7")
     assert wandb_logger("outputs/x/2026-a").version == "sweep7"
 
@@ -53,3 +56,5 @@ def test_a_run_that_goes_on_has_the_id_of_its_wandb_folder(no_account: Path) -> 
         (run_dir / "wandb" / name).mkdir(parents=True)
     (run_dir / "wandb" / "latest-run").symlink_to(run_dir / "wandb" / "run-20260102_120000-cell-7")
     assert wandb_logger(str(run_dir)).version == "cell-7"
+    run_dir.rename(no_account / "moved")
+    assert wandb_logger(str(no_account / "moved")).version == "cell-7"

@@ -8,8 +8,18 @@ import pytest
 from PIL import Image
 
 from src.config.composition import compose_config
-from src.runs.checkpoints import find_checkpoint, run_folder_of
-from src.runs.folder import ENVIRONMENT_VARIABLE, SUBFOLDERS, RunFolder, choose_run_dir, picture_name, run_folders
+from src.runs.checkpoints import find_checkpoint
+from src.runs.folder import (
+    ENVIRONMENT_VARIABLE,
+    SUBFOLDERS,
+    RunFolder,
+    check_is_free,
+    choose_run_dir,
+    picture_name,
+    run_folder_of,
+    run_folders,
+)
+from src.utils.errors import ConfigError
 
 
 def test_run_folders_differ_and_other_processes_follow_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +79,24 @@ def test_a_run_folder_means_its_checkpoint(tmp_path: Path) -> None:
     assert find_checkpoint(tmp_path / "run", "best") == best
     with pytest.raises(ValueError, match=r"checkpoints/best\.ckpt, got '.*other'"):
         find_checkpoint(tmp_path / "other", "best")
+
+
+def test_a_folder_has_one_run(tmp_path: Path) -> None:
+    tested, trained = RunFolder(tmp_path / "tested"), RunFolder(tmp_path / "trained")
+    for path in (tested.summary, trained.checkpoint(), tmp_path / "begun" / "config.yaml"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    with pytest.raises(
+        ConfigError, match=r"expected a new folder, got run_dir=\S*tested, which has a run; for a new run"
+    ):
+        check_is_free(str(tested.path))
+    with pytest.raises(
+        ConfigError, match=r"which has a run; python train.py resume=\S*trained continues it; for a new"
+    ):
+        check_is_free(str(trained.path))
+    with pytest.raises(ConfigError, match="which has a run"):
+        check_is_free(str(tested.path), str(trained.checkpoint()))
+    check_is_free(str(trained.path), str(trained.checkpoint("best")))
+    for name in ("begun", "new"):
+        check_is_free(str(tmp_path / name), str(trained.checkpoint()))
+        check_is_free(str(tmp_path / name))

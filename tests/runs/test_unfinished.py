@@ -23,6 +23,10 @@ RUNS = {
     "digits": ["experiment=irevnet_lab", "trainer.max_epochs=7"],
     "finished": ["experiment=ct_postproc", "seed=2"],
     "prolonged": ["experiment=ct_postproc", "seed=3"],
+    "images": ["experiment=iconvnet_table1"],
+    "sheet": ["experiment=irevnet_lab/sheet"],
+    "glow": ["experiment=flows/glow", "trainer.max_epochs=7"],
+    "of an earlier version": ["experiment=irevnet_lab/sheet", "seed=5"],
 }
 
 
@@ -30,8 +34,10 @@ RUNS = {
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs = tmp_path_factory.mktemp("outputs")
     for age, (name, overrides) in enumerate(RUNS.items()):
-        folder = outputs / overrides[0].partition("=")[2] / name
+        folder = outputs / overrides[0].partition("=")[2].replace("/", "_") / name
         config = compose_config([*overrides, f"run_dir={folder}"])
+        if name == "of an earlier version":
+            del config.choices
         write_config(config)
         if name == "prolonged":
             config.trainer.max_epochs = 1  # when it finished
@@ -55,6 +61,10 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["scale=small", "seed=1"], "unet"),
         (["experiment=irevnet_lab", "trainer.max_epochs=7"], "digits"),
         (["seed=3"], "prolonged"),
+        (["model=convnet"], "images"),  # older than runs that have nothing to which this network refers
+        (["experiment=irevnet_lab/sheet", "model=lab_irevnet"], "sheet"),
+        (["experiment=flows/glow"], "glow"),
+        (["seed=5", "trainer=cpu"], "of an earlier version"),
         *((overrides, name) for name, overrides in RUNS.items() if name != "finished"),
     ],
 )
@@ -67,7 +77,7 @@ def test_the_newest_run_with_these_values(outputs: Path, overrides: list[str], n
     [
         (
             ["seed=2"],
-            r"with seed=2 under .*, got 5 runs with a checkpoint, of which 4 are unfinished.*\n  unfinished: ",
+            r"with seed=2 under .*, got 9 runs with a checkpoint, of which 8 are unfinished.*\n  unfinished: ",
         ),
         (["scale=medium"], "expected an unfinished run with scale=medium"),
         (["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'"),
