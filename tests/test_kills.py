@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -84,7 +83,5 @@ def test_a_run_stopped_at_any_moment_resumes_as_if_it_had_not(
         readable(tmp_path / "run")
     if RunFolder(tmp_path / "run").checkpoint().exists():
         arguments = [f"resume={tmp_path / 'run'}"]
-    else:
-        shutil.rmtree(tmp_path / "run", ignore_errors=True)  # the best checkpoint may be there
     finish(arguments, log)
     assert_equal(tmp_path / "run", expected)

@@ -78,16 +78,17 @@ def run_folders(folder: Path) -> Iterator[RunFolder]:
 def check_is_free(run_dir: str, checkpoint: str | None = None) -> None:
     """Check that a run which begins in a folder, or goes on there from ``checkpoint``, replaces no other run.
 
-    What a run leaves that ended before its first checkpoint may be replaced.
+    What a run leaves that was killed before it could be resumed may be replaced: reproduce.py starts it anew.
 
     Raises:
         ConfigError: if the folder has another run.
     """
     folder = RunFolder(run_dir)
     is_own = checkpoint is not None and run_folder_of(Path(checkpoint)).resolve() == folder.path.resolve()
-    if is_own or not (folder.summary.is_file() or folder.has_checkpoint()):
+    can_go_on = folder.checkpoint().is_file()
+    if is_own or not (folder.summary.is_file() or can_go_on):
         return
-    going_on = f"python train.py resume={run_dir} continues it; " if folder.checkpoint().is_file() else ""
+    going_on = f"python train.py resume={run_dir} continues it; " if can_go_on else ""
     raise ConfigError(
         f"expected a new folder, got run_dir={run_dir}, which has a run; {going_on}for a new run choose another "
         "run_dir, or remove the folder"

@@ -83,7 +83,8 @@ def test_a_run_folder_means_its_checkpoint(tmp_path: Path) -> None:
 
 def test_a_folder_has_one_run(tmp_path: Path) -> None:
     tested, trained = RunFolder(tmp_path / "tested"), RunFolder(tmp_path / "trained")
-    for path in (tested.summary, trained.checkpoint(), tmp_path / "begun" / "config.yaml"):
+    killed = RunFolder(tmp_path / "killed").checkpoint("best")  # before there was one to resume
+    for path in (tested.summary, trained.checkpoint(), tmp_path / "begun" / "config.yaml", killed):
         path.parent.mkdir(parents=True)
         path.touch()
     with pytest.raises(
@@ -97,6 +98,6 @@ def test_a_folder_has_one_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="which has a run"):
         check_is_free(str(tested.path), str(trained.checkpoint()))
     check_is_free(str(trained.path), str(trained.checkpoint("best")))
-    for name in ("begun", "new"):
+    for name in ("begun", "killed", "new"):
         check_is_free(str(tmp_path / name), str(trained.checkpoint()))
         check_is_free(str(tmp_path / name))
