@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from src.callbacks import peak_memory
+from src.callbacks import peak_memory, step_time
 from src.callbacks.invertibility import Invertibility, relative_inversion_error
 from src.callbacks.peak_memory import PeakMemory
 from src.callbacks.pictures.curves import Curves, draw_curves
@@ -229,6 +230,52 @@ def test_the_peak_is_that_of_the_largest_process(monkeypatch: pytest.MonkeyPatch
     assert peak.peak_bytes == 2e6 * 2**30
 
 
+def test_a_peak_that_others_may_have_reached_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = {"now": 100, "after a reset": 100}
+    monkeypatch.setattr(peak_memory, "forget_peak", lambda: marks["after a reset"])
+    monkeypatch.setattr(peak_memory, "peak_resident_bytes", lambda: marks["now"])
+    logged: list[float] = []
+    monkeypatch.setattr(
+        peak_memory, "log_reduced", lambda module, values, by: logged.append(2**30 * values["memory/peak_gib"])
+    )
+    trainer: Any = SimpleNamespace(world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    module = LightningModule()
+    PeakMemory()
+    second = PeakMemory()
+    second.on_train_epoch_end(trainer, module)
+    assert math.isnan(logged[0]) and second.summary(trainer)["peak_memory_bytes"] is None
+    marks["now"] = 101
+    second.on_train_epoch_end(trainer, module)
+    assert logged[1] == second.summary(trainer)["peak_memory_bytes"] == 101
+    marks.update({"now": 50, "after a reset": 0})
+    third = PeakMemory()
+    third.on_train_epoch_end(trainer, module)
+    assert third.summary(trainer)["peak_memory_bytes"] == 50
+
+
+def train_batches(timer: StepTime, module: Any, indices: Iterable[int], accumulate: int = 1, last: int = -1) -> None:
+    for index in indices:
+        trainer: Any = SimpleNamespace(is_last_batch=index == last, accumulate_grad_batches=accumulate)
+        timer.on_train_batch_start(trainer, module)
+        timer.on_train_batch_end(trainer, module, None, None, index)
+
+
+def test_a_step_has_all_batches_of_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 1.0, 10.0, 12.0, 20.0, 24.0])
+    monkeypatch.setattr(step_time.time, "perf_counter", lambda: next(times))
+    timer, module = StepTime(), SimpleNamespace(device=torch.device("cpu"))
+    train_batches(timer, module, range(3), accumulate=2, last=2)
+    assert timer._seconds == [3.0, 4.0]
+
+
+def test_batches_without_an_update_are_no_step() -> None:
+    timer, module = StepTime(), SimpleNamespace(device=torch.device("cpu"))
+    for _ in range(2):  # the first time, the training ends here
+        timer.on_train_epoch_start(None, module)  # type: ignore[arg-type]
+        train_batches(timer, module, [0], accumulate=2)
+        assert timer.summary(None)["step_time_s"] is None  # type: ignore[arg-type]
+
+
 def test_steps_on_a_gpu_are_timed_by_events_that_are_read_when_they_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
     class Event:
         made = 0
@@ -254,13 +301,10 @@ def test_steps_on_a_gpu_are_timed_by_events_that_are_read_when_they_are_over(mon
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: None)
     timer, module = StepTime(), SimpleNamespace(device=torch.device("cuda"))
-    for _ in range(3):
-        timer.on_train_batch_start(None, module)  # type: ignore[arg-type]
-        timer.on_train_batch_end(None, module)  # type: ignore[arg-type]
-        assert timer._seconds == []
+    train_batches(timer, module, range(3))
+    assert timer._seconds == []
     Event.reached = 4
-    timer.on_train_batch_start(None, module)  # type: ignore[arg-type]
-    timer.on_train_batch_end(None, module)  # type: ignore[arg-type]
+    train_batches(timer, module, [3])
     assert timer._seconds == [2.0, 4.0]
     assert timer.summary(None)["step_time_s"] == 5.0  # type: ignore[arg-type]
     assert timer._seconds == [2.0, 4.0, 6.0, 8.0]
