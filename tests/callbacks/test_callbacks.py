@@ -110,7 +110,7 @@ def test_without_a_range_the_truths_largest_value_is_white(tmp_path: Path) -> No
 def shown(folder: Path, **trainer_state: Any) -> list[str]:
     trainer: Any = SimpleNamespace(
         **{"is_global_zero": True, "loggers": [], "global_step": 7, "sanity_checking": False, "max_epochs": 9}
-        | {"datamodule": None}
+        | {"datamodule": None, "check_val_every_n_epoch": 1}
         | trainer_state
     )
     volumes = torch.rand(3, 1, 12, 12, 12)
