@@ -21,6 +21,7 @@ from src.runs.run_state import RunState
 from src.tasks.base import Task
 from src.tasks.metrics import CALLBACK_METRICS, Metric
 from src.tasks.updates import check_updates
+from src.utils.sharding import check_sharding
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Run:
             ValueError: if they do not fit, or no metric has the name that something monitors.
         """
         check_updates(self.task)
+        check_sharding(self.trainer.strategy, self.task.net)
         self.task.to(self.trainer.strategy.root_device)
         self.task.check_data(self.datamodule)
         if self.task.metrics:

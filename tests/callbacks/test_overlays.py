@@ -24,7 +24,14 @@ def trainer(**state: Any) -> Any:
     names = ("background", *CLASSES)
     datamodule = SimpleNamespace(case_name=lambda split, index: f"{split}_{index}", class_names=names)
     return SimpleNamespace(
-        **{**usual, "max_epochs": 9, "check_val_every_n_epoch": 1, "datamodule": datamodule, **state}
+        **{
+            **usual,
+            "max_epochs": 9,
+            "check_val_every_n_epoch": 1,
+            "strategy": SimpleNamespace(model=None),
+            "datamodule": datamodule,
+            **state,
+        }
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from src.callbacks.pictures.drawing import publish
 from src.runs.folder import picture_name
+from src.utils.sharding import whole_parameters
 
 
 class EvaluationPictures(pl.Callback):
@@ -53,8 +54,8 @@ class EvaluationPictures(pl.Callback):
         """Return the figures by name; ``samples`` is what `kept` returned, by index in ascending order."""
         raise NotImplementedError
 
-    def _watches(self, trainer: pl.Trainer, stage: str) -> bool:
-        return trainer.is_global_zero and stage in self.stages and not (stage == "val" and trainer.sanity_checking)
+    def _shows(self, trainer: pl.Trainer, stage: str) -> bool:
+        return stage in self.stages and not (stage == "val" and trainer.sanity_checking)
 
     def _is_in_turn(self, trainer: pl.Trainer) -> bool:
         """Whether a validation is the first one in its ``every_n_epochs`` epochs, or the last one of the training."""
@@ -64,7 +65,7 @@ class EvaluationPictures(pl.Callback):
         return is_first or -1 < trainer.max_epochs <= epoch + interval
 
     def _keep(self, stage: str, trainer: pl.Trainer, task: Any, outputs: Any, batch: Any, *unused: Any) -> None:
-        if not self._watches(trainer, stage):
+        if not (trainer.is_global_zero and self._shows(trainer, stage)):
             return
         shown = {**batch, "prediction": outputs} if stage == "predict" else outputs
         name_of = getattr(trainer.datamodule, "case_name", None)  # type: ignore[attr-defined]
@@ -74,7 +75,7 @@ class EvaluationPictures(pl.Callback):
                 self._kept[index] = self.kept(name, {key: value[position] for key, value in shown.items()})
 
     def _end(self, stage: str, trainer: pl.Trainer, task: Any) -> None:
-        if not self._watches(trainer, stage):
+        if not self._shows(trainer, stage):
             return
         samples, self._kept, self._passed_over = dict(sorted(self._kept.items())), {}, None
         if stage != "val":
@@ -93,7 +94,9 @@ class EvaluationPictures(pl.Callback):
 
     @torch.no_grad()
     def _draw(self, stage: str, epoch: int | None, trainer: pl.Trainer, task: Any, samples: Mapping[int, Any]) -> None:
-        for name, figure in self.figures(trainer, task, samples).items():
+        with whole_parameters(trainer):
+            figures = self.figures(trainer, task, samples) if trainer.is_global_zero else {}
+        for name, figure in figures.items():
             full = f"{stage}-{name}"
             publish(trainer, figure, self.dirpath / picture_name(full, epoch), f"images/{full}")
 
