@@ -9,6 +9,7 @@ import torch
 from src.invertible import FORWARD, INVERSE, Condition, InvertibleModule, State
 from src.invertible.inspection import FirstCalls, relative_error
 from src.utils.reduced import log_reduced
+from src.utils.sharding import whole_parameters
 
 
 def relative_inversion_error(module: InvertibleModule, x: State, condition: Condition = None) -> float:
@@ -56,7 +57,7 @@ class Invertibility(pl.Callback):
         calls = self._watch.close() if self._watch else []
         if not calls:
             return
-        with trainer.precision_plugin.forward_context():
+        with whole_parameters(trainer), trainer.precision_plugin.forward_context():
             errors = [relative_inversion_error(call.tree, call.x, call.condition) for call in calls]
         own = float(np.max(errors))  # NaN, if there is one
         worst = log_reduced(pl_module, {"val/invertibility_error": own}, "max", reduce_fx="max")

@@ -1,8 +1,9 @@
 """The largest memory that a run needed."""
 
+import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -15,11 +16,17 @@ class PeakMemory(OfTraining):
     """Logs ``memory/peak_gib`` at the end of each training epoch.
 
     On CUDA this is the largest amount that torch's allocator held since training began, on the CPU the high-water mark
-    of the process, see `peak_resident_bytes`.
+    of the process, see `peak_resident_bytes`. In a process that has trained before, as the later jobs of a multirun, it
+    is that since this run began; where the system does not allow to set the mark back, and this run stays below what
+    others needed before it, it is NaN, and None in the summary.
     """
+
+    _has_others: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.peak_bytes = 0
+        self._of_others = forget_peak() if PeakMemory._has_others else 0
+        PeakMemory._has_others = True
 
     def state_dict(self) -> dict[str, Any]:
         return {"peak_bytes": self.peak_bytes}
@@ -41,16 +48,17 @@ class PeakMemory(OfTraining):
         """Log the peak so far."""
         cuda = pl_module.device.type == "cuda"
         now = torch.cuda.max_memory_allocated(pl_module.device) if cuda else peak_resident_bytes()
-        self.peak_bytes = max(self.peak_bytes, now)
-        worst = log_reduced(pl_module, {"memory/peak_gib": self.peak_bytes / 2**30}, "max")
+        if cuda or now > self._of_others:
+            self.peak_bytes = max(self.peak_bytes, now)
+        worst = log_reduced(pl_module, {"memory/peak_gib": self.peak_bytes / 2**30 or math.nan}, "max")
         if trainer.world_size > 1:
-            self.peak_bytes = int(worst["memory/peak_gib"] * 2**30)
+            self.peak_bytes = int(worst["memory/peak_gib"].nan_to_num(0.0) * 2**30)
 
 
 def peak_resident_bytes() -> int:
     """Return the high-water mark of the resident set of this process, as the kernel counts it.
 
-    It includes Python, the libraries and the data, and never falls. Linux and macOS only.
+    It includes Python, the libraries and the data, and never falls but by `forget_peak`. Linux and macOS only.
     """
     if sys.platform == "darwin":
         import resource
@@ -59,3 +67,12 @@ def peak_resident_bytes() -> int:
     # On Linux getrusage would start from the memory of the parent process.
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
+def forget_peak() -> int:
+    """Set the high-water mark back to what is resident now; return the mark that stays where the system refuses."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return peak_resident_bytes()
+    return 0

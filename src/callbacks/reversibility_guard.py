@@ -11,6 +11,7 @@ from torch import nn
 from src.invertible import POLICIES, keep_input
 from src.invertible.inspection import FirstCalls, LeafError, LeafNames, reconstruction_errors
 from src.utils.reduced import reduced
+from src.utils.sharding import whole_parameters
 
 METRIC = "train/reconstruction_error"
 
@@ -83,7 +84,7 @@ class ReversibilityGuard(pl.Callback):
         names = LeafNames(pl_module)
         self.errors = {}
         for call in calls:
-            with trainer.precision_plugin.forward_context():
+            with whole_parameters(trainer), trainer.precision_plugin.forward_context():
                 found = reconstruction_errors(call.tree, call.x, call.condition, exact_past=self.threshold)
             for error in found:
                 self._judge(names(error.leaf), error, pl_module)

@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from src.runs.last_checkpoint import between_updates
 from src.runs.of_training import OfTraining
 from src.utils.reduced import log_reduced
 
@@ -15,13 +16,15 @@ from src.utils.reduced import log_reduced
 class StepTime(OfTraining):
     """Logs the median time of the training steps of an epoch (forward, backward, update) as ``time/step_s``.
 
-    Loading the data does not count, and the warm-up of the first steps does not change the median. On a GPU, the time
-    is that between two events on its stream, which are read later: nothing waits for them.
+    A step ends with an update: under ``trainer.accumulate_grad_batches`` it has several batches. Loading the data does
+    not count, and the warm-up of the first steps does not change the median. On a GPU, the time is that between two
+    events on its stream, which are read later: nothing waits for them.
     """
 
     def __init__(self) -> None:
         self._seconds: list[float] = []
-        self._running: deque[tuple[Any, Any]] = deque()  # start and end of steps whose seconds are not known yet
+        self._batches: list[tuple[Any, Any]] = []  # start and end of those since the last update
+        self._running: deque[list[tuple[Any, Any]]] = deque()  # batches of steps whose seconds are not known yet
         self._epoch_start = 0
         self._start: Any = None
 
@@ -40,14 +43,20 @@ class StepTime(OfTraining):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._read_all()
         self._epoch_start = len(self._seconds)
+        self._batches = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
         self._start = _now(pl_module.device)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
-        self._running.append((self._start, _now(pl_module.device)))
-        while self._running and _is_over(self._running[0][1]):
-            self._seconds.append(_seconds(*self._running.popleft()))
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._batches.append((self._start, _now(pl_module.device)))
+        if between_updates(trainer, batch_idx):
+            self._running.append(self._batches)
+            self._batches = []
+        while self._running and _is_over(self._running[0][-1][1]):
+            self._seconds.append(_seconds(self._running.popleft()))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._read_all()
@@ -56,7 +65,7 @@ class StepTime(OfTraining):
             log_reduced(pl_module, {"time/step_s": statistics.median(steps)}, "mean")
 
     def _read_all(self) -> None:
-        self._seconds += [_seconds(*step) for step in self._running]
+        self._seconds += map(_seconds, self._running)
         self._running.clear()
 
 
@@ -73,7 +82,11 @@ def _is_over(moment: Any) -> bool:
     return isinstance(moment, float) or moment.query()
 
 
-def _seconds(start: Any, end: Any) -> float:
+def _seconds(step: list[tuple[Any, Any]]) -> float:
+    return sum(_between(start, end) for start, end in step)
+
+
+def _between(start: Any, end: Any) -> float:
     if isinstance(start, float):
         return end - start
     end.synchronize()

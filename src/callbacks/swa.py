@@ -1,8 +1,10 @@
 """The mean of the weights of the last epochs."""
 
+import math
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch.optim.swa_utils import get_swa_avg_fn
 
 from src.callbacks.weight_average import ValidatedAverage
@@ -14,7 +16,8 @@ class SWA(ValidatedAverage):
     From the first averaged epoch on, validation, test and checkpoints use the average.
 
     Args:
-        start_fraction: the fraction of ``trainer.max_epochs`` after which averaging starts, in [0, 1).
+        start_fraction: the fraction of the training's epochs after which averaging starts, in [0, 1); the last one is
+            averaged in any case. ``trainer.max_epochs`` and ``trainer.max_steps`` count, not what ends it earlier.
 
     Raises:
         ValueError: if it is out of its range.
@@ -45,6 +48,25 @@ class SWA(ValidatedAverage):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update the average after the last step of an epoch."""
-        assert trainer.max_epochs is not None
-        self._is_due = trainer.is_last_batch and trainer.current_epoch >= self.start_fraction * trainer.max_epochs
+        ends = trainer.is_last_batch or trainer.global_step == trainer.max_steps
+        self._is_due = ends and trainer.current_epoch >= self._start(trainer)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the average as the weights, or warn that there is none."""
+        if not self._has_begun:
+            rank_zero_warn(
+                f"callbacks.swa averaged nothing: the training ended with epoch {trainer.current_epoch}, and "
+                f"averaging begins with epoch {self._start(trainer) + 1}; the weights of the last step are stored. "
+                "A smaller callbacks.swa.start_fraction or trainer.max_epochs begins earlier."
+            )
+        super().on_train_end(trainer, pl_module)
+
+    def _start(self, trainer: Trainer) -> int:
+        """Return the first epoch to be averaged, at the latest the last one of the training's planned length."""
+        assert trainer.max_epochs is not None
+        epochs = float(trainer.max_epochs)
+        if trainer.max_steps > 0 and math.isfinite(trainer.num_training_batches):
+            steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+            epochs = min(epochs, trainer.max_steps / steps_per_epoch)
+        return math.ceil(min(self.start_fraction * epochs, epochs - 1))

@@ -13,6 +13,8 @@ ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
 LEVELS = ("model.body.channels", "model")
 # What works with parameters that FSDP shares out; tests/invertible/engine/test_fsdp.py.
 SHARDED = ("reversible", "stored", "checkpoint")
+# Callbacks of Lightning that copy the parameters or load them anew, which fails with shares of them.
+UNSHARDED_CALLBACKS = ("ema", "swa", "lr_finder")
 # Precisions whose weights have 8 or 11 bits.
 HALF_PRECISION = ("bf16-true", "16-true")
 
@@ -107,15 +109,30 @@ def _check_processes(config: DictConfig) -> None:
 
 
 def _check_sharding(config: DictConfig) -> None:
-    strategy = config.trainer.get("strategy", "auto")
+    trainer = config.trainer
+    strategy = trainer.get("strategy", "auto")
     strategy = str(strategy.get("name") if isinstance(strategy, DictConfig) else strategy)
-    if strategy.startswith("fsdp") and config.trainer.get("accelerator") not in ("gpu", "cuda"):
+    if not strategy.startswith("fsdp"):
+        return
+    if trainer.get("accelerator") not in ("gpu", "cuda"):
         raise ConfigError(f"expected trainer.accelerator=gpu with trainer.strategy={strategy}")
-    if strategy.startswith("fsdp") and config.backprop not in SHARDED:
+    if config.backprop not in SHARDED:
         raise ConfigError(
             f"expected backprop to be one of {', '.join(SHARDED)} with trainer.strategy={strategy}, got "
             f"{config.backprop!r}: FSDP replaces the parameters by views, which memcnn does not find"
         )
+    if trainer.get("gradient_clip_val") and trainer.get("gradient_clip_algorithm") in (None, "norm"):
+        raise ConfigError(
+            f"expected trainer.gradient_clip_val=null or +trainer.gradient_clip_algorithm=value with trainer.strategy="
+            f"{strategy}, got trainer.gradient_clip_val={trainer.gradient_clip_val}: Lightning clips no norm of "
+            "gradients that are shared out"
+        )
+    for name in UNSHARDED_CALLBACKS:
+        if OmegaConf.select(config, f"callbacks.{name}") is not None:
+            raise ConfigError(
+                f"expected no callbacks.{name} with trainer.strategy={strategy}, which leaves it a share of the "
+                "parameters; trainer=ddp gives it all of them"
+            )
 
 
 def _check_validation(config: DictConfig) -> None:

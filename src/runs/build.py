@@ -15,12 +15,13 @@ from src.loggers.run_logger import RunLogger
 from src.loggers.shielded import shielded
 from src.runs.csv_logger import CsvLogger
 from src.runs.last_checkpoint import LastCheckpoint
-from src.runs.monitor import check_monitors
+from src.runs.monitor import STEP, check_monitors
 from src.runs.quiet import quiet_libraries
 from src.runs.run_state import RunState
 from src.tasks.base import Task
 from src.tasks.metrics import CALLBACK_METRICS, Metric
 from src.tasks.updates import check_updates
+from src.utils.sharding import check_sharding
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Run:
             ValueError: if they do not fit, or no metric has the name that something monitors.
         """
         check_updates(self.task)
+        check_sharding(self.trainer.strategy, self.task.net)
         self.task.to(self.trainer.strategy.root_device)
         self.task.check_data(self.datamodule)
         if self.task.metrics:
@@ -89,7 +91,7 @@ def build(config: DictConfig) -> Run:
     if mode := compile_mode(config):
         compile_subnets(net, mode)
     task = instantiate(config.task, _partial_=True)(net=net)
-    callbacks = {name: instantiate(node) for name, node in (config.get("callbacks") or {}).items() if node}
+    callbacks = {name: _callback(node) for name, node in (config.get("callbacks") or {}).items() if node}
     loggers = [instantiate(node) for node in (config.get("logger") or {}).values()]
     # All but the project's own file are trackers, whose failure is only a warning.
     loggers = [logger if isinstance(logger, CsvLogger) else shielded(logger) for logger in loggers]
@@ -99,3 +101,9 @@ def build(config: DictConfig) -> Run:
     state = RunState(config)
     trainer = instantiate(config.trainer, callbacks=[*callbacks.values(), state], logger=loggers or False)
     return Run(config, datamodule, task, trainer, callbacks, state)
+
+
+def _callback(node: DictConfig) -> pl.Callback:
+    # The last weights count as the best ones, also those of an epoch without a validation or of a part of an epoch.
+    is_latest = str(node.get("_target_")).endswith(".ModelCheckpoint") and node.get("monitor") == STEP
+    return instantiate(node, **({"save_on_train_epoch_end": True} if is_latest else {}))

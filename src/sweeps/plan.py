@@ -17,6 +17,7 @@ from src.sweeps.grid import grid
 from src.sweeps.identity import (
     Identify,
     agree,
+    digest,
     has_own_data,
     identity_of_arguments,
     identity_of_composed,
@@ -116,8 +117,11 @@ class Plan:
 
 
 def _word(change: str) -> str:
+    """Return an argument as a part of a file name, with a digest of a value that loses more than its commas."""
     key, _, value = change.partition("=")
-    return "-".join([re.sub(r"[^A-Za-z0-9.]+", "-", key).strip("-"), *([readable(value)] if value else [])])
+    text = readable(value)
+    lost = text != value.replace(",", "-")
+    return "-".join(filter(None, [re.sub(r"[^A-Za-z0-9.]+", "-", key).strip("-"), text, digest(value) if lost else ""]))
 
 
 def table_keys(experiments: Path) -> list[str]:

@@ -33,10 +33,12 @@ class Search:
         count: total number of trials, earlier sessions included; None for the sweep's ``run_cap``.
         overrides: further arguments of every trial.
         identify: see `src.sweeps.identity`.
-        folder: of the trials and of ``search.journal``, in which each set of parameters has its own trials.
+        folder: of the trials and of ``search.journal``, in which each set of parameters, metric and configuration has
+            its own trials.
 
     Raises:
-        ConfigError: for a sweep without a metric or number of trials, or with a distribution that cannot be drawn.
+        ConfigError: for a sweep without a metric or number of trials, or with a distribution that cannot be drawn, and
+            if ``identify`` refuses its arguments.
     """
 
     def __init__(self, sweep: Sweep, count: int | None, overrides: list[str], identify: Identify, folder: Path) -> None:
@@ -59,12 +61,9 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._folder.mkdir(parents=True, exist_ok=True)
         storage = open_journal(self._folder / "search.journal")
-        # A trial says nothing about a search with other fixed values, and its numbers mean others in another space.
-        name = f"search_{digest(self._sweep.parameters)}"
-        study = optuna.create_study(study_name=name, storage=storage, direction=self.metric.goal, load_if_exists=True)
-        goal = study.direction.name.lower()
-        if goal != self.metric.goal:
-            raise ConfigError(f"expected metric.goal={goal} as in {self._folder}, got {self.metric.goal}")
+        study = optuna.create_study(
+            study_name=self._name(), storage=storage, direction=self.metric.goal, load_if_exists=True
+        )
         # With a fixed seed, every session would draw the same values as the first one.
         seed = len(study.trials)
         with warnings.catch_warnings():
@@ -74,6 +73,16 @@ class Search:
             else:  # with constant_liar parallel trials avoid each other
                 study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         return study
+
+    def _name(self) -> str:
+        """Return a name for all that a trial's value depends on besides the drawn parameters.
+
+        A trial says nothing about a search with another metric, other fixed values or another configuration, and its
+        numbers mean others in another space.
+        """
+        cells = [self._cell_with(parameters) for parameters in self._space.examples()]
+        content = [self._sweep.parameters, self.metric.name, self.metric.goal, *(cell.identity for cell in cells)]
+        return f"search_{digest(content)}"
 
     def cells(self) -> Iterator[Cell]:
         """Yield the trials without a result: first those of an interrupted session, then new ones."""
@@ -99,9 +108,12 @@ class Search:
             self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
     def _cell(self, number: int, params: dict[str, Any]) -> Cell:
-        cell = make_cell(self._sweep, self._space.values(params), self._overrides, self._identify, self._folder)
+        cell = self._cell_with(self._space.values(params))
         self._numbers[cell.folder.name].append(number)
         return cell
+
+    def _cell_with(self, parameters: dict[str, Any]) -> Cell:
+        return make_cell(self._sweep, parameters, self._overrides, self._identify, self._folder)
 
     def tell(self, attempt: Attempt) -> None:
         """Tell Optuna the result of a finished cell; an interrupted one stays open for the next session.

@@ -29,11 +29,25 @@ class SearchSpace:
         self._lookups = {name: look_up for name, spec in drawn.items() if (look_up := _look_up(name, spec))}
         self.names = sorted(sweep.parameters)
         self.distributions = {name: _distribution(name, spec) for name, spec in drawn.items()}
+        self._listed = {name: spec["values"] for name, spec in drawn.items() if "values" in spec}
 
     def values(self, trial_params: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments that a trial's parameters mean, sorted by name as in a grid."""
         drawn = {name: self._lookups.get(name, lambda value: value)(value) for name, value in trial_params.items()}
         return dict(sorted({**self.constants, **drawn}.items()))
+
+    def examples(self) -> list[dict[str, Any]]:
+        """Return arguments as of `values`: as few as have every listed value, with one number of each range."""
+        middle = self.values({name: _middle(distribution) for name, distribution in self.distributions.items()})
+        count = max(map(len, self._listed.values()), default=1)
+        return [{**middle, **{name: v[i % len(v)] for name, v in self._listed.items()}} for i in range(count)]
+
+
+def _middle(distribution: Any) -> Any:
+    """Return a number of a distribution that does not depend on chance; of categories, the first."""
+    if hasattr(distribution, "choices"):
+        return distribution.choices[0]
+    return distribution.low if isinstance(distribution.low, int) else (distribution.low + distribution.high) / 2
 
 
 def _distribution(name: str, spec: dict[str, Any]) -> BaseDistribution:

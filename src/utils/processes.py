@@ -47,9 +47,11 @@ def distributed(name: str = "ddp", timeout_minutes: float = 30.0, **options: Any
     Raises:
         ValueError: for another name, or a timeout that is not positive.
     """
-    from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
+    from pytorch_lightning.strategies import DDPStrategy
 
-    strategies = {"ddp": DDPStrategy, "fsdp": FSDPStrategy}
+    from src.utils.sharding import Sharded
+
+    strategies: dict[str, type[DDPStrategy] | type[Sharded]] = {"ddp": DDPStrategy, "fsdp": Sharded}
     if name not in strategies:
         raise ValueError(f"expected trainer.strategy.name to be one of {', '.join(strategies)}, got {name!r}")
     if not timeout_minutes > 0:

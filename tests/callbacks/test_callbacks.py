@@ -18,13 +18,10 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from src.callbacks import peak_memory
 from src.callbacks.invertibility import Invertibility, relative_inversion_error
-from src.callbacks.peak_memory import PeakMemory
 from src.callbacks.pictures.curves import Curves, draw_curves
 from src.callbacks.pictures.reconstructions import ReconstructionPictures, shown_slices, triptych
 from src.callbacks.progress import LineProgress, progress_bar
-from src.callbacks.step_time import StepTime
 from src.invertible import AdditiveCoupling, InvertibleModule
 from src.runs.random_state import RandomState
 
@@ -58,7 +55,9 @@ def test_an_inversion_that_is_not_a_number_is_the_worst_of_all(parts: tuple[Inve
     callback, logged = Invertibility(), {}
     net = LightningModule()
     net.parts = torch.nn.ModuleList(parts)
-    trainer: Any = SimpleNamespace(precision_plugin=SimpleNamespace(forward_context=nullcontext))
+    trainer: Any = SimpleNamespace(
+        precision_plugin=SimpleNamespace(forward_context=nullcontext), strategy=SimpleNamespace(model=None)
+    )
     net.log = lambda name, value, **options: logged.update({name: value})  # type: ignore[assignment]
     callback.on_validation_batch_start(trainer, net, None, 0)
     for part in parts:
@@ -109,7 +108,7 @@ def test_without_a_range_the_truths_largest_value_is_white(tmp_path: Path) -> No
 def shown(folder: Path, **trainer_state: Any) -> list[str]:
     trainer: Any = SimpleNamespace(
         **{"is_global_zero": True, "loggers": [], "global_step": 7, "sanity_checking": False, "max_epochs": 9}
-        | {"datamodule": None}
+        | {"datamodule": None, "check_val_every_n_epoch": 1, "strategy": SimpleNamespace(model=None)}
         | trainer_state
     )
     volumes = torch.rand(3, 1, 12, 12, 12)
@@ -207,63 +206,6 @@ def test_a_process_that_the_interrupted_run_did_not_have_keeps_its_own_numbers()
     before = torch.get_rng_state()
     resumed.on_fit_start(fourth, None)  # type: ignore[arg-type]
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_costs_go_on_after_a_resume() -> None:
-    first, second = StepTime(), StepTime()
-    first._seconds = [1.0, 2.0, 6.0]
-    second.load_state_dict(first.state_dict())
-    assert second.summary(None)["step_time_s"] == 2.0  # type: ignore[arg-type]
-    peak, after = PeakMemory(), PeakMemory()
-    peak.peak_bytes = 2**50
-    after.load_state_dict(peak.state_dict())
-    module = LightningModule()
-    after.on_train_epoch_end(SimpleNamespace(world_size=1), module)  # type: ignore[arg-type]
-    assert after.peak_bytes == 2**50
-
-
-def test_the_peak_is_that_of_the_largest_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peak_memory, "log_reduced", lambda module, values, by: {"memory/peak_gib": torch.tensor(2e6)})
-    peak = PeakMemory()
-    peak.on_train_epoch_end(SimpleNamespace(world_size=2), LightningModule())  # type: ignore[arg-type]
-    assert peak.peak_bytes == 2e6 * 2**30
-
-
-def test_steps_on_a_gpu_are_timed_by_events_that_are_read_when_they_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Event:
-        made = 0
-        reached = 0
-
-        def __init__(self, enable_timing: bool) -> None:
-            Event.made += 1
-            self.number = Event.made
-
-        def record(self, _stream: None) -> None:
-            pass
-
-        def query(self) -> bool:
-            return self.number <= Event.reached
-
-        def synchronize(self) -> None:
-            Event.reached = max(Event.reached, self.number)
-
-        def elapsed_time(self, end: Event) -> float:
-            assert end.query()
-            return 1000.0 * end.number
-
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: None)
-    timer, module = StepTime(), SimpleNamespace(device=torch.device("cuda"))
-    for _ in range(3):
-        timer.on_train_batch_start(None, module)  # type: ignore[arg-type]
-        timer.on_train_batch_end(None, module)  # type: ignore[arg-type]
-        assert timer._seconds == []
-    Event.reached = 4
-    timer.on_train_batch_start(None, module)  # type: ignore[arg-type]
-    timer.on_train_batch_end(None, module)  # type: ignore[arg-type]
-    assert timer._seconds == [2.0, 4.0]
-    assert timer.summary(None)["step_time_s"] == 5.0  # type: ignore[arg-type]
-    assert timer._seconds == [2.0, 4.0, 6.0, 8.0]
 
 
 def test_without_a_terminal_progress_is_lines(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

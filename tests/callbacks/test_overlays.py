@@ -23,7 +23,16 @@ def trainer(**state: Any) -> Any:
     usual = {"is_global_zero": True, "loggers": [], "global_step": 3, "current_epoch": 0, "sanity_checking": False}
     names = ("background", *CLASSES)
     datamodule = SimpleNamespace(case_name=lambda split, index: f"{split}_{index}", class_names=names)
-    return SimpleNamespace(**{**usual, "max_epochs": 9, "datamodule": datamodule, **state})
+    return SimpleNamespace(
+        **{
+            **usual,
+            "max_epochs": 9,
+            "check_val_every_n_epoch": 1,
+            "strategy": SimpleNamespace(model=None),
+            "datamodule": datamodule,
+            **state,
+        }
+    )
 
 
 def shown(*seeds: int) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,8 @@ from src.callbacks.pictures.drawing import image_grid
 from src.callbacks.pictures.evaluation import EvaluationPictures
 from src.callbacks.pictures.flows import FlowPictures, reconstructions
 from src.callbacks.pictures.inversions import InversionPictures
+from src.callbacks.pictures.overlays import Overlays
+from src.callbacks.pictures.reconstructions import ReconstructionPictures
 from src.invertible import Downsampling
 from src.models.density import DensityModel
 from src.models.glow import Glow
@@ -31,7 +34,7 @@ class NoContext:
 
 def trainer(**state: Any) -> Any:
     usual = {"is_global_zero": True, "loggers": [], "global_step": 3, "current_epoch": 0, "sanity_checking": False}
-    usual |= {"max_epochs": 9}
+    usual |= {"max_epochs": 9, "check_val_every_n_epoch": 1, "strategy": SimpleNamespace(model=None)}
     return SimpleNamespace(**{**usual, "precision_plugin": NoContext(), "datamodule": None, **state})
 
 
@@ -70,6 +73,71 @@ def test_the_first_samples_come_in_order_and_once(tmp_path: Path) -> None:
     for _ in range(2):
         callback.on_test_epoch_end(trainer(), None)
     assert seen == [{0: 0.0, 1: 1.0, 2: 2.0}, {}] and list(seen[0]) == [0, 1, 2]
+
+
+class Plain(EvaluationPictures):
+    """Draws the value of one image."""
+
+    def figures(self, trainer: Any, task: Any, samples: Any) -> dict[str, Any]:
+        return {"x": image_grid({"": [image[None] for image in samples.values()]})}
+
+
+def drawn(folder: Path, *epochs: int, every: int = 5, end: dict[str, Any] | None = None, **state: Any) -> list[int]:
+    callback = Plain(str(folder), count=1, every_n_epochs=every)
+    for epoch in epochs:
+        at = trainer(current_epoch=epoch, global_step=10 * epoch, **state)
+        batch = {"image": torch.full((1, 4, 4), float(epoch)), "index": torch.zeros(1, dtype=torch.int)}
+        callback.on_validation_batch_end(at, None, batch, None, 0)
+        callback.on_validation_epoch_end(at, None)
+    if end is not None:
+        callback.on_train_end(trainer(**state, **end), None)
+    return sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("interval", "every", "expected"),
+    [
+        (1, 1, list(range(24))),
+        (1, 5, [0, 5, 10, 15, 20, 23]),
+        (1, 40, [0, 23]),
+        (None, 12, [0, 12, 23]),
+        (5, 5, [4, 9, 14, 19]),
+        (5, 10, [4, 14, 19]),
+        (10, 5, [9, 19]),
+        (4, 5, [3, 7, 11, 15, 23]),
+    ],
+)
+def test_each_so_many_epochs_and_the_last_validation_are_drawn(
+    interval: int | None, every: int, expected: list[int], tmp_path: Path
+) -> None:
+    epochs = range((interval or 1) - 1, 24, interval or 1)
+    assert drawn(tmp_path, *epochs, every=every, max_epochs=24, check_val_every_n_epoch=interval) == expected
+
+
+def test_a_resumed_run_draws_the_same_epochs(tmp_path: Path) -> None:
+    state = {"max_epochs": 24, "check_val_every_n_epoch": 4}
+    drawn(tmp_path, 3, 7, **state)
+    assert drawn(tmp_path, 11, 15, 19, **state) == [3, 7, 11, 15]
+
+
+def test_the_last_validation_of_a_training_that_ends_early_is_drawn(tmp_path: Path) -> None:
+    assert drawn(tmp_path / "a", 0, 1, 2, end={"global_step": 20}) == [0, 2]
+    assert drawn(tmp_path / "b", 0, 1, 2, end={"global_step": 21}) == [0], "the weights are no longer those"
+    assert drawn(tmp_path / "c", 0, end={"global_step": 0}) == [0]
+
+
+def test_no_batch_is_held_until_the_next_validation(tmp_path: Path) -> None:
+    callbacks = [
+        Plain(str(tmp_path), 1),
+        ReconstructionPictures(str(tmp_path)),
+        Overlays(str(tmp_path), {"a": 0}),
+    ]
+    volume = torch.rand(1, 6, 6, 6)
+    sample = dict.fromkeys(("image", "input", "output", "target"), volume) | {"label": volume[0]}
+    for callback, kept in zip(callbacks, [callback.kept("x", sample) for callback in callbacks], strict=True):
+        before = copy.deepcopy(kept)
+        volume.add_(1)
+        assert str(kept) == str(before), callback
 
 
 def test_the_path_is_straight_between_the_codes() -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from torch.utils.data import DataLoader
 
 import train
+from src.callbacks.swa import SWA
 from src.config.composition import compose_config
 from tests.callbacks.test_ema import Weights, checkpoint
 from tests.fakes import tiny_overrides
@@ -54,6 +57,63 @@ def test_before_its_start_the_weights_themselves_are_saved_and_the_run_resumes(
     whole, halves = checkpoint(finished[0]), checkpoint(tmp_path)
     for part in ("state_dict", "current_model_state"):
         assert all(torch.equal(value, halves[part][name]) for name, value in whole[part].items()), part
+
+
+class Line(pl.LightningModule):
+    """One weight, which each step lowers by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return self.weight
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 1.0)
+
+
+class Stop(pl.Callback):
+    """Ends the training early, as early stopping and a time budget do."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = True
+
+
+def weight_after(batches: int, *others: pl.Callback, **settings: Any) -> float:
+    trainer = pl.Trainer(
+        callbacks=[SWA(0.75), *others],
+        **{"max_epochs": 100, **settings},
+        **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),
+        accelerator="cpu",
+    )
+    line = Line()
+    trainer.fit(line, DataLoader(range(batches)))  # type: ignore[arg-type]
+    return -line.weight.item()
+
+
+@pytest.mark.parametrize(
+    ("settings", "averaged"),
+    [
+        ({"max_epochs": 1}, [2]),
+        ({"max_epochs": 2}, [4]),
+        ({"max_epochs": 3}, [6]),
+        ({"max_epochs": 4}, [8]),
+        ({"max_epochs": 8}, [14, 16]),
+        ({"max_steps": 16}, [14, 16]),
+        ({"max_steps": 15}, [14, 15]),
+        ({"max_steps": 1}, [1]),
+        ({"max_steps": 8, "accumulate_grad_batches": 2}, [7, 8]),
+    ],
+)
+def test_the_last_epochs_of_the_planned_length_are_averaged(settings: dict[str, Any], averaged: list[int]) -> None:
+    assert weight_after(2, **settings) == sum(averaged) / len(averaged)
+
+
+def test_a_training_that_ends_before_the_average_begins_says_so() -> None:
+    expected = "averaged nothing: the training ended with epoch 1, and averaging begins with epoch 76"
+    with pytest.warns(UserWarning, match=expected):
+        assert weight_after(2, Stop()) == 2
 
 
 def test_a_training_without_a_length_is_refused(tmp_path: Path) -> None:

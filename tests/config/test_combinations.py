@@ -59,10 +59,28 @@ def test_is_refused(overrides: list[str], message: str, monkeypatch: pytest.Monk
         check(*overrides)
 
 
-def test_sharded_parameters_and_memcnn(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["backprop=memcnn"], r"expected backprop to be one of reversible, stored, .*, got 'memcnn'"),
+        (
+            ["trainer.gradient_clip_val=1.0"],
+            r"expected trainer\.gradient_clip_val=null or .*=value with .*, got .*=1\.0",
+        ),
+        (["experiment=flows/realnvp"], r"expected trainer\.gradient_clip_val=null .*got .*=100\.0"),
+        (["trainer.gradient_clip_val=1.0", "+trainer.gradient_clip_algorithm=norm"], "expected trainer.gradient_clip"),
+        *(
+            ([f"callbacks={name}", "task/scheduler=none"], f"expected no callbacks.{name} with trainer.strategy=fsdp")
+            for name in ("ema", "swa", "lr_finder")
+        ),
+    ],
+)
+def test_what_fails_with_sharded_parameters(
+    overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(combinations, "_gpus", lambda accelerator: 2)
-    with pytest.raises(ConfigError, match=r"expected backprop to be one of reversible, stored, .*, got 'memcnn'"):
-        check("trainer=fsdp", "backprop=memcnn")
+    with pytest.raises(ConfigError, match=message):
+        check("trainer=fsdp", *overrides)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +93,7 @@ def test_sharded_parameters_and_memcnn(monkeypatch: pytest.MonkeyPatch) -> None:
         ["trainer=gpu", "trainer.devices=2", "trainer.precision=16-mixed"],
         ["trainer=fsdp", "backprop=checkpoint"],
         ["trainer=fsdp", "backprop=reversible"],
+        ["trainer=fsdp", "trainer.gradient_clip_val=1.0", "+trainer.gradient_clip_algorithm=value"],
         ["trainer=ddp", "trainer.num_nodes=2"],
         ["experiment=irevnet_lab", "datamodule.num_val=0"],
         [*PAIRS, "datamodule.spatial_dims=2", "datamodule.size=[32,64]"],

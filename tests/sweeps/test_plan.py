@@ -87,7 +87,7 @@ def test_what_changes_results_has_tables_of_its_own(
         (["experiment=restoration", "datamodule=pairs"], ["datamodule-pairs", "experiment-restoration"]),
         (
             ["experiment=restoration", "datamodule=pairs", "datamodule.data_dir=a/b"],
-            ["datamodule.data-dir-a-b", "datamodule-pairs", "experiment-restoration"],
+            ["datamodule.data-dir-a-b-f5effa31", "datamodule-pairs", "experiment-restoration"],
         ),
     ],
 )
@@ -97,6 +97,15 @@ def test_each_folder_of_your_own_data_has_a_table(
     drawn = SWEEP.replace("grid", "random").replace("seed:", "task.optimizer.lr: {min: 0.0, max: 1.0}\n  seed:")
     (experiments / "table" / "search.yaml").write_text(drawn)
     assert make_plan(experiments, "table", data, name).variant == "_".join(["small", *words])
+
+
+@pytest.mark.parametrize(("one", "two"), [("/a/b", "/a-b"), ("/a_b", "/a-b"), ("a/", "a"), ("/", "null")])
+def test_two_folders_never_share_a_table(one: str, two: str, experiments: Path) -> None:
+    variants = [
+        make_plan(experiments, "table", ["experiment=restoration", f"datamodule.data_dir={folder}"]).variant
+        for folder in (one, two)
+    ]
+    assert variants[0] != variants[1]
 
 
 @pytest.mark.parametrize("argument", ["network.num_couplings=2,4", "scale=small,medium", "experiment=a,b"])

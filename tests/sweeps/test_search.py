@@ -30,9 +30,9 @@ def search(a_sweep: Sweep, folder: Path, count: int | None = 4) -> Search:
     return Search(a_sweep, count, [], identity_of_arguments, folder)
 
 
-def finish(cell: Cell, loss: float) -> Attempt:
+def finish(cell: Cell, loss: float, **others: float) -> Attempt:
     cell.folder.mkdir(parents=True)
-    cell.run.summary.write_text(json.dumps({"metrics": {"loss": loss}}))
+    cell.run.summary.write_text(json.dumps({"metrics": {"loss": loss, **others}}))
     return Attempt(cell, State.FINISHED)
 
 
@@ -119,13 +119,9 @@ def test_a_search_needs_a_metric_and_a_number(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a positive number of trials"):
         search(sweep(x=x), tmp_path, None)
     assert search(dataclasses.replace(sweep(x=x), run_cap=7), tmp_path, None).count == 7
-    attempt = finish(next(search(sweep(x=x), tmp_path).cells()), 1.0)
-    again = search(dataclasses.replace(sweep(x=x), metric=Objective("los")), tmp_path)
-    list(again.cells())
+    wrong = search(dataclasses.replace(sweep(x=x), metric=Objective("los")), tmp_path)
     with pytest.raises(ConfigError, match=r"expected the metric 'los' in .*, got loss"):
-        again.tell(attempt)
-    with pytest.raises(ConfigError, match=r"expected metric\.goal=minimize as in .*, got maximize"):
-        search(dataclasses.replace(sweep(x=x), metric=Objective("loss", "maximize")), tmp_path)
+        wrong.tell(finish(next(wrong.cells()), 1.0))
 
 
 def test_a_bayesian_search_comes_near_the_best(tmp_path: Path) -> None:
@@ -168,6 +164,50 @@ def test_a_search_with_other_fixed_values_or_another_space_has_its_own_trials(tm
         assert found.ranking() == [] and len(list(found.cells())) == 1
     again = search(sweep(x=x, model={"value": "unet"}), tmp_path, 1)
     assert [(value, parameters["model"]) for value, parameters in again.ranking()] == [(0.5, "unet")]
+
+
+def test_a_search_for_another_metric_has_its_own_trials(tmp_path: Path) -> None:
+    a_sweep = sweep(x={"min": 0.0, "max": 1.0})
+    first = search(a_sweep, tmp_path, 2)
+    for cell in first.cells():
+        first.tell(finish(cell, 20.0, ssim=0.5))
+    for objective, values in ((Objective("ssim", "maximize"), [0.5]), (Objective("loss", "maximize"), [20.0])):
+        found = search(dataclasses.replace(a_sweep, metric=objective), tmp_path, 1)
+        assert found.ranking() == []
+        for cell in found.cells():  # drawn as in the first search, whose run has this metric too
+            found.tell(Attempt(cell, State.SKIPPED))
+        assert [value for value, _ in found.ranking()] == values
+    assert len(search(a_sweep, tmp_path, 2).ranking()) == 2
+
+
+def test_a_search_with_another_configuration_has_its_own_trials(tmp_path: Path) -> None:
+    learning_rates = {"unet": 0.1, "iunet": 0.2}
+
+    def identify(arguments: list[str]) -> Any:
+        return [*arguments, *(rate for name, rate in learning_rates.items() if f"model={name}" in arguments)]
+
+    a_sweep = sweep(model={"values": ["unet", "iunet"]}, x={"min": 0, "max": 9}, y={"min": 0.0, "max": 1.0})
+    first = Search(a_sweep, 1, [], identify, tmp_path)
+    first.tell(finish(next(first.cells()), 0.5))
+    assert len(Search(a_sweep, 1, [], identify, tmp_path).ranking()) == 1
+    for name in learning_rates:
+        learning_rates[name] += 1
+        assert Search(a_sweep, 1, [], identify, tmp_path).ranking() == []
+
+
+def test_examples_have_every_listed_value() -> None:
+    space = SearchSpace(
+        sweep(
+            a={"value": 7},
+            b={"values": ["x", "y", "z"], "probabilities": [0.5, 0.25, 0.25]},
+            c={"values": [1, 2]},
+            d={"min": 0.0, "max": 1.0},
+            e={"distribution": "normal", "mu": 3.0},
+            f={"min": 2, "max": 5},
+        )
+    )
+    rest = {"a": 7, "d": 0.5, "e": 3.0, "f": 2}
+    assert space.examples() == [{"b": b, "c": c, **rest} for b, c in (("x", 1), ("y", 2), ("z", 1))]
 
 
 def test_a_maximum_is_found_too(tmp_path: Path) -> None:

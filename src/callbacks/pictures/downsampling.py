@@ -12,6 +12,7 @@ from src.datamodules.photographs import photograph
 from src.invertible import Downsampling
 from src.runs.folder import picture_name
 from src.tasks.channel_mixing import mixed_and_back
+from src.utils.sharding import whole_parameters
 
 # Images by their titles; a photograph is (1, 1, H, W).
 Panels = dict[str, Tensor]
@@ -41,21 +42,27 @@ class DownsamplingPictures(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Keep the matrix before training; a resumed run has it in its checkpoint."""
         if self.at_start is None:
-            self.at_start = pl_module.net.matrices().detach().cpu().clone()
+            self.at_start = _matrices(trainer, pl_module)
 
     @torch.no_grad()
     def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        matrices = _matrices(trainer, pl_module)
         if not trainer.is_global_zero:
             return
         image = photograph(self.name)[None, None]
         figures = {"figure1": figure1(image), "figure2": figure2(image), "channel_mixing": channel_mixing()}
         if self.at_start is not None:
-            start, learned = (_downsampling(m.double()) for m in (self.at_start, pl_module.net.matrices().cpu()))
+            start, learned = (_downsampling(m.double()) for m in (self.at_start, matrices))
             sparse = tiled(learned(image))
             figures["figure4"] = {"image": image, "random start": tiled(start(image)), "trained to be sparse": sparse}
         for name, panels in figures.items():
             figure = image_grid({"": [image[0] for image in panels.values()]}, titles=list(panels), cell_inches=3.2)
             publish(trainer, figure, self.dirpath / picture_name(name), f"images/{name}")
+
+
+def _matrices(trainer: pl.Trainer, task: Any) -> Tensor:
+    with whole_parameters(trainer):
+        return task.net.matrices().detach().cpu().clone()
 
 
 def figure1(image: Tensor) -> Panels:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from src.callbacks.pictures.drawing import publish
 from src.runs.folder import picture_name
+from src.utils.sharding import whole_parameters
 
 
 class EvaluationPictures(pl.Callback):
@@ -23,7 +24,8 @@ class EvaluationPictures(pl.Callback):
     Args:
         dirpath: folder of the pictures.
         count: number of samples, from index 0 of each set.
-        every_n_epochs: interval of the validations that are drawn; that of the last epoch always is.
+        every_n_epochs: of each so many epochs, the first validation is drawn, and in any case the last one of a
+            training.
 
     Raises:
         ValueError: if a number is not positive.
@@ -38,24 +40,32 @@ class EvaluationPictures(pl.Callback):
         self.count = count
         self.every_n_epochs = every_n_epochs
         self._kept: dict[int, Any] = {}
+        # Samples, epoch and step of the latest validation, if it was not its turn.
+        self._passed_over: tuple[dict[int, Any], int, int] | None = None
 
     def kept(self, name: str, sample: dict[str, Tensor]) -> Any:
-        """Return what `figures` needs of a sample: entries of batch and outputs without batch axis; here its image."""
-        return sample["image"].detach()
+        """Return what `figures` needs of a sample: entries of batch and outputs without batch axis; here its image.
+
+        It must not hold the batch: samples of a validation are kept until the next one.
+        """
+        return sample["image"].detach().clone()
 
     def figures(self, trainer: pl.Trainer, task: Any, samples: Mapping[int, Any]) -> dict[str, Figure]:
         """Return the figures by name; ``samples`` is what `kept` returned, by index in ascending order."""
         raise NotImplementedError
 
-    def _draws(self, trainer: pl.Trainer, stage: str) -> bool:
-        if not trainer.is_global_zero or stage not in self.stages:
-            return False
-        epoch = trainer.current_epoch
-        in_turn = epoch % self.every_n_epochs == 0 or epoch + 1 == trainer.max_epochs
-        return stage != "val" or (in_turn and not trainer.sanity_checking)
+    def _shows(self, trainer: pl.Trainer, stage: str) -> bool:
+        return stage in self.stages and not (stage == "val" and trainer.sanity_checking)
+
+    def _is_in_turn(self, trainer: pl.Trainer) -> bool:
+        """Whether a validation is the first one in its ``every_n_epochs`` epochs, or the last one of the training."""
+        assert trainer.max_epochs is not None
+        epoch, interval = trainer.current_epoch, trainer.check_val_every_n_epoch or 1
+        is_first = epoch // self.every_n_epochs != (epoch - interval) // self.every_n_epochs
+        return is_first or -1 < trainer.max_epochs <= epoch + interval
 
     def _keep(self, stage: str, trainer: pl.Trainer, task: Any, outputs: Any, batch: Any, *unused: Any) -> None:
-        if not self._draws(trainer, stage):
+        if not (trainer.is_global_zero and self._shows(trainer, stage)):
             return
         shown = {**batch, "prediction": outputs} if stage == "predict" else outputs
         name_of = getattr(trainer.datamodule, "case_name", None)  # type: ignore[attr-defined]
@@ -64,18 +74,35 @@ class EvaluationPictures(pl.Callback):
                 name = name_of(stage, index) if name_of else str(index)
                 self._kept[index] = self.kept(name, {key: value[position] for key, value in shown.items()})
 
+    def _end(self, stage: str, trainer: pl.Trainer, task: Any) -> None:
+        if not self._shows(trainer, stage):
+            return
+        samples, self._kept, self._passed_over = dict(sorted(self._kept.items())), {}, None
+        if stage != "val":
+            self._draw(stage, None, trainer, task, samples)
+        elif self._is_in_turn(trainer):
+            self._draw(stage, trainer.current_epoch, trainer, task, samples)
+        else:
+            self._passed_over = samples, trainer.current_epoch, trainer.global_step
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Draw the last validation of a training that ends earlier than planned, unless more steps followed it."""
+        if self._passed_over is not None:
+            samples, epoch, step = self._passed_over
+            if step == trainer.global_step:
+                self._draw("val", epoch, trainer, pl_module, samples)
+
     @torch.no_grad()
-    def _draw(self, stage: str, trainer: pl.Trainer, task: Any) -> None:
-        samples, self._kept = dict(sorted(self._kept.items())), {}
-        if self._draws(trainer, stage):
-            epoch = trainer.current_epoch if stage == "val" else None
-            for name, figure in self.figures(trainer, task, samples).items():
-                full = f"{stage}-{name}"
-                publish(trainer, figure, self.dirpath / picture_name(full, epoch), f"images/{full}")
+    def _draw(self, stage: str, epoch: int | None, trainer: pl.Trainer, task: Any, samples: Mapping[int, Any]) -> None:
+        with whole_parameters(trainer):
+            figures = self.figures(trainer, task, samples) if trainer.is_global_zero else {}
+        for name, figure in figures.items():
+            full = f"{stage}-{name}"
+            publish(trainer, figure, self.dirpath / picture_name(full, epoch), f"images/{full}")
 
     on_validation_batch_end: Any = partialmethod(_keep, "val")
     on_test_batch_end: Any = partialmethod(_keep, "test")
     on_predict_batch_end: Any = partialmethod(_keep, "predict")
-    on_validation_epoch_end: Any = partialmethod(_draw, "val")
-    on_test_epoch_end: Any = partialmethod(_draw, "test")
-    on_predict_epoch_end: Any = partialmethod(_draw, "predict")
+    on_validation_epoch_end: Any = partialmethod(_end, "val")
+    on_test_epoch_end: Any = partialmethod(_end, "test")
+    on_predict_epoch_end: Any = partialmethod(_end, "predict")

@@ -131,7 +131,7 @@ class Overlays(EvaluationPictures):
         lines = [name, f"slice {position}"] + ([f"mean Dice {sample['dice']:.3f}"] if "dice" in sample else [])
 
         def cut(volume: Tensor) -> NDArray:
-            return volume[..., position].detach().float().cpu().numpy()
+            return volume[..., position].detach().float().cpu().numpy().copy()
 
         modalities = {title: cut(sample["image"][channel]) for title, channel in self.modalities.items()}
         return Slice("\n".join(lines), modalities, {title: cut(label) for title, label in maps.items()})

@@ -15,15 +15,16 @@ COLOUR_CHANNELS = (3, 4)
 
 
 def shown_slices(image: Tensor) -> list[Tensor]:
-    """Return what is drawn of an image: slices (1, H, W) in grey, or one (3, H, W) in colour.
+    """Return copies of what is drawn of an image: slices (1, H, W) in grey, or one (3, H, W) in colour.
 
     They are the central slice across each axis of the first channel of a volume (C, D, H, W), the first channel of an
     image (C, H, W), or its first three channels if it has colours, with transparency (C = 4) or without (C = 3).
     """
-    image = image.detach().float().cpu()
     if image.ndim == 3:
-        return [image[:3] if len(image) in COLOUR_CHANNELS else image[:1]]
-    return [image[:1].select(axis, size // 2) for axis, size in enumerate(image.shape[1:], start=1)]
+        parts = [image[: 3 if len(image) in COLOUR_CHANNELS else 1]]
+    else:
+        parts = [image[:1].select(axis, size // 2) for axis, size in enumerate(image.shape[1:], start=1)]
+    return [part.detach().clone().float().cpu() for part in parts]
 
 
 def triptych(columns: Mapping[str, Sequence[Tensor]], data_range: float) -> Figure:

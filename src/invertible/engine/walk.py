@@ -156,6 +156,15 @@ class BackwardWalk:
             grads = tuple(None if grad is None else grad.clone() for grad in as_tuple(position.grad))
             position.grad = grads if isinstance(position.grad, tuple) else grads[0]
 
+    def tracked(self, module: nn.Module) -> list[Tensor]:
+        """The parameters that a module may use: those in its tables, and what these stand in for.
+
+        It may hold the parameters themselves in a list of its own, or as attributes, as under FSDP.
+        """
+        parameters = trained_parameters(module)
+        originals = (self.originals[p] for p in parameters if p in self.originals)
+        return [*parameters, *(p for p in originals if p.requires_grad)]
+
     def collect(self, tensors: Iterable[Tensor], grads: Iterable[Tensor | None]) -> None:
         """Add to the gradients of parameters and conditions, which may belong to several leaves."""
         for tensor, grad in zip(tensors, grads, strict=True):
@@ -173,7 +182,7 @@ class BackwardWalk:
         trained = {module: grad for module, grad in self.value_grads.items() if values[module].requires_grad}
         if not trained:
             return
-        tracked = trained_parameters(nn.ModuleList(trained))
+        tracked = self.tracked(nn.ModuleList(trained))
         if not tracked:
             raise RuntimeError("expected the modules to hold parameters under backprop='reversible', got views")
         outputs = [values[module] for module in trained]
@@ -226,10 +235,7 @@ class LeafBackward:
         self.grad_logdet = walk.grad_logdet
         self.condition = walk.condition if layer.takes_condition else None
         conditions = (tensor for tensor in tensors_of(self.condition) if tensor.requires_grad)
-        parameters = trained_parameters(layer)
-        # Also the parameters themselves, which a module may hold in a list of its own as well.
-        originals = (walk.originals[p] for p in parameters if p in walk.originals)
-        self._tracked = [*parameters, *(p for p in originals if p.requires_grad), *conditions]
+        self._tracked = [*walk.tracked(layer), *conditions]
         self._walk = walk
         self._start = start
 
