@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .cached_weights import without_cached_weights
 from .export import is_exporting
 
 State = Any
@@ -43,11 +44,13 @@ _engine = threading.local()
 
 @contextmanager
 def past_policies() -> Iterator[None]:
-    """Inside, modules compute directly: the parts of a tree do not ask the policy that evaluates it."""
+    """Inside, modules compute directly: the parts of a tree do not ask the policy that evaluates it, and no weight
+    comes from a cache."""
     outer = getattr(_engine, "running", False)
     _engine.running = True
     try:
-        yield
+        with without_cached_weights():
+            yield
     finally:
         _engine.running = outer
 
