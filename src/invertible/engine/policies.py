@@ -19,6 +19,7 @@ from torch import nn
 from ..arguments import chosen
 from ..composites import Composite
 from ..module import Call, Condition, Inverse, InvertibleModule, Policy, State, all_modules, past_policies, tensors_of
+from .handover import refuse_transforms
 from .replay import LeafStart, replayed
 from .reversible import reversible, run_with_logdet
 from .snapshot import Snapshot
@@ -42,6 +43,7 @@ def _checkpoint(root: InvertibleModule, call: Call, x: State, condition: Conditi
 def _memcnn(root: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
     from .memcnn_policy import MemcnnCall, together  # memcnn imports torchvision: only where it is asked for
 
+    refuse_transforms("memcnn")
     result = _per_leaf(MemcnnCall(), root, call, x, condition)
     return (together(result[0]), result[1]) if call.logdet else together(result)
 

@@ -31,7 +31,7 @@ from ..module import (
     trained_parameters,
     zero_logdet,
 )
-from .handover import Box, HandOver
+from .handover import Box, HandOver, refuse_transforms
 from .ownership import compact, handed_over, memory_of, owned, owned_like
 from .replay import AutocastState, LeafStart
 from .shared_values import shared_values
@@ -189,6 +189,7 @@ def _start(form: TreeSpec, states: list[Tensor], grads: list[Tensor | None]) -> 
 
 def reversible(root: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
     """The policy of this name: what a call returns, as one node of the graph."""
+    refuse_transforms("reversible")
     tree = call.tree(root)
     tensors, form = tree_flatten((x, condition))
     forms, box = _Forms(form), Box()
