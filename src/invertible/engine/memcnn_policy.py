@@ -20,7 +20,7 @@ from ..module import (
     past_policies,
     tensors_of,
 )
-from .replay import AutocastState, LeafStart, replayed
+from .replay import AutocastState, LeafStart, laid_out, replayed
 from .snapshot import Snapshot
 
 with extra("memcnn"):
@@ -133,7 +133,8 @@ class _Repeatable(nn.Module):
         conditions = tensors[self._num_outputs :]
         result = self.form(tensors)
         _, condition = self._arguments((*[None] * self._num_inputs, *conditions))
-        x = self._again(INVERSE, result[0] if self._call.logdet else result, condition)
+        y = laid_out(self._start, result[0] if self._call.logdet else result)
+        x = laid_out(self._start, self._again(INVERSE, y, condition))
         rebuilt = (part.to(dtype) for part, dtype in zip(tensors_of(x), self._input_dtypes, strict=True))
         return (*rebuilt, *conditions)
 
@@ -160,7 +161,7 @@ class _Repeatable(nn.Module):
             seen = map_tensors(Tensor.clone, state) if is_watched else state
             result, self._result_form = tree_flatten(self._call(leaf, seen, condition))
         self._num_outputs = len(result)
-        self._start, self._has_run = start.settle(), True
+        self._start, self._has_run = start.settle(seen), True
         self._snapshot.mark()  # the leaf may have set parameters from its first batch
         return [part.clone() for part in result] if is_watched else _with_memory_of_their_own(result, inputs)
 

@@ -1,7 +1,7 @@
 """Which tensors the engine may overwrite: those whose memory nobody else can see."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -33,6 +33,16 @@ def compact(tensor: Tensor) -> Tensor:
 def memory_of(tensor: Tensor) -> int:
     """The same number for tensors in the same memory, also for fake ones."""
     return tensor.untyped_storage()._cdata
+
+
+def is_nested(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether each stride steps over all that those below it reach, so that no two numbers have one place."""
+    reach = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(strides, shape, strict=True) if size != 1):
+        if stride < reach:
+            return False
+        reach = stride * size
+    return True
 
 
 @contextmanager

@@ -142,7 +142,7 @@ class _Reversible(torch.autograd.Function):
             kept.append(map_tensors(lambda part: compact(part).detach(), state) if keeps_input(leaf) else None)
             start = LeafStart(modules, device)
             result = call(leaf, state, condition)
-            ctx.starts.append(start.settle())
+            ctx.starts.append(start.settle(state))
             return result
 
         ctx.autocast = AutocastState(device.type)

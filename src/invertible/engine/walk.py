@@ -31,7 +31,7 @@ from ..module import (
     trained_parameters,
 )
 from .ownership import compact, has_hooks
-from .replay import LeafStart, replayed
+from .replay import LeafStart, laid_out, replayed
 from .shared_values import SharedValue, values_at_once
 
 Rule = Callable[["LeafBackward", Any, State, State], tuple[State, State]]
@@ -91,7 +91,7 @@ def forward_again(leaf: LeafBackward, layer: InvertibleModule, x: State, grad: S
     """
     if leaf.grad_logdet is None and all(part is None for part in as_tuple(grad)):
         return x, (None,) * len(x) if isinstance(x, tuple) else None
-    x = map_tensors(lambda part: part.detach().requires_grad_(), x)
+    x = map_tensors(lambda part: part.detach().requires_grad_(), leaf.laid_out(x))
     with leaf.replay(), torch.enable_grad():
         if leaf.grad_logdet is None:
             outputs, grads = FORWARD(layer, x, leaf.condition), grad
@@ -145,6 +145,7 @@ class BackwardWalk:
             position.state = map_tensors(compact, position.state)
         leaf, kept = LeafBackward(self, part, self._starts.pop()), self._kept_inputs.pop()
         if kept is None:
+            position.state = leaf.laid_out(position.state)
             rule = go_back if has_whole(position.grad) else default_rule
             position.state, position.grad = rule(leaf, part, position.state, position.grad)
         else:
@@ -241,6 +242,10 @@ class LeafBackward:
         """A context in which the leaf draws the same numbers (dropout) and starts from the same buffers as in the
         forward pass."""
         return replayed(self._start)
+
+    def laid_out(self, state: State) -> State:
+        """A state of the shape of the leaf's input, in the memory layout from which the leaf drew its numbers."""
+        return laid_out(self._start, state)
 
     def differentiate(self, outputs: State | Recorded, x: State, grad_outputs: State) -> State:
         """Gradient for ``x``, in the form of ``x``; those for the leaf's parameters and condition go to the walk."""
