@@ -6,7 +6,7 @@ and calls `torch.autograd.grad`. A layer that can do better registers its own ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ from ..module import (
     tensors_of,
     trained_parameters,
 )
-from .ownership import compact, has_hooks
+from .ownership import apart, compact, has_hooks, repeats_numbers, share_memory
 from .replay import LeafStart, laid_out, replayed
 from .shared_values import SharedValue, values_at_once
 
@@ -98,9 +98,8 @@ def forward_again(leaf: LeafBackward, layer: InvertibleModule, x: State, grad: S
         else:
             z, logdet = FORWARD_AND_LOGDET(layer, x, leaf.condition)
             outputs, grads = (*tensors_of(z), logdet), (*as_tuple(grad), leaf.grad_logdet)
-    grad_x = (
-        leaf.differentiate(outputs, x, grads) if has_whole(grad) else leaf.differentiate_sparsely(outputs, x, grads)
-    )
+    differentiate = leaf.differentiate if has_whole(grad) else leaf.differentiate_sparsely
+    grad_x = differentiate(outputs, x, grads, keeps=False)
     return map_tensors(Tensor.detach, x), grad_x
 
 
@@ -179,7 +178,7 @@ class BackwardWalk:
             raise RuntimeError("expected the modules to hold parameters under backprop='reversible', got views")
         outputs = [values[module] for module in trained]
         grads = [grad.to(output.dtype) for output, grad in zip(outputs, trained.values(), strict=True)]
-        self.collect(tracked, torch.autograd.grad(outputs, tracked, grads, allow_unused=True))
+        self.collect(tracked, apart(torch.autograd.grad(outputs, tracked, grads, allow_unused=True), grads))
 
 
 def _add(grads: dict[Key, Tensor], key: Key, grad: Tensor) -> None:
@@ -247,26 +246,36 @@ class LeafBackward:
         """A state of the shape of the leaf's input, in the memory layout from which the leaf drew its numbers."""
         return laid_out(self._start, state)
 
-    def differentiate(self, outputs: State | Recorded, x: State, grad_outputs: State) -> State:
-        """Gradient for ``x``, in the form of ``x``; those for the leaf's parameters and condition go to the walk."""
-        grads = as_tuple(self.differentiate_sparsely(outputs, x, grad_outputs))
+    def differentiate(self, outputs: State | Recorded, x: State, grad_outputs: State, *, keeps: bool = True) -> State:
+        """Gradient for ``x``, in the form of ``x``; those for the leaf's parameters and condition go to the walk.
+
+        It lies in memory of its own. Unless the caller ``keeps`` ``grad_outputs``, it may lie in theirs.
+        """
+        grads = as_tuple(self.differentiate_sparsely(outputs, x, grad_outputs, keeps=keeps))
         filled = tuple(torch.zeros_like(i) if g is None else g for i, g in zip(tensors_of(x), grads, strict=True))
         return filled if isinstance(x, tuple) else filled[0]
 
-    def differentiate_sparsely(self, outputs: State | Recorded, x: State, grad_outputs: State) -> State:
+    def differentiate_sparsely(
+        self, outputs: State | Recorded, x: State, grad_outputs: State, *, keeps: bool = True
+    ) -> State:
         """The same with None for what has no gradient; with ``x=()``, for parameters and condition alone."""
         inputs = tensors_of(x)
         pairs = zip(as_tuple(outputs), as_tuple(grad_outputs), strict=True)
         recorded = [(Recorded.of(out), grad) for out, grad in pairs if grad is not None]
         tracked = [(out.edge, grad.to(out.dtype)) for out, grad in recorded if out.edge is not None]
-        grads: tuple[Tensor | None, ...] = (None,) * len(inputs)
+        grads: Sequence[Tensor | None] = (None,) * len(inputs)
         if tracked:
-            found = torch.autograd.grad(
+            found: Sequence[Tensor | None] = torch.autograd.grad(
                 [o for o, _ in tracked], [*inputs, *self._tracked], [g for _, g in tracked], allow_unused=True
             )
-            grads = found[: len(inputs)]
-            self._walk.collect(self._tracked, found[len(inputs) :])
-        return grads if isinstance(x, tuple) else grads[0]
+            grads, rest = found[: len(inputs)], found[len(inputs) :]
+            # Autograd may return one tensor for two inputs, such as those of a sum, or the one that it was given.
+            passed = [grad for _, grad in recorded]
+            if any(map(repeats_numbers, grads)) or share_memory([*found, *passed]):
+                grads = apart(grads, passed if keeps else [self.grad_logdet])
+                rest = apart(rest, [*passed, *grads])
+            self._walk.collect(self._tracked, rest)
+        return tuple(grads) if isinstance(x, tuple) else grads[0]
 
     def differentiate_value(self, module: SharedValue, grad: Tensor) -> None:
         """Hand the gradient for the value of a shared module to the walk, which differentiates the value at its end."""
