@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -161,9 +161,9 @@ def all_modules(root: nn.Module) -> list[nn.Module]:
     return modules
 
 
-def trained_parameters(root: nn.Module) -> list[Tensor]:
-    """The parameters that require a gradient, each once."""
-    parameters = (p for module in all_modules(root) for p in module._parameters.values() if p is not None)
+def trained_parameters(modules: Iterable[nn.Module]) -> list[Tensor]:
+    """The parameters of these modules themselves that require a gradient, each once."""
+    parameters = (p for module in modules for p in module._parameters.values() if p is not None)
     return list({id(p): p for p in parameters if p.requires_grad}.values())
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ..extras import extra
@@ -20,6 +21,7 @@ from ..module import (
     past_policies,
     tensors_of,
 )
+from .attributes import tensor_attributes
 from .replay import AutocastState, LeafStart, laid_out, replayed
 from .snapshot import Snapshot
 
@@ -104,12 +106,16 @@ class _Repeatable(nn.Module):
         self._num_inputs = len(tensors_of(x))
         self._autocast = AutocastState(tensors_of(x)[0].device.type)
         self._unused: set[Tensor] = set()
-        self._snapshot = Snapshot(leaf, lambda t: _StandIn.apply(t, self._unused) if t.requires_grad else t.detach())
+        self._snapshot = Snapshot(
+            leaf,
+            lambda t: _StandIn.apply(t, self._unused) if t.requires_grad else t.detach(),
+            tensor_attributes(leaf, all_modules(leaf)),
+        )
         self._has_run = False
 
     def parameters(self, recurse: bool = True) -> Iterator[Any]:
         """What memcnn differentiates."""
-        return iter(self._snapshot.originals)
+        return iter([*self._snapshot.originals, *self._snapshot.untold])
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         conditions = tensors[self._num_inputs :]
@@ -123,7 +129,7 @@ class _Repeatable(nn.Module):
         path = 0 * tensors[0].flatten(1)[:, 0]
         parts = [part if part.requires_grad else part + path for part in result]
         for parameter in self._without_path_to(parts):
-            self._unused.add(self._snapshot.originals[parameter])
+            self._unused.add(self._snapshot.originals.get(parameter, parameter))
             parts[0] = parts[0] + 0 * parameter.flatten()[0].to(parts[0].dtype)
         return (*parts, *(c.clone() for c in conditions))
 
@@ -170,13 +176,19 @@ class _Repeatable(nn.Module):
             return call(self._leaf[0], state, condition)
 
     def _without_path_to(self, outputs: Iterable[Tensor]) -> list[Tensor]:
-        """The trained parameters on which no output depends."""
+        """The trained parameters on which no output depends.
+
+        Raises:
+            RuntimeError: for an attribute on which they depend and of which memcnn was not told.
+        """
         seen, nodes = set(), [part.grad_fn for part in outputs]
         for node in nodes:  # which grows
             if node is not None and node not in seen:
                 seen.add(node)
                 nodes += [before for before, _ in node.next_functions]
-        return [p for p in self._snapshot.originals if p.requires_grad and p.grad_fn not in seen]
+        self._snapshot.refuse_lost({t for t in self._snapshot.untold if get_gradient_edge(t).node in seen})
+        trained = (p for p in self._snapshot.originals if p.requires_grad)
+        return [*(p for p in trained if p.grad_fn not in seen), *self._snapshot.untold]
 
 
 def _with_memory_of_their_own(outputs: Iterable[Tensor], inputs: tuple[Tensor, ...]) -> list[Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from ..module import Inverse, InvertibleModule, State, all_modules, tensors_of
+from ..module import Inverse, InvertibleModule, State, tensors_of
 
 _running = threading.local()
 
@@ -125,10 +125,11 @@ def may_overwrite(layer: InvertibleModule, tensor: Tensor) -> bool:
     return given is not None and given[0] is layer and any(tensor is part for part in given[1]) and _is_alone(tensor)
 
 
-def has_hooks(part: nn.Module) -> bool:
-    """Whether hooks of a part, of a module inside it or of all modules see what these read, return or get back."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    inside = any(getattr(module, kind) for module in all_modules(part) for kind in kinds)
+def has_hooks(modules: Iterable[nn.Module]) -> bool:
+    """Whether hooks of these modules, or of all that there are, see what they read, return or get back."""
+    inside = any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules
+    )
     return inside or nn.modules.module._has_any_global_hook()
 
 

@@ -5,8 +5,11 @@
 - ``checkpoint``: the input of every leaf of the tree, through `torch.utils.checkpoint`.
 - ``memcnn``: `memcnn.InvertibleModuleWrapper` around every leaf.
 
-Parameters, their names, the loss and the gradients are the same under each. `torch.export` and `torch.onnx.export`
-always record plain operations, since an exported program does not use our backward pass.
+Parameters, their names, the loss and the gradients are the same under each. A tensor with a graph that a module reads
+as an attribute, as hypernetworks set it, gets its gradient under ``stored`` and ``checkpoint``; the others refuse it.
+
+`torch.export` and `torch.onnx.export` always record plain operations, since an exported program does not use our
+backward pass.
 """
 
 from contextlib import ExitStack, nullcontext

@@ -25,14 +25,15 @@ from ..module import (
     InvertibleModule,
     Position,
     State,
+    all_modules,
     as_tuple,
     map_tensors,
     tensors_of,
-    trained_parameters,
 )
 from .ownership import apart, compact, has_hooks, repeats_numbers, share_memory
 from .replay import LeafStart, laid_out, replayed
 from .shared_values import SharedValue, values_at_once
+from .snapshot import Snapshot
 
 Rule = Callable[["LeafBackward", Any, State, State], tuple[State, State]]
 Key = TypeVar("Key")
@@ -115,7 +116,7 @@ class BackwardWalk:
         starts: of the leaves, in the order of the forward pass.
         kept_inputs: inputs of the leaves that keep theirs, None for the others.
         grad_logdet: gradient of the log-determinant, None if it is not in the loss.
-        originals: the parameter for each tensor that stands in for one in the tree; `gradients` belong to parameters.
+        snapshot: of the tree; `gradients` belong to its originals.
     """
 
     def __init__(
@@ -124,12 +125,12 @@ class BackwardWalk:
         kept_inputs: list[State | None],
         grad_logdet: Tensor | None,
         condition: Condition,
-        originals: dict[Tensor, Tensor],
+        snapshot: Snapshot,
     ) -> None:
         self.grad_logdet = grad_logdet
         self.condition = condition
         self.gradients: dict[Tensor, Tensor] = {}
-        self.originals = originals
+        self.snapshot = snapshot
         self.value_grads: dict[SharedValue, Tensor] = {}
         self._starts = list(starts)
         self._kept_inputs = list(kept_inputs)
@@ -139,10 +140,11 @@ class BackwardWalk:
         if isinstance(part, Composite):
             part.run_back(position, self)
             return
-        is_watched = has_hooks(part)
+        modules = all_modules(part)
+        is_watched = has_hooks(modules)
         if is_watched:
             position.state = map_tensors(compact, position.state)
-        leaf, kept = LeafBackward(self, part, self._starts.pop()), self._kept_inputs.pop()
+        leaf, kept = LeafBackward(self, part, modules, self._starts.pop()), self._kept_inputs.pop()
         if kept is None:
             position.state = leaf.laid_out(position.state)
             rule = go_back if has_whole(position.grad) else default_rule
@@ -160,7 +162,7 @@ class BackwardWalk:
         """Add to the gradients of parameters and conditions, which may belong to several leaves."""
         for tensor, grad in zip(tensors, grads, strict=True):
             if grad is not None:
-                _add(self.gradients, self.originals.get(tensor, tensor), grad)
+                _add(self.gradients, self.snapshot.originals.get(tensor, tensor), grad)
 
     def finish(self) -> None:
         """Differentiate the shared values at once, and only now, when the leaves' graphs are gone.
@@ -173,7 +175,7 @@ class BackwardWalk:
         trained = {module: grad for module, grad in self.value_grads.items() if values[module].requires_grad}
         if not trained:
             return
-        tracked = trained_parameters(nn.ModuleList(trained))
+        tracked = self.snapshot.stand_ins_in(all_modules(nn.ModuleList(trained)))
         if not tracked:
             raise RuntimeError("expected the modules to hold parameters under backprop='reversible', got views")
         outputs = [values[module] for module in trained]
@@ -222,14 +224,16 @@ class Recorded:
 class LeafBackward:
     """What a rule may use: condition, gradient of the log-determinant, repeatable evaluation, differentiation."""
 
-    def __init__(self, walk: BackwardWalk, layer: InvertibleModule, start: LeafStart | None) -> None:
+    def __init__(
+        self, walk: BackwardWalk, layer: InvertibleModule, modules: Sequence[nn.Module], start: LeafStart | None
+    ) -> None:
         self.grad_logdet = walk.grad_logdet
         self.condition = walk.condition if layer.takes_condition else None
         conditions = (tensor for tensor in tensors_of(self.condition) if tensor.requires_grad)
-        parameters = trained_parameters(layer)
+        stand_ins, known = walk.snapshot.stand_ins_in(modules), walk.snapshot.originals
         # Also the parameters themselves, which a module may hold in a list of its own as well.
-        originals = (walk.originals[p] for p in parameters if p in walk.originals)
-        self._tracked = [*parameters, *(p for p in originals if p.requires_grad), *conditions]
+        originals = (known[stand_in] for stand_in in stand_ins if stand_in in known)
+        self._tracked = [*stand_ins, *(p for p in originals if p.requires_grad), *conditions]
         self._walk = walk
         self._start = start
 
