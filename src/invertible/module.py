@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .cached_weights import without_cached_weights
 from .export import is_exporting
 
 State = Any
@@ -43,11 +44,13 @@ _engine = threading.local()
 
 @contextmanager
 def past_policies() -> Iterator[None]:
-    """Inside, modules compute directly: the parts of a tree do not ask the policy that evaluates it."""
+    """Inside, modules compute directly: the parts of a tree do not ask the policy that evaluates it, and no weight
+    comes from a cache."""
     outer = getattr(_engine, "running", False)
     _engine.running = True
     try:
-        yield
+        with without_cached_weights():
+            yield
     finally:
         _engine.running = outer
 
@@ -158,9 +161,9 @@ def all_modules(root: nn.Module) -> list[nn.Module]:
     return modules
 
 
-def trained_parameters(root: nn.Module) -> list[Tensor]:
-    """The parameters that require a gradient, each once."""
-    parameters = (p for module in all_modules(root) for p in module._parameters.values() if p is not None)
+def trained_parameters(modules: Iterable[nn.Module]) -> list[Tensor]:
+    """The parameters of these modules themselves that require a gradient, each once."""
+    parameters = (p for module in modules for p in module._parameters.values() if p is not None)
     return list({id(p): p for p in parameters if p.requires_grad}.values())
 
 

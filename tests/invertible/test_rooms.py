@@ -16,9 +16,10 @@ LIBRARY = Path(src.invertible.__file__).parent
 # Which rooms and files a room may import besides itself.
 ARROWS: dict[str, set[str]] = {
     "arguments": set(),
+    "cached_weights": set(),
     "export": set(),
     "extras": set(),
-    "module": {"export"},
+    "module": {"cached_weights", "export"},
     "composites": {"module"},
     "left_as_found": {"module"},
     "shapes": {"composites", "left_as_found", "module"},

@@ -64,6 +64,20 @@ def refuse_what_cannot_be_repeated(grads: tuple[Tensor | None, ...]) -> None:
         )
 
 
+def refuse_transforms(policy: str) -> None:
+    """Refuse to run inside a transform of `torch.func`, which asks more of an `autograd.Function` than ours can do.
+
+    Raises:
+        RuntimeError: in plain words.
+    """
+    active = getattr(torch._C, "_are_functorch_transforms_active", None)
+    if active is not None and active():
+        raise RuntimeError(
+            f"expected no transform of torch.func (grad, vjp, jvp, vmap, ...) with backprop={policy!r}: use "
+            "set_backprop(net, 'stored')"
+        )
+
+
 def _is_batched(tensor: Tensor) -> bool:
     functorch = getattr(torch._C, "_functorch", None)  # torch has no public way to ask
     checks = (getattr(functorch, name, None) for name in ("is_batchedtensor", "is_legacy_batchedtensor"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ..extras import extra
@@ -20,7 +21,8 @@ from ..module import (
     past_policies,
     tensors_of,
 )
-from .replay import AutocastState, LeafStart, replayed
+from .attributes import tensor_attributes
+from .replay import AutocastState, LeafStart, laid_out, replayed
 from .snapshot import Snapshot
 
 with extra("memcnn"):
@@ -104,12 +106,16 @@ class _Repeatable(nn.Module):
         self._num_inputs = len(tensors_of(x))
         self._autocast = AutocastState(tensors_of(x)[0].device.type)
         self._unused: set[Tensor] = set()
-        self._snapshot = Snapshot(leaf, lambda t: _StandIn.apply(t, self._unused) if t.requires_grad else t.detach())
+        self._snapshot = Snapshot(
+            leaf,
+            lambda t: _StandIn.apply(t, self._unused) if t.requires_grad else t.detach(),
+            tensor_attributes(leaf, all_modules(leaf)),
+        )
         self._has_run = False
 
     def parameters(self, recurse: bool = True) -> Iterator[Any]:
         """What memcnn differentiates."""
-        return iter(self._snapshot.originals)
+        return iter([*self._snapshot.originals, *self._snapshot.untold])
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         conditions = tensors[self._num_inputs :]
@@ -123,7 +129,7 @@ class _Repeatable(nn.Module):
         path = 0 * tensors[0].flatten(1)[:, 0]
         parts = [part if part.requires_grad else part + path for part in result]
         for parameter in self._without_path_to(parts):
-            self._unused.add(self._snapshot.originals[parameter])
+            self._unused.add(self._snapshot.originals.get(parameter, parameter))
             parts[0] = parts[0] + 0 * parameter.flatten()[0].to(parts[0].dtype)
         return (*parts, *(c.clone() for c in conditions))
 
@@ -133,7 +139,8 @@ class _Repeatable(nn.Module):
         conditions = tensors[self._num_outputs :]
         result = self.form(tensors)
         _, condition = self._arguments((*[None] * self._num_inputs, *conditions))
-        x = self._again(INVERSE, result[0] if self._call.logdet else result, condition)
+        y = laid_out(self._start, result[0] if self._call.logdet else result)
+        x = laid_out(self._start, self._again(INVERSE, y, condition))
         rebuilt = (part.to(dtype) for part, dtype in zip(tensors_of(x), self._input_dtypes, strict=True))
         return (*rebuilt, *conditions)
 
@@ -160,7 +167,7 @@ class _Repeatable(nn.Module):
             seen = map_tensors(Tensor.clone, state) if is_watched else state
             result, self._result_form = tree_flatten(self._call(leaf, seen, condition))
         self._num_outputs = len(result)
-        self._start, self._has_run = start.settle(), True
+        self._start, self._has_run = start.settle(seen), True
         self._snapshot.mark()  # the leaf may have set parameters from its first batch
         return [part.clone() for part in result] if is_watched else _with_memory_of_their_own(result, inputs)
 
@@ -169,13 +176,19 @@ class _Repeatable(nn.Module):
             return call(self._leaf[0], state, condition)
 
     def _without_path_to(self, outputs: Iterable[Tensor]) -> list[Tensor]:
-        """The trained parameters on which no output depends."""
+        """The trained parameters on which no output depends.
+
+        Raises:
+            RuntimeError: for an attribute on which they depend and of which memcnn was not told.
+        """
         seen, nodes = set(), [part.grad_fn for part in outputs]
         for node in nodes:  # which grows
             if node is not None and node not in seen:
                 seen.add(node)
                 nodes += [before for before, _ in node.next_functions]
-        return [p for p in self._snapshot.originals if p.requires_grad and p.grad_fn not in seen]
+        self._snapshot.refuse_lost({t for t in self._snapshot.untold if get_gradient_edge(t).node in seen})
+        trained = (p for p in self._snapshot.originals if p.requires_grad)
+        return [*(p for p in trained if p.grad_fn not in seen), *self._snapshot.untold]
 
 
 def _with_memory_of_their_own(outputs: Iterable[Tensor], inputs: tuple[Tensor, ...]) -> list[Tensor]:

@@ -1,14 +1,15 @@
 """Which tensors the engine may overwrite: those whose memory nobody else can see."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from ..module import Inverse, InvertibleModule, State, all_modules, tensors_of
+from ..module import Inverse, InvertibleModule, State, tensors_of
 
 _running = threading.local()
 
@@ -33,6 +34,70 @@ def compact(tensor: Tensor) -> Tensor:
 def memory_of(tensor: Tensor) -> int:
     """The same number for tensors in the same memory, also for fake ones."""
     return tensor.untyped_storage()._cdata
+
+
+def share_memory(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether any two of these tensors lie in one memory, or may do so, for a sparse one among them."""
+    try:
+        memories = [tensor.untyped_storage()._cdata for tensor in tensors if tensor is not None]
+    except NotImplementedError:
+        return True
+    return len(set(memories)) < len(memories)
+
+
+def repeats_numbers(tensor: Tensor | None) -> bool:
+    """Whether several numbers of a tensor have one place, as `torch.Tensor.expand` makes them."""
+    return _is_dense(tensor) and 0 in tensor.stride() and not is_nested(tensor.shape, tensor.stride())
+
+
+def apart(tensors: Iterable[Tensor | None], held: Iterable[Tensor | None]) -> list[Tensor | None]:
+    """Tensors that may be overwritten one by one: a clone of each that shares numbers with one before it, with one that
+    is held, or among its own places."""
+    taken: dict[int, list[Tensor]] = {}
+    for tensor in held:
+        if _is_dense(tensor):
+            taken.setdefault(memory_of(tensor), []).append(tensor)
+    own: list[Tensor | None] = []
+    for tensor in tensors:
+        if _is_dense(tensor):
+            others = taken.setdefault(memory_of(tensor), [])
+            if repeats_numbers(tensor) or not all(_are_pieces(tensor, other) for other in others):
+                tensor = tensor.clone()
+            else:
+                others.append(tensor)
+        own.append(tensor)
+    return own
+
+
+def _is_dense(tensor: Tensor | None) -> TypeGuard[Tensor]:
+    """False for a missing one, and for a sparse one, which nobody overwrites."""
+    return tensor is not None and tensor.layout is torch.strided
+
+
+def _are_pieces(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors in one memory are pieces of a larger one, as `torch.split` makes them: they share nothing."""
+    first, second = sorted((a, b), key=Tensor.storage_offset)
+    distance = second.storage_offset() - first.storage_offset()
+    if a.dtype != b.dtype or a.stride() != b.stride():
+        return False
+    for dim, stride in enumerate(a.stride()):
+        shift = int(distance // stride) if stride else 0
+        if shift * stride == distance and shift >= first.shape[dim]:
+            whole = [max(sizes) for sizes in zip(first.shape, second.shape, strict=True)]
+            whole[dim] = shift + second.shape[dim]
+            if is_nested(whole, a.stride()):
+                return True
+    return False
+
+
+def is_nested(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether each stride steps over all that those below it reach, so that no two numbers have one place."""
+    reach = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(strides, shape, strict=True) if size != 1):
+        if stride < reach:
+            return False
+        reach = stride * size
+    return True
 
 
 @contextmanager
@@ -60,10 +125,11 @@ def may_overwrite(layer: InvertibleModule, tensor: Tensor) -> bool:
     return given is not None and given[0] is layer and any(tensor is part for part in given[1]) and _is_alone(tensor)
 
 
-def has_hooks(part: nn.Module) -> bool:
-    """Whether hooks of a part, of a module inside it or of all modules see what these read, return or get back."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    inside = any(getattr(module, kind) for module in all_modules(part) for kind in kinds)
+def has_hooks(modules: Iterable[nn.Module]) -> bool:
+    """Whether hooks of these modules, or of all that there are, see what they read, return or get back."""
+    inside = any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules
+    )
     return inside or nn.modules.module._has_any_global_hook()
 
 

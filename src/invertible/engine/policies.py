@@ -5,8 +5,11 @@
 - ``checkpoint``: the input of every leaf of the tree, through `torch.utils.checkpoint`.
 - ``memcnn``: `memcnn.InvertibleModuleWrapper` around every leaf.
 
-Parameters, their names, the loss and the gradients are the same under each. `torch.export` and `torch.onnx.export`
-always record plain operations, since an exported program does not use our backward pass.
+Parameters, their names, the loss and the gradients are the same under each. A tensor with a graph that a module reads
+as an attribute, as hypernetworks set it, gets its gradient under ``stored`` and ``checkpoint``; the others refuse it.
+
+`torch.export` and `torch.onnx.export` always record plain operations, since an exported program does not use our
+backward pass.
 """
 
 from contextlib import ExitStack, nullcontext
@@ -19,6 +22,7 @@ from torch import nn
 from ..arguments import chosen
 from ..composites import Composite
 from ..module import Call, Condition, Inverse, InvertibleModule, Policy, State, all_modules, past_policies, tensors_of
+from .handover import refuse_transforms
 from .replay import LeafStart, replayed
 from .reversible import reversible, run_with_logdet
 from .snapshot import Snapshot
@@ -42,6 +46,7 @@ def _checkpoint(root: InvertibleModule, call: Call, x: State, condition: Conditi
 def _memcnn(root: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
     from .memcnn_policy import MemcnnCall, together  # memcnn imports torchvision: only where it is asked for
 
+    refuse_transforms("memcnn")
     result = _per_leaf(MemcnnCall(), root, call, x, condition)
     return (together(result[0]), result[1]) if call.logdet else together(result)
 

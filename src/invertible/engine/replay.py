@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from ..module import State
 from .bit_sums import bit_sums
+from .layouts import Layout
 
 
 class RngState:
@@ -104,14 +106,17 @@ class LeafStart:
             [p for m in modules for p in m._parameters.values() if p is not None] if self._buffers else []
         )
         self._bit_sums = bit_sums(self._parameters)
+        self._layout: Layout | None = None
 
     @property
     def draws(self) -> bool:
         """Whether the evaluation draws random numbers, once it has settled."""
         return self._rng is not None
 
-    def settle(self) -> LeafStart | None:
+    def settle(self, x: State = None) -> LeafStart | None:
         """Called after the evaluation: what a replay needs, or None if the leaf draws nothing and has no such buffers.
+
+        A replay from a rebuilt input needs the memory layout of the leaf's input ``x`` as well, see `laid_out`.
 
         A leaf that set parameters from its first batch, as activation normalisation does, must not do so again: its
         replays start from the buffers that it left behind, which say that this is done.
@@ -119,6 +124,8 @@ class LeafStart:
         assert self._rng is not None
         if self._rng == RngState(self._rng.device):
             self._rng = None
+        elif x is not None:
+            self._layout = Layout.of(x)
         if self._bit_sums is not None:
             now = bit_sums(self._parameters)
             assert now is not None
@@ -126,11 +133,20 @@ class LeafStart:
         self._parameters, self._bit_sums = [], None
         return self if self._buffers or self._rng else None
 
+    def laid_out(self, state: State) -> State:
+        """A state of the shape of the leaf's input, in its layout if the leaf drew numbers in the order of memory."""
+        return self._layout.restored(state) if self._layout else state
+
     @contextmanager
     def replayed(self) -> Iterator[None]:
         """Inside, the leaf starts from there; afterwards generators and buffers are as before."""
         with self._buffers.replayed(), self._rng.replayed() if self._rng else nullcontext():
             yield
+
+
+def laid_out(start: LeafStart | None, state: State) -> State:
+    """A state as `LeafStart.laid_out`, or as it is if there is nothing to repeat."""
+    return start.laid_out(state) if start else state
 
 
 def replayed(start: LeafStart | None) -> AbstractContextManager[None]:

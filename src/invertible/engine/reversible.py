@@ -4,7 +4,7 @@ One autograd node stands for the whole tree. It walks the tree backwards from it
 (`handover.py`), and rebuilds each part's input while it computes the gradients (`walk.py`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -28,10 +28,10 @@ from ..module import (
     map_tensors,
     past_policies,
     tensors_of,
-    trained_parameters,
     zero_logdet,
 )
-from .handover import Box, HandOver
+from .attributes import Attribute, inputs_of, tensor_attributes
+from .handover import Box, HandOver, refuse_transforms
 from .ownership import compact, handed_over, memory_of, owned, owned_like
 from .replay import AutocastState, LeafStart
 from .shared_values import shared_values
@@ -60,7 +60,11 @@ def keep_input(part: nn.Module, keep: bool = True) -> None:
 
 def keeps_input(leaf: InvertibleModule) -> bool:
     """Whether the engine saves the input of this leaf. An `Inverse` does if what it inverts does."""
-    return any(isinstance(module, InvertibleModule) and module._keeps_input for module in all_modules(leaf))
+    return _any_keeps_input(all_modules(leaf))
+
+
+def _any_keeps_input(modules: Iterable[nn.Module]) -> bool:
+    return any(isinstance(module, InvertibleModule) and module._keeps_input for module in modules)
 
 
 def run_leaves(
@@ -130,7 +134,15 @@ class _Reversible(torch.autograd.Function):
     """A whole invertible tree as one node of the autograd graph. It finds output and gradients in the box."""
 
     @staticmethod
-    def forward(ctx: Any, tree: InvertibleModule, with_logdet: bool, forms: _Forms, box: Box, *tensors: Tensor) -> Any:
+    def forward(
+        ctx: Any,
+        tree: InvertibleModule,
+        with_logdet: bool,
+        attributes: list[Attribute],
+        forms: _Forms,
+        box: Box,
+        *tensors: Tensor,
+    ) -> Any:
         num_arguments = forms.arguments.num_leaves
         x, condition = tree_unflatten(tensors[:num_arguments], forms.arguments)
         device = tensors_of(x)[0].device
@@ -139,10 +151,11 @@ class _Reversible(torch.autograd.Function):
 
         def recorded(leaf: InvertibleModule, call: Call, state: State) -> Any:
             modules = all_modules(leaf)
-            kept.append(map_tensors(lambda part: compact(part).detach(), state) if keeps_input(leaf) else None)
+            keeps = _any_keeps_input(modules)
+            kept.append(map_tensors(lambda part: compact(part).detach(), state) if keeps else None)
             start = LeafStart(modules, device)
             result = call(leaf, state, condition)
-            ctx.starts.append(start.settle())
+            ctx.starts.append(start.settle(state))
             return result
 
         ctx.autocast = AutocastState(device.type)
@@ -153,7 +166,7 @@ class _Reversible(torch.autograd.Function):
         y = map_tensors(lambda part: part.clone() if memory_of(part) in inputs else part, y)
         ctx.tree, ctx.box, ctx.parameters = tree, box, tensors[num_arguments:]
         ctx.tracks = [part.requires_grad for part in tensors_of(condition)]
-        ctx.snapshot = Snapshot(tree)
+        ctx.snapshot = Snapshot(tree, attributes=attributes)
         saved, ctx.saved_form = tree_flatten((condition, kept))
         ctx.save_for_backward(*saved)
         ctx.set_materialize_grads(False)
@@ -169,15 +182,16 @@ class _Reversible(torch.autograd.Function):
         tracks = iter(ctx.tracks)
         condition = map_tensors(lambda part: part.detach().requires_grad_(next(tracks)), condition)
         position, grad_logdet = _start(ctx.state_form, *ctx.box.take())
-        walk = BackwardWalk(ctx.starts, kept, grad_logdet, condition, ctx.snapshot.originals)
+        walk = BackwardWalk(ctx.starts, kept, grad_logdet, condition, ctx.snapshot)
         with past_policies(), ctx.autocast(), ctx.snapshot.reused(), torch.no_grad():
             with shared_values(ctx.tree):
                 walk(ctx.tree, position)
             walk.finish()
+        ctx.snapshot.refuse_lost(walk.gradients)
         ctx.snapshot.refuse_changes()
         grads_condition = [walk.gradients.get(part) for part in as_tuple(condition)]
         grads_parameters = [walk.gradients.get(parameter) for parameter in ctx.parameters]
-        return (None, None, None, None, *as_tuple(position.grad), *grads_condition, *grads_parameters)
+        return (None, None, None, None, None, *as_tuple(position.grad), *grads_condition, *grads_parameters)
 
 
 def _start(form: TreeSpec, states: list[Tensor], grads: list[Tensor | None]) -> tuple[Position, Tensor | None]:
@@ -189,10 +203,14 @@ def _start(form: TreeSpec, states: list[Tensor], grads: list[Tensor | None]) -> 
 
 def reversible(root: InvertibleModule, call: Call, x: State, condition: Condition) -> Any:
     """The policy of this name: what a call returns, as one node of the graph."""
+    refuse_transforms("reversible")
     tree = call.tree(root)
+    modules = all_modules(tree)
+    attributes = tensor_attributes(tree, modules)
     tensors, form = tree_flatten((x, condition))
     forms, box = _Forms(form), Box()
-    outputs = _Reversible.apply(tree, call.logdet, forms, box, *tensors, *trained_parameters(tree))
+    inputs = (*tensors, *inputs_of(modules, attributes))
+    outputs = _Reversible.apply(tree, call.logdet, attributes, forms, box, *inputs)
     assert forms.result is not None
     num_states = forms.result.num_leaves
     outputs = HandOver.apply(box, num_states, *outputs)

@@ -6,14 +6,12 @@ and calls `torch.autograd.grad`. A layer that can do better registers its own ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ..composites import Composite
 from ..module import (
@@ -25,14 +23,16 @@ from ..module import (
     InvertibleModule,
     Position,
     State,
+    all_modules,
     as_tuple,
     map_tensors,
     tensors_of,
-    trained_parameters,
 )
-from .ownership import compact, has_hooks
-from .replay import LeafStart, replayed
+from .ownership import apart, compact, has_hooks, repeats_numbers, share_memory
+from .recorded import Recorded, differentiated
+from .replay import LeafStart, laid_out, replayed
 from .shared_values import SharedValue, values_at_once
+from .snapshot import Snapshot
 
 Rule = Callable[["LeafBackward", Any, State, State], tuple[State, State]]
 Key = TypeVar("Key")
@@ -91,16 +91,15 @@ def forward_again(leaf: LeafBackward, layer: InvertibleModule, x: State, grad: S
     """
     if leaf.grad_logdet is None and all(part is None for part in as_tuple(grad)):
         return x, (None,) * len(x) if isinstance(x, tuple) else None
-    x = map_tensors(lambda part: part.detach().requires_grad_(), x)
+    x = map_tensors(lambda part: part.detach().requires_grad_(), leaf.laid_out(x))
     with leaf.replay(), torch.enable_grad():
         if leaf.grad_logdet is None:
             outputs, grads = FORWARD(layer, x, leaf.condition), grad
         else:
             z, logdet = FORWARD_AND_LOGDET(layer, x, leaf.condition)
             outputs, grads = (*tensors_of(z), logdet), (*as_tuple(grad), leaf.grad_logdet)
-    grad_x = (
-        leaf.differentiate(outputs, x, grads) if has_whole(grad) else leaf.differentiate_sparsely(outputs, x, grads)
-    )
+    differentiate = leaf.differentiate if has_whole(grad) else leaf.differentiate_sparsely
+    grad_x = differentiate(outputs, x, grads, keeps=False)
     return map_tensors(Tensor.detach, x), grad_x
 
 
@@ -116,7 +115,7 @@ class BackwardWalk:
         starts: of the leaves, in the order of the forward pass.
         kept_inputs: inputs of the leaves that keep theirs, None for the others.
         grad_logdet: gradient of the log-determinant, None if it is not in the loss.
-        originals: the parameter for each tensor that stands in for one in the tree; `gradients` belong to parameters.
+        snapshot: of the tree; `gradients` belong to its originals.
     """
 
     def __init__(
@@ -125,12 +124,12 @@ class BackwardWalk:
         kept_inputs: list[State | None],
         grad_logdet: Tensor | None,
         condition: Condition,
-        originals: dict[Tensor, Tensor],
+        snapshot: Snapshot,
     ) -> None:
         self.grad_logdet = grad_logdet
         self.condition = condition
         self.gradients: dict[Tensor, Tensor] = {}
-        self.originals = originals
+        self.snapshot = snapshot
         self.value_grads: dict[SharedValue, Tensor] = {}
         self._starts = list(starts)
         self._kept_inputs = list(kept_inputs)
@@ -140,11 +139,13 @@ class BackwardWalk:
         if isinstance(part, Composite):
             part.run_back(position, self)
             return
-        is_watched = has_hooks(part)
+        modules = all_modules(part)
+        is_watched = has_hooks(modules)
         if is_watched:
             position.state = map_tensors(compact, position.state)
-        leaf, kept = LeafBackward(self, part, self._starts.pop()), self._kept_inputs.pop()
+        leaf, kept = LeafBackward(self, part, modules, self._starts.pop()), self._kept_inputs.pop()
         if kept is None:
+            position.state = leaf.laid_out(position.state)
             rule = go_back if has_whole(position.grad) else default_rule
             position.state, position.grad = rule(leaf, part, position.state, position.grad)
         else:
@@ -156,20 +157,20 @@ class BackwardWalk:
             grads = tuple(None if grad is None else grad.clone() for grad in as_tuple(position.grad))
             position.grad = grads if isinstance(position.grad, tuple) else grads[0]
 
-    def tracked(self, module: nn.Module) -> list[Tensor]:
-        """The parameters that a module may use: those in its tables, and what these stand in for.
+    def tracked(self, modules: Sequence[nn.Module]) -> list[Tensor]:
+        """What modules are differentiated with respect to: what stands in for their tensors, and these themselves.
 
-        It may hold the parameters themselves in a list of its own, or as attributes, as under FSDP.
+        A module may hold the parameters themselves in a list of its own, or as attributes, as under FSDP.
         """
-        parameters = trained_parameters(module)
-        originals = (self.originals[p] for p in parameters if p in self.originals)
-        return [*parameters, *(p for p in originals if p.requires_grad)]
+        stand_ins, known = self.snapshot.stand_ins_in(modules), self.snapshot.originals
+        originals = (known[stand_in] for stand_in in stand_ins if stand_in in known)
+        return [*stand_ins, *(p for p in originals if p.requires_grad)]
 
     def collect(self, tensors: Iterable[Tensor], grads: Iterable[Tensor | None]) -> None:
         """Add to the gradients of parameters and conditions, which may belong to several leaves."""
         for tensor, grad in zip(tensors, grads, strict=True):
             if grad is not None:
-                _add(self.gradients, self.originals.get(tensor, tensor), grad)
+                _add(self.gradients, self.snapshot.originals.get(tensor, tensor), grad)
 
     def finish(self) -> None:
         """Differentiate the shared values at once, and only now, when the leaves' graphs are gone.
@@ -182,12 +183,12 @@ class BackwardWalk:
         trained = {module: grad for module, grad in self.value_grads.items() if values[module].requires_grad}
         if not trained:
             return
-        tracked = self.tracked(nn.ModuleList(trained))
+        tracked = self.tracked(all_modules(nn.ModuleList(trained)))
         if not tracked:
             raise RuntimeError("expected the modules to hold parameters under backprop='reversible', got views")
         outputs = [values[module] for module in trained]
         grads = [grad.to(output.dtype) for output, grad in zip(outputs, trained.values(), strict=True)]
-        self.collect(tracked, torch.autograd.grad(outputs, tracked, grads, allow_unused=True))
+        self.collect(tracked, apart(differentiated(outputs, tracked, grads), grads))
 
 
 def _add(grads: dict[Key, Tensor], key: Key, grad: Tensor) -> None:
@@ -195,47 +196,16 @@ def _add(grads: dict[Key, Tensor], key: Key, grad: Tensor) -> None:
     grads[key] = grad if known is None else known + grad
 
 
-class _Cast(torch.autograd.Function):
-    """The node of an output in another precision, without its numbers."""
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, dtype: torch.dtype) -> Tensor:
-        ctx.dtype = output.dtype
-        return output.new_zeros((), dtype=dtype).expand(output.shape)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad.to(ctx.dtype), None
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """The place of an output in the graph, None if it has no graph, without its numbers, which may be freed."""
-
-    edge: GradientEdge | None
-    dtype: torch.dtype
-
-    @classmethod
-    def of(cls, output: Tensor | Recorded) -> Recorded:
-        if isinstance(output, Recorded):
-            return output
-        return cls(get_gradient_edge(output) if output.requires_grad else None, output.dtype)
-
-    @classmethod
-    def taking(cls, dtype: torch.dtype, output: Tensor) -> Recorded:
-        """That of an output whose gradient comes in this precision; autograd casts it, and frees the copy early."""
-        with torch.enable_grad():
-            return cls.of(output if output.dtype == dtype else _Cast.apply(output, dtype))
-
-
 class LeafBackward:
     """What a rule may use: condition, gradient of the log-determinant, repeatable evaluation, differentiation."""
 
-    def __init__(self, walk: BackwardWalk, layer: InvertibleModule, start: LeafStart | None) -> None:
+    def __init__(
+        self, walk: BackwardWalk, layer: InvertibleModule, modules: Sequence[nn.Module], start: LeafStart | None
+    ) -> None:
         self.grad_logdet = walk.grad_logdet
         self.condition = walk.condition if layer.takes_condition else None
         conditions = (tensor for tensor in tensors_of(self.condition) if tensor.requires_grad)
-        self._tracked = [*walk.tracked(layer), *conditions]
+        self._tracked = [*walk.tracked(modules), *conditions]
         self._walk = walk
         self._start = start
 
@@ -248,26 +218,38 @@ class LeafBackward:
         forward pass."""
         return replayed(self._start)
 
-    def differentiate(self, outputs: State | Recorded, x: State, grad_outputs: State) -> State:
-        """Gradient for ``x``, in the form of ``x``; those for the leaf's parameters and condition go to the walk."""
-        grads = as_tuple(self.differentiate_sparsely(outputs, x, grad_outputs))
+    def laid_out(self, state: State) -> State:
+        """A state of the shape of the leaf's input, in the memory layout from which the leaf drew its numbers."""
+        return laid_out(self._start, state)
+
+    def differentiate(self, outputs: State | Recorded, x: State, grad_outputs: State, *, keeps: bool = True) -> State:
+        """Gradient for ``x``, in the form of ``x``; those for the leaf's parameters and condition go to the walk.
+
+        It lies in memory of its own. Unless the caller ``keeps`` ``grad_outputs``, it may lie in theirs.
+        """
+        grads = as_tuple(self.differentiate_sparsely(outputs, x, grad_outputs, keeps=keeps))
         filled = tuple(torch.zeros_like(i) if g is None else g for i, g in zip(tensors_of(x), grads, strict=True))
         return filled if isinstance(x, tuple) else filled[0]
 
-    def differentiate_sparsely(self, outputs: State | Recorded, x: State, grad_outputs: State) -> State:
+    def differentiate_sparsely(
+        self, outputs: State | Recorded, x: State, grad_outputs: State, *, keeps: bool = True
+    ) -> State:
         """The same with None for what has no gradient; with ``x=()``, for parameters and condition alone."""
         inputs = tensors_of(x)
         pairs = zip(as_tuple(outputs), as_tuple(grad_outputs), strict=True)
         recorded = [(Recorded.of(out), grad) for out, grad in pairs if grad is not None]
         tracked = [(out.edge, grad.to(out.dtype)) for out, grad in recorded if out.edge is not None]
-        grads: tuple[Tensor | None, ...] = (None,) * len(inputs)
+        grads: Sequence[Tensor | None] = (None,) * len(inputs)
         if tracked:
-            found = torch.autograd.grad(
-                [o for o, _ in tracked], [*inputs, *self._tracked], [g for _, g in tracked], allow_unused=True
-            )
-            grads = found[: len(inputs)]
-            self._walk.collect(self._tracked, found[len(inputs) :])
-        return grads if isinstance(x, tuple) else grads[0]
+            found = differentiated([o for o, _ in tracked], [*inputs, *self._tracked], [g for _, g in tracked])
+            grads, rest = found[: len(inputs)], found[len(inputs) :]
+            # Autograd may return one tensor for two inputs, such as those of a sum, or the one that it was given.
+            passed = [grad for _, grad in recorded]
+            if any(map(repeats_numbers, grads)) or share_memory([*found, *passed]):
+                grads = apart(grads, passed if keeps else [self.grad_logdet])
+                rest = apart(rest, [*passed, *grads])
+            self._walk.collect(self._tracked, rest)
+        return tuple(grads) if isinstance(x, tuple) else grads[0]
 
     def differentiate_value(self, module: SharedValue, grad: Tensor) -> None:
         """Hand the gradient for the value of a shared module to the walk, which differentiates the value at its end."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..composites import Composite
-from ..engine.replay import Buffers, LeafStart, RngState, replayed
+from ..engine.replay import Buffers, LeafStart, RngState, laid_out, replayed
 from ..engine.reversible import keeps_input, run_leaves
 from ..engine.walk import expand
 from ..left_as_found import left_as_found
@@ -91,7 +91,7 @@ def reconstruction_errors(
     def forward_step(leaf: InvertibleModule, state: State) -> State:
         start = LeafStart(all_modules(leaf), device)
         y = FORWARD(leaf, state, condition)
-        taken.append((to_cpu(state), to_cpu(y), start.settle()))
+        taken.append((to_cpu(state), to_cpu(y), start.settle(state)))
         return y
 
     def back_step(part: InvertibleModule, position: Position) -> None:
@@ -102,10 +102,11 @@ def reconstruction_errors(
         x_true, y_true, start = taken.pop()
         x_true, y_true = (map_tensors(lambda t: t.to(device), state) for state in (x_true, y_true))
         with replayed(start):
-            own = relative_error(INVERSE(part, y_true, condition), x_true)
+            own = relative_error(INVERSE(part, laid_out(start, y_true), condition), x_true)
         with replayed(start):
             # A clone: the inverse of a layer that only reshapes lies in the memory of its output.
-            rebuilt = x_true if keeps_input(part) else INVERSE(part, position.state, condition)
+            y = laid_out(start, position.state)
+            rebuilt = x_true if keeps_input(part) else INVERSE(part, y, condition)
             x = rebuilt if rebuilt is x_true else map_tensors(Tensor.clone, rebuilt)
         errors.append(LeafError(part, relative_error(x, x_true), own))
         if exact_past is not None and not errors[-1].rebuilt <= exact_past:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..arguments import check_channel_number, check_channels
 from ..composites import Sequential
 from ..engine.ownership import may_overwrite
-from ..engine.walk import LeafBackward, Recorded, backward_rule
+from ..engine.recorded import Recorded
+from ..engine.walk import LeafBackward, backward_rule
 from ..export import is_exporting
 from ..module import Condition, InvertibleModule, VolumePreserving, tensors_of
 

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from ..arguments import check_channels, check_positive
 from ..engine.replay import AutocastState
 from ..engine.snapshot import Snapshot
-from ..module import InvertibleModule, trained_parameters
+from ..module import InvertibleModule, all_modules, trained_parameters
 from .coupling import SubnetConstructor, make_subnet
 from .lipschitz import bound_lipschitz, lipschitz_constant
 from .logdet import LogDetEstimator, logdet_estimator
@@ -184,7 +184,7 @@ class ResidualBlock(InvertibleModule):
         return x + self.residual(x)
 
     def inverse(self, y: Tensor) -> Tensor:
-        return _ImplicitInverse.apply(self, y, *trained_parameters(self))
+        return _ImplicitInverse.apply(self, y, *trained_parameters(all_modules(self)))
 
     def inverse_with_report(self, y: Tensor) -> tuple[Tensor, Convergence]:
         """The inverse, without gradients, and how its iteration ended. `last_inversion` keeps that of `inverse`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peers import awake
-from src.invertible import POLICIES, InvertibleModule, set_backprop
+from src.invertible import (
+    POLICIES,
+    AdditiveCoupling,
+    FixedLinear,
+    InvertibleConv1x1,
+    InvertibleModule,
+    OrthogonalMixing,
+    Sequential,
+    set_backprop,
+)
 from src.models.iunet import IUNet
 from src.models.lifted import Lifted
 from tests.invertible.table import NAMES, build
@@ -131,3 +142,29 @@ class _HalfPrecision(InvertibleModule):
     @staticmethod
     def _cast(x: Tensor) -> Tensor:
         return x.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else x
+
+
+MIXINGS: dict[str, Callable[[], InvertibleModule]] = {
+    "conv1x1": lambda: InvertibleConv1x1(4),
+    "fixed": lambda: FixedLinear(torch.linalg.qr(torch.randn(4, 4)).Q),
+    "orthogonal": lambda: OrthogonalMixing(4, init="random"),
+}
+
+
+def subnet(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(inputs, 16), nn.ReLU(), nn.Linear(16, outputs))
+
+
+@pytest.mark.parametrize("policy", ["reversible", "memcnn"])
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_gradients_of_products_in_single_precision_are_in_single_precision(mixing: str, policy: str) -> None:
+    torch.manual_seed(0)
+    parts = [part for _ in range(4) for part in (AdditiveCoupling(4, subnet), MIXINGS[mixing]())]
+    net, x, found = Sequential(*parts), torch.randn(8, 4), []
+    for each in ("stored", policy):
+        set_backprop(copied := copy.deepcopy(net), each)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = copied(x)
+        y.square().mean().backward()
+        found.append(torch.cat([p.grad.flatten() for p in copied.parameters() if p.grad is not None]))
+    assert (found[1] - found[0]).norm() < 1e-5 * found[0].norm()

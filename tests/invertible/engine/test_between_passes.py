@@ -18,6 +18,7 @@ from src.invertible import (
     Sequential,
     set_backprop,
 )
+from src.invertible.engine.handover import refuse_transforms
 from tests.invertible.engine.test_backprop import assert_same, small_input, small_tree
 from tests.invertible.table.samples import dense
 
@@ -230,3 +231,23 @@ def test_batched_gradients_are_refused_in_plain_words() -> None:
     y = net(x)
     with pytest.raises(RuntimeError, match=r"expected one gradient at a time.*set_backprop\(net, 'stored'\)"):
         torch.autograd.grad(y, x, torch.ones(3, *y.shape, dtype=y.dtype), is_grads_batched=True)
+
+
+@pytest.mark.parametrize("policy", ["reversible", "memcnn"])
+def test_transforms_are_refused_in_plain_words(policy: str) -> None:
+    net = small_tree()
+    set_backprop(net, policy)
+    with pytest.raises(
+        RuntimeError, match=rf"expected no transform of torch.func.*{policy}.*set_backprop\(net, 'stored'\)"
+    ):
+        torch.func.grad(lambda x: net(x).sum())(small_input())
+
+
+def test_without_torchs_answer_transforms_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(x: Tensor) -> Tensor:
+        with monkeypatch.context() as patch:
+            patch.delattr(torch._C, "_are_functorch_transforms_active")
+            refuse_transforms("reversible")
+        return x.sum()
+
+    torch.func.grad(refused)(small_input())

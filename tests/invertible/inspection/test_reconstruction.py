@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.invertible import AdditiveCoupling, Inverse, InvertibleModule, OnChannels, Sequential, set_backprop
+from src.invertible import (
+    AdditiveCoupling,
+    Inverse,
+    InvertibleConv1x1,
+    InvertibleModule,
+    OnChannels,
+    Sequential,
+    set_backprop,
+)
 from src.invertible.engine.reversible import keep_input, keeps_input
 from src.invertible.graph import Graph
 from src.invertible.inspection.reconstruction import LeafNames, reconstruction_errors, relative_error
@@ -130,6 +138,12 @@ def test_errors_are_those_of_the_walk_back() -> None:
     assert rebuilt["2"] > 0.012 and rebuilt["1.2"] > 1e-3, "errors are handed on"
     # The same, as the engine does it: the input that the whole walk arrives at.
     assert rebuilt["0"] == pytest.approx(relative_error(net.inverse(net(x)).detach(), x))
+
+
+def test_masks_are_those_of_the_forward_pass_in_any_memory_layout() -> None:
+    torch.manual_seed(0)
+    net = Sequential(small_tree(dropout=0.3), InvertibleConv1x1(4)).double()
+    assert all(max(error.own, error.rebuilt) < 1e-12 for error in reconstruction_errors(net, small_input()))
 
 
 def test_errors_end_where_the_state_is_exact() -> None:
