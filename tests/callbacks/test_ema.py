@@ -117,5 +117,5 @@ def test_the_average_of_bounded_weights_is_bounded_where_it_is_validated(tmp_pat
 
 @pytest.mark.parametrize("settings", [{"decay": 1.0}, {"decay": -0.1}, {"update_every_n_steps": 0}])
 def test_impossible_settings_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="expected decay in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"expected decay in \[0, 1\)"):
         EMA(**settings)
