@@ -163,8 +163,12 @@ def all_modules(root: nn.Module) -> list[nn.Module]:
 
 def trained_parameters(modules: Iterable[nn.Module]) -> list[Tensor]:
     """The parameters of these modules themselves that require a gradient, each once."""
-    parameters = (p for module in modules for p in module._parameters.values() if p is not None)
-    return list({id(p): p for p in parameters if p.requires_grad}.values())
+    found: dict[int, Tensor] = {}
+    for module in modules:
+        for parameter in module._parameters.values():
+            if parameter is not None and parameter.requires_grad:
+                found[id(parameter)] = parameter
+    return list(found.values())
 
 
 def zero_logdet(state: State) -> Tensor:

@@ -12,8 +12,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from ..module import trained_parameters
 
 _OF_EVERY_MODULE = frozenset(nn.Module().__dict__)
-# Of torch's own modules as they are made, without tensors among them: a tensor is then one more.
-_numbers_of_attributes: dict[type, int] = {}
+# Told by their type alone, since every pass of a network asks.
 _NO_TENSORS = {bool, dict, float, int, list, set, str, tuple, type(None)}
 
 
@@ -54,21 +53,12 @@ def tensor_attributes(root: nn.Module, modules: Iterable[nn.Module]) -> list[Att
                     f"expected buffers without gradients, got {name!r} of {_named(module, root)}: make it a "
                     "parameter, detach it, or use set_backprop(net, 'stored')"
                 )
-        if len(module.__dict__) != _numbers_of_attributes.get(type(module)):
-            found += _tensor_attributes_of(module)
+        content = module.__dict__
+        for name in content.keys() - _OF_EVERY_MODULE:
+            value = content[name]
+            if type(value) not in _NO_TENSORS and isinstance(value, Tensor) and value.requires_grad:
+                found.append(Attribute(module, name, value))
     return found
-
-
-def _tensor_attributes_of(module: nn.Module) -> list[Attribute]:
-    content = module.__dict__
-    tensors = [
-        Attribute(module, name, value)
-        for name in content.keys() - _OF_EVERY_MODULE
-        if type(value := content[name]) not in _NO_TENSORS and isinstance(value, Tensor)
-    ]
-    if not tensors and type(module).__module__.startswith("torch.nn.modules."):
-        _numbers_of_attributes[type(module)] = len(content)
-    return [attribute for attribute in tensors if attribute.tensor.requires_grad]
 
 
 def _named(module: nn.Module, root: nn.Module) -> str:
