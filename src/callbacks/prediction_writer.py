@@ -53,13 +53,17 @@ class PredictionWriter(pl.Callback):
 def label_maps(folder: Path, datamodule: Any) -> Iterator[Path]:
     """Yield the files in which the label map of a case to be predicted may be."""
     for index in range(len(datamodule.predict_dataloader().dataset)):
-        for suffix in SUFFIXES:
-            yield folder / f"{datamodule.case_name('predict', index)}{suffix}"
+        yield from places(folder, datamodule.case_name("predict", index))
+
+
+def places(folder: Path, case: str) -> list[Path]:
+    """Return the files of which one has the label map of a case."""
+    return [folder / f"{case}{suffix}" for suffix in SUFFIXES]
 
 
 def is_written(folder: Path, case: str) -> bool:
     """Whether the folder has the label map of a case."""
-    return any((folder / f"{case}{suffix}").is_file() for suffix in SUFFIXES)
+    return any(path.is_file() for path in places(folder, case))
 
 
 def only_missing(loader: DataLoader, case_name: Callable[[str, int], str], folder: Path) -> DataLoader:

@@ -93,12 +93,9 @@ def _is_in(name: str, group: str) -> bool:
 
 def _variants(experiment: str) -> Iterable[str]:
     """Return an experiment, if configs/ has it, and its variants, whose files begin with its values."""
-    folder = CONFIG_DIR / "experiment"
-    for path in sorted(folder.rglob("*.yaml")):
-        name, content = str(path.relative_to(folder).with_suffix("")), OmegaConf.to_container(OmegaConf.load(path))
-        if name == experiment or (
-            isinstance(content, dict) and f"/experiment/{experiment}" in content.get("defaults", [])
-        ):
+    for name in choices_of("experiment"):
+        content: Any = OmegaConf.load(CONFIG_DIR / "experiment" / f"{name}.yaml")
+        if name == experiment or f"/experiment/{experiment}" in content.get("defaults", []):
             yield name
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_warn
 
+from src.datamodules.problems import enumerated
+
 STATE_KEY = "held_out"
 SHOWN = 3
 
@@ -51,7 +53,7 @@ class HeldOut:
         """
         gone = sorted({name for part, names in found.items() for name in {*self.parts.get(part, ())} - {*names}})
         if gone:
-            listing = ", ".join(gone[:SHOWN]) + (f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else "")
+            listing = enumerated(gone, SHOWN)
             if not self.skip:
                 raise ValueError(
                     f"expected all members of {self.source} that the training left for {' and '.join(found)}, got "

@@ -39,7 +39,7 @@ def memory_of(tensor: Tensor) -> int:
 def share_memory(tensors: Iterable[Tensor | None]) -> bool:
     """Whether any two of these tensors lie in one memory, or may do so, for a sparse one among them."""
     try:
-        memories = [tensor.untyped_storage()._cdata for tensor in tensors if tensor is not None]
+        memories = [memory_of(tensor) for tensor in tensors if tensor is not None]
     except NotImplementedError:
         return True
     return len(set(memories)) < len(memories)
