@@ -84,7 +84,7 @@ def test_a_resumed_run_has_the_rest_of_the_time(tmp_path: Path, clock: Clock, mo
         train.train(compose_config(overrides))
     resume(monkeypatch, f"resume={tmp_path}", "callbacks.stop.step=-1")
     summary = read_summary(RunFolder(tmp_path).summary)
-    assert summary["training_s"] == pytest.approx(30, abs=4)
+    assert 30 <= summary["training_s"] < 40  # at the end of an epoch, this clock is looked at some ten times
     found = rates(tmp_path)
     assert all(later < earlier for earlier, later in itertools.pairwise(found))
 
