@@ -78,12 +78,14 @@ def train(config: DictConfig, checkpoint: str | None = None) -> dict[str, Any]:
 
 def _go_on_from(run: Run, checkpoint: Path) -> None:
     """Check that the checkpoint fits, and tell the data and the loggers where it stands; Lightning loads the rest."""
+    from src.callbacks.weight_average import check_average_goes_on
     from src.runs.checkpoints import check_architecture, read_checkpoint, restore_data
     from src.runs.kept_settings import check_kept_settings
 
     content = read_checkpoint(checkpoint)
     check_architecture(content, run.task, run.config.model["_target_"])
     check_kept_settings(content, run.config, run.task)
+    check_average_goes_on(content, run.callbacks.values())
     restore_data(content, run.datamodule)
     for logger in run.loggers():
         logger.go_on_from(content["global_step"])

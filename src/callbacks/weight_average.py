@@ -1,10 +1,10 @@
 """What averages of the weights share: they are validated, tested and stored as the checkpoint's weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
@@ -65,6 +65,19 @@ class ValidatedAverage(WeightAveraging):
     @property
     def _has_begun(self) -> bool:
         return self._average_model is not None and int(self._average_model.n_averaged) > 0
+
+
+def check_average_goes_on(checkpoint: Mapping[str, Any], callbacks: Iterable[Callback]) -> None:
+    """Check that a training whose weights were averaged is continued with an average, and not from it.
+
+    Raises:
+        ValueError: if there is an average in the checkpoint and no callback for it.
+    """
+    if "averaging_state" in checkpoint and not any(isinstance(c, WeightAveraging) for c in callbacks):
+        raise ValueError(
+            "expected an average of the weights (callbacks=ema or callbacks=swa) as in the training, because the "
+            "checkpoint holds one, got none; a training without it is a new run"
+        )
 
 
 def _of_real_numbers(average: Average, mean: Tensor, latest: Tensor, num_averaged: Tensor) -> Tensor:

@@ -85,6 +85,14 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(
         assert all(torch.equal(value, halves[part][name]) for name, value in whole[part].items()), part
 
 
+def test_an_averaged_training_does_not_go_on_from_its_average(
+    finished: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        resume(monkeypatch, f"resume={finished[0]}", "callbacks.ema=null")
+    assert "expected an average of the weights (callbacks=ema or callbacks=swa)" in capsys.readouterr().err
+
+
 def operator_norm(layer: SpectralNormalised, shape: tuple[int, ...]) -> float:
     """Of a layer as a network uses it, by one that has never seen other weights."""
     used = copy.deepcopy(layer.layer).double()
