@@ -2,9 +2,10 @@
 
     python -m benchmarks.ct [FOLDER] [--quick]
 
-Writes ``ct.txt``, ``ct.json`` and ``ct.png``. Candidates take turns, and ratios are medians over rounds. Libraries
-that cannot be imported are skipped with a note. foam_ct_phantom (github.com/dmpelt/foam_ct_phantom) must be on the
-import path with its C code compiled, and needs h5py, tqdm and pathlib2::
+Writes ``ct.txt``, ``ct.json`` and ``ct.png`` to the folder, if one is given. Candidates take turns, and ratios are
+medians over rounds. Libraries that cannot be imported are skipped with a note. foam_ct_phantom
+(github.com/dmpelt/foam_ct_phantom) must be on the import path with its C code compiled, and needs h5py, tqdm and
+pathlib2::
 
     cd foam_ct_phantom && gcc -O3 -std=gnu99 -fopenmp -shared -fPIC ccode_c.c -o libccode_c.so -lm
 """

@@ -11,7 +11,6 @@ scratch memory of kernels does not count.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.fake_values import bytes_of_a_fake_step
+from benchmarks.results_folder import write_json
 from src.invertible import POLICIES, set_backprop
 from src.models.glow import Glow
 from src.runs.provenance import provenance
-from src.utils.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "flow_memory.json"
 CHANNELS = 3
 BYTES_OF_A_PIXEL = 4 * CHANNELS
 GIB = 2**30
@@ -201,10 +199,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limits", type=float, nargs="+", default=[24.0, 40.0, 80.0], help="GiB")
-    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args(argv)
     result = measure(Definition(), arguments.limits)
-    write_text(arguments.output, json.dumps(result, indent=2) + "\n")
+    write_json(arguments.output, result)
     print(as_markdown(result))
 
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.fourier [FOLDER] [--quick]
 
-Writes ``fourier.txt``, ``fourier.json`` and ``fourier.png``. Channels and sizes vary as in Figure 2 of the i-ConvNet
-poster (Finzi et al., 2019): batch 32, 3×3 kernel, 64 channels, 8×8 pixels, of which one changes at a time.
+Writes ``fourier.txt``, ``fourier.json`` and ``fourier.png`` to the folder, if one is given. Channels and sizes vary as
+in Figure 2 of the i-ConvNet poster (Finzi et al., 2019): batch 32, 3×3 kernel, 64 channels, 8×8 pixels, of which one
+changes at a time.
 
 *plain* is `torch.nn.Conv2d`, which has neither inverse nor log-determinant. *periodic* is the periodic convolution of
 Hoogeboom et al. (2019), which follows its equations: one product, solve and determinant per frequency. It computes the

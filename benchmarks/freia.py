@@ -1,6 +1,6 @@
 """A chain of FrEIA's GLOW blocks, run by FrEIA and by our engine: saved bytes over depth, CPU time of a training step.
 
-    pip install FrEIA && python -m benchmarks.freia [--rounds 7] [--json FILE]
+    pip install FrEIA && python -m benchmarks.freia [--rounds 7] [--output FILE]
 
 Both run the same FrEIA modules. Times are CPU time of one thread and medians over rounds; the candidates take turns.
 """
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import statistics
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import median_ratio, times_in_turns
+from benchmarks.results_folder import write_json
 from src.invertible import POLICIES, FreiaModule, GlowCoupling, Sequential, TwoSidedCoupling, set_backprop
 from src.invertible.inspection import LeafNames, saved_by_block
 from src.models.blocks import ConvBlock
@@ -99,7 +100,7 @@ def measure(depth: int, rounds: int) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", help="also write the rows to this file")
+    parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = {}
@@ -108,9 +109,7 @@ def main() -> None:
         print(f"{depth} GLOW blocks, state {SHAPE}")
         for name, row in results[depth].items():
             print(f"{name:>12}  " + "  ".join(f"{key} {value:.2f}" for key, value in row.items()))
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"torch": torch.__version__, "shape": SHAPE, "depths": results}, file, indent=2)
+    write_json(arguments.output, {"torch": torch.__version__, "shape": SHAPE, "depths": results})
 
 
 if __name__ == "__main__":

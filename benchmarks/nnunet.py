@@ -22,13 +22,12 @@ from torch import Tensor, nn
 
 from benchmarks.fake_values import DEVICE, bytes_of_a_fake_step
 from benchmarks.live_bytes import LiveBytes
+from benchmarks.results_folder import write_json
 from src.datamodules.nnunet.demo import NnunetDemo
 from src.models.nnunet_plans import write_plans
 from src.runs.provenance import provenance
-from src.utils.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "nnunet.json"
 MIB, GIB = 2**20, 2**30
 DATASET, CONFIGURATION = "Dataset001_Demo", "3d_fullres"
 DEFAULT = "nnUNetPlans"
@@ -155,7 +154,7 @@ def as_markdown(result: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     parser.add_argument("--iterations", type=int, default=4, help="of the epoch")
     parser.add_argument("--no-count", action="store_true", help="leave out the steps that are counted")
     arguments = parser.parse_args(argv)
@@ -165,7 +164,7 @@ def main(argv: list[str] | None = None) -> None:
     names = [] if arguments.no_count else architectures()
     counted = [count(name, deep) for name in names for deep in (True, False)]
     result = {"epochs": epochs, "counted": counted, "patch": PATCH, **provenance(ROOT)}
-    write_text(arguments.output, json.dumps(result, indent=2) + "\n")
+    write_json(arguments.output, result)
     print(as_markdown(result))
 
 

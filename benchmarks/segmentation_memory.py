@@ -7,7 +7,6 @@ tensors only have shapes, so a step of any size runs on any machine in seconds.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,12 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from benchmarks.fake_values import DEVICE, bytes_of_a_fake_step
+from benchmarks.results_folder import write_json
 from src.config.composition import compose_config
 from src.invertible import POLICIES, set_backprop
 from src.runs.provenance import provenance
-from src.utils.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "segmentation_memory.json"
 PAPER_CROP = (160, 192, 128)
 GIB = 2**30
 # Weights, their gradients and Adam's two moments.
@@ -139,10 +137,10 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--limit-gib", type=float, default=24.0, help="memory of the card for the largest iUNet")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16, by CUDA's rules")
-    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
     result = measure(arguments.rows, arguments.limit_gib, arguments.bf16)
-    write_text(arguments.output, json.dumps(result, indent=2) + "\n")
+    write_json(arguments.output, result)
     print(as_markdown(result))
 
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.sneaky_relu [FOLDER] [--quick]
 
-Writes ``sneaky_relu.txt``, ``sneaky_relu.json`` and ``sneaky_relu.png``. *Textbook* evaluates the poster's equation and
-its closed-form inverse as they are printed; *ours* is the layer. The error is that of x after forward and inverse,
-relative to x, the largest over x from −10⁴ to 10⁴; the reference is double precision.
+Writes ``sneaky_relu.txt``, ``sneaky_relu.json`` and ``sneaky_relu.png`` to the folder, if one is given. *Textbook*
+evaluates the poster's equation and its closed-form inverse as they are printed; *ours* is the layer. The error is that
+of x after forward and inverse, relative to x, the largest over x from −10⁴ to 10⁴; the reference is double precision.
 """
 
 from __future__ import annotations
