@@ -44,6 +44,13 @@ class SWA(ValidatedAverage):
         """Whether the last step of an epoch to be averaged is over; the validation comes after it."""
         return step_idx is not None and self._is_due
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop the average of a training that is prolonged: it is of epochs that are no longer the last ones."""
+        super().on_train_start(trainer, pl_module)
+        if self._has_begun and trainer.current_epoch < self._start(trainer):
+            assert self._average_model is not None
+            self._average_model.n_averaged.zero_()
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -55,10 +55,10 @@ def read_record(path: Path, what: str) -> dict[str, Any] | None:
         return record if sealed else None
 
 
-def fingerprint(paths: Iterable[Path]) -> dict[str, list[int]]:
-    """Return sizes and times of files, by the names of their folders and their own, which tell whether one changed."""
-    stats = {f"{path.parent.name}/{path.name}": path.stat() for path in paths}
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+def fingerprint(paths: Iterable[Path]) -> list[list[str | int]]:
+    """Return path, size and time of each file, as a record reads them back; they tell whether one changed."""
+    stats = [(path.resolve(), path.stat()) for path in paths]
+    return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
 
 
 @functools.cache

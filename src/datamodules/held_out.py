@@ -45,6 +45,18 @@ class HeldOut:
         if parts and Path(parts.pop("data_dir")).resolve() == self.source.resolve():
             self.parts = parts
 
+    def split(self, names: Sequence[str]) -> dict[str, list[str]] | None:
+        """Return the kept members by part, and all others of the names as "train"; None if none are kept.
+
+        Raises:
+            ValueError: as `keep` does.
+        """
+        if not self.parts:
+            return None
+        self.keep({part: [name for name in names if name in members] for part, members in self.parts.items()})
+        held_out = {name for members in self.parts.values() for name in members}
+        return {"train": [name for name in names if name not in held_out], **self.parts}
+
     def keep(self, found: Mapping[str, Sequence[str]]) -> None:
         """Keep the members that were drawn for some parts, of which those that were kept before are no others.
 

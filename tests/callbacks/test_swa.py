@@ -80,16 +80,39 @@ class Stop(pl.Callback):
         trainer.should_stop = True
 
 
-def weight_after(batches: int, *others: pl.Callback, **settings: Any) -> float:
+def trained(batches: int, *others: pl.Callback, ckpt_path: Path | None = None, **settings: Any) -> pl.Trainer:
     trainer = pl.Trainer(
         callbacks=[SWA(0.75), *others],
         **{"max_epochs": 100, **settings},
         **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),
         accelerator="cpu",
     )
-    line = Line()
-    trainer.fit(line, DataLoader(range(batches)))  # type: ignore[arg-type]
-    return -line.weight.item()
+    trainer.fit(Line(), DataLoader(range(batches)), ckpt_path=ckpt_path)  # type: ignore[arg-type]
+    return trainer
+
+
+def weight_after(batches: int, *others: pl.Callback, **settings: Any) -> float:
+    return -trained(batches, *others, **settings).lightning_module.weight.item()  # type: ignore[union-attr, operator]
+
+
+class Validated(pl.Callback):
+    """Keeps the weight at the end of each epoch as a validation would see it."""
+
+    def __init__(self) -> None:
+        self.weights: list[float] = []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        (average,) = (callback for callback in trainer.callbacks if isinstance(callback, SWA))  # type: ignore[attr-defined]
+        average.on_validation_epoch_start(trainer, pl_module)
+        self.weights.append(-pl_module.weight.item())  # type: ignore[operator]
+        average.on_validation_epoch_end(trainer, pl_module)
+
+
+def test_a_training_that_is_prolonged_averages_its_own_last_epochs(tmp_path: Path) -> None:
+    trained(2, max_epochs=4).save_checkpoint(tmp_path / "4.ckpt")
+    seen = Validated()
+    assert weight_after(2, seen, ckpt_path=tmp_path / "4.ckpt", max_epochs=12) == (20 + 22 + 24) / 3
+    assert seen.weights == [10, 12, 14, 16, 18, 20, 21, 22]
 
 
 @pytest.mark.parametrize(

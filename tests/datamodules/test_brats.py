@@ -5,6 +5,7 @@ import shutil
 import threading
 import warnings
 from collections import Counter
+from contextlib import nullcontext
 
 import nibabel as nib
 import numpy as np
@@ -166,6 +167,32 @@ def test_the_split_is_a_partition_kept_in_a_file(root, tmp_path):
     assert json.loads(own.read_text()) == {split: names(other, split) for split in parts} != parts
     again = prepared(root, seed=2, val_fraction=0.1, split_file=str(own))  # the file decides
     assert all(names(again, split) == names(other, split) for split in parts)
+
+
+@pytest.mark.parametrize("drawn_elsewhere", [False, True])
+def test_what_a_training_left_for_tests_stays_so_where_its_split_is_lost(drawn_elsewhere, own_root, tmp_path):
+    trained = prepared(own_root)
+    state = json.loads(json.dumps(trained.state_dict()))
+    shutil.rmtree(tmp_path / "cache")
+    for index in range(10, 14):
+        write_case(own_root, "2018", index)
+    if drawn_elsewhere:
+        assert set(names(prepared(own_root), "test")) & set(names(trained, "train"))
+    datamodule = make(own_root)
+    datamodule.load_state_dict(state)
+    with pytest.warns(UserWarning, match="are those of the training") if drawn_elsewhere else nullcontext():
+        datamodule.setup("test")
+    assert all(names(datamodule, part) == names(trained, part) for part in ("val", "test"))
+    assert len(datamodule.cases["train"]) == 9
+
+
+def test_a_case_that_a_training_left_for_tests_may_not_be_gone(own_root):
+    trained = prepared(own_root)
+    shutil.rmtree(case_folder(own_root, "2018", index_of(names(trained, "test")[0])))
+    datamodule = make(own_root)
+    datamodule.load_state_dict(trained.state_dict())
+    with pytest.raises(ValueError, match=r"expected all members of .* that the training left for val and test, got 1"):
+        datamodule.prepare_data()
 
 
 def test_the_scans_of_a_patient_stay_together_unless_an_earlier_split_divides_them(tmp_path):

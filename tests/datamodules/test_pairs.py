@@ -322,6 +322,17 @@ def test_a_changed_or_damaged_file_is_read_again(folder: Path) -> None:
         assert next(iter(ready(folder, **settings).val_dataloader()))["input"].shape == (1, 1, 20, 13, 14)
 
 
+def test_files_that_differ_in_a_folder_above_alone_are_told_apart(tmp_path: Path) -> None:
+    for number, kind in enumerate(("clean", "weak", "strong")):
+        (tmp_path / "data" / kind / "scan").mkdir(parents=True)
+        for index in range(6):
+            np.save(tmp_path / "data" / kind / "scan" / f"p{index}.npy", np.full((12, 13, 14), number, np.float32))
+    for number, kind in ((1, "weak"), (2, "strong")):
+        patterns = {"inputs": f"{kind}/scan/*", "targets": "clean/scan/*"}
+        pairs = ready(tmp_path / "data", window=[0, 4], **patterns).pairs["train"]
+        assert all((pair.array("images")[0] == number / 4).all() for pair in pairs)
+
+
 def test_the_demo_is_six_volumes_of_odd_and_different_sizes(tmp_path: Path) -> None:
     write_demo(tmp_path / "data")
     images = [nib.load(path) for path in sorted(tmp_path.glob("data/*/*.nii.gz"))]

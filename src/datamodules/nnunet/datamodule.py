@@ -157,10 +157,11 @@ class NnunetDataModule(SegmentationDataModule):
         return usable, [*problems, *more]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return by what cases are preprocessed: the fingerprint, and the normalisation of each channel."""
+        """Return the split, and by what cases are preprocessed: the fingerprint and each channel's normalisation."""
         if self.fingerprint is None:
             return {}
-        return {"fingerprint": json.loads(self.fingerprint.json()), "normalisations": list(self.normalisations)}
+        measured = {"fingerprint": json.loads(self.fingerprint.json()), "normalisations": list(self.normalisations)}
+        return {**measured, **super().state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` returned; a ``normalisation`` that was chosen counts.
@@ -172,6 +173,7 @@ class NnunetDataModule(SegmentationDataModule):
             self.fingerprint = Fingerprint.of(state_dict["fingerprint"], len(self.modalities))
             if self.chooses_normalisations:
                 self.normalisations = normalisations_of(self.description, state_dict["normalisations"])
+        super().load_state_dict(state_dict)
 
     def split_folder(self) -> Path:
         """Return a folder that does not depend on the fingerprint: a case more does not hide an earlier split."""

@@ -11,12 +11,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from src.datamodules.cached_files import folder_name
 from src.datamodules.conversion import Converted
+from src.datamodules.held_out import HeldOut
 from src.datamodules.loaders import SplitDataModule
 from src.datamodules.problems import Problem, enumerated, listing, num_cases
 from src.datamodules.volumes.cases import CachedScan, Case, ScanCache
 from src.datamodules.volumes.crops import Augmentation, RandomCrops, Sample, WholeVolumes
 from src.datamodules.volumes.groups import division_warning, groups_by_name
-from src.datamodules.volumes.split import SPLITS, Split, find_split
+from src.datamodules.volumes.split import HELD_OUT, SPLITS, Split, find_split, write_split
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus
 
@@ -114,6 +115,7 @@ class SegmentationDataModule(SplitDataModule):
         self.split_file = None if split_file is None else Path(split_file)
         self.skip_bad_cases = skip_bad_cases
         self.preprocessing_workers = available_cpus() if preprocessing_workers is None else preprocessing_workers
+        self.held_out = HeldOut(self.data_dir, "datamodule.skip_bad_cases", skip_bad_cases)
         self.cases: dict[str, list[CachedScan]] = {}
         self._said: set[str] = set()
 
@@ -194,6 +196,15 @@ class SegmentationDataModule(SplitDataModule):
         elif not set(SPLITS) <= set(self.cases):
             self.cases |= self._prepare_labelled()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what an evaluation and a resumed run need: the cases for validation and test."""
+        return self.held_out.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned, unless the cases are split already."""
+        if not self.cases:  # Lightning loads the state too, after setup
+            self.held_out.load_state_dict(state_dict)
+
     def dataset(self, split: str) -> Dataset[Sample]:
         """Return the samples of a split: random crops to train with, otherwise whole cases."""
         if split != "train":
@@ -273,7 +284,15 @@ class SegmentationDataModule(SplitDataModule):
             path = self.split_folder() / f"{name}.json"
         elif not path.exists():
             self.note(f"There is no {path} yet (datamodule.split_file): a split is drawn and written there")
+        is_own = self.split_file is not None and path.exists()
+        trained = None if is_own else self.held_out.split(sorted(groups))
+        if trained is not None and not path.exists():
+            write_split(path, trained)
         split = find_split(path, list(groups), *self.fractions, self.seed, self.fold, groups)
+        if trained is not None and any(split[part] != trained[part] for part in HELD_OUT):
+            self.note(f"The cases for validation and test are those of the training, not those of {path}")
+            split = trained
+        self.held_out.parts = {part: split[part] for part in HELD_OUT}
         warning = division_warning(split, groups, path)
         if warning is not None:
             self.note(warning)

@@ -15,6 +15,7 @@ from src.utils.files import write_text
 from src.utils.reading import as_mapping, reading
 
 SPLITS = ("train", "val", "test")
+HELD_OUT = ("val", "test")
 
 Split = dict[str, list[str]]
 # The cases of each.
@@ -37,9 +38,14 @@ def find_split(
     """
     if not path.exists():
         _require_no_fold(fold, "a split that is drawn")
-        require_writable(path.parent)
-        write_text(path, json.dumps(draw_split(names, val_fraction, test_fraction, seed, groups), indent=2))
+        write_split(path, draw_split(names, val_fraction, test_fraction, seed, groups))
     return read_split(path, names, fold)
+
+
+def write_split(path: Path, split: Split) -> None:
+    """Write a split as JSON; ValueError if its folder cannot be written."""
+    require_writable(path.parent)
+    write_text(path, json.dumps(split, indent=2))
 
 
 def draw_split(
