@@ -22,12 +22,21 @@ SETTLED = 10
 @contextmanager
 def _endless(trainer: Trainer) -> Iterator[None]:
     """Let the test have its steps even if the run is shorter, and no validations."""
-    epochs, every = trainer.fit_loop.max_epochs, trainer.check_val_every_n_epoch
-    trainer.fit_loop.max_epochs, trainer.check_val_every_n_epoch = -1, sys.maxsize
+    loop, epochs = trainer.fit_loop, trainer.fit_loop.max_epochs
+    every, interval = trainer.check_val_every_n_epoch, trainer.val_check_interval
+    by_steps = every is None and isinstance(interval, int)
+    loop.max_epochs = -1
+    if by_steps:  # then an interval may be longer than an epoch
+        trainer.val_check_interval = sys.maxsize
+    else:
+        trainer.check_val_every_n_epoch = sys.maxsize
     try:
         yield
     finally:
-        trainer.fit_loop.max_epochs, trainer.check_val_every_n_epoch = epochs, every
+        loop.max_epochs = epochs
+        trainer.check_val_every_n_epoch, trainer.val_check_interval = every, interval
+        if by_steps:  # Lightning has made this of the interval, once
+            trainer.val_check_batch = interval
 
 
 @contextmanager

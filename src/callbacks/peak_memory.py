@@ -18,29 +18,34 @@ class PeakMemory(OfTraining):
     On CUDA this is the largest amount that torch's allocator held since training began, on the CPU the high-water mark
     of the process, see `peak_resident_bytes`. In a process that has trained before, as the later jobs of a multirun, it
     is that since this run began; where the system does not allow to set the mark back, and this run stays below what
-    others needed before it, it is NaN, and None in the summary.
+    others needed before it, it is NaN, and None in the summary. A run that is resumed on the other kind of device
+    counts from there.
     """
 
     _has_others: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.peak_bytes = 0
+        self._kind: str | None = None
         self._of_others = forget_peak() if PeakMemory._has_others else 0
         PeakMemory._has_others = True
 
     def state_dict(self) -> dict[str, Any]:
-        return {"peak_bytes": self.peak_bytes}
+        return {"peak_bytes": self.peak_bytes, "kind": self._kind}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.peak_bytes = state_dict["peak_bytes"]
+        self.peak_bytes, self._kind = state_dict["peak_bytes"], state_dict.get("kind")
 
     def summary(self, trainer: pl.Trainer) -> dict[str, Any]:
         """Return the peak and its kind."""
-        kind = "cuda_allocated" if trainer.strategy.root_device.type == "cuda" else "process_resident"
-        return {"peak_memory_bytes": self.peak_bytes or None, "peak_memory_kind": kind}
+        return {"peak_memory_bytes": self.peak_bytes or None, "peak_memory_kind": _kind(trainer.strategy.root_device)}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget what was allocated before training."""
+        """Forget what was allocated before training, and the peak of an earlier one on the other kind of device."""
+        kind = _kind(pl_module.device)
+        if self._kind not in (None, kind):
+            self.peak_bytes = 0
+        self._kind = kind
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
 
@@ -53,6 +58,10 @@ class PeakMemory(OfTraining):
         worst = log_reduced(pl_module, {"memory/peak_gib": self.peak_bytes / 2**30 or math.nan}, "max")
         if trainer.world_size > 1:
             self.peak_bytes = int(worst["memory/peak_gib"].nan_to_num(0.0) * 2**30)
+
+
+def _kind(device: torch.device) -> str:
+    return "cuda_allocated" if device.type == "cuda" else "process_resident"
 
 
 def peak_resident_bytes() -> int:

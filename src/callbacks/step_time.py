@@ -18,11 +18,13 @@ class StepTime(OfTraining):
 
     A step ends with an update: under ``trainer.accumulate_grad_batches`` it has several batches. Loading the data does
     not count, and the warm-up of the first steps does not change the median. On a GPU, the time is that between two
-    events on its stream, which are read later: nothing waits for them.
+    events on its stream, which are read later: nothing waits for them. A run that is resumed on the other kind of
+    device counts from there.
     """
 
     def __init__(self) -> None:
         self._seconds: list[float] = []
+        self._device: str | None = None
         self._batches: list[tuple[Any, Any]] = []  # start and end of those since the last update
         self._running: deque[list[tuple[Any, Any]]] = deque()  # batches of steps whose seconds are not known yet
         self._epoch_start = 0
@@ -30,15 +32,22 @@ class StepTime(OfTraining):
 
     def state_dict(self) -> dict[str, Any]:
         self._read_all()
-        return {"seconds": list(self._seconds), "epoch_start": self._epoch_start}
+        return {"seconds": list(self._seconds), "epoch_start": self._epoch_start, "device": self._device}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._seconds, self._epoch_start = list(state_dict["seconds"]), state_dict["epoch_start"]
+        self._device = state_dict.get("device")
 
     def summary(self, trainer: pl.Trainer) -> dict[str, Any]:
         """Return the median over all steps in seconds; None before the first step."""
         self._read_all()
         return {"step_time_s": statistics.median(self._seconds) if self._seconds else None}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the times of an earlier training on the other kind of device."""
+        if self._device not in (None, pl_module.device.type):
+            self._seconds, self._epoch_start = [], 0
+        self._device = pl_module.device.type
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._read_all()

@@ -77,6 +77,8 @@ class TrainingLoader(DataLoader):
 
     def __init__(self, dataset: Dataset, trainer: pl.Trainer | None, **settings: Any) -> None:
         self._trainer = trainer
+        # Samples that a batch of all processes had in the training that is resumed.
+        self._samples_per_batch: int | None = None
         processes = (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
         super().__init__(
             Seeded(dataset),
@@ -93,15 +95,18 @@ class TrainingLoader(DataLoader):
         """
         batches_done = self._trainer.fit_loop.batch_idx + 1 if self._trainer is not None else 0
         assert isinstance(self.sampler, EpochSampler) and self.batch_size is not None
-        self.sampler.start = batches_done * self.batch_size
+        per_batch = self._samples_per_batch or self.batch_size * self.sampler.num_replicas
+        self.sampler.start = batches_done * per_batch // self.sampler.num_replicas
         yield from super().__iter__()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing, as the checkpoint has seed, epoch and position; to Lightning it means "can be resumed"."""
-        return {}
+        """Return how many samples a batch of all processes has; seed, epoch and batch are in the checkpoint already."""
+        assert isinstance(self.sampler, EpochSampler) and self.batch_size is not None
+        return {"samples_per_batch": self.batch_size * self.sampler.num_replicas}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Accept what `state_dict` returned."""
+        """Take over what `state_dict` returned, nothing of an earlier version."""
+        self._samples_per_batch = state_dict.get("samples_per_batch")
 
 
 def own_generator() -> torch.Generator:

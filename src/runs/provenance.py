@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def hardware() -> dict[str, Any]:
-    """Return the processor, the number of cores that this process may use, torch's threads and the GPUs."""
+def hardware(gpus: Iterable[int] | None = None) -> dict[str, Any]:
+    """Return the processor, the number of cores that this process may use, torch's threads and the GPUs.
+
+    Args:
+        gpus: indices of those that were used; None: all.
+    """
     import torch
 
     info = Path("/proc/cpuinfo")
@@ -65,6 +70,6 @@ def hardware() -> dict[str, Any]:
         "cpu": names[0] if names else platform.processor() or platform.machine(),
         "cores": available_cpus(),
         "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "gpus": [torch.cuda.get_device_name(i) for i in (range(torch.cuda.device_count()) if gpus is None else gpus)],
         "platform": platform.platform(),
     }

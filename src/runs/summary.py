@@ -79,7 +79,7 @@ def summarise(run: Run, metrics: dict[str, float], checkpoint: str | None, total
         "config": plain(config, resolve=True),
         "git_commit": run.state.commits[-1],
         "earlier_git_commits": run.state.commits[:-1],
-        "hardware": hardware(),
+        "hardware": hardware(run.trainer.device_ids if run.trainer.strategy.root_device.type == "cuda" else ()),
         "versions": versions(),
     }
 

@@ -135,27 +135,40 @@ def _runs(table: Table) -> str:
 
 
 def _costs(runs: Sequence[dict[str, Any]]) -> list[str]:
-    memory = [run["peak_memory_bytes"] for run in runs if run.get("peak_memory_bytes") is not None]
     return [
         runs[0]["model"],
         ", ".join(str(run["seed"]) for run in runs),
         f"{runs[0]['num_parameters']:,}",
-        _times(runs, "step_time_s", lambda seconds: f"{1000 * seconds:.0f} ms"),
-        f"{2**-30 * statistics.fmean(memory):.2f} GiB" if memory else NONE,
-        _times(runs, "total_time_s", lambda seconds: f"{seconds / 60:.1f} min"),
+        _by_group(runs, "step_time_s", _threads, lambda seconds: f"{1000 * statistics.median(seconds):.0f} ms"),
+        _by_group(runs, "peak_memory_bytes", _device, lambda sizes: f"{2**-30 * statistics.fmean(sizes):.2f} GiB"),
+        _by_group(runs, "total_time_s", _threads, lambda seconds: f"{statistics.median(seconds) / 60:.1f} min"),
     ]
 
 
-def _times(runs: Sequence[dict[str, Any]], key: str, text: Callable[[float], str]) -> str:
-    """The median, separately for each number of threads if the runs have different ones."""
-    groups: dict[int, list[float]] = {}
+def _by_group(
+    runs: Sequence[dict[str, Any]],
+    key: str,
+    group: Callable[[dict[str, Any]], str],
+    text: Callable[[list[float]], str],
+) -> str:
+    """A number of the runs, separately for each of their groups if there are several."""
+    groups: dict[str, list[float]] = {}
     for run in runs:
         if run.get(key) is not None:
-            groups.setdefault(run["hardware"]["threads"], []).append(run[key])
-    medians = {threads: text(statistics.median(times)) for threads, times in sorted(groups.items())}
-    if len(medians) < 2:
-        return "".join(medians.values()) or NONE
-    return ", ".join(f"{median} ({threads} thread{'s' * (threads > 1)})" for threads, median in medians.items())
+            groups.setdefault(group(run), []).append(run[key])
+    texts = {name: text(values) for name, values in sorted(groups.items())}
+    if len(texts) < 2:
+        return "".join(texts.values()) or NONE
+    return ", ".join(f"{text} ({name})" for name, text in texts.items())
+
+
+def _threads(run: dict[str, Any]) -> str:
+    threads = run["hardware"]["threads"]
+    return f"{threads} thread{'s' * (threads > 1)}"
+
+
+def _device(run: dict[str, Any]) -> str:
+    return "GPU" if run.get("peak_memory_kind") == "cuda_allocated" else "process"
 
 
 def _provenance(results: Sequence[dict[str, Any]]) -> str:

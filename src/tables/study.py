@@ -92,7 +92,7 @@ def best_rates(path: Path, sweep: Sweep) -> dict[str, float]:
 
     Raises:
         FileError: for a missing or damaged file.
-        ConfigError: for a sweep without models, rates and a metric, or a model that has no such rate.
+        ConfigError: for a sweep without models, rates and a metric, or a model without such a rate.
     """
     if sweep.metric is None or not {"model", RATE} <= set(sweep.varied):
         raise ConfigError(f"expected a sweep over model and {RATE} with a metric, got {', '.join(sweep.varied)}")
@@ -123,4 +123,6 @@ def _best(model: str, scores: dict[float, Scores]) -> float:
     }
     if not means:
         raise ConfigError(f"expected a rate of {model} that was run in all {len(combinations)} combinations, got none")
+    if max(means.values()) == float("-inf"):
+        raise ConfigError(f"expected a rate of {model} with the metric in all its runs, got none")
     return max(means, key=lambda rate: means[rate])

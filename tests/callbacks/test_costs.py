@@ -29,6 +29,19 @@ def test_costs_go_on_after_a_resume() -> None:
     assert after.peak_bytes == 2**50
 
 
+def test_costs_of_another_kind_of_device_do_not_go_on() -> None:
+    times, peak, module = StepTime(), PeakMemory(), LightningModule()
+    times.load_state_dict({"seconds": [9.0], "epoch_start": 1, "device": "cuda"})
+    peak.load_state_dict({"peak_bytes": 2**50, "kind": "cuda_allocated"})
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")), world_size=1)
+    times.on_train_start(trainer, module)
+    peak.on_train_start(trainer, module)
+    peak.on_train_epoch_end(trainer, module)
+    assert times.summary(trainer)["step_time_s"] is None and times.state_dict()["device"] == "cpu"
+    found = peak.summary(trainer)
+    assert found["peak_memory_kind"] == "process_resident" and 0 < found["peak_memory_bytes"] < 2**50
+
+
 def test_the_peak_is_that_of_the_largest_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peak_memory, "log_reduced", lambda module, values, by: {"memory/peak_gib": torch.tensor(2e6)})
     peak = PeakMemory()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch.utils.data import DataLoader
 
 import train
-from src.callbacks.lr_finder import SETTLED, _mean_losses, steepest
+from src.callbacks.lr_finder import SETTLED, LRFinder, _mean_losses, steepest
 from src.config.composition import compose_config
 from src.runs.folder import RunFolder
 from tests.fakes import tiny_overrides
@@ -42,6 +44,56 @@ def test_each_process_sees_the_mean_loss_and_its_own_gradient() -> None:
     loss.backward()
     assert loss.item() == 5 and batch.grad is not None and batch.grad.item() == 6
     assert module.training_step(batch, 0).item() == 9
+
+
+class Validations(pl.Callback):
+    """Keeps the steps after which there was a validation."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.steps.append(trainer.global_step)
+
+
+class Slope(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(2.0))
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return self.weight.square()
+
+    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        pass
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "validated"),
+    [
+        ({"val_check_interval": 6, "check_val_every_n_epoch": None}, [6, 12]),
+        ({"val_check_interval": 2}, [2, 4, 6, 8, 10, 12]),
+        ({"check_val_every_n_epoch": 2}, [8]),
+    ],
+)
+def test_the_search_leaves_the_validations_as_they_are(
+    settings: dict[str, Any], validated: list[int], tmp_path: Path
+) -> None:
+    validations = Validations()
+    trainer = pl.Trainer(
+        callbacks=[LRFinder(str(tmp_path), num_steps=20), validations],
+        max_epochs=3,
+        num_sanity_val_steps=0,
+        default_root_dir=tmp_path,
+        **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),
+        accelerator="cpu",
+        **settings,
+    )
+    trainer.fit(Slope(), DataLoader(range(4)), DataLoader(range(1)))  # type: ignore[arg-type]
+    assert validations.steps == validated
 
 
 @pytest.mark.slow

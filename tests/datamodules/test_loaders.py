@@ -73,6 +73,18 @@ def test_workers_the_position_and_the_rest_of_the_program_change_nothing(data: N
         assert same(epoch(TrainingLoader(data, trainer(done), batch_size=3), 2), whole[done:])
 
 
+@pytest.mark.parametrize(("batch_size", "world_size"), [(3, 2), (12, 1), (2, 1)])
+def test_batches_of_another_size_go_on_with_the_samples_that_are_left(batch_size: int, world_size: int) -> None:
+    before = TrainingLoader(Noisy(60), trainer(), batch_size=6)
+    seen = torch.cat([batch["index"] for batch in epoch(before, 2)[:4]])
+    left: list[int] = []
+    for rank in range(world_size):
+        loader = TrainingLoader(Noisy(60), trainer(4, world_size, rank), batch_size=batch_size)
+        loader.load_state_dict(before.state_dict())
+        left += torch.cat([batch["index"] for batch in epoch(loader, 2)]).tolist()
+    assert sorted([*seen.tolist(), *left]) == list(range(60))
+
+
 def test_another_seed_is_another_order() -> None:
     first = epoch(TrainingLoader(Noisy(), None, batch_size=10), 0)
     torch.manual_seed(4)

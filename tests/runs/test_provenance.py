@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+import torch
+
 from src.runs.provenance import git_commit, hardware, versions
 
 AUTHOR = ["-c", "user.name=a", "-c", "user.email=a@b"]
@@ -52,3 +55,13 @@ def test_new_code_is_an_uncommitted_change_and_other_new_files_are_none(tmp_path
 def test_what_a_number_was_measured_with() -> None:
     assert {"python", "torch", "pytorch-lightning", "hydra-core"} <= versions().keys()
     assert hardware()["cores"] >= 1 and hardware()["cpu"]
+
+
+def test_gpus_that_a_run_does_not_use_are_not_its_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
+    assert [hardware(gpus)["gpus"] for gpus in (None, (), (1, 2))] == [
+        ["GPU 0", "GPU 1", "GPU 2"],
+        [],
+        ["GPU 1", "GPU 2"],
+    ]

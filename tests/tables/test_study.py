@@ -73,6 +73,8 @@ def test_a_rate_that_was_run_twice_has_no_advantage(tmp_path: Path) -> None:
 def test_rates_of_different_combinations_are_not_compared(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a rate of unet that was run in all 2 combinations, got none"):
         best_rates(study(tmp_path, "20,unet,4,0.01", "25,unet,8,0.1"), RATES)
+    with pytest.raises(ConfigError, match="expected a rate of unet with the metric in all its runs, got none"):
+        best_rates(study(tmp_path, ",unet,4,0.01", ",unet,4,0.1"), RATES)
 
 
 def test_a_cell_that_ran_again_has_one_row(tmp_path: Path) -> None:

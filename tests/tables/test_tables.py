@@ -133,6 +133,13 @@ def test_times_on_different_numbers_of_threads_are_not_mixed(published: Publishe
     assert "| old | 0, 1, 2, 3 | 8,000 | 200 ms (1 thread), 300 ms (2 threads) | 1.00 GiB |" in text
 
 
+def test_memory_of_different_devices_is_not_mixed(published: Published) -> None:
+    runs = [result("old", 8, seed, 20.0) for seed in (0, 1)]
+    runs[0] |= {"peak_memory_kind": "cuda_allocated", "peak_memory_bytes": 2**27}
+    runs[1] |= {"peak_memory_kind": "process_resident"}
+    assert "| 0.12 GiB (GPU), 1.00 GiB (process) |" in to_markdown(make_table(published, runs, "small"), "x")
+
+
 def test_uncommitted_changes_are_told(published: Published) -> None:
     runs = [result("old", 8, 0, 20.0), result("old", 8, 1, 20.0) | {"git_commit": "fedcba9876543210-dirty"}]
     text = to_markdown(make_table(published, runs, "small"), "x")
