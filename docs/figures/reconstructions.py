@@ -1,8 +1,11 @@
 """Draws a slice of a test volume as several runs reconstruct it, with enlarged details (iUNet paper, Figure 6).
 
 Run: ``python docs/figures/reconstructions.py <picture.png> <test volume> <title>=<run folder> ...``
+
+The summaries of the runs are written beside it, as ``<picture>.json``.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -14,6 +17,9 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from src.runs import load_run
+from src.runs.folder import RunFolder
+from src.runs.summary import read_summary
+from src.utils.files import write_text
 
 DETAIL_COLOURS = ("#d55e00", "#009e73")  # colours that colour-blind readers can tell apart
 
@@ -83,8 +89,11 @@ def show(axes: Axes, image: Tensor) -> None:
 
 
 def main(picture: str, volume: str, *runs: str) -> None:
-    images = reconstructions(int(volume), dict(run.split("=", 1) for run in runs))
+    folders = dict(run.split("=", 1) for run in runs)
+    images = reconstructions(int(volume), folders)
     draw(images).savefig(Path(picture), dpi=110, facecolor="white", metadata={"Software": None})
+    summaries = {title: read_summary(RunFolder(folder).summary) for title, folder in folders.items()}
+    write_text(Path(picture).with_suffix(".json"), json.dumps(summaries, indent=2) + "\n")
 
 
 if __name__ == "__main__":
