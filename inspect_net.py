@@ -8,7 +8,8 @@ Prints a table with a row per block: parameters, saved bytes under every memory 
     repeats=3    of each timing
     out=…        a folder for the table as inspection.txt and a picture, inspection.png
 
-All other arguments are those of train.py: ``model=…``, ``scale=medium``, ``network.num_couplings=2``.
+All other arguments are those of train.py: ``model=…``, ``scale=medium``, ``network.num_couplings=2``. A network of
+another experiment than ``ct_postproc`` comes with that experiment: ``experiment=iconvnet_table2 model=glow``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
                      folder, all kinds of images that it trains with
     mode=…           of a flow: sample | encode | decode | interpolate | log_likelihood
     num_samples=16   of mode=sample, as temperature=1.0; seed=1 draws others
-    num_steps=9      of mode=interpolate: images between two, which are neighbours in the order of their names
+    num_steps=9      of mode=interpolate: images from one to the next in the order of their names, both counted
     path=spherical   of mode=interpolate: keep the length of latents on the way; otherwise the path is straight
     overwrite=true   replace predictions that exist; without it, an interrupted prediction continues where it stopped
     trust=<package>  build classes from outside this project, which runs their code

@@ -1,9 +1,9 @@
 """Rebuild a paper's table: ``python reproduce.py iunet_table1 scale=small --jobs 2``.
 
 Runs those of ``experiments/<key>/sweep.yaml`` that have no finished folder below ``outputs/reproduce/``, and writes our
-table with the published numbers to ``experiments/<key>/results/<scale>/``. You can stop it at any time; the same
-command continues. A committed result is no run folder: a fresh checkout runs everything, and replaces these results,
-the table and the README's excerpt.
+table with the published numbers to ``experiments/<key>/results/<scale>/``. Other values that can change a result become
+part of that name: ``medium_trainer-gpu``. You can stop it at any time; the same command continues. A committed result
+is no run folder: a fresh checkout runs everything, and replaces these results, the table and the README's excerpt.
 
     key=value           values of the sweep's parameters (scale=medium seed=0,1); arguments for every run (trainer=gpu)
     --jobs 1            number of parallel runs; they share the cores

@@ -1,7 +1,7 @@
 """Execute notebooks and keep their outputs: ``python notebooks/execute.py [<name> ...] [PARAMETER=<value> ...]``.
 
 Without a name, all of them. The values replace those of each notebook's first code cell while it runs, such as
-``DATA_DIR=data/elsewhere``; they are not kept. Neither is what differs between machines: times, paths, versions.
+``DATA_DIR=data/elsewhere``; they are not kept. Neither are metadata and what is printed to stderr.
 """
 
 import ast
@@ -77,7 +77,7 @@ def execute(notebook: NotebookNode, parameters: Mapping[str, Any], timeout_s: in
 
 
 def clean(notebook: NotebookNode) -> None:
-    """Number the code cells, and remove what differs between machines: metadata, and what is printed to stderr."""
+    """Number the code cells, and remove metadata and what is printed to stderr."""
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for number, cell in enumerate(code, start=1):

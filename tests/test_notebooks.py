@@ -66,7 +66,7 @@ def test_committed_outputs_are_complete_and_clean(path: Path) -> None:
     assert any("image/png" in output.get("data", {}) for cell in code_cells(notebook) for output in cell.outputs)
     assert [match[0] for text in shown_texts(notebook) if (match := ABSOLUTE_PATH.search(text))] == []
     clean(notebook)
-    assert read(path) == notebook, "run notebooks/execute.py, which removes what differs between machines"
+    assert read(path) == notebook, "run notebooks/execute.py, which removes metadata and stderr"
 
 
 def _without_definitions(source: str) -> str:

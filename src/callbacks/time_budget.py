@@ -6,7 +6,7 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 
 from src.runs.of_training import OfTraining
-from src.tasks.schedules import constant, half_cosine
+from src.tasks.schedules import half_cosine
 
 
 class TimeBudget(OfTraining):
@@ -14,7 +14,7 @@ class TimeBudget(OfTraining):
 
     The step that has begun is finished. The time of validations and tests is not part of T. The processes of a
     distributed run follow the first one's clock. A resumed run has the rest of the time. Two runs with the same seed
-    differ, because no two take equally many steps.
+    differ, because no two take equally many steps. `check_combinations` refuses another schedule beside it.
 
     Args:
         minutes: T, of training.
@@ -29,14 +29,6 @@ class TimeBudget(OfTraining):
         self.total_s = 60.0 * minutes
         self.spent_s = 0.0
         self._since: float | None = None
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Raise ValueError if there is a schedule besides this one."""
-        scheduler = getattr(pl_module, "scheduler", None)
-        if scheduler is not None and getattr(scheduler, "func", None) is not constant:
-            raise ValueError(
-                "expected task/scheduler=none beside callbacks=time_budget, a schedule itself, got another"
-            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and set the rate of the first step."""

@@ -17,6 +17,7 @@ SHARDED = ("reversible", "stored", "checkpoint")
 UNSHARDED_CALLBACKS = ("ema", "swa", "lr_finder")
 # Precisions whose weights have 8 or 11 bits.
 HALF_PRECISION = ("bf16-true", "16-true")
+TIME_BUDGET, CONSTANT = "src.callbacks.time_budget.TimeBudget", "src.tasks.schedules.constant"
 
 
 def check_combinations(config: DictConfig) -> None:
@@ -43,6 +44,7 @@ def check_combinations(config: DictConfig) -> None:
     _check_axes(config.datamodule)
     _check_levels(config)
     _check_validation(config)
+    _check_time_budget(config)
 
 
 def _check_machine(trainer: DictConfig) -> None:
@@ -143,6 +145,16 @@ def _check_validation(config: DictConfig) -> None:
         monitor = str(OmegaConf.select(config, place))
         if empty and monitor.startswith("val/"):
             raise ConfigError(f"expected a validation set for {place}={monitor}, got {empty[0]}")
+
+
+def _check_time_budget(config: DictConfig) -> None:
+    callbacks = (config.get("callbacks") or {}).values()
+    budgets = [node for node in callbacks if node and node.get("_target_") == TIME_BUDGET]
+    schedule = OmegaConf.select(config, "task.scheduler._target_")
+    if budgets and schedule not in (None, CONSTANT):
+        raise ConfigError(
+            f"expected task/scheduler=none with callbacks=time_budget, a schedule itself, got task.scheduler={schedule}"
+        )
 
 
 def _check_axes(datamodule: DictConfig) -> None:

@@ -37,7 +37,7 @@ def to_excerpt(table: Table) -> str:
 
 
 def _beside(table: Table) -> str:
-    """The published table with our numbers; the best of each row is bold."""
+    """The published table with our numbers; the best of each row is bold, and a line says so."""
     head = [*table.published.head]
     rows = [[*label] for label in table.labels]
     for j, column in enumerate(table.published.columns):
@@ -49,7 +49,9 @@ def _beside(table: Table) -> str:
             if is_published:
                 theirs = published_text(entry, column, table.published.rows[i].tolerance)
                 cells.append(_bold(theirs, j in _best(table, i, j, ours=False)))
-    return _grid(head, rows)
+    grid = _grid(head, rows)
+    note = "Bold: the best of a row by a metric, among our numbers and among the published ones."
+    return f"{grid}\n\n{note}" if "**" in grid else grid
 
 
 def _best(table: Table, row: int, column: int, *, ours: bool) -> list[int]:

@@ -47,6 +47,7 @@ class Row:
         values: one published number per column; None where the paper has none.
         match: dotted keys and values in the configuration of this row's runs; None for a row that is only quoted.
         quote: the line in the paper with these numbers; None if none is published.
+        quoted_from: where the quote stands if not in the paper; None if it does.
         tolerance: the published ± of the values; None if there is none.
         minus: the last label cell of the row with which this one is compared.
     """
@@ -55,6 +56,7 @@ class Row:
     values: tuple[float | None, ...]
     match: dict[str, Any] | None = None
     quote: str | None = None
+    quoted_from: str | None = None
     tolerance: float | None = None
     minus: str | None = None
 

@@ -89,8 +89,6 @@ def test_a_resumed_run_has_the_rest_of_the_time(tmp_path: Path, clock: Clock, mo
     assert all(later < earlier for earlier, later in itertools.pairwise(found))
 
 
-def test_another_schedule_or_no_time_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected task/scheduler=none beside callbacks=time_budget"):
-        train.train(compose_config(tiny_overrides(tmp_path, "callbacks=time_budget")))
+def test_no_time_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected positive callbacks\.time_budget\.minutes, got 0"):
         TimeBudget(minutes=0)

@@ -50,6 +50,7 @@ def check(*overrides: str) -> None:
         (["model=unet", "network.num_levels=7"], "expected at most 6 levels .* got model.num_levels=7"),
         ([*PAIRS, "datamodule.spatial_dims=1"], "expected datamodule.spatial_dims=2 or 3, got 1"),
         ([*PAIRS, "datamodule.size=[32,32]"], r"expected datamodule.size as one number or 3, .*got \[32, 32\]"),
+        (["callbacks=time_budget"], "expected task/scheduler=none with callbacks=time_budget, .*got .*warmup_cosine"),
         (["trainer=fsdp", "trainer.accelerator=cpu"], "expected trainer.accelerator=gpu with trainer.strategy=fsdp"),
     ],
 )
@@ -97,6 +98,9 @@ def test_what_fails_with_sharded_parameters(
         ["trainer=ddp", "trainer.num_nodes=2"],
         ["experiment=irevnet_lab", "datamodule.num_val=0"],
         [*PAIRS, "datamodule.spatial_dims=2", "datamodule.size=[32,64]"],
+        ["callbacks=time_budget", "task/scheduler=none"],
+        ["callbacks=time_budget", "task.scheduler=null"],
+        ["experiment=flows/realnvp", "callbacks=time_budget"],
     ],
 )
 def test_is_let_through(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
