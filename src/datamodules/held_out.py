@@ -4,7 +4,7 @@ Drawn again, they would all be others as soon as there is a new file, and a run 
 tested with what it was trained with.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,22 +28,36 @@ class HeldOut:
 
     Attributes:
         parts: the names of the members of "val" and "test", in order; only of parts that were drawn.
+        parts_elsewhere: those of a training with data at another place, see `recognise`.
     """
 
     source: Path
     option: str
     skip: bool
     parts: dict[str, list[str]] = field(default_factory=dict)
+    parts_elsewhere: dict[str, list[str]] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, nothing if nothing was drawn."""
         return {STATE_KEY: {"data_dir": self.source.as_posix(), **self.parts}} if self.parts else {}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over the members of a state, unless they are those of other data or of none."""
+        """Take over the members of a state."""
         parts = dict(state_dict.get(STATE_KEY, {}))
-        if parts and Path(parts.pop("data_dir")).resolve() == self.source.resolve():
+        if not parts:
+            return
+        if Path(parts.pop("data_dir")).resolve() == self.source.resolve():
             self.parts = parts
+        else:
+            self.parts_elsewhere = parts
+
+    def recognise(self, exists: Callable[[str], bool]) -> None:
+        """Take the members of data at another place for those of this one if all of them exist here, too.
+
+        Then it is the training's data after a move or a copy. Otherwise it is other data.
+        """
+        if not self.parts and all(exists(name) for names in self.parts_elsewhere.values() for name in names):
+            self.parts = self.parts_elsewhere
 
     def split(self, names: Sequence[str]) -> dict[str, list[str]] | None:
         """Return the kept members by part, and all others of the names as "train"; None if none are kept.
@@ -51,6 +65,7 @@ class HeldOut:
         Raises:
             ValueError: as `keep` does.
         """
+        self.recognise(set(names).__contains__)
         if not self.parts:
             return None
         self.keep({part: [name for name in names if name in members] for part, members in self.parts.items()})

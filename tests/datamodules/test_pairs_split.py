@@ -52,6 +52,16 @@ def test_drawn_parts_stay_and_new_pairs_train(test_fraction: float, folder: Path
     assert set(anew["test"]) & set(first["train"]), "the draw depends on the files"
 
 
+def test_a_copy_of_the_training_s_data_is_split_as_they_were_and_other_data_anew(folder: Path, tmp_path: Path) -> None:
+    first, state = split(folder, test_fraction=0.2)
+    copied = Path(shutil.copytree(folder, tmp_path / "elsewhere" / "data"))
+    write(copied, "a_new", "p5_new")
+    again, _ = split(copied, state, test_fraction=0.2)
+    assert again == {**first, "train": sorted([*first["train"], "a_new", "p5_new"])}
+    others = write(tmp_path / "others", *(f"q{i}" for i in range(10)))
+    assert split(others, state, test_fraction=0.2) == split(others, test_fraction=0.2)
+
+
 def test_a_new_pair_of_a_held_out_patient_is_held_out(folder: Path) -> None:
     group = "(p[0-9])"
     first, state = split(folder, test_fraction=0.2, group=group)

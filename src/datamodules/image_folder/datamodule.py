@@ -125,6 +125,7 @@ class ImageFolderDataModule(LabelledImageDataModule):
         wanted = [part for part, stages in STAGES.items() if stage in stages and part not in self.sets]
         if not wanted:
             return
+        self.held_out.recognise(lambda name: (self.data_dir / name).is_file())
         listing = list_images(self.data_dir, *self.fractions, self.seed, self.held_out.parts, self.trained_classes)
         self._check_classes(listing, wanted)
         self.held_out.keep({part: names for part, names in listing.drawn.items() if part in wanted})

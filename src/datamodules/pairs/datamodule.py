@@ -267,6 +267,7 @@ class PairsDataModule(SplitDataModule):
 
     def _draw(self, names: Sequence[str], test_fraction: float, groups: Mapping[str, str]) -> Split:
         """Return a split, drawn or kept from an earlier draw: a new pair joins its group, or else is for training."""
+        self.held_out.recognise(set(names).__contains__)
         if self.held_out.parts:
             group_of = {part: {groups.get(name) for name in kept} for part, kept in self.held_out.parts.items()}
             held_out = {part: [name for name in names if groups[name] in those] for part, those in group_of.items()}
