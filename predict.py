@@ -28,7 +28,7 @@ from omegaconf import DictConfig
 from src.runs.folder import PREDICTIONS
 from src.runs.predictions.options import PredictionOptions
 from src.runs.predictions.sources import find_sources, input_endings
-from src.runs.saved_run import rebuild, saved_run
+from src.runs.saved_run import check_no_training, rebuild, saved_run
 from src.utils.command_line import parse, run_command_line
 from src.utils.errors import ConfigError
 
@@ -103,10 +103,12 @@ def load(arguments: list[str]) -> tuple[DictConfig, Path, PredictionOptions]:
     """Return the configuration, the checkpoint and this program's own options, from the command line.
 
     Raises:
-        ConfigError: for arguments that do not fit, naming the nearest key, and an input without images.
+        ConfigError: for arguments that do not fit, naming the nearest key, an input without images, and the folder of
+            a training as output.
         ValueError: if there is no such checkpoint.
     """
     options, overrides = parse(PredictionOptions, arguments)
+    check_no_training("output", options.output)
     config, path = saved_run(options, overrides, PREDICTIONS)
     config.run_dir = options.output
     if _reads_cases(config):
