@@ -44,7 +44,9 @@ def predict(config: DictConfig, checkpoint: Path, options: PredictionOptions) ->
             predictions of another checkpoint.
     """
     run = rebuild(config, checkpoint)
-    origin = _origin(config, checkpoint)
+    from src.runs.predictions.origin import origin_of
+
+    origin = origin_of(config, checkpoint, options.input)
     if _reads_cases(config):
         return _predict_cases(run, checkpoint, options, origin)
     from src.runs.predictions.predict_files import predict_files
@@ -71,14 +73,6 @@ def _predict_cases(run: Run, checkpoint: Path, options: PredictionOptions, origi
         )
     print(f"{writer.num_written} label maps written to {writer.folder}")
     return writer.num_written
-
-
-def _origin(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
-    """Return everything that a prediction depends on, besides its image."""
-    from src.runs.checkpoints import read_checkpoint
-
-    origin = {"checkpoint": str(checkpoint.resolve()), "steps": read_checkpoint(checkpoint)["global_step"]}
-    return origin | {key: value for key, value in config.task.items() if key in ("overlap", "blending")}
 
 
 def _skip_finished_cases(run: Run, folder: Path) -> None:
