@@ -23,7 +23,7 @@ def origin_of(config: DictConfig, checkpoint: Path, given: Path | None) -> dict[
         given: the file or folder that is predicted; None for the datamodule's own scans, and for samples.
     """
     datamodule: dict[str, Any] = plain(config.datamodule, resolve=True)
-    scans = datamodule["predict_dir"] or datamodule["data_dir"] if "predict_dir" in datamodule else given
+    scans = datamodule["predict_dir"] or datamodule.get("data_dir") if "predict_dir" in datamodule else given
     settings = {k: v for k, v in datamodule.items() if k not in WITHOUT_INFLUENCE and not k.endswith("_workers")}
     return {
         "checkpoint": str(checkpoint.resolve()),
