@@ -28,7 +28,7 @@ from omegaconf import DictConfig
 from src.runs.folder import PREDICTIONS
 from src.runs.predictions.options import PredictionOptions
 from src.runs.predictions.sources import find_sources, input_endings
-from src.runs.saved_run import rebuild, saved_run
+from src.runs.saved_run import check_no_training, rebuild, saved_run
 from src.utils.command_line import parse, run_command_line
 from src.utils.errors import ConfigError
 
@@ -44,7 +44,9 @@ def predict(config: DictConfig, checkpoint: Path, options: PredictionOptions) ->
             predictions of another checkpoint.
     """
     run = rebuild(config, checkpoint)
-    origin = _origin(config, checkpoint)
+    from src.runs.predictions.origin import origin_of
+
+    origin = origin_of(config, checkpoint, options.input)
     if _reads_cases(config):
         return _predict_cases(run, checkpoint, options, origin)
     from src.runs.predictions.predict_files import predict_files
@@ -73,14 +75,6 @@ def _predict_cases(run: Run, checkpoint: Path, options: PredictionOptions, origi
     return writer.num_written
 
 
-def _origin(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
-    """Return everything that a prediction depends on, besides its image."""
-    from src.runs.checkpoints import read_checkpoint
-
-    origin = {"checkpoint": str(checkpoint.resolve()), "steps": read_checkpoint(checkpoint)["global_step"]}
-    return origin | {key: value for key, value in config.task.items() if key in ("overlap", "blending")}
-
-
 def _skip_finished_cases(run: Run, folder: Path) -> None:
     from src.callbacks.prediction_writer import only_missing
 
@@ -103,10 +97,12 @@ def load(arguments: list[str]) -> tuple[DictConfig, Path, PredictionOptions]:
     """Return the configuration, the checkpoint and this program's own options, from the command line.
 
     Raises:
-        ConfigError: for arguments that do not fit, naming the nearest key, and an input without images.
+        ConfigError: for arguments that do not fit, naming the nearest key, an input without images, and the folder of
+            a training as output.
         ValueError: if there is no such checkpoint.
     """
     options, overrides = parse(PredictionOptions, arguments)
+    check_no_training("output", options.output)
     config, path = saved_run(options, overrides, PREDICTIONS)
     config.run_dir = options.output
     if _reads_cases(config):

@@ -11,7 +11,7 @@ is no run folder: a fresh checkout runs everything, and replaces these results, 
     --sweep search      another sweep file of the folder
     --count 20          number of trials of a random or Bayesian search
     --runs <folder> ... folders with finished runs to include
-    --dry-run           print the state and command of each run without running anything (grids only)
+    --dry-run           print the state and command of each run; run and write nothing (grids only)
     --render            write the table, or the ranking of a search, from the existing results
 """
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.sweeps.plan import EXPERIMENTS, adopt, make_plan, table_keys
+from src.sweeps.plan import EXPERIMENTS, adopt, finished_elsewhere, make_plan, table_keys
 from src.utils.command_line import parse, run_command_line
 from src.utils.errors import ConfigError
 
@@ -73,12 +73,14 @@ def _grid(plan: Plan, options: Options) -> int:
 
     published = read_published(EXPERIMENTS / plan.key / "published.yaml")
     cells = plan.cells()
-    for cell in adopt(cells, options.runs):
-        print(f"{cell.name}: taken from {cell.summary()['run_dir']}")
+    found = finished_elsewhere(cells, options.runs)
     results = EXPERIMENTS / plan.key / "results" / plan.variant
     table = results if options.sweep == TABLE_SWEEP else None
     if options.dry_run:
-        return _print_commands(cells, table)
+        return _print_commands(cells, table, {cell.name: run.path for cell, run in found})
+    for cell, run in found:
+        adopt(run, cell.run)
+        print(f"{cell.name}: taken from {run.path}")
     study = results / f"{options.sweep}.csv"
     if table is None:
         earlier_rows(plan.sweep, study)  # before hours of runs, whose rows would not fit
@@ -150,7 +152,8 @@ def _run(cells: Iterator[Cell], total: int, options: Options, on_change: Callabl
         ).run()
 
 
-def _print_commands(cells: list[Cell], table: Path | None) -> int:
+def _print_commands(cells: list[Cell], table: Path | None, found: dict[str, Path]) -> int:
+    """Print the state or the command of each cell; ``found`` has the finished runs elsewhere by the cells' names."""
     from src.sweeps.command import for_people
     from src.tables.results import load
 
@@ -158,6 +161,9 @@ def _print_commands(cells: list[Cell], table: Path | None) -> int:
     for cell in cells:
         if cell.is_finished():
             print(f"# {cell.name}: finished")
+            continue
+        if cell.name in found:
+            print(f"# {cell.name}: would be taken from {found[cell.name]}")
             continue
         if table is not None and cell.name in stored:
             place = f"{table.relative_to(Path.cwd())}/{cell.name}.json"

@@ -12,6 +12,7 @@ import eval as evaluation
 import train
 from src.config.composition import compose_config
 from src.runs.folder import RunFolder
+from src.runs.saved_run import rebuild
 from src.runs.summary import read_summary
 from src.utils.errors import ConfigError
 from tests.fakes import tiny_overrides
@@ -46,6 +47,15 @@ def test_overrides_reach_groups_and_values(finished: Path, tmp_path: Path) -> No
     assert config.datamodule.num_test == 1
     assert set(config.logger) == {"csv"} and config.logger.csv.path.startswith(str(tmp_path))
     assert config.trainer.accelerator == "gpu"
+
+
+def test_no_callback_writes_checkpoints_whatever_its_name(finished: Path) -> None:
+    more = "{_target_:pytorch_lightning.callbacks.ModelCheckpoint}"
+    on_error = "{_target_:pytorch_lightning.callbacks.OnExceptionCheckpoint,dirpath:x}"
+    added = [f"+callbacks.every_epoch={more}", f"+callbacks.on_error={on_error}", "callbacks.curves=null"]
+    config, path = evaluation.load([f"ckpt={finished}", *added])
+    assert not {"best", "last", "interrupt", "every_epoch", "on_error"} & config.callbacks.keys()
+    assert not rebuild(config, path).trainer.checkpoint_callbacks
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,7 @@ def test_missing_scans_are_named(
         (["ckpt={run}"], "expected one output=<folder>, got 0"),
         (["ckpt={run}", "output=x", "overwrite=maybe"], "expected overwrite=true or overwrite=false, got"),
         (["ckpt={run}", "output=x", "datamodule.predict_dri=y"], "did you mean 'datamodule.predict_dir'"),
+        (["ckpt={run}", "output={run}"], "expected a folder for the results alone, got output=.*finished, whose run"),
         (["ckpt=/nowhere", "output=x"], "expected a checkpoint or a run folder"),
     ],
 )

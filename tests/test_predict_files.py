@@ -142,6 +142,23 @@ def test_a_prediction_goes_on_where_it_stopped_and_mixes_no_networks(
         predict(volumes_run, tmp_path / "out", *arguments, "task.overlap=0.5")
 
 
+def test_predictions_of_other_inputs_or_data_settings_are_not_mixed(volumes_run: Path, tmp_path: Path) -> None:
+    for name in ("in", "more"):
+        write_image(tmp_path / name / "a.npy", RNG.random((16, 16, 16), np.float32))
+    assert predict(volumes_run, tmp_path / "out", f"input={tmp_path / 'in'}") == 1
+    with pytest.raises(ValueError, match=r"got restored images with input '.*/in'; overwrite"):
+        predict(volumes_run, tmp_path / "out", f"input={tmp_path / 'more'}")
+    for changed, message in (
+        ("datamodule.window=[0,1]", "with datamodule '"),
+        ("trainer.precision=bf16-mixed", "with precision '?32"),
+    ):
+        with pytest.raises(ValueError, match=f"got restored images {message}"):
+            predict(volumes_run, tmp_path / "out", f"input={tmp_path / 'in'}", changed)
+    # The same, read otherwise.
+    same = (f"input={tmp_path / 'in/a.npy'}", "datamodule.batch_size=7", "datamodule.num_workers=1")
+    assert predict(volumes_run, tmp_path / "out", *same) == 0
+
+
 def test_an_interrupted_replacement_leaves_no_files_of_the_former_network(
     volumes_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import reproduce
+from src.sweeps import plan
 from tests.marks import slow
 from tests.sweeps.programs import starts, write_program
 
@@ -130,6 +131,21 @@ def test_a_dry_run_names_the_results_that_its_runs_would_replace(
     place = "experiments/table/results/default/seed-0_x-1.json"
     assert lines[0] == f"# seed-0_x-1: replaces {place}, a result of today's configuration"
     assert [line.startswith("python trainer.py ") for line in lines] == [False, True, True]
+
+
+def test_a_dry_run_takes_no_finished_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    call(monkeypatch, "table", "x=1", "seed=0")
+    (folder / "outputs").rename(folder / "elsewhere")
+    monkeypatch.setattr(plan, "agree", lambda stored, today: True)  # this program's runs have no configuration of ours
+    capsys.readouterr()
+    assert call(monkeypatch, "table", "x=1", "seed=0", "--dry-run", "--runs", "elsewhere") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("# seed-0_x-1: would be taken from elsewhere/reproduce/table/default/seed-0_x-1_")
+    assert not (folder / "outputs").exists()
+    assert call(monkeypatch, "table", "x=1", "seed=0", "--runs", "elsewhere") == 0
+    assert "seed-0_x-1: taken from elsewhere/reproduce/" in capsys.readouterr().out
 
 
 def test_rendering_alone(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

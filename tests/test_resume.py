@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,11 +19,13 @@ from tests.resuming import (
     assert_equal,
     checkpoint,
     overrides,
+    plain,
     readable,
     resume,
     run,
     start,
     stop_at,
+    summary,
 )
 
 
@@ -123,3 +126,34 @@ def test_an_interval_in_minutes(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         run(tmp_path, "callbacks.last.every_n_minutes=1e-9", fault)
     assert checkpoint(tmp_path)["global_step"] == 1
+
+
+def test_a_training_that_early_stopping_has_ended_is_only_tested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a run that was killed in its test. Without the callback, it goes on."""
+    stopping = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1"]
+    run(tmp_path, *stopping, "callbacks.early_stopping.min_delta=1000", "trainer.max_epochs=9")
+    before, results = checkpoint(tmp_path), summary(tmp_path)
+    assert before["global_step"] == 6  # the second validation was no improvement
+    RunFolder(tmp_path).summary.unlink()
+    resume(monkeypatch, f"resume={tmp_path}")
+    after = checkpoint(tmp_path)
+    assert after["global_step"] == 6 and plain(after["state_dict"]) == plain(before["state_dict"])
+    assert summary(tmp_path) == results
+    resume(monkeypatch, f"resume={tmp_path}", "callbacks.early_stopping=null", "trainer.max_epochs=3")
+    assert checkpoint(tmp_path)["global_step"] == 9
+
+
+def test_the_last_step_waits_for_its_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from src.runs.last_checkpoint import LastCheckpoint
+
+    saved: list[bool] = []
+    loop = {"is_last_batch": False, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "val_check_batch": 9}
+    trainer: Any = SimpleNamespace(**loop, global_step=1)
+    trainer.save_checkpoint = lambda path, weights_only: saved.append(trainer.should_stop)
+    callback = LastCheckpoint(str(tmp_path), every_n_steps=1)
+    monkeypatch.setattr("src.runs.last_checkpoint.log_row_of_step", lambda trainer: None)
+    for trainer.should_stop in (True, False):
+        callback.on_train_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
+    assert saved == [False]

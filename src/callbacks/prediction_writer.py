@@ -35,10 +35,16 @@ class PredictionWriter(pl.Callback):
             self.predictions.check_origin()
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """State the origin; the data have been checked by now."""
+        """State the origin; the data have been checked by now.
+
+        Raises:
+            ValueError: if label maps of another origin would remain.
+        """
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        files = list(label_maps(self.folder, datamodule))
+        self.predictions.check_replaces(files)  # in every process: the others would wait for the first one in vain
         if trainer.is_global_zero:
-            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-            self.predictions.begin(label_maps(self.folder, datamodule))
+            self.predictions.begin(files)
         trainer.strategy.barrier()  # no process writes before those of another origin are gone
 
     def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *rest: Any) -> None:
@@ -52,7 +58,8 @@ class PredictionWriter(pl.Callback):
 
 def label_maps(folder: Path, datamodule: Any) -> Iterator[Path]:
     """Yield the files in which the label map of a case to be predicted may be."""
-    for index in range(len(datamodule.predict_dataloader().dataset)):
+    cases = datamodule.predict_dataloader().dataset
+    for index in cases.indices if isinstance(cases, Subset) else range(len(cases)):  # see `only_missing`
         yield from places(folder, datamodule.case_name("predict", index))
 
 

@@ -31,15 +31,13 @@ class TimeBudget(OfTraining):
         self._since: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and set the rate of the first step."""
+        """Start the clock, and set the rate of the first step; a resumed training without time takes none."""
         self._since = time.monotonic()
-        self._set_rates(trainer, self._share(trainer))
+        self._plan_next_step(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
         """Set the rate of the next step, or stop once the time is over."""
-        share = self._share(trainer)
-        self._set_rates(trainer, share)
-        trainer.should_stop = trainer.should_stop or share >= 1
+        self._plan_next_step(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
@@ -68,6 +66,11 @@ class TimeBudget(OfTraining):
     def left_s(self) -> float:
         """Return the seconds of training that are left."""
         return max(self.total_s - self._elapsed(), 0.0)
+
+    def _plan_next_step(self, trainer: Trainer) -> None:
+        share = self._share(trainer)
+        self._set_rates(trainer, share)
+        trainer.should_stop = trainer.should_stop or share >= 1
 
     def _share(self, trainer: Trainer) -> float:
         """Return the share of the time that is over, the same in all processes."""

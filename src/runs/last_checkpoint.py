@@ -18,6 +18,12 @@ def between_updates(trainer: Trainer, batch_idx: int) -> bool:
 
 
 def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether this step's checkpoint has to wait for a validation, which the last step of an ended training has too.
+
+    A run that is resumed from there takes no further step, and would never do that validation.
+    """
+    if trainer.should_stop:
+        return True
     counted = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
     return trainer.is_last_batch or (counted + 1) % (trainer.val_check_batch or math.inf) == 0
 

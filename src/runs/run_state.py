@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from pytorch_lightning.trainer.states import TrainerFn
 
 from src.config.checks import model_name, plain
@@ -56,6 +57,12 @@ class RunState(Callback):
                 logger.describe(plain(self.config, resolve=True), tags)
             else:
                 logger.log_hyperparams(plain(self.config, resolve=True))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End a training that early stopping has ended before it was resumed: Lightning saves no such flag."""
+        reasons = [callback.stopping_reason for callback in trainer.early_stopping_callbacks]
+        if any(reason != EarlyStoppingReason.NOT_STOPPED for reason in reasons):
+            trainer.should_stop = True
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add ``format``, ``config`` (plain containers), ``metrics``, ``total_time_s`` and ``git_commits``."""

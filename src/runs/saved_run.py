@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -49,17 +50,40 @@ def saved_run(options: SavedRunOptions, overrides: list[str], purpose: str) -> t
     saved["logger"] = None
     saved["run_dir"] = str(run_folder_of(path) / purpose / datetime.now().strftime(f"%Y-%m-%d_%H-%M-%S-{path.stem}"))
     config = trusted_config(saved, overrides, options.trust)
-    if config.run_dir and RunFolder(config.run_dir).has_checkpoint():
-        raise ConfigError(
-            f"expected a folder for the results alone, got run_dir={config.run_dir}, whose run they would replace; "
-            "leave it out, or choose another"
-        )
+    if config.run_dir:
+        check_no_training("run_dir", config.run_dir)
     # After the overrides, because `trainer=gpu` and `callbacks=guard` are written for training. Nothing is trained, and
     # the checkpoints of the run must not be overwritten.
     with open_dict(config):
         config.trainer.enable_checkpointing = False
-        config.callbacks = {n: c for n, c in config.callbacks.items() if n not in ("best", "last", "interrupt")}
+        config.callbacks = {name: node for name, node in config.callbacks.items() if not _writes_checkpoints(node)}
     return config, path
+
+
+def check_no_training(key: str, folder: str) -> None:
+    """Check that results, written to the folder that the argument ``key`` names, replace no files of a training.
+
+    Raises:
+        ConfigError: if a training wrote checkpoints there.
+    """
+    if RunFolder(folder).has_checkpoint():
+        raise ConfigError(
+            f"expected a folder for the results alone, got {key}={folder}, whose run they would replace; choose another"
+        )
+
+
+def _writes_checkpoints(node: DictConfig | None) -> bool:
+    """Whether a callback is one that Lightning refuses to take without checkpointing, whatever its name and class."""
+    from hydra.errors import InstantiationException
+    from hydra.utils import get_object
+    from pytorch_lightning.callbacks import Checkpoint
+
+    if not node:
+        return False
+    with suppress(ImportError, AttributeError, ValueError, InstantiationException):  # `build` refuses what is not there
+        kind = get_object(node["_target_"])
+        return isinstance(kind, type) and issubclass(kind, Checkpoint)
+    return False
 
 
 def rebuild(config: DictConfig, checkpoint: Path) -> Run:

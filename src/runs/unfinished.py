@@ -17,6 +17,8 @@ from src.utils.errors import ConfigError
 from src.utils.reading import FileError
 
 OUTPUTS = Path("outputs")
+# Classes of callbacks that end a training.
+ENDING = (".EarlyStopping", ".TimeBudget")
 
 
 def newest_unfinished(overrides: list[str], outputs: Path = OUTPUTS) -> Path:
@@ -48,9 +50,17 @@ def _is_finished(run: RunFolder) -> bool:
     If the run is being prolonged, it asks for a longer training. (File times tell nothing: copies change them.)
     """
     with suppress(FileError):
-        reached = read_summary(run.summary, ["config"])["config"].get("trainer")
-        return reached == OmegaConf.to_container(load_config(run.config).trainer, resolve=True)
+        reached = read_summary(run.summary, ["config"])["config"]
+        asked: Any = OmegaConf.to_container(load_config(run.config), resolve=True)
+        return _ends(reached) == _ends(asked)
     return False
+
+
+def _ends(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that decide when a training ends: those of the trainer and of callbacks that end it."""
+    callbacks = config.get("callbacks") or {}
+    ending = {name: node for name, node in callbacks.items() if str((node or {}).get("_target_")).endswith(ENDING)}
+    return {"trainer": config.get("trainer"), **ending}
 
 
 def _has_values(run: RunFolder, overrides: list[str]) -> bool:

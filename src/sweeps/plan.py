@@ -182,10 +182,10 @@ def _scale(sweep: Sweep) -> str:
     return str(spec["value"])
 
 
-def adopt(cells: Iterable[Cell], folders: Iterable[Path]) -> list[Cell]:
-    """Copy the results of finished runs that W&B's agent, a SLURM job or anything else started; return their cells.
+def finished_elsewhere(cells: Iterable[Cell], folders: Iterable[Path]) -> list[tuple[Cell, RunFolder]]:
+    """Return the unfinished cells of which W&B's agent, a SLURM job or anything else finished a run, and that run.
 
-    A run belongs to a cell if its configuration is the cell's, wherever it wrote its files.
+    A run belongs to a cell if its configuration is the cell's, wherever it wrote its files. Nothing is written.
 
     Raises:
         ConfigError: for a folder that does not exist.
@@ -200,16 +200,15 @@ def adopt(cells: Iterable[Cell], folders: Iterable[Path]) -> list[Cell]:
                 summary = read_summary(run.summary, ["config", "run_dir"])
                 identity = identity_of_config({**summary["config"], "run_dir": summary["run_dir"]})
                 found.append((identity, run))
-    taken = []
+    pairs = []
     for cell in cells:
         source = next((run for identity, run in found if agree(identity, cell.identity)), None)
         if source is not None and not cell.is_finished():
-            _copy_results(source, cell.run)
-            taken.append(cell)
-    return taken
+            pairs.append((cell, source))
+    return pairs
 
 
-def _copy_results(source: RunFolder, target: RunFolder) -> None:
+def adopt(source: RunFolder, target: RunFolder) -> None:
     """Copy the table of the test set, if there is one, and then the summary, which says that the run is finished."""
     target.path.mkdir(parents=True, exist_ok=True)
     if source.test_table.is_file():

@@ -77,6 +77,16 @@ def test_the_rate_at_a_time(clock: Clock) -> None:
     assert optimizer.param_groups[0]["lr"] == 0 and trainer.should_stop
 
 
+@pytest.mark.parametrize(("minutes", "is_over"), [(1.0, True), (2.0, False)])
+def test_a_resumed_run_whose_time_is_over_takes_no_step_unless_it_gets_more(minutes: float, is_over: bool) -> None:
+    strategy = SimpleNamespace(broadcast=lambda share: share)
+    trainer = cast(Any, SimpleNamespace(optimizers=[], strategy=strategy, should_stop=False))
+    budget = TimeBudget(minutes)
+    budget.load_state_dict({"spent_s": 61.0})
+    budget.on_train_start(trainer, cast(Any, None))
+    assert trainer.should_stop == is_over
+
+
 @pytest.mark.slow
 def test_a_resumed_run_has_the_rest_of_the_time(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = tiny_overrides(tmp_path, *OVERRIDES, "callbacks.time_budget.minutes=0.5", stop_at(3, signal.SIGTERM))

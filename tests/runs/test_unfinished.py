@@ -23,6 +23,7 @@ RUNS = {
     "digits": ["experiment=irevnet_lab", "trainer.max_epochs=7"],
     "finished": ["experiment=ct_postproc", "seed=2"],
     "prolonged": ["experiment=ct_postproc", "seed=3"],
+    "given more minutes": ["experiment=ct_postproc", "seed=4", "callbacks=time_budget", "task/scheduler=none"],
     "images": ["experiment=iconvnet_table1"],
     "sheet": ["experiment=irevnet_lab/sheet"],
     "glow": ["experiment=flows/glow", "trainer.max_epochs=7"],
@@ -41,7 +42,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_config(config)
         if name == "prolonged":
             config.trainer.max_epochs = 1  # when it finished
-        if name in ("finished", "prolonged"):
+        if name == "given more minutes":
+            config.callbacks.time_budget.minutes = 1.0
+        if name in ("finished", "prolonged", "given more minutes"):
             write_summary({"run_dir": str(folder), "config": plain(config, resolve=True)})
         checkpoint = RunFolder(folder).checkpoint()
         # Older the later they stand in the list; the times of the other files say nothing.
@@ -61,6 +64,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["scale=small", "seed=1"], "unet"),
         (["experiment=irevnet_lab", "trainer.max_epochs=7"], "digits"),
         (["seed=3"], "prolonged"),
+        (["seed=4"], "given more minutes"),
         (["model=convnet"], "images"),  # older than runs that have nothing to which this network refers
         (["experiment=irevnet_lab/sheet", "model=lab_irevnet"], "sheet"),
         (["experiment=flows/glow"], "glow"),
@@ -77,7 +81,7 @@ def test_the_newest_run_with_these_values(outputs: Path, overrides: list[str], n
     [
         (
             ["seed=2"],
-            r"with seed=2 under .*, got 9 runs with a checkpoint, of which 8 are unfinished.*\n  unfinished: ",
+            r"with seed=2 under .*, got 10 runs with a checkpoint, of which 9 are unfinished.*\n  unfinished: ",
         ),
         (["scale=medium"], "expected an unfinished run with scale=medium"),
         (["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'"),

@@ -9,7 +9,7 @@ import pytest
 from src.config.checks import plain
 from src.config.composition import compose_config
 from src.runs.summary import write_summary
-from src.sweeps.plan import adopt, make_plan, table_keys
+from src.sweeps.plan import adopt, finished_elsewhere, make_plan, table_keys
 from src.utils.errors import ConfigError
 from src.utils.reading import FileError
 
@@ -179,11 +179,12 @@ def test_runs_of_other_programs_are_taken_over(experiments: Path, tmp_path: Path
     other = tmp_path / "elsewhere" / "b"
     write_summary({"config": {**config, "seed": 5}, "run_dir": str(other), "metrics": {}})
 
-    taken = adopt(cells, [tmp_path / "elsewhere"])
-    assert [cell.name for cell in taken] == ["model-iunet_seed-0"]
-    assert taken[0].is_finished() and taken[0].summary()["metrics"] == {"x": 1.0}
-    assert adopt(cells, [tmp_path / "elsewhere"]) == []
+    ((cell, source),) = finished_elsewhere(cells, [tmp_path / "elsewhere"])
+    assert cell.name == "model-iunet_seed-0" and not cell.is_finished()
+    adopt(source, cell.run)
+    assert cell.is_finished() and cell.summary()["metrics"] == {"x": 1.0}
+    assert finished_elsewhere(cells, [tmp_path / "elsewhere"]) == []
     with pytest.raises(ConfigError, match=r"expected a folder of runs, got '.*nowhere', which does not exist"):
-        adopt(cells, [tmp_path / "nowhere"])
+        finished_elsewhere(cells, [tmp_path / "nowhere"])
     with pytest.raises(ConfigError, match="which is a file"):
-        adopt(cells, [other / "summary.json"])
+        finished_elsewhere(cells, [other / "summary.json"])

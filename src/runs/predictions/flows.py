@@ -29,7 +29,7 @@ def encoding(run: LoadedRun, sources: Sequence[Source], folder: Path) -> Plan:
             np.save(file, latent)
 
     targets = [folder / f"{source.stem}.npy" for source in sources]
-    jobs = [Job((s.path,), t, partial(encode, s.path, t)) for s, t in zip(sources, targets, strict=True)]
+    jobs = [Job((s.path,), (t,), partial(encode, s.path, t)) for s, t in zip(sources, targets, strict=True)]
     return Plan("latents", jobs)
 
 
@@ -95,7 +95,7 @@ def interpolating(run: LoadedRun, sources: Sequence[Source], num_steps: int, pat
 def _job(run: LoadedRun, sources: tuple[Path, ...], stems: Sequence[Path], images: Callable[[], Tensor]) -> Job:
     """Return the job that writes images (B, C, *spatial), real numbers from k to below k + 1 for the grey value k."""
     net: Any = run.net
-    targets = [stem.with_name(stem.name + grey_ending(net.sample_shape, net.num_bins)) for stem in stems]
+    targets = tuple(stem.with_name(stem.name + grey_ending(net.sample_shape, net.num_bins)) for stem in stems)
 
     def work() -> None:
         with torch.inference_mode():
@@ -103,4 +103,4 @@ def _job(run: LoadedRun, sources: tuple[Path, ...], stems: Sequence[Path], image
         for image, target in zip(values, targets, strict=True):
             write_grey(target, image, net.num_bins)
 
-    return Job(sources, targets[-1], work)
+    return Job(sources, targets, work)

@@ -21,7 +21,7 @@ def restoration(run: LoadedRun, sources: Sequence[Source], folder: Path) -> Plan
     jobs = []
     for source in sources:
         target = folder / source.name.with_name(rename(source.name.name))
-        jobs.append(Job((source.path,), target, partial(write, run, source.path, target)))
+        jobs.append(Job((source.path,), (target,), partial(write, run, source.path, target)))
     return Plan("restored images", jobs)
 
 

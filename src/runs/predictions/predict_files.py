@@ -35,10 +35,10 @@ def predict_files(run: Run, checkpoint: Path, options: PredictionOptions, origin
     folder = PredictionFolder(Path(options.output), origin | _choices(run.config, options), plan.what)
     if not options.overwrite and (plan.is_started() or folder.note.is_file()):
         folder.check_origin()
-    folder.begin(job.target for job in plan.jobs if job.target is not None)
+    folder.begin(plan.files())
     with run.trainer.precision_plugin.forward_context():
         done = plan.run(options.overwrite)
-    print(f"{done} {plan.what} written to {plan.table or options.output}")
+    print(f"{done} {plan.what} written to {options.output if plan.table is None else plan.table.path}")
     return done
 
 

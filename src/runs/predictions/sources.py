@@ -31,6 +31,11 @@ def input_endings(datamodule: Any, mode: str | None) -> Collection[str]:
     return READERS if own is None else own
 
 
+def base_folder(given: Path) -> Path:
+    """Return the folder from which the names of the files count: the one that was given, or that of a file."""
+    return given.parent if given.is_file() else given
+
+
 def find_sources(given: Path, endings: Collection[str]) -> list[Source]:
     """Return a file, or the image files at any depth of a folder, in order.
 
@@ -38,14 +43,14 @@ def find_sources(given: Path, endings: Collection[str]) -> list[Source]:
         ConfigError: if there are none.
     """
     if given.is_file() and ending_of(given.name, endings) is not None:
-        paths, folder = [given], given.parent
+        paths = [given]
     else:
-        paths, folder = list(image_paths(given, endings)) if given.is_dir() else [], given
+        paths = list(image_paths(given, endings)) if given.is_dir() else []
     if not paths:
         found = "has none" if given.is_dir() else "is another file" if given.exists() else "does not exist"
         raise ConfigError(
             f"expected input=<an image file ({', '.join(endings)}), or a folder of them>, got {given}, which {found}"
         )
-    names = [path.relative_to(folder) for path in paths]
+    names = [path.relative_to(base_folder(given)) for path in paths]
     stems = [name.with_name(without_ending(name.name, endings)) for name in names]
     return [Source(*source) for source in zip(paths, names, stems, strict=True)]

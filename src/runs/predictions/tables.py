@@ -13,10 +13,8 @@ from src.models.density import LogLikelihood
 from src.runs.load import LoadedRun
 from src.runs.predictions.jobs import Job, Plan
 from src.runs.predictions.sources import Source
-from src.utils.files import write_csv
+from src.runs.predictions.table_file import Row, TableFile
 from src.utils.random_stream import own_stream
-
-Row = list[object]
 
 
 def class_probabilities(run: LoadedRun, sources: Sequence[Source], folder: Path) -> Plan:
@@ -48,12 +46,10 @@ def log_likelihoods(run: LoadedRun, sources: Sequence[Source], folder: Path, see
 
 
 def _table(path: Path, columns: Sequence[str], sources: Sequence[Source], row: Callable[[Path], Row]) -> Plan:
-    rows: list[Row] = []
+    table = TableFile(path, columns)
 
     def add(source: Source) -> None:
-        rows.append([source.name.as_posix(), *row(source.path)])
+        table.add(source.name.as_posix(), row(source.path))
 
-    def write() -> None:
-        write_csv(path, [["file", *columns], *rows])
-
-    return Plan("rows", [Job((source.path,), None, partial(add, source)) for source in sources], path, write)
+    jobs = [Job((source.path,), (), partial(add, source), source.name.as_posix()) for source in sources]
+    return Plan("rows", jobs, table)
