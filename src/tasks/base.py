@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from src.invertible import PolicyName, set_backprop
+from src.invertible import PolicyName, set_backprop, undisturbed
 from src.tasks.finite_loss import FiniteLoss
 from src.tasks.metrics import Metric
 from src.tasks.sample_table import SampleTable
@@ -188,10 +188,8 @@ class Task(pl.LightningModule):
         Raises:
             ValueError: if the part fails.
         """
-        was_training = self.net.training
-        self.net.eval()
         try:
-            with torch.no_grad():
+            with undisturbed(self.net):
                 like = next(self.net.parameters())
                 return function(torch.zeros(1, *shape, dtype=like.dtype, device=like.device))
         except RuntimeError as error:
@@ -199,8 +197,6 @@ class Task(pl.LightningModule):
                 f"expected a network that accepts samples of shape {tuple(shape)}, but {type(self.net).__name__} "
                 f"fails: {error}"
             ) from error
-        finally:
-            self.net.train(was_training)
 
     def _evaluate(self, batch: Batch, stage: str) -> Batch:
         values, shown = self.judge(batch, stage)

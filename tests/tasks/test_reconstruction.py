@@ -72,10 +72,10 @@ def test_a_sinogram_needs_a_network_of_ones_own() -> None:
 
 
 def test_the_check_changes_nothing() -> None:
-    net = nn.Sequential(nn.Conv3d(1, 1, 1), nn.BatchNorm3d(1))
+    net = nn.Sequential(nn.Conv3d(1, 1, 1), nn.BatchNorm3d(1), nn.BatchNorm3d(1).eval())  # the last one is frozen
     before = {name: value.clone() for name, value in net.state_dict().items()}
     task(net).check_data(SimpleNamespace(sample_shape=(1, 12, 12, 12), data_range=1.0))
-    assert net.training
+    assert [part.training for part in net.modules()] == [True, True, True, False]
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
