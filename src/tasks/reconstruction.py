@@ -65,7 +65,7 @@ class Reconstruction(Task):
         # The size of the training's images, which `check_data` sets.
         self._window: tuple[int, ...] | None = None
         self.criterion = criterion or nn.MSELoss()
-        # Quality of the inputs by stage and index. They never change, so once per set is enough.
+        # Quality of the inputs by stage and index. They do not change during a run, so once per set is enough.
         self._input_quality: dict[tuple[str, int], Tensor] = {}
 
     def check_data(self, datamodule: Any) -> None:
@@ -88,6 +88,11 @@ class Reconstruction(Task):
             own = "; model=<your own> can reconstruct other shapes" if target != shape == output else ""
             raise ValueError(f"expected a network that maps {shape} to {wanted}, got {output}{own}")
         self._window = shape[1:]
+        self._input_quality.clear()
+
+    def setup(self, stage: str) -> None:
+        """Forget the inputs of the run before: a fit, a validation or a test may have other data than that one."""
+        self._input_quality.clear()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         return {"loss": self.criterion(self(batch["input"]), batch["target"])}
