@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from src.invertible import PolicyName
 from src.invertible.arguments import check_choice
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
-from src.tasks.image_quality import MIN_SSIM_SIZE, SSIMWindow, quality
+from src.tasks.image_quality import SSIMWindow, check_ssim_size, quality
 from src.tasks.metrics import TASK_METRICS, Metric
 from src.tasks.windows import SlidingWindow
 
@@ -80,8 +80,7 @@ class Reconstruction(Task):
             raise ValueError(f"expected task.data_range={datamodule.data_range}, as in the data, got {self.data_range}")
         shape = tuple(datamodule.sample_shape)
         target = tuple(getattr(datamodule, "target_shape", shape))
-        if min(target[1:]) < MIN_SSIM_SIZE:
-            raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels per side for SSIM, got {min(target[1:])}")
+        check_ssim_size(target[1:], self.ssim_window)
         output = tuple(self.probe(self.net, shape).shape[1:])
         if output != target:
             wanted = "the same shape" if target == shape else target

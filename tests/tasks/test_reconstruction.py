@@ -65,6 +65,10 @@ def test_data_that_do_not_fit_are_refused(net: nn.Module, data: dict[str, Any], 
         task(net).check_data(SimpleNamespace(**{"sample_shape": (1, 12, 12, 12), "data_range": 1.0, **data}))
 
 
+def test_the_uniform_window_takes_smaller_images() -> None:
+    task(nn.Conv2d(1, 1, 1), ssim_window="uniform").check_data(SimpleNamespace(sample_shape=(1, 7, 8), data_range=1.0))
+
+
 def test_a_sinogram_needs_a_network_of_ones_own() -> None:
     data = SimpleNamespace(data_range=1.0, sample_shape=(1, 20, 23), target_shape=(1, 16, 16))
     with pytest.raises(
