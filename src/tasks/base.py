@@ -1,5 +1,6 @@
 """What all tasks share: the training step, a table of the samples of a validation or test set, the optimizer."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -39,8 +40,8 @@ class Task(pl.LightningModule):
     Args:
         net: the network.
         optimizer: called with the parameters.
-        scheduler: called with the optimizer and ``total_steps``, stepped after every optimizer step. None: the learning
-            rate is constant.
+        scheduler: called with the optimizer and ``total_steps``, stepped after every optimizer step; the steps are None
+            for a run without an end. None: the learning rate is constant.
         backprop: how gradients pass the invertible parts of ``net``, see :func:`src.invertible.set_backprop`.
 
     Attributes:
@@ -175,7 +176,8 @@ class Task(pl.LightningModule):
         _fuse_on_cpu(optimizer)
         if self.scheduler is None:
             return optimizer
-        scheduler = self.scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        total_steps = self.trainer.estimated_stepping_batches
+        scheduler = self.scheduler(optimizer, total_steps=int(total_steps) if math.isfinite(total_steps) else None)
         schedule = {"scheduler": scheduler, "interval": "step"}
         if isinstance(scheduler, Plateau):
             # Never by Lightning, whose step comes after the epoch's checkpoint: a resumed run would miss it.
