@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..arguments import chosen, per_dimension
+from ..arguments import check_real, chosen, per_dimension
 from ..module import InvertibleModule
 from .space_to_depth import from_blocks, to_blocks
 
@@ -59,7 +59,9 @@ class BlockDownsampling(InvertibleModule):
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y, num_blocks = self(x), math.prod(x.shape[1:]) // self.block_volume
-        return y, y.new_full((x.shape[0],), num_blocks * self.block_logdet())
+        # In at least float32: in float16, that of a large image is infinite.
+        dtype = torch.promote_types(y.dtype, torch.float32)
+        return y, y.new_full((x.shape[0],), num_blocks * self.block_logdet(), dtype=dtype)
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}"
@@ -85,10 +87,12 @@ class IAvgPool(BlockDownsampling):
     """
 
     def pool(self, blocks: Tensor) -> Tensor:
+        check_real(blocks)
         mean = blocks.mean(2, keepdim=True)
         return torch.cat((mean, blocks[:, :, 1:] - mean), dim=2)
 
     def unpool(self, pooled: Tensor) -> Tensor:
+        check_real(pooled)
         mean, differences = pooled[:, :, :1], pooled[:, :, 1:]
         return torch.cat((mean - differences.sum(2, keepdim=True), differences + mean), dim=2)
 
@@ -107,10 +111,12 @@ class INearestPool(BlockDownsampling):
     """
 
     def pool(self, blocks: Tensor) -> Tensor:
+        check_real(blocks)  # differences of unsigned integers would wrap
         nearest = blocks[:, :, :1]
         return torch.cat((nearest, blocks[:, :, 1:] - nearest), dim=2)
 
     def unpool(self, pooled: Tensor) -> Tensor:
+        check_real(pooled)
         nearest = pooled[:, :, :1]
         return torch.cat((nearest, pooled[:, :, 1:] + nearest), dim=2)
 
