@@ -81,6 +81,9 @@ class IAvgPool(BlockDownsampling):
 
     The difference at x₀ is left out, being minus the sum of the others. ``log|det| = −log σ`` per block.
 
+    Raises:
+        ValueError: as `BlockDownsampling`, and for a state of integers.
+
     Example:
         >>> IAvgPool(2, spatial_dims=1)(torch.tensor([[[1.0, 3.0]]])).flatten()  # mean and difference
         tensor([2., 1.])
@@ -104,6 +107,9 @@ class INearestPool(BlockDownsampling):
     """Subsampling, the differences kept: ``y₀ = x₀``, ``y_k = x_k − x₀``; volume preserving.
 
     The authors' nearest-neighbour downsampling, which the poster's "iINN" most likely is.
+
+    Raises:
+        ValueError: as `BlockDownsampling`, and for a state of integers.
 
     Example:
         >>> INearestPool(2, spatial_dims=1)(torch.tensor([[[1.0, 3.0]]])).flatten()
