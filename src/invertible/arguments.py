@@ -87,9 +87,14 @@ def as_precise_as(state: Tensor, values: Tensor) -> Tensor:
     Raises:
         ValueError: for a state of integers, such as an image as it was read, to which the values would be rounded.
     """
+    check_real(state)
+    return values.to(state.dtype)
+
+
+def check_real(state: Tensor) -> None:
+    """Raise a `ValueError` for a state of integers, such as an image as it was read."""
     if not state.is_floating_point():
         raise ValueError(f"expected a state of real numbers, got {state.dtype}")
-    return values.to(state.dtype)
 
 
 def check_halvings(x: Tensor, num_levels: int) -> None:

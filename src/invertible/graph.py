@@ -85,7 +85,7 @@ class Graph:
         return wire
 
     def condition(self, *shape: int, name: str, dtype: torch.dtype | None = None) -> Wire:
-        """Declare a condition of shape (B, *shape), which any number of parts may read.
+        """Declare a condition of shape (B, *shape), which one part or several read.
 
         Labels and the like have a ``dtype`` of their own; by default, it is that of the part that reads the condition.
         """
@@ -129,7 +129,8 @@ class Graph:
         """The network that ends in these wires, in this order.
 
         Raises:
-            ValueError: for a wire that leads nowhere, or is named as an output though a part reads it.
+            ValueError: for a wire that leads nowhere, or is named as an output though a part reads it, and for a
+                condition that no part reads.
         """
         if set(outputs) != self._open or len(outputs) != len(self._open):
             raise ValueError(
@@ -137,6 +138,9 @@ class Graph:
                 f"got {show_wires(outputs)}"
             )
         known = list(self._conditions)
+        read = {wire for node in self._nodes for wire in node.conditions}
+        if idle := [wire for wire in known if wire not in read]:
+            raise ValueError(f"expected every condition to be read by a part, got {show_wires(idle)}, which none reads")
         parts = {
             # Nets hand the whole condition to their parts: one that reads only some of it is told which.
             node.name: self._parts[node.name]

@@ -132,7 +132,8 @@ class DensityModel(nn.Module):
         """A lower bound of ``log p(k)`` by one draw of the noise, in its terms.
 
         Args:
-            images: k of shape (B, C, *spatial): integers from 0 to num_bins − 1, of any dtype.
+            images: k of shape (B, C, *spatial): integers from 0 to num_bins − 1, of any dtype; the terms have that of
+                the parameters, at least float32.
 
         Raises:
             ValueError: for another shape or other numbers.
@@ -189,8 +190,9 @@ class DensityModel(nn.Module):
         return state
 
     def _as_state(self, images: Tensor) -> Tensor:
-        """Images in at least float32."""
-        return self._checked(images, self.sample_shape).to(torch.promote_types(images.dtype, torch.float32))
+        """Images in the precision of the parameters, if there are any, and at least in float32."""
+        like = next(self.parameters(), images)
+        return self._checked(images, self.sample_shape).to(torch.promote_types(like.dtype, torch.float32))
 
     def extra_repr(self) -> str:
         return f"sample_shape={self.sample_shape}, num_bins={self.num_bins}"

@@ -58,7 +58,8 @@ def split_channels(first: int, num_levels: int, split_fraction: float, factor: i
     check_positive(num_levels=num_levels)
     channels = [first]
     for _ in range(num_levels - 1):
-        channels.append(factor * _split_off(channels, math.floor(split_fraction * channels[-1])))
+        wanted = math.floor(split_fraction * channels[-1] + 1e-9)  # 0.29 · 100 rounds to less than 29
+        channels.append(factor * _split_off(channels, wanted))
     return channels
 
 

@@ -6,6 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PADDING_MODES = ("constant", "reflect", "replicate", "circular")
+# How many voxels of a side, at its border, the mode cannot copy into the padding; other modes copy as many as needed.
+UNCOPIED_VOXELS = {"reflect": 1, "circular": 0}
 
 
 class SpatialPadding:
@@ -17,7 +19,8 @@ class SpatialPadding:
         value: for ``constant``.
 
     Raises:
-        ValueError: for an unknown mode; later, for a size that needs padding while the mode is None.
+        ValueError: for an unknown mode; later, for a size that needs padding while the mode is None, or more padding
+            than the image has voxels to reflect or to repeat.
     """
 
     def __init__(self, factors: Sequence[int], mode: str | None, value: float = 0.0) -> None:
@@ -48,10 +51,22 @@ class SpatialPadding:
         widths = self.widths(x.shape[2:])
         if not any(after for _, after in widths):
             return x
+        self._check_widths(tuple(x.shape[2:]), widths)
         flat = [width for pair in reversed(widths) for width in pair]  # F.pad counts from the last dimension
         if self.mode == "constant":
             return F.pad(x, flat, value=self.value)
         return F.pad(x, flat, mode=self.mode or "constant")
+
+    def _check_widths(self, spatial: tuple[int, ...], widths: Sequence[tuple[int, int]]) -> None:
+        if self.mode not in UNCOPIED_VOXELS:
+            return
+        largest = tuple(size - UNCOPIED_VOXELS[self.mode] for size in spatial)
+        needed = tuple(after for _, after in widths)
+        if any(width > limit for width, limit in zip(needed, largest, strict=True)):
+            raise ValueError(
+                f"expected padding_mode={self.mode} to add at most {largest} voxels to a side of an image of size "
+                f"{spatial}, got {needed}; padding_mode=replicate or constant adds any number"
+            )
 
     def crop(self, y: Tensor, spatial: Sequence[int]) -> Tensor:
         """``y`` without the padding of an image whose size was ``spatial``."""

@@ -1,5 +1,6 @@
 """What all tasks share: the training step, a table of the samples of a validation or test set, the optimizer."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from src.invertible import PolicyName, set_backprop
+from src.invertible import PolicyName, set_backprop, undisturbed
 from src.tasks.finite_loss import FiniteLoss
 from src.tasks.metrics import Metric
 from src.tasks.sample_table import SampleTable
@@ -39,8 +40,8 @@ class Task(pl.LightningModule):
     Args:
         net: the network.
         optimizer: called with the parameters.
-        scheduler: called with the optimizer and ``total_steps``, stepped after every optimizer step. None: the learning
-            rate is constant.
+        scheduler: called with the optimizer and ``total_steps``, stepped after every optimizer step; the steps are None
+            for a run without an end. None: the learning rate is constant.
         backprop: how gradients pass the invertible parts of ``net``, see :func:`src.invertible.set_backprop`.
 
     Attributes:
@@ -175,7 +176,8 @@ class Task(pl.LightningModule):
         _fuse_on_cpu(optimizer)
         if self.scheduler is None:
             return optimizer
-        scheduler = self.scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        total_steps = self.trainer.estimated_stepping_batches
+        scheduler = self.scheduler(optimizer, total_steps=int(total_steps) if math.isfinite(total_steps) else None)
         schedule = {"scheduler": scheduler, "interval": "step"}
         if isinstance(scheduler, Plateau):
             # Never by Lightning, whose step comes after the epoch's checkpoint: a resumed run would miss it.
@@ -188,10 +190,8 @@ class Task(pl.LightningModule):
         Raises:
             ValueError: if the part fails.
         """
-        was_training = self.net.training
-        self.net.eval()
         try:
-            with torch.no_grad():
+            with undisturbed(self.net):
                 like = next(self.net.parameters())
                 return function(torch.zeros(1, *shape, dtype=like.dtype, device=like.device))
         except RuntimeError as error:
@@ -199,8 +199,6 @@ class Task(pl.LightningModule):
                 f"expected a network that accepts samples of shape {tuple(shape)}, but {type(self.net).__name__} "
                 f"fails: {error}"
             ) from error
-        finally:
-            self.net.train(was_training)
 
     def _evaluate(self, batch: Batch, stage: str) -> Batch:
         values, shown = self.judge(batch, stage)

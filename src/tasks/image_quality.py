@@ -3,6 +3,7 @@
 Images and volumes have shape (B, C, *spatial), their qualities (B,). ``data_range`` is that of the true intensities.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -17,7 +18,7 @@ UNIFORM_SIDE = 7
 SSIM_SIGMA = 1.5
 # The Gaussian is cut at 3.5 sigma, as in scikit-image and torchmetrics: 11 voxels.
 SSIM_RADIUS = int(3.5 * SSIM_SIGMA + 0.5)
-MIN_SSIM_SIZE = 2 * SSIM_RADIUS + 1
+SSIM_SIDES: dict[SSIMWindow, int] = {"gaussian": 2 * SSIM_RADIUS + 1, "uniform": UNIFORM_SIDE}
 
 
 def psnr(output: Tensor, target: Tensor, data_range: float) -> Tensor:
@@ -38,8 +39,7 @@ def ssim(output: Tensor, target: Tensor, data_range: float, window: SSIMWindow =
         ValueError: if a side is shorter than the window.
     """
     spatial = tuple(target.shape[2:])
-    if min(spatial) < MIN_SSIM_SIZE:
-        raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels per side for SSIM, got {spatial}")
+    check_ssim_size(spatial, window)
     # Relative to the means of the images, and with the variance of the difference instead of the covariance: squares of
     # an intensity that is large compared with the structure would cancel all digits of the structure.
     dims = tuple(range(2, target.ndim))
@@ -59,6 +59,15 @@ def ssim(output: Tensor, target: Tensor, data_range: float, window: SSIMWindow =
     # 2ab = a² + b² − (a − b)², for the means in the first factor and the deviations from them in the second.
     luminance = 1 - difference**2 / (mean_squares + c1)
     return (luminance * (1 - variance_of_difference / (variances + c2))).flatten(start_dim=1).mean(dim=1)
+
+
+def check_ssim_size(spatial: Sequence[int], window: SSIMWindow) -> None:
+    """Raise ValueError if a side of the images is shorter than the window."""
+    if min(spatial) < SSIM_SIDES[window]:
+        raise ValueError(
+            f"expected at least {SSIM_SIDES[window]} voxels per side for SSIM with ssim_window={window}, "
+            f"got {tuple(spatial)}"
+        )
 
 
 def _windowed_means(images: Tensor, kind: SSIMWindow) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from src.invertible import PolicyName
 from src.invertible.arguments import check_choice
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
-from src.tasks.image_quality import MIN_SSIM_SIZE, SSIMWindow, quality
+from src.tasks.image_quality import SSIMWindow, check_ssim_size, quality
 from src.tasks.metrics import TASK_METRICS, Metric
 from src.tasks.windows import SlidingWindow
 
@@ -65,7 +65,7 @@ class Reconstruction(Task):
         # The size of the training's images, which `check_data` sets.
         self._window: tuple[int, ...] | None = None
         self.criterion = criterion or nn.MSELoss()
-        # Quality of the inputs by stage and index. They never change, so once per set is enough.
+        # Quality of the inputs by stage and index. They do not change during a run, so once per set is enough.
         self._input_quality: dict[tuple[str, int], Tensor] = {}
 
     def check_data(self, datamodule: Any) -> None:
@@ -80,14 +80,18 @@ class Reconstruction(Task):
             raise ValueError(f"expected task.data_range={datamodule.data_range}, as in the data, got {self.data_range}")
         shape = tuple(datamodule.sample_shape)
         target = tuple(getattr(datamodule, "target_shape", shape))
-        if min(target[1:]) < MIN_SSIM_SIZE:
-            raise ValueError(f"expected at least {MIN_SSIM_SIZE} voxels per side for SSIM, got {min(target[1:])}")
+        check_ssim_size(target[1:], self.ssim_window)
         output = tuple(self.probe(self.net, shape).shape[1:])
         if output != target:
             wanted = "the same shape" if target == shape else target
             own = "; model=<your own> can reconstruct other shapes" if target != shape == output else ""
             raise ValueError(f"expected a network that maps {shape} to {wanted}, got {output}{own}")
         self._window = shape[1:]
+        self._input_quality.clear()
+
+    def setup(self, stage: str) -> None:
+        """Forget the inputs of the run before: a fit, a validation or a test may have other data than that one."""
+        self._input_quality.clear()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         return {"loss": self.criterion(self(batch["input"]), batch["target"])}

@@ -15,29 +15,30 @@ from src.utils.errors import check_range
 
 
 def warmup_cosine(
-    optimizer: Optimizer, total_steps: int, warmup_fraction: float = 0.05, final_fraction: float = 0.01
+    optimizer: Optimizer, total_steps: int | None, warmup_fraction: float = 0.05, final_fraction: float = 0.01
 ) -> LambdaLR:
     """Return a linear rise over the first steps, then half a cosine down to ``final_fraction`` of the learning rate.
 
     Args:
         optimizer: its learning rates are the peaks.
-        total_steps: optimizer steps of the whole run.
+        total_steps: optimizer steps of the whole run; None for a run without an end.
         warmup_fraction: fraction of the steps over which the rate rises, in [0, 1).
         final_fraction: the rate at the end, as a fraction of the peak, in [0, 1].
 
     Raises:
-        ValueError: if a fraction is out of its range.
+        ValueError: if a fraction is out of its range, or the run has no end.
     """
     if not 0 <= warmup_fraction < 1:
         raise ValueError(f"expected warmup_fraction in [0, 1), got {warmup_fraction}")
     if not 0 <= final_fraction <= 1:
         raise ValueError(f"expected final_fraction in [0, 1], got {final_fraction}")
-    warmup_steps = round(warmup_fraction * total_steps)
+    length = _known(total_steps)
+    warmup_steps = round(warmup_fraction * length)
 
     def factor(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / warmup_steps
-        progress = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
+        progress = min((step - warmup_steps) / max(length - warmup_steps, 1), 1.0)
         return half_cosine(1.0, final_fraction, progress)
 
     return LambdaLR(optimizer, factor)
@@ -45,7 +46,7 @@ def warmup_cosine(
 
 def one_cycle(
     optimizer: Optimizer,
-    total_steps: int,
+    total_steps: int | None,
     rise_fraction: float = 0.3,
     start_fraction: float = 0.04,
     final_fraction: float = 4e-6,
@@ -56,49 +57,51 @@ def one_cycle(
 
     Args:
         optimizer: its learning rates are the peaks.
-        total_steps: optimizer steps of the whole run.
+        total_steps: optimizer steps of the whole run; None for a run without an end.
         rise_fraction: fraction of the steps over which the rate rises, in [0, 1).
         start_fraction, final_fraction: the rates at start and end, as fractions of the peak, in [0, 1].
 
     Raises:
-        ValueError: if a fraction is out of its range.
+        ValueError: if a fraction is out of its range, or the run has no end.
     """
     if not 0 <= rise_fraction < 1:
         raise ValueError(f"expected rise_fraction in [0, 1), got {rise_fraction}")
     check_range(0, 1, start_fraction=start_fraction, final_fraction=final_fraction)
-    peak = max(rise_fraction * total_steps - 1, 0.0)
+    length = _known(total_steps)
+    peak = max(rise_fraction * length - 1, 0.0)
 
     def factor(step: int) -> float:
         if step < peak:
             return half_cosine(start_fraction, 1.0, step / peak)
-        return half_cosine(1.0, final_fraction, min((step - peak) / max(total_steps - 1 - peak, 1e-9), 1.0))
+        return half_cosine(1.0, final_fraction, min((step - peak) / max(length - 1 - peak, 1e-9), 1.0))
 
     return LambdaLR(optimizer, factor)
 
 
 def steps(
-    optimizer: Optimizer, total_steps: int, milestones: Sequence[float] = (0.5, 0.75), factor: float = 0.1
+    optimizer: Optimizer, total_steps: int | None, milestones: Sequence[float] = (0.5, 0.75), factor: float = 0.1
 ) -> LambdaLR:
     """Return a learning rate that is multiplied by ``factor`` at each milestone.
 
     Args:
         optimizer: its learning rates are those before the first milestone.
-        total_steps: optimizer steps of the whole run.
+        total_steps: optimizer steps of the whole run; None for a run without an end.
         milestones: fractions of the run, each in [0, 1].
         factor: in (0, 1].
 
     Raises:
-        ValueError: for a milestone or factor out of its range.
+        ValueError: for a milestone or factor out of its range, or a run without an end.
     """
     if not all(0 <= milestone <= 1 for milestone in milestones):
         raise ValueError(f"expected milestones as fractions of the run, from 0 to 1, got {list(milestones)}")
     if not 0 < factor <= 1:
         raise ValueError(f"expected factor in (0, 1], got {factor}")
-    at = [round(milestone * total_steps) for milestone in milestones]
+    length = _known(total_steps)
+    at = [round(milestone * length) for milestone in milestones]
     return LambdaLR(optimizer, lambda step: factor ** sum(step >= milestone for milestone in at))
 
 
-def constant(optimizer: Optimizer, total_steps: int) -> LambdaLR:
+def constant(optimizer: Optimizer, total_steps: int | None) -> LambdaLR:
     """Return the optimizer's own learning rate at every step."""
     return LambdaLR(optimizer, lambda step: 1.0)
 
@@ -115,7 +118,7 @@ class Plateau(ReduceLROnPlateau):
 
 def plateau(
     optimizer: Optimizer,
-    total_steps: int,
+    total_steps: int | None,
     monitor: str,
     mode: Literal["min", "max"],
     factor: float = 0.1,
@@ -151,3 +154,13 @@ def plateau(
 def half_cosine(start: float, end: float, progress: float) -> float:
     """Return ``end + (start − end) (1 + cos π p) / 2`` for a progress p from 0 to 1."""
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _known(total_steps: int | None) -> int:
+    """Return the length of a run; raise ValueError if it has no end."""
+    if total_steps is None:
+        raise ValueError(
+            "expected trainer.max_epochs or trainer.max_steps >= 0, on which the schedule depends, got -1 for both; "
+            "task/scheduler=none and plateau need no end"
+        )
+    return total_steps

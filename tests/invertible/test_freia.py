@@ -114,6 +114,14 @@ def test_coupling_blocks(name: str, clamp: str, size: str, split: float, conditi
     assert_equal(ours, theirs, spatial, conditional)
 
 
+@pytest.mark.parametrize("channels", [3, 4, 5, 7, 9])
+def test_their_default_split_is_a_fraction_of_ours(channels: int) -> None:
+    theirs = freia.NICECouplingBlock(dims_in=[(channels,)], subnet_constructor=dense)
+    ours = TwoSidedCoupling(AdditiveCoupling, channels, dense, split=0.5)
+    assert ours.first.sizes == [theirs.split_len1, theirs.split_len2]
+    assert TwoSidedCoupling(AdditiveCoupling, channels, dense).first.sizes[0] == (channels + 1) // 2
+
+
 @pytest.mark.parametrize("conditional", [False, True])
 @pytest.mark.parametrize("clamp", CLAMPS)
 def test_one_sided_coupling(clamp: str, conditional: bool) -> None:

@@ -217,6 +217,8 @@ def test_every_wire_is_used_once() -> None:
         graph.net(first[0])
     with pytest.raises(ValueError, match="as an output"):
         graph.net(*first, first[0])
+    with pytest.raises(ValueError, match="every condition to be read by a part, got c, which none reads"):
+        graph.net(*first)
 
 
 @pytest.mark.parametrize("name", ["x", "a.b", "forward", "training", "nodes", "part", ""])

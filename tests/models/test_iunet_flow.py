@@ -71,6 +71,7 @@ def test_memory_does_not_grow_with_the_couplings() -> None:
 def test_channels_follow_the_split() -> None:
     assert list(split_channels(12, 3, 0.5, 4)) == [12, 24, 48]
     assert list(split_channels(12, 2, 0.25, 4)) == [12, 12]
+    assert list(split_channels(100, 2, 0.29, 1)) == [100, 29]  # though 0.29 · 100 is 28.999… in floating point
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,16 @@ def test_padding_and_its_reversal(mode: str, size: tuple[int, ...]) -> None:
         assert torch.isclose(padded.sum(), x.sum() + 2.0 * (padded.numel() - x.numel()), rtol=1e-4)
 
 
+@pytest.mark.parametrize(("mode", "size", "largest"), [("reflect", 7, 6), ("circular", 6, 6)])
+def test_padding_wider_than_the_image_is_refused(mode: str, size: int, largest: int) -> None:
+    padding = SpatialPadding((4, 20), mode)
+    message = rf"padding_mode={mode} to add at most \(\d, {largest}\) voxels .* size \(4, {size}\), got \(0, 7\)"
+    with pytest.raises(ValueError, match=message):
+        padding.pad(torch.zeros(1, 1, 4, size))
+    x = torch.randn(1, 1, 4, 8)
+    assert torch.equal(padding.crop(padding.pad(x), (4, 8)), x)
+
+
 @pytest.mark.parametrize("revert", [True, False])
 @pytest.mark.parametrize("policy", [None, "reversible"])
 def test_iunet_pads_and_reverts_its_padding(revert: bool, policy: str | None) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from src.tasks.image_quality import psnr, quality, ssim
+from src.tasks.image_quality import SSIMWindow, psnr, quality, ssim
 
 
 def volumes(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,13 +87,15 @@ def test_autocast_does_not_coarsen_the_numbers() -> None:
     assert torch.equal(under_autocast, quality(output, target, 1.0))
 
 
-def test_a_volume_smaller_than_the_window_is_refused() -> None:
-    small = torch.zeros(1, 1, 10, 16, 16)
-    with pytest.raises(ValueError, match="at least 11 voxels per side"):
-        ssim(small, small, 1.0)
+@pytest.mark.parametrize(("window", "side"), [("gaussian", 11), ("uniform", 7)])
+def test_a_volume_smaller_than_the_window_is_refused(window: SSIMWindow, side: int) -> None:
+    small, fits = torch.zeros(1, 1, side - 1, 16, 16), torch.zeros(1, 1, side, 16, 16)
+    with pytest.raises(ValueError, match=f"at least {side} voxels per side for SSIM with ssim_window={window}, got"):
+        ssim(small, small, 1.0, window)
+    assert ssim(fits, fits, 1.0, window) == 1
 
 
-@pytest.mark.parametrize("shape", [(3, 1, 14, 16, 18), (3, 1, 20, 24)])
+@pytest.mark.parametrize("shape", [(3, 1, 14, 16, 18), (3, 1, 20, 24), (3, 1, 7, 9)])
 @pytest.mark.parametrize("offset", [0.0, -30.0])
 def test_the_uniform_window_and_the_truths_own_range_are_those_of_scikit_image(
     shape: tuple[int, ...], offset: float

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from src.models.convolution import Conv3d
 from src.tasks.reconstruction import Reconstruction
+from src.tasks.schedules import constant
 
 Make = Callable[..., torch.optim.Optimizer]
 ADAM, SGD = partial(torch.optim.AdamW, lr=1e-2), partial(torch.optim.SGD, lr=1e-2, momentum=0.9)
@@ -66,3 +67,19 @@ def test_optimizers_without_a_fused_update_stay_as_they_are() -> None:
     torch.manual_seed(0)
     task = Reconstruction(Conv3d(1, 1, 1), partial(torch.optim.RMSprop, lr=1e-2))
     assert "fused" not in task.configure_optimizers().param_groups[0]
+
+
+class StopsAtOnce(pl.Callback):
+    def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
+        trainer.should_stop = True
+
+
+@pytest.mark.parametrize("scheduler", [constant, None])
+def test_a_run_that_only_a_callback_ends_has_a_rate(scheduler: Callable[..., Any] | None) -> None:
+    torch.manual_seed(0)
+    item = {"input": torch.rand(1, 12, 12), "target": torch.rand(1, 12, 12), "index": torch.tensor(0)}
+    options = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = pl.Trainer(max_epochs=-1, callbacks=StopsAtOnce(), accelerator="cpu", **options)  # type: ignore[arg-type]
+    task = Reconstruction(nn.Conv2d(1, 1, 1), SGD, scheduler)
+    trainer.fit(task, DataLoader([item]))  # type: ignore[arg-type]
+    assert trainer.global_step == 1 and trainer.optimizers[0].param_groups[0]["lr"] == 1e-2

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from src.tasks.finite_loss import NonFiniteLossError
 from src.tasks.reconstruction import Reconstruction
@@ -63,6 +65,10 @@ def test_data_that_do_not_fit_are_refused(net: nn.Module, data: dict[str, Any], 
         task(net).check_data(SimpleNamespace(**{"sample_shape": (1, 12, 12, 12), "data_range": 1.0, **data}))
 
 
+def test_the_uniform_window_takes_smaller_images() -> None:
+    task(nn.Conv2d(1, 1, 1), ssim_window="uniform").check_data(SimpleNamespace(sample_shape=(1, 7, 8), data_range=1.0))
+
+
 def test_a_sinogram_needs_a_network_of_ones_own() -> None:
     data = SimpleNamespace(data_range=1.0, sample_shape=(1, 20, 23), target_shape=(1, 16, 16))
     with pytest.raises(
@@ -72,10 +78,10 @@ def test_a_sinogram_needs_a_network_of_ones_own() -> None:
 
 
 def test_the_check_changes_nothing() -> None:
-    net = nn.Sequential(nn.Conv3d(1, 1, 1), nn.BatchNorm3d(1))
+    net = nn.Sequential(nn.Conv3d(1, 1, 1), nn.BatchNorm3d(1), nn.BatchNorm3d(1).eval())  # the last one is frozen
     before = {name: value.clone() for name, value in net.state_dict().items()}
     task(net).check_data(SimpleNamespace(sample_shape=(1, 12, 12, 12), data_range=1.0))
-    assert net.training
+    assert [part.training for part in net.modules()] == [True, True, True, False]
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
@@ -94,6 +100,28 @@ def test_inputs_of_another_shape_than_the_targets_are_not_judged() -> None:
     assert set(values) == {"loss", "psnr", "ssim"} and shown["output"].shape == data["target"].shape
     report = reconstruction.report({f"test/{name}": value.mean().item() for name, value in values.items()})
     assert report is not None and [row[1::2] for row in report.rows] == [["-", "-"]] * 2
+
+
+def test_a_second_test_judges_its_own_inputs() -> None:
+    data = batch()
+    sharper = data | {"input": 0.9 * data["target"] + 0.1 * data["input"]}
+    reconstruction = task(nn.Conv3d(1, 1, 1))
+    options = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = pl.Trainer(accelerator="cpu", **options)  # type: ignore[arg-type]
+    found = [
+        trainer.test(reconstruction, DataLoader([part], batch_size=None), verbose=False)[0]["test/psnr_fbp"]
+        for part in (data, sharper)
+    ]
+    assert found[1] - found[0] == pytest.approx(20, abs=1e-3)  # a tenth of the noise
+
+
+def test_the_check_forgets_the_inputs_of_other_data() -> None:
+    data, reconstruction = batch(), task(nn.Conv3d(1, 1, 1))
+    before = reconstruction.judge(data, "test")[0]["psnr_fbp"]
+    reconstruction.check_data(SimpleNamespace(sample_shape=(1, 12, 12, 12), data_range=1.0))
+    found = reconstruction.judge(data | {"input": data["target"] + 0.1}, "test")[0]["psnr_fbp"]
+    torch.testing.assert_close(found, torch.full((2,), 20.0))
+    assert not torch.allclose(found, before)
 
 
 def test_without_a_schedule_the_rate_is_constant() -> None:

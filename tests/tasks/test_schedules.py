@@ -15,7 +15,7 @@ def some_optimizer() -> torch.optim.Optimizer:
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=2.0)
 
 
-def rates(num_steps: int, total_steps: int, make: Any = warmup_cosine, **settings: Any) -> list[float]:
+def rates(num_steps: int, total_steps: int | None, make: Any = warmup_cosine, **settings: Any) -> list[float]:
     optimizer = some_optimizer()
     return rates_of(make(optimizer, total_steps, **settings), optimizer, num_steps)
 
@@ -68,7 +68,13 @@ def test_steps_are_those_of_torch() -> None:
 
 
 def test_without_a_schedule_the_rate_is_constant() -> None:
-    assert rates(5, 3, constant) == [2.0] * 5
+    assert rates(5, 3, constant) == rates(5, None, constant) == [2.0] * 5
+
+
+@pytest.mark.parametrize("make", [warmup_cosine, one_cycle, steps])
+def test_fractions_of_a_run_without_an_end_are_refused(make: Any) -> None:
+    with pytest.raises(ValueError, match=r"trainer\.max_epochs or trainer\.max_steps >= 0, .* got -1 for both"):
+        make(some_optimizer(), None)
 
 
 def test_a_plateau_lowers_the_rate_after_validations_without_improvement() -> None:

@@ -212,7 +212,8 @@ class TwoSidedCoupling(Sequential):
     """Two couplings that change first the first, then the second group: the blocks of RealNVP and FrEIA.
 
     ``y₁ = f(x₁; x₂, c)``, ``y₂ = g(x₂; y₁, c)``. With `AdditiveCoupling` this is FrEIA's NICECouplingBlock, with
-    `AffineCoupling` its RNVPCouplingBlock, with `GlowCoupling` its GLOWCouplingBlock.
+    `AffineCoupling` its RNVPCouplingBlock, with `GlowCoupling` its GLOWCouplingBlock. Their default, ``split=0.5``,
+    rounds half of the channels to an even number, 5 channels to 2 + 3; the default here rounds up, to 3 + 2.
 
     Args:
         coupling: class of the couplings.

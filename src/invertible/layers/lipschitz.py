@@ -93,7 +93,7 @@ def lipschitz_constant(net: nn.Module) -> float:
     if hasattr(net, "lipschitz_constant"):
         return float(net.lipschitz_constant)  # type: ignore[arg-type]
     if isinstance(net, nn.ELU):
-        return max(1.0, net.alpha)
+        return max(1.0, abs(net.alpha))
     if isinstance(net, nn.LeakyReLU):
         return max(1.0, abs(net.negative_slope))
     if isinstance(net, _ONE_LIPSCHITZ):

@@ -40,7 +40,8 @@ class FixedAffine(InvertibleModule):
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self(x)  # of real numbers; x may be an image of integers
-        return y, y.new_full((x.shape[0],), math.prod(x.shape[1:]) * math.log(abs(self.scale)))
+        logdet = math.prod(x.shape[1:]) * math.log(abs(self.scale))
+        return y, y.new_full((x.shape[0],), logdet, dtype=torch.promote_types(y.dtype, torch.float32))
 
     def extra_repr(self) -> str:
         return f"scale={self.scale:g}, shift={self.shift:g}"
@@ -68,7 +69,12 @@ class Logit(InvertibleModule):
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_x, log_rest = x.log(), torch.log1p(-x)
-        return log_x - log_rest, -(log_x + log_rest).flatten(1).sum(1)
+        return log_x - log_rest, -_sum(log_x + log_rest)
 
     def inverse_and_logdet(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.sigmoid(y), -(F.softplus(y) + F.softplus(-y)).flatten(1).sum(1)
+        return torch.sigmoid(y), -_sum(F.softplus(y) + F.softplus(-y))
+
+
+def _sum(values: Tensor) -> Tensor:
+    """The sum of each sample (B,), in at least float32: in float16, those of large images are infinite."""
+    return values.flatten(1).sum(1, dtype=torch.promote_types(values.dtype, torch.float32))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..arguments import chosen, per_dimension
+from ..arguments import check_real, chosen, per_dimension
 from ..module import InvertibleModule
 from .space_to_depth import from_blocks, to_blocks
 
@@ -59,7 +59,9 @@ class BlockDownsampling(InvertibleModule):
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y, num_blocks = self(x), math.prod(x.shape[1:]) // self.block_volume
-        return y, y.new_full((x.shape[0],), num_blocks * self.block_logdet())
+        # In at least float32: in float16, that of a large image is infinite.
+        dtype = torch.promote_types(y.dtype, torch.float32)
+        return y, y.new_full((x.shape[0],), num_blocks * self.block_logdet(), dtype=dtype)
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}"
@@ -79,16 +81,21 @@ class IAvgPool(BlockDownsampling):
 
     The difference at x₀ is left out, being minus the sum of the others. ``log|det| = −log σ`` per block.
 
+    Raises:
+        ValueError: as `BlockDownsampling`, and for a state of integers.
+
     Example:
         >>> IAvgPool(2, spatial_dims=1)(torch.tensor([[[1.0, 3.0]]])).flatten()  # mean and difference
         tensor([2., 1.])
     """
 
     def pool(self, blocks: Tensor) -> Tensor:
+        check_real(blocks)
         mean = blocks.mean(2, keepdim=True)
         return torch.cat((mean, blocks[:, :, 1:] - mean), dim=2)
 
     def unpool(self, pooled: Tensor) -> Tensor:
+        check_real(pooled)
         mean, differences = pooled[:, :, :1], pooled[:, :, 1:]
         return torch.cat((mean - differences.sum(2, keepdim=True), differences + mean), dim=2)
 
@@ -101,16 +108,21 @@ class INearestPool(BlockDownsampling):
 
     The authors' nearest-neighbour downsampling, which the poster's "iINN" most likely is.
 
+    Raises:
+        ValueError: as `BlockDownsampling`, and for a state of integers.
+
     Example:
         >>> INearestPool(2, spatial_dims=1)(torch.tensor([[[1.0, 3.0]]])).flatten()
         tensor([1., 2.])
     """
 
     def pool(self, blocks: Tensor) -> Tensor:
+        check_real(blocks)  # differences of unsigned integers would wrap
         nearest = blocks[:, :, :1]
         return torch.cat((nearest, blocks[:, :, 1:] - nearest), dim=2)
 
     def unpool(self, pooled: Tensor) -> Tensor:
+        check_real(pooled)
         nearest = pooled[:, :, :1]
         return torch.cat((nearest, pooled[:, :, 1:] + nearest), dim=2)
 

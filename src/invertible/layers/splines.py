@@ -215,25 +215,35 @@ class LinearSpline(MapFamily):
 class RationalQuadraticSpline(LinearSpline):
     """Rational-quadratic splines with K bins (Neural Spline Flows; Durkan et al., 2019).
 
-    Smoother than linear ones: the derivative is continuous. Its values at the K − 1 inner knots are coefficients too;
-    at the outer ones it is the slope of the tails.
+    Smoother than linear ones: the derivative is continuous. Its values at the K − 1 inner knots are shifted softplus
+    functions of coefficients too, 1 for zero; at the outer ones it is the slope of the tails.
+
+    Coefficients without a bound, such as those of a linear subnet, make the map so steep or flat that its inverse is
+    ill-conditioned. ``reversible`` then needs `keep_input`, or the guard (``callbacks=guard``), which switches to it.
 
     Args:
         num_bins, options: see `LinearSpline`.
+        min_derivative: of the derivatives at the inner knots, in [0, 1).
+
+    Raises:
+        ValueError: as `LinearSpline`, and for a smallest derivative out of its range.
 
     Example:
         >>> layer = LearnedElementwise((4,), RationalQuadraticSpline(5))
         >>> y, logdet = layer.forward_and_logdet(torch.randn(8, 4))  # (8, 4), (8,)
     """
 
-    def __init__(self, num_bins: int = 10, **options: object) -> None:
+    def __init__(self, num_bins: int = 10, *, min_derivative: float = 0.0, **options: object) -> None:
         super().__init__(num_bins, **options)  # type: ignore[arg-type]
+        if not 0 <= min_derivative < 1:
+            raise ValueError(f"expected min_derivative in [0, 1), got {min_derivative}")
+        self.min_derivative = min_derivative
         self.num_coefficients += num_bins - 1
 
     def forward(self, coefficients: Tensor) -> RationalQuadraticMap:
         x, y, rest = self.knots(coefficients)
         slope = ((y[:, :, -1] - y[:, :, 0]) / (x[:, :, -1] - x[:, :, 0])).unsqueeze(2)
-        return RationalQuadraticMap(x, y, torch.cat((slope, _positive(rest), slope), dim=2))
+        return RationalQuadraticMap(x, y, torch.cat((slope, _positive(rest, self.min_derivative), slope), dim=2))
 
 
 def _before_softplus(value: float) -> float:
@@ -241,9 +251,9 @@ def _before_softplus(value: float) -> float:
     return math.log(math.expm1(value))
 
 
-def _positive(u: Tensor) -> Tensor:
-    """A positive number, 1 for zero."""
-    return F.softplus(u + _before_softplus(1.0))
+def _positive(u: Tensor, minimum: float = 0.0) -> Tensor:
+    """A number above the minimum, 1 for zero."""
+    return minimum + F.softplus(u + _before_softplus(1.0 - minimum))
 
 
 def _cumulated(first: Tensor, sizes: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from src.invertible import Inverse, Sequential, TwoSidedCoupling, set_backprop
 from src.invertible.layers.affine import Affine, AffineCoupling, GlowCoupling, Scaling
 from src.invertible.layers.elementwise import ConditionalElementwise, ElementwiseCoupling, LearnedElementwise
 from src.invertible.layers.gaussian_mixture import GaussianMixture
-from src.invertible.layers.householder import ConditionalHouseholder
 from src.invertible.layers.linear import FixedLinear
 from src.invertible.layers.resampling import HaarDownsampling
 from src.invertible.layers.splines import LinearSpline, RationalQuadraticSpline
@@ -142,6 +140,16 @@ def test_the_inverse_of_a_rational_spline_is_finite_at_its_knots(flat: bool) -> 
         torch.testing.assert_close(log_derivative, -spline.forward(x)[1], rtol=0, atol=0.1)
 
 
+def test_a_smallest_derivative_keeps_the_identity_and_bounds_those_at_the_inner_knots() -> None:
+    torch.manual_seed(0)
+    family, plain = (RationalQuadraticSpline(8, min_derivative=minimum) for minimum in (0.1, 0.0))
+    theta = 20 * torch.randn(64, family.num_coefficients)
+    assert plain(theta).derivatives[:, :, 1:-1].min() < 1e-6
+    assert family(theta).derivatives[:, :, 1:-1].min() >= 0.1
+    knots = family(torch.zeros(1, family.num_coefficients)).derivatives
+    torch.testing.assert_close(knots, torch.ones(1, 1, 9))
+
+
 @pytest.mark.parametrize("method", ["forward", "inverse", "forward_and_logdet", "inverse_and_logdet"])
 def test_a_spline_couplings_subnet_runs_once_in_backward(method: str) -> None:
     net = Sequential(TwoSidedCoupling(spline_coupling, 4, dense), spline_coupling(4, dense).inverted())
@@ -215,10 +223,6 @@ def test_options_of_the_other_kind_of_tails_do_not_bound_the_number_of_bins() ->
     assert LinearSpline(1000, domain=(-300.0, 300.0, -300.0, 300.0)).num_coefficients == 2002
 
 
-def prescribed(shape: tuple[int, ...]) -> Callable[[], Any]:
-    return lambda: ConditionalHouseholder(4, 2)(torch.zeros(3, 4), torch.zeros(shape))
-
-
 def mixture(samples: int) -> tuple[Tensor, Tensor]:
     """Means and factors of four components in 2D."""
     return torch.randn(samples, 4, 2), torch.randn(samples, 4, 3)
@@ -254,6 +258,8 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         "expected a domain wider than num_bins",
     ),
     "clamp": (lambda: LinearSpline(domain_clamp=0.0), "expected a positive domain_clamp or None, got 0.0"),
+    "flat": (lambda: RationalQuadraticSpline(min_derivative=1.0), r"min_derivative in \[0, 1\), got 1.0"),
+    "negative": (lambda: RationalQuadraticSpline(min_derivative=-0.1), r"min_derivative in \[0, 1\), got -0.1"),
     "scale": (lambda: Scaling(0.0), "expected a positive scale to start with, got 0.0"),
     "volume": (
         lambda: GlowCoupling(4, dense, volume_preserving="image"),
@@ -273,7 +279,6 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         r"expected a state of shape \(B, 3, 4\), got \(1, 3, 5\)",
     ),
     "shared channels": (lambda: LearnedElementwise((1, 4), Scaling())(torch.zeros(1, 3, 4)), "expected 1 channels"),
-    "reflections": (prescribed((3, 4, 3)), r"expected a condition of shape \(3, 4, 2\), got \(3, 4, 3\)"),
     "mixture": (
         lambda: GaussianMixture(2)(torch.zeros(3, 2), (torch.zeros(3, 4, 2), torch.zeros(3, 4, 2), torch.zeros(3))),
         "expected means, factors and state of shapes",

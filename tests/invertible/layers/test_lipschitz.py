@@ -424,6 +424,7 @@ def test_lipswish_has_slopes_of_at_most_one(theta: float) -> None:
         (SneakyReLU(), 1.0),
         (nn.ELU(), 1.0),
         (nn.ELU(alpha=2.5), 2.5),
+        (nn.ELU(alpha=-2.0), 2.0),
         (nn.LeakyReLU(-3.0), 3.0),
         (nn.Sequential(nn.ELU(alpha=2.0), nn.Sequential(nn.LeakyReLU(4.0), nn.Identity())), 8.0),
         (LipSwish(), 1.0),

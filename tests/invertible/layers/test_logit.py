@@ -35,6 +35,13 @@ def test_an_image_of_integers_has_the_log_determinant_of_real_numbers(dtype: tor
         torch.testing.assert_close(logdet, torch.full((2,), 64 * math.log(scale)))
 
 
+def test_log_determinants_of_large_images_in_half_precision_are_finite() -> None:
+    x = torch.full((1, 16, 64, 64), 0.5, dtype=torch.float16)
+    for layer in (FixedAffine(1 / 256), Logit(), Inverse(Logit())):
+        found, expected = layer.forward_and_logdet(x)[1], layer.forward_and_logdet(x.double())[1]
+        torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=0)
+
+
 def test_a_scale_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="expected a scale other than zero, got 0"):
         FixedAffine(0.0)

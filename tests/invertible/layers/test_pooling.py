@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional
@@ -51,6 +53,21 @@ def test_a_constant_image_has_no_differences(pooling: type[BlockDownsampling]) -
     y = pooling(spatial_dims=2)(torch.full((1, 1, 4, 4), 5.0))
     assert (y[:, 0] == 5).all()
     assert (y[:, 1:] == 0).all()
+
+
+def test_the_log_determinant_of_a_large_image_in_half_precision_is_finite() -> None:
+    y, logdet = IAvgPool(2, spatial_dims=1).forward_and_logdet(torch.ones(1, 1, 2**18, dtype=torch.float16))
+    assert y.dtype == torch.float16
+    torch.testing.assert_close(logdet, torch.tensor([-(2**17) * math.log(2)]))
+
+
+@pytest.mark.parametrize("pooling", [IAvgPool, INearestPool])
+def test_differences_of_integers_are_refused(pooling: type[BlockDownsampling]) -> None:
+    layer, image = pooling(2, spatial_dims=1), torch.tensor([[[200, 100]]], dtype=torch.uint8)
+    for call in (lambda: layer(image), lambda: layer.inverse(image.reshape(1, 2, 1))):
+        with pytest.raises(ValueError, match=r"expected a state of real numbers, got torch\.uint8"):
+            call()
+    assert Checkerboard(2, spatial_dims=1)(image).flatten().tolist() == [200, 100]
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

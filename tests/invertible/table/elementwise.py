@@ -50,6 +50,10 @@ def spline_coupling(channels: int, subnet: SubnetConstructor, **options: Any) ->
 LAYERS: dict[str, Case] = {
     "elementwise-scaling-per-channel": (lambda: LearnedElementwise((3, 1, 1), Scaling(0.5)), (2, 3, 2, 4)),
     "elementwise-spline-per-channel": (lambda: LearnedElementwise((3, 1), RationalQuadraticSpline(4)), (2, 3, 5)),
+    "elementwise-rational-spline-min-derivative": (
+        lambda: LearnedElementwise((3,), RationalQuadraticSpline(5, min_derivative=0.3)),
+        (3, 3),
+    ),
     "spline-two-sided": (lambda: TwoSidedCoupling(spline_coupling, 5, dense), (3, 5)),
 }
 for name, options in SPLINES.items():
