@@ -2,10 +2,9 @@
 
 Run: ``python docs/figures/reconstructions.py <picture.png> <test volume> <title>=<run folder> ...``
 
-The summaries of the runs are written beside it, as ``<picture>.json``.
+The numbers of the runs are written beside it, to ``<picture>.csv``.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -19,8 +18,9 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from src.runs import load_run
 from src.runs.folder import RunFolder
 from src.runs.summary import read_summary
-from src.utils.files import write_text
+from src.utils.files import write_csv
 
+NUMBERS = ("num_parameters", "epochs", "steps", "seed", "step_time_s", "total_time_s", "git_commit")
 DETAIL_COLOURS = ("#d55e00", "#009e73")  # colours that colour-blind readers can tell apart
 
 
@@ -88,12 +88,20 @@ def show(axes: Axes, image: Tensor) -> None:
     axes.set(xticks=[], yticks=[])
 
 
+def numbers(folders: dict[str, str]) -> list[list[object]]:
+    """Return the test's metrics and the costs of each run, below the names of the columns."""
+    summaries = {title: read_summary(RunFolder(folder).summary) for title, folder in folders.items()}
+    names = {name for summary in summaries.values() for name in summary["metrics"]}
+    metrics = sorted(name for name in names if name.startswith("test/"))
+    rows = [[t, *(s["metrics"].get(m) for m in metrics), *(s[key] for key in NUMBERS)] for t, s in summaries.items()]
+    return [["network", *metrics, *NUMBERS], *rows]
+
+
 def main(picture: str, volume: str, *runs: str) -> None:
     folders = dict(run.split("=", 1) for run in runs)
     images = reconstructions(int(volume), folders)
     draw(images).savefig(Path(picture), dpi=110, facecolor="white", metadata={"Software": None})
-    summaries = {title: read_summary(RunFolder(folder).summary) for title, folder in folders.items()}
-    write_text(Path(picture).with_suffix(".json"), json.dumps(summaries, indent=2) + "\n")
+    write_csv(Path(picture).with_suffix(".csv"), numbers(folders))
 
 
 if __name__ == "__main__":
