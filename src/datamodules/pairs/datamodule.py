@@ -20,7 +20,7 @@ from src.datamodules.pairs.images import Image, ImageKind, Scaling
 from src.datamodules.pairs.pairing import Pair, find_pairs, read_manifest, shown
 from src.datamodules.problems import Problem, listing, num_cases
 from src.datamodules.volumes.groups import check_expression, division_warning, groups_by_name
-from src.datamodules.volumes.split import SPLITS, Split, draw_split, read_split
+from src.datamodules.volumes.split import HELD_OUT, SPLITS, Split, draw_split, read_split
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus
 
@@ -275,7 +275,7 @@ class PairsDataModule(SplitDataModule):
             split = {"train": [name for name in names if name not in used], **held_out}
         else:
             split = draw_split(names, self.fractions[0], test_fraction, self.seed, groups)
-        self.held_out.keep({part: split[part] for part in ("val", "test")})
+        self.held_out.keep({part: split[part] for part in HELD_OUT})
         return split
 
     def _remedy(self, part: str, found: Sequence[Pair]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.datamodules.problems import enumerated
+from src.datamodules.volumes.split import HELD_OUT
 
 
 def check_expression(expression: str | None) -> None:
@@ -39,7 +40,7 @@ def groups_by_name(names: Sequence[str], expression: str | None) -> dict[str, st
 
 def division_warning(split: Mapping[str, Sequence[str]], groups: Mapping[str, str], source: Path) -> str | None:
     """Return what to say of a split whose train has groups of its val or test; None if there are none."""
-    held_out = {groups[name] for part in ("val", "test") for name in split[part]}
+    held_out = {groups[name] for part in HELD_OUT for name in split[part]}
     divided = sorted(held_out & {groups[name] for name in split["train"]})
     if not divided:
         return None
