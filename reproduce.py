@@ -125,7 +125,7 @@ def _search(plan: Plan, options: Options) -> int:
 
     if options.dry_run:
         raise ConfigError("expected a grid for --dry-run, got a search, whose trials depend on earlier results")
-    folder = plan.parent() / "_".join([options.sweep, *plan.variant.split("_")[1:]])
+    folder = plan.parent() / plan.variant_of(options.sweep)
     search = Search(plan.sweep, options.count, list(plan.overrides), plan.identify, folder)
     attempts = [] if options.render else _run(search.cells(), search.count, options, search.tell)
     path = search.write_ranking()

@@ -207,7 +207,7 @@ def _run(arguments: list[str]) -> None:
         print(experiments_text())
         return
     with explained(arguments):
-        if any(a.removeprefix("--").startswith("resume") and a != "resume=null" for a in arguments):
+        if any(a.removeprefix("--").partition("=")[0] == "resume" and a != "resume=null" for a in arguments):
             _resume(arguments)
         else:
             _train_new(arguments)

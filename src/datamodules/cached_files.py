@@ -1,6 +1,5 @@
 """Files that are made once and then only read: their folder's name, the lock, repairs, and parallel work."""
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -20,6 +19,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from src.utils.digest import digest
 from src.utils.errors import say
 from src.utils.files import TEMPORARY_SUFFIX, write_text
 
@@ -34,7 +34,7 @@ class UnwritableFolderError(ValueError):
 
 def folder_name(label: str, parameters: Mapping[str, Any]) -> str:
     """Return ``<label>-<digest>``, another name whenever a parameter of the files differs."""
-    return f"{label}-{hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]}"
+    return f"{label}-{digest(parameters, 12)}"
 
 
 def make_missing(

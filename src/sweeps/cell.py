@@ -10,8 +10,9 @@ from src.runs.folder import RunFolder
 from src.runs.summary import read_summary
 from src.sweeps.arguments import argument
 from src.sweeps.command import command_line
-from src.sweeps.identity import Identify, digest, is_execution_key
+from src.sweeps.identity import Identify, is_execution_key
 from src.sweeps.sweep import Sweep
+from src.utils.digest import digest
 from src.utils.files import shortened
 
 

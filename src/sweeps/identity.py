@@ -1,16 +1,15 @@
 """When two runs are the same: their configurations agree in everything that can change a result."""
 
-import hashlib
 import inspect
-import json
 from collections.abc import Callable
 from typing import Any
 
-# Paths, output and logging, descriptions, and the speed of data loading. Not the number of loading workers: in a data
-# module of the user's, each may draw its own random numbers.
+from src.config.influence import WITHOUT_INFLUENCE
+
+# Paths, output and logging, descriptions, and how data are read. The folder of the data is a special case, below.
 EXECUTION_KEYS = (
     *("about", "choices", "run_dir", "resume", "debug", "logger"),
-    *("datamodule.data_dir", "datamodule.pin_memory", "datamodule.download", "datamodule.generation_workers"),
+    *(f"datamodule.{name}" for name in ("data_dir", *WITHOUT_INFLUENCE)),
 )
 # Callbacks that save, measure and draw. Others, such as one that picks the tested checkpoint, may change a result.
 # (Runs of earlier versions have total_time.)
@@ -32,12 +31,6 @@ def is_execution_key(key: str) -> bool:
     """Whether a key of the configuration cannot change a result."""
     others = (*EXECUTION_KEYS, *(f"callbacks.{name}" for name in WATCHING_CALLBACKS))
     return any(key == other or key.startswith(f"{other}.") for other in others)
-
-
-def digest(content: Any) -> str:
-    """Return eight hexadecimal digits that differ for different contents."""
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def identity_of_arguments(arguments: list[str]) -> list[str]:

@@ -17,7 +17,6 @@ from src.sweeps.grid import grid
 from src.sweeps.identity import (
     Identify,
     agree,
-    digest,
     has_own_data,
     identity_of_arguments,
     identity_of_composed,
@@ -25,6 +24,7 @@ from src.sweeps.identity import (
     is_execution_key,
 )
 from src.sweeps.sweep import Sweep, read_sweep, with_overrides
+from src.utils.digest import digest
 from src.utils.errors import ConfigError, did_you_mean
 from src.utils.files import shortened
 
@@ -57,7 +57,11 @@ class Plan:
     @property
     def variant(self) -> str:
         """Scale and changes as one word."""
-        return shortened("_".join([self.scale, *map(_word, self.changes)]))
+        return self.variant_of(self.scale)
+
+    def variant_of(self, name: str) -> str:
+        """Return a name and the changes as one word."""
+        return shortened("_".join([name, *map(_word, self.changes)]))
 
     @property
     def command(self) -> str:

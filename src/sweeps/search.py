@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.sweeps.cell import Cell, make_cell
-from src.sweeps.identity import Identify, digest
+from src.sweeps.identity import Identify
 from src.sweeps.journal import open_journal
 from src.sweeps.runner import Attempt, State
 from src.sweeps.search_space import SearchSpace
 from src.sweeps.sweep import Sweep
+from src.utils.digest import digest
 from src.utils.errors import ConfigError
 from src.utils.files import write_csv
 from src.utils.reading import finite_number

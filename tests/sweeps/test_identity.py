@@ -138,6 +138,21 @@ def test_other_programs_are_known_by_their_arguments() -> None:
     assert is_execution_key("logger.wandb.group") and not is_execution_key("logger_of_mine")
 
 
+@pytest.mark.parametrize(
+    ("option", "counts"),
+    [
+        ("datamodule.generation_workers", False),
+        ("datamodule.preprocessing_workers", False),
+        ("datamodule.reconstruction_workers", False),
+        ("datamodule.cache_dir", False),
+        ("datamodule.num_workers", True),
+        ("datamodule.batch_size", True),
+    ],
+)
+def test_an_option_counts_if_it_can_change_a_sample(option: str, counts: bool) -> None:
+    assert is_execution_key(option) is not counts
+
+
 def test_names_are_readable_and_good_for_folders() -> None:
     sweep = sweep_of("train.py", **{"network.blowup": [8], "model": ["iunet"], "task.optimizer.lr": [0.00123456]})
     parameters = {"network.blowup": 8, "model": "a/b c", "task.optimizer.lr": 0.00123456}

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 
-from src.sweeps.identity import digest
 from src.sweeps.plan import Plan
 from src.sweeps.process import cell_environment
 from src.sweeps.runner import Runner
@@ -24,6 +23,7 @@ from src.tables.render import render
 from src.tables.results import describe, fits, load, result_of, store
 from src.tables.table import Measured, Table, make_table
 from src.tasks.metrics import decimal
+from src.utils.digest import digest
 from src.utils.errors import ConfigError
 from src.utils.reading import FileError
 from tests.sweeps.programs import cells_of, sweep_of, write_program

@@ -6,12 +6,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from src.config.checks import plain
+from src.config.influence import WITHOUT_INFLUENCE
 from src.runs.checkpoints import read_checkpoint
 from src.runs.predictions.sources import base_folder
-from src.sweeps.identity import digest
+from src.utils.digest import digest
 
-# Arguments of a datamodule that say where its files are and how fast they are read.
-WITHOUT_INFLUENCE = ("batch_size", "cache_dir", "data_dir", "download", "pin_memory", "predict_dir")
+# Nothing is drawn at random here, so the number of loading workers has none either; the folders are the origin's input.
+IGNORED = ("batch_size", "num_workers", "data_dir", "predict_dir", *WITHOUT_INFLUENCE)
 
 
 def origin_of(config: DictConfig, checkpoint: Path, given: Path | None) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def origin_of(config: DictConfig, checkpoint: Path, given: Path | None) -> dict[
     """
     datamodule: dict[str, Any] = plain(config.datamodule, resolve=True)
     scans = datamodule["predict_dir"] or datamodule.get("data_dir") if "predict_dir" in datamodule else given
-    settings = {k: v for k, v in datamodule.items() if k not in WITHOUT_INFLUENCE and not k.endswith("_workers")}
+    settings = {k: v for k, v in datamodule.items() if k not in IGNORED}
     return {
         "checkpoint": str(checkpoint.resolve()),
         "steps": read_checkpoint(checkpoint)["global_step"],
