@@ -125,7 +125,7 @@ def _differs(table: Table) -> str:
 
 def _runs(table: Table) -> str:
     """The cost of each entry's runs."""
-    head = [*table.published.head, "network", "seeds", "parameters", "time per step", "peak memory", "total time"]
+    head = [*table.published.head, "class", "seeds", "parameters", "time per step", "peak memory", "total time"]
     rows: list[list[str]] = []
     seen: list[list[dict[str, Any]]] = []
     for i, label in enumerate(table.labels):
@@ -184,7 +184,7 @@ def _provenance(results: Sequence[dict[str, Any]]) -> str:
         f"Hardware: {_listed(_hardware(result['hardware']) for result in results)}. "
         f"torch {_listed(result['versions'].get('torch', '?') for result in results)}, "
         f"Python {_listed(result['versions'].get('python', '?') for result in results)}. "
-        "Mean ± sample standard deviation over seeds; times are medians. The JSON files beside this one hold the "
+        "Mean ± sample standard deviation over seeds; times are medians. The JSON files in `results/` hold the "
         "complete runs."
     )
 
