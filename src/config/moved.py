@@ -9,6 +9,8 @@ from src.config.trusted import targets_of_configs
 GONE = "src.callbacks.total_time.TotalTime"
 # Groups of arguments that once were the datamodule's own.
 FOAM_GROUPS = {"foam": "src.ct.foam.FoamSpec", "scan": "src.ct.simulation.ScanSpec"}
+# What the outputs of a segmentation mean was called its loss.
+OUTPUTS = {"dice_ce": "classes", "sigmoid_regions": "regions"}
 # A flow whose name another one has now, known by an argument that only the first has.
 GLOW_FLOW = (".IConvNetFlow", "num_levels", "src.models.iconvnet_flows.IConvNetGlowFlow")
 
@@ -30,6 +32,8 @@ def modernised(node: Any) -> Any:
     elif target.startswith("src.") and signature_of(target) is None:
         named = [other for other in targets_of_configs() if other.rpartition(".")[2] == target.rpartition(".")[2]]
         kept["_target_"] = named[0] if len(named) == 1 else target
+    if target.endswith(".Segmentation") and kept.get("loss") in OUTPUTS:
+        kept["outputs"] = OUTPUTS[kept.pop("loss")]
     return _grouped(kept) if target.endswith(".FoamCTDataModule") else kept
 
 

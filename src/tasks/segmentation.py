@@ -25,14 +25,14 @@ class Segmentation(Task):
     them in windows of the training's size, and the logits of overlapping windows are blended. A volume that is smaller
     than a window is padded with zeros.
 
-    Scores are those of the label map, as in the challenge, whatever the loss. `src.tasks.segmentation_metrics` says how
-    empty regions count. "dice_present" is Dice without the cases that lack the region.
+    Scores are those of the label map, as in the challenge, whatever the outputs. `src.tasks.segmentation_metrics` says
+    how empty regions count. "dice_present" is Dice without the cases that lack the region.
 
     Args:
         net: the network, (B, C, *spatial) to (B, outputs, *spatial).
         optimizer, scheduler, backprop: see `Task`.
-        loss: ``dice_ce`` (one output per class, see `SoftmaxClasses`) or ``sigmoid_regions`` (one output per region,
-            see `SigmoidRegions`).
+        outputs: ``classes`` (one output per class, see `SoftmaxClasses`) or ``regions`` (one output per region, see
+            `SigmoidRegions`).
         criterion: makes another loss of these outputs, see `MakeCriterion`; None is Dice loss plus cross entropy.
         overlap, blending, sw_batch_size: of the windows, see `SlidingWindow`.
         hausdorff95: whether the 95 % Hausdorff distance is measured too, which takes seconds per case.
@@ -48,7 +48,7 @@ class Segmentation(Task):
         net: nn.Module,
         optimizer: MakeOptimizer,
         scheduler: MakeScheduler | None = None,
-        loss: str = "dice_ce",
+        outputs: str = "classes",
         overlap: float = 0.25,
         blending: str = "gaussian",
         sw_batch_size: int = 1,
@@ -57,12 +57,9 @@ class Segmentation(Task):
         criterion: MakeCriterion | None = None,
     ) -> None:
         super().__init__(net, optimizer, scheduler, backprop)
-        if loss not in HEADS:
-            raise ValueError(
-                f"expected task.loss to be one of {', '.join(HEADS)}, what the outputs mean, got {loss!r}; "
-                "task/loss=<choice> chooses another loss of these outputs"
-            )
-        self.loss = loss
+        if outputs not in HEADS:
+            raise ValueError(f"expected task.outputs to be one of {', '.join(HEADS)}, got {outputs!r}")
+        self.outputs = outputs
         self.criterion = criterion
         self.sliding = SlidingWindow(overlap, blending, sw_batch_size)
         self.hausdorff95 = hausdorff95
@@ -80,13 +77,13 @@ class Segmentation(Task):
         if not hasattr(datamodule, "regions"):
             raise ValueError(f"expected a datamodule of segmented volumes, got {type(datamodule).__name__}")
         shape = tuple(datamodule.sample_shape)
-        head = HEADS[self.loss](int(datamodule.num_classes), datamodule.regions, self.criterion or dice_ce)
+        head = HEADS[self.outputs](int(datamodule.num_classes), datamodule.regions, self.criterion or dice_ce)
         outputs = tuple(self.probe(self.net, shape).shape[1:])
         if outputs[1:] != shape[1:]:
             raise ValueError(f"expected a network that keeps the spatial size {shape[1:]}, got {outputs[1:]}")
         if outputs[0] != head.num_outputs:
             raise ValueError(
-                f"expected a network with {head.num_outputs} output channels for task.loss={self.loss}, one per "
+                f"expected a network with {head.num_outputs} output channels for task.outputs={self.outputs}, one per "
                 f"{head.meaning}, got {outputs[0]}"
             )
         self.regions, self._window, self._head = dict(datamodule.regions), shape[1:], head

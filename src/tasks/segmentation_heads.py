@@ -110,7 +110,7 @@ def _paints(num_classes: int, regions: Regions) -> list[tuple[int, int]]:
     apart = all(a < b or b < a or not a & b for a, b in combinations(sets, 2))
     if not apart or any(len(classes) != 1 for classes in own) or not set().union(*sets) <= set(range(1, num_classes)):
         raise ValueError(
-            f"expected nested or disjoint regions of classes 1 to {num_classes - 1} for task.loss=sigmoid_regions, "
+            f"expected nested or disjoint regions of classes 1 to {num_classes - 1} for task.outputs=regions, "
             f"each with one class that its smaller regions lack, got {dict(regions)}"
         )
     order = sorted(range(len(sets)), key=lambda output: -len(sets[output]))
@@ -118,6 +118,6 @@ def _paints(num_classes: int, regions: Regions) -> list[tuple[int, int]]:
 
 
 HEADS: dict[str, Callable[[int, Regions, MakeCriterion], Head]] = {
-    "dice_ce": SoftmaxClasses,
-    "sigmoid_regions": SigmoidRegions,
+    "classes": SoftmaxClasses,
+    "regions": SigmoidRegions,
 }

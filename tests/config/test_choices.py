@@ -29,6 +29,7 @@ def test_every_group_within_a_section_is_known() -> None:
         (["~callbacks"], "expected ~callbacks.<name> for one less, because others save the run, got ~callbacks"),
         (["task.optimizer=null"], "expected task/optimizer to be one of .*, got none"),
         (["task.scheduler=plateau"], "expected task/scheduler=<choice> with a slash, .*got task.scheduler=plateau"),
+        (["experiment=brats", "task.loss=dice"], "expected task/loss=<choice> with a slash, .*got 'task.loss'"),
         (["task.loss=l1"], "expected task/loss=<choice> with a slash, .*got 'task.loss'"),
         (["task/optimizer=sgdd"], "expected task/optimizer to be one of .*got 'sgdd'; did you mean 'sgd'"),
         (["task/loss=dice"], "expected task/loss to be one of huber, l1, .*got monai.losses.DiceLoss"),

@@ -42,6 +42,11 @@ def test_a_flow_that_has_another_name_today_is_found_by_its_arguments() -> None:
     assert modernised(poster) == poster
 
 
+def test_the_outputs_of_a_segmentation_were_called_its_loss() -> None:
+    earlier = {"_target_": "src.tasks.segmentation.Segmentation", "loss": "sigmoid_regions", "overlap": 0.5}
+    assert modernised(earlier) == {"_target_": earlier["_target_"], "outputs": "regions", "overlap": 0.5}
+
+
 def test_a_configuration_of_an_earlier_version_is_todays(tmp_path: Path) -> None:
     config = compose_config([f"run_dir={tmp_path}", "logger=csv"])
     earlier = plain(config, resolve=False)

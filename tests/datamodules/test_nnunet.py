@@ -499,7 +499,7 @@ TINY = [
     "variant",
     [
         ["datamodule.demo.format=msd"],
-        ["datamodule.demo.regions=true", "task.loss=sigmoid_regions", "model.out_channels=2"],
+        ["datamodule.demo.regions=true", "task.outputs=regions", "model.out_channels=2"],
     ],
     ids=["msd", "regions"],
 )

@@ -58,18 +58,18 @@ class Halves(nn.Conv3d):
 
 
 @pytest.mark.parametrize(
-    ("net", "loss", "message"),
+    ("net", "outputs", "message"),
     [
-        (unet(3), "dice_ce", "4 output channels for task.loss=dice_ce, one per class, background included, got 3"),
-        (unet(4), "sigmoid_regions", r"3 output channels .* one per region \(ET, WT, TC\), got 4"),
-        (Halves(), "dice_ce", r"keeps the spatial size \(8, 8, 8\), got \(4, 4, 4\)"),
-        (UNet(3, 4, 4, 2, 3), "dice_ce", "expected 3 channels, got 4"),
-        (UNet(4, 4, 4, 5, 3), "dice_ce", "divisible"),
+        (unet(3), "classes", "4 output channels for task.outputs=classes, one per class, background included, got 3"),
+        (unet(4), "regions", r"3 output channels .* one per region \(ET, WT, TC\), got 4"),
+        (Halves(), "classes", r"keeps the spatial size \(8, 8, 8\), got \(4, 4, 4\)"),
+        (UNet(3, 4, 4, 2, 3), "classes", "expected 3 channels, got 4"),
+        (UNet(4, 4, 4, 5, 3), "classes", "divisible"),
     ],
 )
-def test_networks_that_do_not_fit_are_refused(net: nn.Module, loss: str, message: str) -> None:
+def test_networks_that_do_not_fit_are_refused(net: nn.Module, outputs: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        task(net, loss=loss)
+        task(net, outputs=outputs)
 
 
 def test_data_without_regions_are_refused() -> None:
@@ -80,7 +80,7 @@ def test_data_without_regions_are_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": "dice"}, r"task\.loss to be one of dice_ce, sigmoid_regions, what the outputs mean, got 'dice'"),
+        ({"outputs": "dice"}, r"task\.outputs to be one of classes, regions, got 'dice'"),
         ({"overlap": 1.0}, r"task\.overlap in \[0, 1\), got 1\.0"),
         ({"overlap": -0.1}, r"task\.overlap"),
         ({"blending": "linear"}, r"task\.blending to be one of constant, gaussian, got 'linear'"),
@@ -130,10 +130,10 @@ def test_the_network_sees_windows_of_the_trainings_size_only() -> None:
     assert {shape[0] for shape in net.seen} == {1, 2}
 
 
-@pytest.mark.parametrize("settings", [{}, {"loss": "sigmoid_regions", "hausdorff95": True}])
+@pytest.mark.parametrize("settings", [{}, {"outputs": "regions", "hausdorff95": True}])
 @torch.no_grad()
 def test_a_case_scores_the_same_alone_and_in_any_batch(settings: dict[str, Any]) -> None:
-    segmentation = task(unet(3 if "loss" in settings else 4), **settings)
+    segmentation = task(unet(3 if "outputs" in settings else 4), **settings)
     together, _ = segmentation.judge(batch(0, 1, 4), "test")
     assert set(together) == {metric.name for metric in segmentation.metrics}
     for position, seed in enumerate((0, 1, 4)):
@@ -220,10 +220,10 @@ def test_the_report_has_a_row_per_region_and_the_mean() -> None:
     assert unknown.rows[1] == ["WT", "-", "1.000", "-"] and unknown.rows[3] == ["mean", "-", "0.500", "-"]
 
 
-@pytest.mark.parametrize("loss", HEADS)
-def test_minimising_the_loss_finds_the_regions(loss: str) -> None:
+@pytest.mark.parametrize("outputs", HEADS)
+def test_minimising_the_loss_finds_the_regions(outputs: str) -> None:
     torch.manual_seed(0)
-    segmentation, cases = task(nn.Conv3d(4, 4 if loss == "dice_ce" else 3, 1), loss=loss), batch(0, 1, 2, 4)
+    segmentation, cases = task(nn.Conv3d(4, 4 if outputs == "classes" else 3, 1), outputs=outputs), batch(0, 1, 2, 4)
     optimizer = torch.optim.Adam(segmentation.parameters(), lr=0.1)
     for _ in range(60):
         optimizer.zero_grad()
@@ -261,7 +261,7 @@ def test_a_run_leaves_its_pictures_its_table_and_the_best_checkpoint(finished: P
 
 @pytest.mark.parametrize("model", ["iunet", "partially_reversible_unet", "unet"])
 def test_each_network_trains_on_regions(model: str, tmp_path: Path) -> None:
-    more = [f"model={model}", "task.loss=sigmoid_regions", "model.out_channels=3", "trainer.max_epochs=1"]
+    more = [f"model={model}", "task.outputs=regions", "model.out_channels=3", "trainer.max_epochs=1"]
     if model == "partially_reversible_unet":
         # oneDNN's gradient of bfloat16 weights is wrong, also for torch's own Conv3d, where a volume has 2³ voxels.
         more.append("network.partially_reversible_unet.channels=[16,32]")

@@ -49,19 +49,19 @@ def test_sigmoid_loss_is_dice_plus_binary_cross_entropy_of_the_regions() -> None
     torch.testing.assert_close(SigmoidRegions(4, REGIONS).loss(logits, label), expected)
 
 
-@pytest.mark.parametrize("loss", HEADS)
-def test_the_loss_of_a_batch_is_the_mean_of_its_cases(loss: str) -> None:
-    head = HEADS[loss](4, REGIONS)
+@pytest.mark.parametrize("outputs", HEADS)
+def test_the_loss_of_a_batch_is_the_mean_of_its_cases(outputs: str) -> None:
+    head = HEADS[outputs](4, REGIONS)
     logits, label = random_logits(head.num_outputs, batch=3), labels(3)
     cases = [head.loss(*case) for case in zip(logits.split(1), label.split(1), strict=True)]
     torch.testing.assert_close(head.loss(logits, label), torch.stack(cases).mean())
 
 
-@pytest.mark.parametrize("loss", HEADS)
-def test_sure_and_right_outputs_cost_nothing_and_give_the_label_back(loss: str) -> None:
-    head = HEADS[loss](4, REGIONS)
+@pytest.mark.parametrize("outputs", HEADS)
+def test_sure_and_right_outputs_cost_nothing_and_give_the_label_back(outputs: str) -> None:
+    head = HEADS[outputs](4, REGIONS)
     label = labels()
-    regions = {str(k): (k,) for k in range(4)} if loss == "dice_ce" else REGIONS
+    regions = {str(k): (k,) for k in range(4)} if outputs == "classes" else REGIONS
     logits = 200.0 * region_masks(label, regions) - 100
     assert torch.equal(head.label_map(logits), label)
     assert 0 <= head.loss(logits, label) < 1e-6
