@@ -5,6 +5,7 @@ data, Journal of Synchrotron Radiation 21 (2014), 1224.
 """
 
 import re
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -174,8 +175,10 @@ def _read_tiff(path: Path) -> NDArray[Any]:
         raise ImportError("reading TIFF scans needs tifffile: pip install tifffile") from error
     try:
         with tifffile.TiffFile(path) as file:
+            if not file.series:
+                raise ValueError("no image, or only the beginning of a file")
             # Pages that were written one by one are a series each; another shape is that of a small copy of the image.
             alike = [series for series in file.series if series.shape == file.series[0].shape]
             return alike[0].asarray() if len(alike) == 1 else np.stack([series.asarray() for series in alike])
-    except (tifffile.TiffFileError, ValueError, OSError) as error:
+    except (tifffile.TiffFileError, struct.error, ValueError, OSError) as error:
         raise ValueError(f"expected a TIFF file, got {str(path)!r}: {error}") from error

@@ -98,6 +98,17 @@ def test_data_exchange_is_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_scan(path, angles_deg=(0, 90)).angles_rad, even_angles(VIEWS, (0, 90)))
 
 
+@pytest.mark.parametrize("length", [0, 4, 8, 200])
+def test_the_beginning_of_a_tiff_file_is_refused_by_name(length: int, tmp_path: Path) -> None:
+    import tifffile
+
+    whole = tmp_path / "whole.tif"
+    tifffile.imwrite(whole, np.zeros((3, ROWS, PIXELS), np.float32), photometric="minisblack")
+    (tmp_path / "scan.tif").write_bytes(whole.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"expected a TIFF file, got '.*scan\.tif'"):
+        read_scan(tmp_path / "scan.tif")
+
+
 def test_arrays_and_tiff_stacks_are_read(tmp_path: Path) -> None:
     import tifffile
 
