@@ -32,6 +32,7 @@ from src.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from src.ct import Scan
 
@@ -64,62 +65,87 @@ def reconstruct(options: Options) -> Path:
     Raises:
         ValueError: naming the file or option that does not fit.
     """
+    _check(options)
+    from src.ct import read_scan
+
+    scan = read_scan(options.scan, flats=options.flats, darks=options.darks, angles_deg=_angles(options.angles))
+    first, last = _rows(options.rows, scan)
+    centre = _found_centre(scan, options, (first + last) // 2) if options.centre is None else options.centre
+    volume = _volume(scan, options, first, last, centre)
+    _write(options, volume, first)
+    print(f"volume of {' × '.join(map(str, volume.shape))} voxels written to {options.output}")
+    return options.output
+
+
+def _check(options: Options) -> None:
+    """Check what can be checked before the scan is read."""
     if not options.output.name.endswith(SUFFIXES):
         raise ConfigError(f"expected output=<file> ending with {', '.join(SUFFIXES)}, got {options.output.name!r}")
     if not options.pixel_size_mm > 0:
         raise ConfigError(f"expected a positive pixel_size_mm, got {options.pixel_size_mm}")
     if options.min_transmission is not None and not 0 < options.min_transmission < 1:
         raise ConfigError(f"expected min_transmission between 0 and 1, got {options.min_transmission}")
-    import torch
-    from rich.console import Console
-    from rich.progress import track
-
-    from src.ct import find_centre, read_scan, reconstruct_slices
     from src.utils.processes import checked_device
 
     checked_device(device=options.device)
     _check_folder(options.output)
-    scan = read_scan(options.scan, flats=options.flats, darks=options.darks, angles_deg=_angles(options.angles))
-    first, last = _rows(options.rows, scan)
-    problems: dict[int, str] = {}  # by the first row of a block
 
-    def line_integrals(start: int, stop: int) -> torch.Tensor | None:
-        try:
-            integrals = scan.line_integrals(slice(start, stop), min_transmission=options.min_transmission)
-        except ValueError as error:
-            problems[start] = str(error)
-            return None
-        return torch.from_numpy(integrals).to(options.device)
 
-    centre = options.centre
-    if centre is None:
-        middle = (first + last) // 2
-        sinogram = line_integrals(middle, middle + 1)
-        if sinogram is not None:
-            centre = find_centre(sinogram[0], scan.angles_rad)
-            print(f"centre of rotation: {centre} pixels, found in row {middle}")
-        problems.clear()  # its block names them once more
-    blocks = []
+def _line_integrals(scan: Scan, options: Options, start: int, stop: int) -> Tensor:
+    """Return the line integrals (rows, views, pixels) of detector rows; raise ValueError for values that are none."""
+    import torch
+
+    integrals = scan.line_integrals(slice(start, stop), min_transmission=options.min_transmission)
+    return torch.from_numpy(integrals).to(options.device)
+
+
+def _found_centre(scan: Scan, options: Options, row: int) -> float | None:
+    """Return the centre of rotation in pixels; None if the row cannot be read, which reading the volume will report."""
+    from src.ct import find_centre
+
+    try:
+        sinogram = _line_integrals(scan, options, row, row + 1)[0]
+    except ValueError:
+        return None
+    centre = find_centre(sinogram, scan.angles_rad)
+    print(f"centre of rotation: {centre} pixels, found in row {row}")
+    return centre
+
+
+def _volume(scan: Scan, options: Options, first: int, last: int, centre: float | None) -> NDArray[Any]:
+    """Return the slices (rows, N, N) of the detector rows; all of them are checked, to name all problems at once."""
+    import torch
+    from rich.console import Console
+    from rich.progress import track
+
+    from src.ct import reconstruct_slices
+
+    blocks, problems = [], []
     starts = range(first, last + 1, ROWS_PER_BLOCK)
     for start in track(starts, "reconstructing", console=Console(stderr=True), transient=True):
-        sinograms = line_integrals(start, min(start + ROWS_PER_BLOCK, last + 1))
-        if problems or sinograms is None:
-            continue  # the other blocks are checked only, so that all problems are named at once
-        slices = reconstruct_slices(
-            sinograms, scan.angles_rad, centre=centre, size=options.size, filter_name=options.filter
-        )
-        blocks.append((slices / options.pixel_size_mm).cpu())
+        try:
+            sinograms = _line_integrals(scan, options, start, min(start + ROWS_PER_BLOCK, last + 1))
+        except ValueError as error:
+            problems.append(str(error))
+        if not problems:
+            slices = reconstruct_slices(
+                sinograms, scan.angles_rad, centre=centre, size=options.size, filter_name=options.filter
+            )
+            blocks.append((slices / options.pixel_size_mm).cpu())
     if problems:
-        raise ValueError("\n".join(problems.values()))
-    volume = torch.cat(blocks).numpy()
-    if "*" in options.output.name:
-        for row, image in enumerate(volume, start=first):
-            name = options.output.name.replace("*", f"{row:04d}")
-            write_volume(options.output.with_name(name), image, options.pixel_size_mm)
-    else:
+        raise ValueError("\n".join(problems))
+    volume: NDArray[Any] = torch.cat(blocks).numpy()
+    return volume
+
+
+def _write(options: Options, volume: NDArray[Any], first: int) -> None:
+    """Write the volume, or each slice with its row in place of the ``*``."""
+    if "*" not in options.output.name:
         write_volume(options.output, volume, options.pixel_size_mm)
-    print(f"volume of {' × '.join(map(str, volume.shape))} voxels written to {options.output}")
-    return options.output
+        return
+    for row, image in enumerate(volume, start=first):
+        name = options.output.name.replace("*", f"{row:04d}")
+        write_volume(options.output.with_name(name), image, options.pixel_size_mm)
 
 
 def _check_folder(output: Path) -> None:
