@@ -18,7 +18,7 @@ import predict as prediction
 from src.datamodules.pairs import PairsDataModule
 from src.runs import load_run
 from src.runs.predictions.images import restore
-from src.runs.predictions.jobs import Plan
+from src.runs.predictions.jobs import PredictionPlan
 from src.tasks.latent_path import spherical
 from src.utils.errors import ConfigError
 from src.utils.image_files import read_stored
@@ -168,7 +168,7 @@ def test_an_interrupted_replacement_leaves_no_files_of_the_former_network(
     predict(volumes_run, *arguments)
     other = untrained(tmp_path / "other", "experiment=restoration", *SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(Plan, "run", lambda plan, overwrite: 1 / 0)
+        patch.setattr(PredictionPlan, "run", lambda plan, overwrite: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             predict(other, *arguments, "overwrite=true")
     assert names(tmp_path / "out") == []

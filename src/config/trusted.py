@@ -17,7 +17,7 @@ from src.utils.errors import ConfigError
 from src.utils.nested import dotted
 
 # Module prefixes, separated by commas, that every command line trusts, such as a laboratory's own package.
-ENVIRONMENT_VARIABLE = "INVERTIBLE_IMAGING_TRUST"
+TRUST_VARIABLE = "INVERTIBLE_IMAGING_TRUST"
 # Trusted besides the classes that configs/ name: classes that are defined in these packages and are of one of these
 # kinds. They compute. Functions and other classes there may write files, load pickles or import any module.
 PACKAGES = (
@@ -51,7 +51,7 @@ def check_trusted(config: DictConfig, trusted: Sequence[str] = ()) -> None:
     Raises:
         ConfigError: naming each key and its target, and how to trust it.
     """
-    trusted = [*trusted, *filter(None, os.environ.get(ENVIRONMENT_VARIABLE, "").split(","))]
+    trusted = [*trusted, *filter(None, os.environ.get(TRUST_VARIABLE, "").split(","))]
     resolved = list(_strings(OmegaConf.to_container(config, resolve=True)))
     # A value that is resolved again later could differ from the one that is checked here.
     unstable = [(p, t) for p, t in _strings(OmegaConf.to_container(config, resolve=False)) if not _is_constant(t)]

@@ -14,7 +14,7 @@ from src.config.checks import model_name
 from src.utils.errors import ConfigError
 
 # The processes that Lightning starts read here which folder the first process chose.
-ENVIRONMENT_VARIABLE = "INVERTIBLE_IMAGING_RUN_DIR"
+RUN_DIR_VARIABLE = "INVERTIBLE_IMAGING_RUN_DIR"
 # Stores through which the first process of a torchrun tells the others; they must live as long as the others may ask.
 _stores: list[Any] = []
 
@@ -114,13 +114,13 @@ def choose_run_dir(config: DictConfig) -> str:
         return config.run_dir
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
         return _agreed(_new_name(config))
-    if os.environ.get("LOCAL_RANK", "0") != "0" and ENVIRONMENT_VARIABLE in os.environ:
-        return os.environ[ENVIRONMENT_VARIABLE]
+    if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_DIR_VARIABLE in os.environ:
+        return os.environ[RUN_DIR_VARIABLE]
     tasks = int(os.environ.get("SLURM_NTASKS", "1")) if "SLURM_PROCID" in os.environ else 1
     if tasks > 1 or config.trainer.get("num_nodes", 1) > 1:
         raise ConfigError("expected run_dir=<a folder shared by all nodes> on several nodes without torchrun, got null")
     run_dir = _new_name(config)
-    os.environ[ENVIRONMENT_VARIABLE] = run_dir
+    os.environ[RUN_DIR_VARIABLE] = run_dir
     return run_dir
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from src.sweeps.arguments import argument
 from src.sweeps.sweep import Sweep
 
-ENVIRONMENT_VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
+PLACEHOLDER = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 
 
 def command_line(sweep: Sweep, parameters: dict[str, Any], more: Sequence[str] = ()) -> list[str]:
@@ -21,7 +21,7 @@ def command_line(sweep: Sweep, parameters: dict[str, Any], more: Sequence[str] =
     macros = _macros(sweep.program, parameters)
     arguments: list[str] = []
     for part in sweep.command:
-        text = ENVIRONMENT_VARIABLE.sub(lambda match: os.environ.get(match[1], match[1]), part)
+        text = PLACEHOLDER.sub(lambda match: os.environ.get(match[1], match[1]), part)
         is_macro = text.startswith("${") and text.endswith("}")
         arguments += macros.get(text[2:-1], []) if is_macro else [text]
     return [*arguments, *more]

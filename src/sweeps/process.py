@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
-from src.runs.folder import ENVIRONMENT_VARIABLE
+from src.runs.folder import RUN_DIR_VARIABLE
 from src.sweeps.cell import Cell
 from src.sweeps.command import for_people
 from src.utils.processes import available_cpus
 
 CHILD = Path(__file__).with_name("child.py")
 # These belong to the process that starts the cells, not to the cells.
-FOREIGN_VARIABLES = (ENVIRONMENT_VARIABLE, "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
+FOREIGN_VARIABLES = (RUN_DIR_VARIABLE, "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 

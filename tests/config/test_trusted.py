@@ -16,7 +16,7 @@ import train
 from src.config.checks import plain
 from src.config.composition import compose_config
 from src.config.saved import trusted_config
-from src.config.trusted import ENVIRONMENT_VARIABLE, check_trusted, is_trusted
+from src.config.trusted import TRUST_VARIABLE, check_trusted, is_trusted
 from src.runs.checkpoint_io import AtomicCheckpointIO
 from src.runs.folder import RunFolder
 from src.utils.errors import ConfigError
@@ -28,7 +28,7 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glo
 
 @pytest.fixture(autouse=True)
 def nothing_else_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ENVIRONMENT_VARIABLE)
+    monkeypatch.delenv(TRUST_VARIABLE)
 
 
 @pytest.mark.parametrize("choice", [*(f"experiment={name}" for name in EXPERIMENTS), "logger=many"])
@@ -140,7 +140,7 @@ def test_what_is_trusted_besides(monkeypatch: pytest.MonkeyPatch) -> None:
     for trusted in ("test", "tests.fakes.ToN", "tests.other"):
         assert not is_trusted("tests.fakes.ToNaN", [trusted])
     assert not is_trusted("tests.fakes.signal.raise_signal", ["tests"])
-    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "mylab,tests.fakes")
+    monkeypatch.setenv(TRUST_VARIABLE, "mylab,tests.fakes")
     check_trusted(config)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from src.config.composition import compose_config
 from src.runs.checkpoints import find_checkpoint
 from src.runs.folder import (
-    ENVIRONMENT_VARIABLE,
+    RUN_DIR_VARIABLE,
     SUBFOLDERS,
     RunFolder,
     check_is_free,
@@ -23,7 +23,7 @@ from src.utils.errors import ConfigError
 
 
 def test_run_folders_differ_and_other_processes_follow_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "")
+    monkeypatch.setenv(RUN_DIR_VARIABLE, "")
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     config = compose_config(["model=unet"])
     first, second = choose_run_dir(config), choose_run_dir(config)

@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 import predict
 import train
 from src.config.composition import compose_config
-from src.config.trusted import ENVIRONMENT_VARIABLE
+from src.config.trusted import TRUST_VARIABLE
 from src.datamodules.image_folder import ImageFolderDataModule
 from src.datamodules.image_folder.demo import ImageFolderDemo
 from src.datamodules.nnunet import NnunetDataModule
@@ -159,7 +159,7 @@ def test_a_run_that_was_trained_on_a_gpu_loads_on_a_cpu(tmp_path: Path) -> None:
 
 
 def test_classes_of_others_need_trust(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ENVIRONMENT_VARIABLE)
+    monkeypatch.delenv(TRUST_VARIABLE)
     with pytest.raises(ConfigError, match=r"TinyVolumes.*trust=\["):
         load_run(finished)
     assert load_run(finished, trust=["tests"]).datamodule.sample_shape == (1, 16, 16, 16)

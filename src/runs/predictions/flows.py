@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.datamodules.conversion import read_input
 from src.runs.load import LoadedRun
-from src.runs.predictions.jobs import Job, Plan
+from src.runs.predictions.jobs import Job, PredictionPlan
 from src.runs.predictions.sources import Source
 from src.tasks.latent_path import interpolations
 from src.utils.files import atomic_write
@@ -20,7 +20,7 @@ from src.utils.image_writing import grey_ending, write_grey
 from src.utils.random_stream import own_stream
 
 
-def encoding(run: LoadedRun, sources: Sequence[Source], folder: Path) -> Plan:
+def encoding(run: LoadedRun, sources: Sequence[Source], folder: Path) -> PredictionPlan:
     """Return the plan that writes the latents of each image as ``<name>.npy``, float32 (C, *spatial)."""
 
     def encode(path: Path, target: Path) -> None:
@@ -30,10 +30,10 @@ def encoding(run: LoadedRun, sources: Sequence[Source], folder: Path) -> Plan:
 
     targets = [folder / f"{source.stem}.npy" for source in sources]
     jobs = [Job((s.path,), (t,), partial(encode, s.path, t)) for s, t in zip(sources, targets, strict=True)]
-    return Plan("latents", jobs)
+    return PredictionPlan("latents", jobs)
 
 
-def decoding(run: LoadedRun, sources: Sequence[Source], folder: Path) -> Plan:
+def decoding(run: LoadedRun, sources: Sequence[Source], folder: Path) -> PredictionPlan:
     """Return the plan that writes the image of the latents (C, *spatial) in each file, see `write_grey`."""
     net: Any = run.net
 
@@ -47,10 +47,10 @@ def decoding(run: LoadedRun, sources: Sequence[Source], folder: Path) -> Plan:
         return net.decode(torch.from_numpy(latent[None]).to(next(net.parameters())))
 
     jobs = [_job(run, (s.path,), [folder / str(s.stem)], partial(decode, s.path)) for s in sources]
-    return Plan("images", jobs, sources="latents")
+    return PredictionPlan("images", jobs, sources="latents")
 
 
-def sampling(run: LoadedRun, num_samples: int, temperature: float, seed: int, folder: Path) -> Plan:
+def sampling(run: LoadedRun, num_samples: int, temperature: float, seed: int, folder: Path) -> PredictionPlan:
     """Return the plan that writes images of latents from N(0, temperature²), see `write_grey`.
 
     The latent of a sample depends on the seed and its own number only.
@@ -63,10 +63,10 @@ def sampling(run: LoadedRun, num_samples: int, temperature: float, seed: int, fo
             return net.sample(1, temperature)
 
     jobs = [_job(run, (), [folder / f"sample-{index:04d}"], partial(sample, index)) for index in range(num_samples)]
-    return Plan("samples", jobs)
+    return PredictionPlan("samples", jobs)
 
 
-def interpolating(run: LoadedRun, sources: Sequence[Source], num_steps: int, path: str, folder: Path) -> Plan:
+def interpolating(run: LoadedRun, sources: Sequence[Source], num_steps: int, path: str, folder: Path) -> PredictionPlan:
     """Return the plan that writes the images on paths between the latents of images 1 and 2, 3 and 4, ….
 
     The path is "straight" or "spherical". A pair's images are ``<first>-<second>-<step>``, see `write_grey`; the first
@@ -89,7 +89,7 @@ def interpolating(run: LoadedRun, sources: Sequence[Source], num_steps: int, pat
         stems = [folder / f"{first.stem}-{second.stem.name}-{step:02d}" for step in range(num_steps)]
         paths = (first.path, second.path)
         jobs.append(_job(run, paths, stems, partial(interpolate, *paths)))
-    return Plan("interpolations", jobs)
+    return PredictionPlan("interpolations", jobs)
 
 
 def _job(run: LoadedRun, sources: tuple[Path, ...], stems: Sequence[Path], images: Callable[[], Tensor]) -> Job:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from src.datamodules.conversion import read_input
 from src.runs.load import LoadedRun
-from src.runs.predictions.jobs import Job, Plan
+from src.runs.predictions.jobs import Job, PredictionPlan
 from src.runs.predictions.sources import Source
 from src.utils.image_writing import output_name, write_stored
 
 
-def restoration(run: LoadedRun, sources: Sequence[Source], folder: Path) -> Plan:
+def restoration(run: LoadedRun, sources: Sequence[Source], folder: Path) -> PredictionPlan:
     """Return the plan that restores each image under its own name, see `output_name`.
 
     Data with files of many images restore such files themselves, by ``predict_file``, and name the results.
@@ -22,7 +22,7 @@ def restoration(run: LoadedRun, sources: Sequence[Source], folder: Path) -> Plan
     for source in sources:
         target = folder / source.name.with_name(rename(source.name.name))
         jobs.append(Job((source.path,), (target,), partial(write, run, source.path, target)))
-    return Plan("restored images", jobs)
+    return PredictionPlan("restored images", jobs)
 
 
 def restore_all(run: LoadedRun, path: Path, target: Path) -> None:

@@ -26,7 +26,7 @@ class Job(NamedTuple):
 
 
 @dataclass
-class Plan:
+class PredictionPlan:
     """All jobs of a prediction.
 
     Attributes:

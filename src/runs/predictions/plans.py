@@ -6,7 +6,7 @@ from pathlib import Path
 from src.runs.load import LoadedRun
 from src.runs.predictions.flows import decoding, encoding, interpolating, sampling
 from src.runs.predictions.images import restoration
-from src.runs.predictions.jobs import Plan
+from src.runs.predictions.jobs import PredictionPlan
 from src.runs.predictions.options import PredictionOptions
 from src.runs.predictions.sources import Source
 from src.runs.predictions.tables import class_probabilities, log_likelihoods
@@ -17,7 +17,7 @@ from src.tasks.reconstruction import Reconstruction
 PLANS = {Reconstruction: restoration, Classification: class_probabilities}
 
 
-def plan_of(run: LoadedRun, sources: Sequence[Source], options: PredictionOptions) -> Plan:
+def plan_of(run: LoadedRun, sources: Sequence[Source], options: PredictionOptions) -> PredictionPlan:
     """Return what is to be written for the sources.
 
     Raises:
@@ -25,7 +25,7 @@ def plan_of(run: LoadedRun, sources: Sequence[Source], options: PredictionOption
     """
     folder = Path(options.output)
     if isinstance(run.task, Density):
-        return _plan_of_flow(run, sources, options, folder)
+        return _of_flow(run, sources, options, folder)
     if options.mode is not None:
         raise ValueError(f"expected mode={options.mode} for a flow, got a run of {type(run.task).__name__}")
     for kind, plan in PLANS.items():
@@ -35,7 +35,7 @@ def plan_of(run: LoadedRun, sources: Sequence[Source], options: PredictionOption
     raise ValueError(f"expected a run of {names} to predict from files, got one of {type(run.task).__name__}")
 
 
-def _plan_of_flow(run: LoadedRun, sources: Sequence[Source], options: PredictionOptions, folder: Path) -> Plan:
+def _of_flow(run: LoadedRun, sources: Sequence[Source], options: PredictionOptions, folder: Path) -> PredictionPlan:
     seed = run.config.seed
     if options.mode == "sample":
         return sampling(run, options.num_samples, options.temperature, seed, folder)

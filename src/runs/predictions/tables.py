@@ -11,13 +11,13 @@ import torch
 from src.datamodules.conversion import read_input
 from src.models.density import LogLikelihood
 from src.runs.load import LoadedRun
-from src.runs.predictions.jobs import Job, Plan
+from src.runs.predictions.jobs import Job, PredictionPlan
 from src.runs.predictions.sources import Source
 from src.runs.predictions.table_file import Row, TableFile
 from src.utils.random_stream import own_stream
 
 
-def class_probabilities(run: LoadedRun, sources: Sequence[Source], folder: Path) -> Plan:
+def class_probabilities(run: LoadedRun, sources: Sequence[Source], folder: Path) -> PredictionPlan:
     """Return the plan of ``probabilities.csv``: each file, its likeliest class, and the probability of each class."""
     names = list(run.datamodule.class_names)
 
@@ -28,7 +28,7 @@ def class_probabilities(run: LoadedRun, sources: Sequence[Source], folder: Path)
     return _table(folder / "probabilities.csv", ["prediction", *names], sources, row)
 
 
-def log_likelihoods(run: LoadedRun, sources: Sequence[Source], folder: Path, seed: int) -> Plan:
+def log_likelihoods(run: LoadedRun, sources: Sequence[Source], folder: Path, seed: int) -> PredictionPlan:
     """Return the plan of ``log_likelihood.csv``: each file, log p in nats, bits per dimension, the terms in nats.
 
     Each image gets the same dequantisation noise, which ``seed`` draws.
@@ -45,11 +45,11 @@ def log_likelihoods(run: LoadedRun, sources: Sequence[Source], folder: Path, see
     return _table(folder / "log_likelihood.csv", columns, sources, row)
 
 
-def _table(path: Path, columns: Sequence[str], sources: Sequence[Source], row: Callable[[Path], Row]) -> Plan:
+def _table(path: Path, columns: Sequence[str], sources: Sequence[Source], row: Callable[[Path], Row]) -> PredictionPlan:
     table = TableFile(path, columns)
 
     def add(source: Source) -> None:
         table.add(source.name.as_posix(), row(source.path))
 
     jobs = [Job((source.path,), (), partial(add, source), source.name.as_posix()) for source in sources]
-    return Plan("rows", jobs, table)
+    return PredictionPlan("rows", jobs, table)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from src.runs.predictions.jobs import Job, Plan
+from src.runs.predictions.jobs import Job, PredictionPlan
 from src.runs.predictions.table_file import TableFile
 
 VALUES = {"a": ["first", 0.1], "b": ["second", 1 / 3], "c": ["third", float("-inf")]}
 
 
-def plan_of(folder: Path, asked: list[str], stops_at: str = "") -> Plan:
+def plan_of(folder: Path, asked: list[str], stops_at: str = "") -> PredictionPlan:
     """Return the plan of a table; it notes in ``asked`` which rows it works out."""
     table = TableFile(folder / "table.csv", ["name", "value"])
 
@@ -23,7 +23,7 @@ def plan_of(folder: Path, asked: list[str], stops_at: str = "") -> Plan:
             raise KeyboardInterrupt
         table.add(name, VALUES[name])
 
-    return Plan("rows", [Job((), (), partial(work, name), name) for name in VALUES], table)
+    return PredictionPlan("rows", [Job((), (), partial(work, name), name) for name in VALUES], table)
 
 
 def test_an_interrupted_table_goes_on_after_its_last_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
