@@ -2,12 +2,15 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 # Of the detector: how far from its middle the centre is searched, and up to which half-width an object is expected.
 SEARCHED_SHARE, OBJECT_SHARE = 0.25, 0.5
 FINE_STEP = 0.1
 OUTLIER_PERCENTILES = (0.1, 99.9)
+# Of the object's mass: what both halves must see at least. At the ends of the search they share half of the detector.
+SEEN_SHARE = 0.4
 
 
 def find_centre(sinogram: Tensor, angles_rad: np.ndarray) -> float:
@@ -21,7 +24,7 @@ def find_centre(sinogram: Tensor, angles_rad: np.ndarray) -> float:
         angles_rad: of the views, (views,).
 
     Returns:
-        The coordinate, in pixels.
+        The coordinate, in pixels, at most a quarter of the detector from its middle.
 
     Raises:
         ValueError: if the views do not cover a half-turn in ascending order.
@@ -40,12 +43,15 @@ def find_centre(sinogram: Tensor, angles_rad: np.ndarray) -> float:
     middle = (num_pixels - 1) / 2
     reach = max(2, round(SEARCHED_SHARE * num_pixels))
     mask = _outside_double_wedge(2 * len(half_turn), num_pixels, half_turn.device)
-    best = middle
-    for half_range, step in ((reach, 1.0), (1.0, FINE_STEP)):
-        trials = best + np.arange(-half_range, half_range + step / 2, step)
-        trials = trials[(trials > 0) & (trials < num_pixels - 1)]
-        best = float(min(trials, key=lambda centre: _energy(half_turn, centre, mask)))
-    return round(best, 1)
+
+    def best(trials: NDArray[np.float64]) -> float:
+        on_detector = trials[(trials > 0) & (trials < num_pixels - 1)]
+        return float(min(on_detector, key=lambda centre: _energy(half_turn, centre, mask)))
+
+    trials = middle + np.arange(-reach, reach + 0.5)
+    # Where the halves have only air in common, nothing contradicts the mirror image.
+    coarse = best(trials[[_seen_share(half_turn, trial) >= SEEN_SHARE for trial in trials]])
+    return round(best(coarse + np.arange(-1, 1 + FINE_STEP / 2, FINE_STEP)), 1)
 
 
 def _half_turn(sinogram: Tensor, angles_rad: np.ndarray) -> Tensor:
@@ -67,6 +73,18 @@ def _without_outliers(sinogram: Tensor) -> Tensor:
     return sinogram.clamp(float(low), float(high))
 
 
+def _seen_share(half_turn: Tensor, centre: float) -> float:
+    """The share of the object's mass in the pixels whose mirror image is on the detector too; 1 for an empty scan."""
+    mass = half_turn.mean(0).abs()  # the mean over the views is almost without noise
+    total = float(mass.sum())
+    return float(mass[_is_seen(half_turn.shape[1], centre, half_turn.device)].sum()) / total if total else 1.0
+
+
+def _is_seen(num_pixels: int, centre: float, device: torch.device) -> Tensor:
+    mirrored = 2 * centre - torch.arange(num_pixels, device=device)
+    return (mirrored >= 0) & (mirrored <= num_pixels - 1)
+
+
 def _energy(half_turn: Tensor, centre: float, mask: Tensor) -> float:
     """Mean amplitude outside of the double wedge, of the pixels that both halves see."""
     num_pixels = half_turn.shape[1]
@@ -75,9 +93,8 @@ def _energy(half_turn: Tensor, centre: float, mask: Tensor) -> float:
     left = mirrored.floor().clamp(0, num_pixels - 2)
     share = (mirrored - left).clamp(0, 1)
     other = torch.lerp(half_turn[:, left.long()], half_turn[:, left.long() + 1], share)
-    seen = (mirrored >= 0) & (mirrored <= num_pixels - 1)
     # Where the mirror image is off the detector, views half a turn earlier in reverse keep the spectrum comparable.
-    other = torch.where(seen, other, half_turn.flip(0))
+    other = torch.where(_is_seen(num_pixels, centre, half_turn.device), other, half_turn.flip(0))
     spectrum = torch.fft.fft2(torch.cat([half_turn, other])).abs()
     return float((spectrum * mask).mean())
 

@@ -18,20 +18,26 @@ from .fbp import filter_views
 
 # Bounds the memory of the samples of one block of slices.
 MAX_VOXELS_PER_BLOCK = 2**23
+MAX_WEDGES = 2
 
 
 def view_weights(angles_rad: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the share of the half-turn that each view stands for, in radians: (views,).
 
-    A view's share reaches halfway to its neighbours modulo π, so that a full turn, uneven steps and a view at both 0
-    and π are weighted correctly: the shares sum to π. Only a missing wedge, more than three times as wide as a typical
-    step, is no view's share but for three quarters of that step on either side.
+    A view's share reaches halfway to its neighbours modulo π, so that a full turn, uneven or random steps and a view at
+    both 0 and π are weighted correctly: the shares sum to π. Only one or two missing wedges, more than three times as
+    wide as a typical step and as the widest other one, are no view's share but for three quarters of a typical step on
+    either side.
     """
     half_turn = np.mod(angles_rad, np.pi)
     order = np.argsort(half_turn, kind="stable")
     steps = np.diff(half_turn[order], append=half_turn[order[:1]] + np.pi)  # from each view to the next
-    typical = _typical(np.sort(steps)[:-1])
-    steps = np.where(steps > 3 * typical, 1.5 * typical, steps)
+    growing = np.sort(steps)
+    typical = _typical(growing[:-1])
+    for wedges in range(1, min(MAX_WEDGES, len(steps) - 1) + 1):
+        narrowest = growing[-wedges]
+        if narrowest > 3 * max(typical, growing[-wedges - 1]):
+            steps = np.where(steps >= narrowest, 1.5 * typical, steps)
     weights = np.empty_like(steps)
     weights[order] = (steps + np.roll(steps, 1)) / 2
     return weights

@@ -115,6 +115,9 @@ def test_weights_are_shares_of_the_half_turn() -> None:
         np.zeros(5),
         np.array([0.0, 90.0]),
         np.linspace(0, 150, 12),
+        np.concatenate([np.arange(0, 90, 0.5), np.arange(90, 180, 2.0)]),
+        np.concatenate([np.arange(0, 110, 0.25), np.arange(110, 180, 1.0)]),
+        *(np.random.default_rng(seed).uniform(0, 360, number) for seed in range(5) for number in (20, 60, 360)),
     ],
 )
 def test_a_scan_without_a_missing_wedge_covers_the_half_turn(angles_deg: NDArray[np.float64]) -> None:
@@ -130,6 +133,12 @@ def test_a_missing_wedge_is_not_covered(step: float, gap: float) -> None:
         assert np.rad2deg(view_weights(np.deg2rad(views)).sum()) == pytest.approx(180 - gap + 1.5 * step, abs=0.02)
 
 
+def test_wedges_among_random_views_are_not_covered() -> None:
+    angles = np.random.default_rng(0).uniform(0, 130, 400)
+    seen = angles[(angles < 40) | (angles > 70)]  # missing: 30 and 50 degrees
+    assert np.rad2deg(view_weights(np.deg2rad(seen)).sum()) == pytest.approx(100, abs=3)
+
+
 @pytest.mark.parametrize("offset", [0, 3.25, -8.5, 12.0])
 @pytest.mark.parametrize(("last", "num_views"), [(180, 181), (179, 180), (174, 30), (360, 181)])
 def test_the_centre_is_found(offset: float, last: float, num_views: int) -> None:
@@ -140,6 +149,24 @@ def test_the_centre_is_found(offset: float, last: float, num_views: int) -> None
     angles = np.deg2rad(np.linspace(0, last, num_views))
     for noisy in (moved, moved + 0.01 * moved.max() * noise):
         assert find_centre(noisy, angles) == pytest.approx(30 + (SIZE - 1) / 2 + offset, abs=0.3)
+
+
+@pytest.mark.parametrize("noise", [0, 0.02])
+@pytest.mark.parametrize("offset", [-0.22, -0.12, 0.2])
+@pytest.mark.parametrize("radius", [0.2, 0.5, 0.9, 1.5])
+def test_the_centre_of_objects_of_any_size_is_found_far_from_the_middle(
+    radius: float, offset: float, noise: float
+) -> None:
+    pixels, angles = 96, np.linspace(0, np.pi, 121)
+    centre = (pixels - 1) / 2 + offset * pixels
+    fits = radius * min(centre, pixels - 1 - centre)  # a radius above 1 reaches beyond the detector
+    s = torch.arange(pixels) - centre
+    views = torch.zeros(len(angles), pixels, dtype=torch.float64)
+    for x, y, r, value in ((0, 0, 0.9, 1), (0.4, 0.2, 0.2, -0.5), (-0.3, 0.4, 0.1, 0.8), (0.1, -0.6, 0.15, 0.6)):
+        middle = torch.from_numpy(x * np.cos(angles) + y * np.sin(angles))[:, None] * fits
+        views += 2 * value * ((r * fits) ** 2 - (s - middle) ** 2).clamp(min=0).sqrt()
+    views += noise * views.max() * torch.randn(views.shape, generator=torch.Generator().manual_seed(0))
+    assert find_centre(views, angles) == pytest.approx(centre, abs=0.5)
 
 
 def test_dead_pixels_do_not_move_the_centre() -> None:
