@@ -92,10 +92,14 @@ def _go_on_from(run: Run, checkpoint: Path) -> None:
 
 
 def _fit_and_test(run: Run, checkpoint: str | None) -> tuple[dict[str, float], str | None]:
+    from src.runs.checkpoints import validated
+
     if run.config.fit:
         run.trainer.fit(run.task, run.datamodule, ckpt_path=checkpoint, weights_only=True)
     metrics = run.state.metrics(run.trainer)
     best = run.best_checkpoint()
+    if best is not None and run.trainer.is_global_zero:
+        metrics.update(validated(Path(best)))  # of the network that is tested, not of the last one
     if run.config.test:
         tested = run.trainer.test(run.task, run.datamodule, ckpt_path=best, weights_only=True, verbose=False)
         metrics.update(tested[0])

@@ -74,6 +74,16 @@ def test_summary_holds_what_compare_needs(finished: Path) -> None:
     assert summary["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
 
 
+def test_the_validation_in_the_summary_is_that_of_the_tested_network(tmp_path: Path) -> None:
+    # The filtered backprojection is equally good after each epoch, so the first one stays the best.
+    summary = run(tmp_path, "monitor.metric=val/psnr_fbp", "task.optimizer.lr=0.1")
+    with RunFolder(tmp_path).metrics.open() as file:
+        first, last = (float(row["val/psnr"]) for row in csv.DictReader(file) if row["val/psnr"])
+    assert summary["metrics"]["val/psnr"] == pytest.approx(first, rel=1e-6)
+    assert last != pytest.approx(first, rel=1e-3)
+    assert "train/loss" in summary["metrics"]
+
+
 def test_the_table_averages_to_the_summary(finished: Path) -> None:
     with RunFolder(finished).test_table.open() as file:
         rows = list(csv.DictReader(file))

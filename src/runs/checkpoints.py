@@ -46,6 +46,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return found
 
 
+def validated(path: Path) -> dict[str, float]:
+    """Return the validation metrics of a checkpoint's network; none of a checkpoint of format 0."""
+    metrics = read_checkpoint(path).get("metrics", {})
+    return {name: value for name, value in metrics.items() if name.startswith("val/")}
+
+
 def check_architecture(checkpoint: dict[str, Any], task: nn.Module, model: str) -> None:
     """Check that the checkpoint's weights fit ``task``, whose network is a ``model`` (its ``_target_``).
 

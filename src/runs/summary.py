@@ -52,7 +52,7 @@ def summarise(run: Run, metrics: dict[str, float], checkpoint: str | None, total
     """Return the content of summary.json after training or testing; what the run did not measure is None.
 
     Args:
-        metrics: the last value of each logged metric.
+        metrics: the last value of each logged metric; those of validation are the checkpoint's.
         checkpoint: the one that was tested.
         total_s: wall time of this process in seconds, data generation included.
     """
