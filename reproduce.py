@@ -69,7 +69,7 @@ def _grid(plan: Plan, options: Options) -> int:
     from src.sweeps.runner import State
     from src.tables.published import read_published
     from src.tables.results import store
-    from src.tables.study import earlier_rows, write_study
+    from src.tables.study import earlier_rows, num_commits, write_study
 
     published = read_published(EXPERIMENTS / plan.key / "published.yaml")
     cells = plan.cells()
@@ -101,6 +101,8 @@ def _grid(plan: Plan, options: Options) -> int:
         else:
             write_study(plan.sweep, cells, study)
             print(f"all runs: {study.relative_to(Path.cwd())}")
+            if (number := num_commits(study)) > 1:
+                print(f"note: its runs are of {number} commits; delete it, and run again, to compare those of one")
     return _report(attempts, "the same command tries them again")
 
 

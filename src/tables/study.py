@@ -76,6 +76,11 @@ def read_study(path: Path) -> list[dict[str, str]]:
         return rows
 
 
+def num_commits(path: Path) -> int:
+    """Return of how many commits the rows of a file are, whose numbers may differ for that reason; 0 without a file."""
+    return len({row["git_commit"] for row in read_study(path)}) if path.exists() else 0
+
+
 def _row(sweep: Sweep, metric: str, cell: Cell) -> dict[str, str]:
     summary = cell.summary()
     value = finite_number(summary["metrics"].get(metric))

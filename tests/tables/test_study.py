@@ -10,7 +10,7 @@ import pytest
 from src.sweeps.process import cell_environment
 from src.sweeps.runner import Runner
 from src.sweeps.sweep import Objective, Sweep
-from src.tables.study import best_rates, read_study, write_study
+from src.tables.study import best_rates, num_commits, read_study, write_study
 from src.utils.errors import ConfigError
 from src.utils.reading import FileError
 from tests.sweeps.programs import cells_of, sweep_of, write_program
@@ -53,6 +53,13 @@ def test_the_best_rate_is_that_of_the_mean_over_the_cells(tmp_path: Path) -> Non
     assert best_rates(study(tmp_path, *rows), RATES) == {"unet": 0.1, "iunet": 0.01}
     lowest = dataclasses.replace(RATES, metric=Objective("val/psnr", "minimize"))
     assert best_rates(study(tmp_path, *rows), lowest) == {"unet": 0.01, "iunet": 0.1}
+
+
+def test_commits_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "learning_rates.csv"
+    assert num_commits(path) == 0
+    path.write_text(HEAD + "20,unet,4,0.01,0,b,a\n30,unet,4,0.1,0,c,b\n24,unet,4,0.2,0,c,d\n")
+    assert num_commits(path) == 2
 
 
 def test_rates_with_a_missing_or_diverged_run_are_not_the_best(tmp_path: Path) -> None:
