@@ -70,12 +70,16 @@ def _grid(plan: Plan, options: Options) -> int:
     from src.tables.published import read_published
     from src.tables.results import store
     from src.tables.study import earlier_rows, num_commits, write_study
+    from src.tables.unmatched import planned, runs_without_row
 
     published = read_published(EXPERIMENTS / plan.key / "published.yaml")
     cells = plan.cells()
     found = finished_elsewhere(cells, options.runs)
     results = EXPERIMENTS / plan.key / "results" / plan.variant
     table = results if options.sweep == TABLE_SWEEP else None
+    if table is not None and not options.render:
+        for line in runs_without_row(published, planned(cells)):
+            print(f"note: {line}")
     if options.dry_run:
         return _print_commands(cells, table, {cell.name: run.path for cell, run in found})
     for cell, run in found:
@@ -109,7 +113,8 @@ def _grid(plan: Plan, options: Options) -> int:
 def _render(published: Published, table: Path, plan: Plan, cells: list[Cell]) -> None:
     """Write the table from the results of all cells, not only of those that the command selects; name the others."""
     from src.tables.render import render
-    from src.tables.results import stored_names
+    from src.tables.results import describe, load, stored_names
+    from src.tables.unmatched import runs_without_row
 
     known = [*cells, *plan.other_cells(stored_names(table))]
     left_out = render(published, table, plan, known)
@@ -120,6 +125,9 @@ def _render(published: Published, table: Path, plan: Plan, cells: list[Cell]) ->
         print(f"left out {', '.join(changed)}: measured with a configuration that has changed since")
     if others:
         print(f"left out {', '.join(others)}: of no run of the sweep file or of this command")
+    shown = [run for run in load(table)[0] if run["cell"] not in left_out]
+    for line in runs_without_row(published, {run["cell"]: describe(run["model"], run["config"]) for run in shown}):
+        print(f"note: {line}")
 
 
 def _search(plan: Plan, options: Options) -> int:

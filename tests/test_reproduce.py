@@ -119,6 +119,17 @@ def test_a_dry_run_prints_what_is_missing(
     assert len(lines) == 4 and len(starts(folder / "outputs" / "reproduce" / "table" / "default")) == 2
 
 
+@pytest.mark.parametrize("options", [["--dry-run"], []])
+def test_runs_without_a_row_are_named_before_and_after(
+    options: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    path = folder / "experiments" / "table" / "published.yaml"
+    path.write_text(PUBLISHED.replace("{x: 2.0}", "{y: 2.0}"))
+    assert call(monkeypatch, "table", "seed=0", *options) == 0
+    note = "note: seed-0_x-2: in no row of published.yaml; the nearest one asks for "
+    assert capsys.readouterr().out.count(note) == (1 if options else 2)
+
+
 def test_a_dry_run_names_the_results_that_its_runs_would_replace(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

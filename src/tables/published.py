@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from src.tasks.metrics import TASK_METRICS, Metric, described
+from src.runs.summary import NUMBERS
+from src.tasks.metrics import CALLBACK_METRICS, TASK_METRICS, Metric, described
 from src.utils.errors import ConfigError, did_you_mean
 from src.utils.reading import read_yaml, reading
 
@@ -119,6 +120,8 @@ def read_published(path: Path) -> Published:
             content[key] = tuple(_build(kind, item, f"{key}[{i}] in {path}") for i, item in enumerate(items))
         table = _build(Published, content, str(path))
         _check(table, path)
+        if task is not None:
+            _check_metrics(table, (*metrics, *CALLBACK_METRICS), path)
         return table
 
 
@@ -168,6 +171,17 @@ def _check(table: Published, path: Path) -> None:
     for key in table.here:
         if key not in table.head:
             raise ConfigError(f"expected each key of here to be a column of the head of {path}, got {key!r}")
+
+
+def _check_metrics(table: Published, metrics: tuple[Metric, ...], path: Path) -> None:
+    """Refuse a metric that no run can have: its column would stay empty."""
+    known = [*(f"test/{metric.name}" for metric in metrics), *NUMBERS]
+    for name in filter(None, (column.metric for column in table.columns)):
+        if name not in NUMBERS and described(name, metrics) is None:
+            raise ConfigError(
+                f"expected a metric of {table.task} or one of {', '.join(NUMBERS)} in {path}, got {name!r}"
+                f"{did_you_mean(name, known)}"
+            )
 
 
 def _is_number(value: Any) -> bool:

@@ -194,6 +194,10 @@ def test_the_figure_has_a_dot_per_number(table: Table) -> None:
         ({"rows": [{"label": ["a", "b"], "values": [1, 2, 3], "minus": "c"}]}, "expected minus to be the label"),
         ({"rows": [3]}, r"expected keys and values for rows\[0\]"),
         ({"here": {"depth": "x"}}, "expected each key of here"),
+        (
+            {"task": "reconstruction", "columns": [{"name": n, "metric": "test/pnsr"} for n in "abc"]},
+            r"expected a metric of reconstruction or one of steps, .*got 'test/pnsr'; did you mean 'test/psnr'",
+        ),
         ({"task": "painting"}, "expected task to be one of reconstruction, .* got 'painting'"),
     ],
 )
@@ -210,7 +214,7 @@ def test_a_column_takes_what_its_metric_says_and_may_say_otherwise(tmp_path: Pat
     content = {
         **yaml.safe_load(PUBLISHED),
         "task": "reconstruction",
-        "columns": [*columns, {"name": "c", "metric": "x"}],
+        "columns": [*columns, {"name": "c", "metric": "num_parameters"}],
     }
     (tmp_path / "published.yaml").write_text(yaml.safe_dump(content))
     found = [(c.better, c.digits, c.unit) for c in read_published(tmp_path / "published.yaml").columns]
