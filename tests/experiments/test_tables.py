@@ -217,6 +217,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiny(row: list[str], images: Path, run_dir: Path) -> DictConfig:
     target = compose_config(row).datamodule["_target_"].rpartition(".")[2]
+    assert target in TINY_DATA, f"expected what makes {target} tiny in TINY_DATA, got nothing"
     more = [f"datamodule.data_dir={images}"] if TINY_DATA[target] is IMAGES else []
     more += ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "logger=csv", f"run_dir={run_dir}"]
     return compose_config([*row, *TINY_DATA[target], *more])
