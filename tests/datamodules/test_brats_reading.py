@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from src.datamodules.brats.cases import find_cases
-from src.datamodules.brats.reading import CaseVolumes, read_case
+from src.datamodules.brats.reading import read_case
 from src.datamodules.brats.releases import find_release
+from src.datamodules.volumes.cases import CaseVolumes
 from src.utils.nifti import read_volume
 from tests.brats_files import AFFINE, SHAPE, write_case, write_nifti
 

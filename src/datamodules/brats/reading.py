@@ -1,25 +1,18 @@
 """Reading one case, and checking that its volumes fit together."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.datamodules.brats.releases import MODALITIES, ROLES, TRUTH, Release
 from src.datamodules.problems import Problem
-from src.datamodules.volumes.cases import Case
+from src.datamodules.volumes.cases import Case, CaseVolumes
 from src.datamodules.volumes.checks import Geometry, count_infinite, geometry_errors, listed, snapped
+from src.utils.affines import spacing_of
 from src.utils.nifti import read_volume
 from src.utils.reading import FileError
-
-
-class CaseVolumes(NamedTuple):
-    """The modalities, float32 (4, X, Y, Z), as in the files, and the canonical classes, uint8 (X, Y, Z)."""
-
-    images: NDArray[np.float32]
-    classes: NDArray[np.uint8] | None
-    oddities: list[Problem]  # what is unusual about the files, but no reason to refuse them
 
 
 def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
@@ -49,7 +42,9 @@ def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
         else:
             images[channel] = volume.voxels
             oddities += [Problem(case.name, path.name, message) for message in _find_oddities(volume.voxels)]
-    return problems or CaseVolumes(images, classes, oddities)
+    if problems or first is None:
+        return problems
+    return CaseVolumes(images, classes, spacing_of(first.affine), oddities)
 
 
 def _find_oddities(voxels: NDArray[Any]) -> Iterator[str]:

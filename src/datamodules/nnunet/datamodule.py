@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from src.datamodules.groups import check_expression
 from src.datamodules.nnunet.cases import TEST_IMAGES, find_cases_to_predict, find_training_cases
 from src.datamodules.nnunet.demo import NnunetDemo
 from src.datamodules.nnunet.description import FILE_NAME, Description, parse_description, read_description
@@ -16,7 +17,6 @@ from src.datamodules.nnunet.preprocessing import Plan, normalisations_of, prepro
 from src.datamodules.problems import Problem
 from src.datamodules.volumes.cases import CachedScan, Case, ScanCache
 from src.datamodules.volumes.datamodule import Found, SegmentationDataModule
-from src.datamodules.volumes.groups import check_expression
 from src.utils.errors import check_range
 from src.utils.files import write_text
 from src.utils.reading import reading

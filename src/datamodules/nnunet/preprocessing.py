@@ -14,11 +14,11 @@ from src.datamodules.cached_files import folder_name
 from src.datamodules.case_cache import Preprocessed
 from src.datamodules.nnunet.description import Description
 from src.datamodules.nnunet.fingerprint import Fingerprint, Intensities
-from src.datamodules.nnunet.reading import CaseVolumes, read_case
+from src.datamodules.nnunet.reading import read_case
 from src.datamodules.nnunet.resampling import resample_classes, resample_image, resampled_shape, thick_axis
 from src.datamodules.problems import Problem
 from src.datamodules.volumes.box import as_index, used_box
-from src.datamodules.volumes.cases import CLASSES, IMAGE, Case, ScanCache
+from src.datamodules.volumes.cases import CLASSES, IMAGE, Case, CaseVolumes, ScanCache
 
 # Changes whenever the same scans would give other arrays.
 VERSION = 1

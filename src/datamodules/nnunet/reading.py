@@ -2,25 +2,18 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.datamodules.nnunet.description import FILE_NAME, Description
 from src.datamodules.problems import Problem
-from src.datamodules.volumes.cases import Case
+from src.datamodules.volumes.cases import Case, CaseVolumes
 from src.datamodules.volumes.checks import Geometry, count_infinite, geometry_errors, listed, snapped
+from src.utils.affines import spacing_of
 from src.utils.nifti import Volume, read_volume
 from src.utils.reading import FileError
-
-
-class CaseVolumes(NamedTuple):
-    """The channels, float32 (C, X, Y, Z), as in the files; the classes, uint8 (X, Y, Z); the voxels' sides in mm."""
-
-    images: NDArray[np.float32]
-    classes: NDArray[np.uint8] | None
-    spacing: tuple[float, ...]
 
 
 def read_case(case: Case, description: Description) -> CaseVolumes | list[Problem]:
@@ -51,11 +44,6 @@ def read_case(case: Case, description: Description) -> CaseVolumes | list[Proble
         return problems
     images = np.stack(channels).astype(np.float32, copy=False)
     return CaseVolumes(images, classes, spacing_of(first.affine))
-
-
-def spacing_of(affine: NDArray[np.float64]) -> tuple[float, ...]:
-    """Return the voxels' sides in mm."""
-    return tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
 
 
 def to_classes(labels: NDArray[Any], description: Description) -> NDArray[np.uint8]:

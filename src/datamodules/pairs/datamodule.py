@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.datamodules.conversion import Converted
+from src.datamodules.groups import check_expression, division_warning, groups_by_name
 from src.datamodules.held_out import HeldOut
 from src.datamodules.loaders import SplitDataModule
 from src.datamodules.pairs.cache import IMAGES, CachedPair, Preprocessing, pair_cache
@@ -19,8 +20,7 @@ from src.datamodules.pairs.crops import PairCrops, Sample, WholePairs
 from src.datamodules.pairs.images import Image, ImageKind, Scaling
 from src.datamodules.pairs.pairing import Pair, find_pairs, read_manifest, shown
 from src.datamodules.problems import Problem, listing, num_cases
-from src.datamodules.volumes.groups import check_expression, division_warning, groups_by_name
-from src.datamodules.volumes.split import HELD_OUT, SPLITS, Split, draw_split, read_split
+from src.datamodules.split import HELD_OUT, SPLITS, Split, draw_split, read_split
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.datamodules.problems import Problem, no_file
-from src.datamodules.volumes.split import SPLITS
+from src.datamodules.split import SPLITS
 from src.utils.files import plain_name
 from src.utils.image_files import READERS, image_paths, without_ending
 from src.utils.reading import reading
@@ -121,9 +121,7 @@ def read_manifest(path: Path) -> Found:
     Raises:
         FileError: if it is no such file.
     """
-    with reading(
-        path, "a CSV file with the columns input, target and, if wanted, name and split, with commas between them"
-    ):
+    with reading(path, MANIFEST):
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             rows = list(table)

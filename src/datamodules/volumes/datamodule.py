@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from src.datamodules.cached_files import folder_name
 from src.datamodules.conversion import Converted
+from src.datamodules.groups import division_warning, groups_by_name
 from src.datamodules.held_out import HeldOut
 from src.datamodules.loaders import SplitDataModule
 from src.datamodules.problems import Problem, enumerated, listing, num_cases
+from src.datamodules.split import HELD_OUT, SPLITS, Split, find_split, write_split
 from src.datamodules.volumes.cases import CachedScan, Case, ScanCache
 from src.datamodules.volumes.crops import Augmentation, RandomCrops, Sample, WholeVolumes
-from src.datamodules.volumes.groups import division_warning, groups_by_name
-from src.datamodules.volumes.split import HELD_OUT, SPLITS, Split, find_split, write_split
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus
 
