@@ -22,6 +22,11 @@ def no_file(path: Path) -> str:
     return f"expected a file, got {'a folder' if path.is_dir() else 'a broken link'}"
 
 
+def no_folder(path: Path) -> str:
+    """Return a path, and what it is that is no folder."""
+    return f"{path}, which {'is no folder' if path.exists() else 'does not exist'}"
+
+
 def listing(problems: Iterable[Problem]) -> str:
     """Return one line for each problem, those of a case together; of problems that differ in their numbers alone,
     `SHOWN` lines, and the names of the other files in one more."""

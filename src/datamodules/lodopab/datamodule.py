@@ -25,7 +25,7 @@ from src.datamodules.lodopab.files import (
     to_tensor,
 )
 from src.datamodules.lodopab.predictions import prediction_name, write_reconstructions
-from src.datamodules.problems import Problem, listing
+from src.datamodules.problems import Problem, listing, no_folder
 from src.invertible.arguments import check_choice
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus, checked_device
@@ -115,9 +115,8 @@ class LodopabDataModule(SplitDataModule):
         elif not self.data_dir.is_dir():
             raise ValueError(
                 f"expected data_dir to be a folder with the unpacked files of LoDoPaB-CT "
-                f"(https://doi.org/10.5281/zenodo.3384092), got {self.data_dir}, which "
-                f"{'is no folder' if self.data_dir.exists() else 'does not exist'}. datamodule=lodopab_demo makes a "
-                "synthetic set"
+                f"(https://doi.org/10.5281/zenodo.3384092), got {no_folder(self.data_dir)}. datamodule=lodopab_demo "
+                "makes a synthetic set"
             )
         shards = [shard for split in PARTS for shard in self._shards(split)]
         self._report([problem for shard in shards for problem in find_problems(shard, self.geometry)])
