@@ -31,7 +31,6 @@ from src.utils.errors import check_range
 from src.utils.processes import available_cpus, checked_device
 
 Input = Literal["fbp", "sinogram"]
-MAX_LISTED = 20
 
 
 class LodopabDataModule(SplitDataModule):
@@ -161,13 +160,12 @@ class LodopabDataModule(SplitDataModule):
     def _report(self, problems: Sequence[Problem]) -> None:
         if not problems:
             return
-        more = f"\n  and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
         packed = sorted(path.name for path in self.data_dir.glob("*.zip"))
         remedy = f" {', '.join(packed)} may have them: unpack them." if packed else ""
         raise ValueError(
             f"expected the files of LoDoPaB-CT in {self.data_dir}, got {len(problems)} problems. Download the files "
             "again, or use only the first slices of each part by datamodule.num_train, num_val and num_test."
-            f"{remedy}\n{listing(problems[:MAX_LISTED])}{more}"
+            f"{remedy}\n{listing(problems)}"
         )
 
 
