@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from src.datamodules.brats.releases import MODALITIES, ROLES, TRUTH, Release
 from src.datamodules.problems import Problem
 from src.datamodules.volumes.cases import Case, CaseVolumes
-from src.datamodules.volumes.checks import Geometry, count_infinite, geometry_errors, listed, snapped
+from src.datamodules.volumes.checks import Geometry, count_infinite, geometry_errors
+from src.datamodules.volumes.labels import listed, snapped, to_classes
 from src.utils.affines import spacing_of
 from src.utils.nifti import read_volume
 from src.utils.reading import FileError
@@ -38,7 +39,7 @@ def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
         if problems:
             continue
         if role == TRUTH:
-            classes = release.to_classes(volume.voxels)
+            classes = to_classes(volume.voxels, release.label_values)
         else:
             images[channel] = volume.voxels
             oddities += [Problem(case.name, path.name, message) for message in _find_oddities(volume.voxels)]

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from src.datamodules.nnunet.description import FILE_NAME, Description
 from src.datamodules.problems import Problem
 from src.datamodules.volumes.cases import Case, CaseVolumes
-from src.datamodules.volumes.checks import Geometry, count_infinite, geometry_errors, listed, snapped
+from src.datamodules.volumes.checks import Geometry, count_infinite, geometry_errors
+from src.datamodules.volumes.labels import listed, snapped, to_classes
 from src.utils.affines import spacing_of
 from src.utils.nifti import Volume, read_volume
 from src.utils.reading import FileError
@@ -34,7 +35,7 @@ def read_case(case: Case, description: Description) -> CaseVolumes | list[Proble
         messages = [*geometry_errors(volume, first), *_value_errors(volume.voxels, is_truth, description)]
         problems += [Problem(case.name, place, message) for message in messages]
         if is_truth:
-            classes = None if messages else to_classes(volume.voxels, description)
+            classes = None if messages else to_classes(volume.voxels, description.label_values)
         else:
             channels += list(np.moveaxis(volume.voxels.reshape(*volume.voxels.shape[:3], -1), -1, 0))
     if not problems and len(channels) != len(description.channels):
@@ -44,14 +45,6 @@ def read_case(case: Case, description: Description) -> CaseVolumes | list[Proble
         return problems
     images = np.stack(channels).astype(np.float32, copy=False)
     return CaseVolumes(images, classes, spacing_of(first.affine))
-
-
-def to_classes(labels: NDArray[Any], description: Description) -> NDArray[np.uint8]:
-    """Return the class in memory of each label value."""
-    classes = np.zeros(labels.shape, np.uint8)
-    for index, value in description.label_values.items():
-        classes[labels == value] = index
-    return classes
 
 
 def _read(path: Path, is_truth: bool, description: Description) -> Volume:

@@ -1,6 +1,6 @@
 """Checks that the volumes of one case fit together."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +10,6 @@ from src.utils.nifti import Volume
 
 # How far two files may place the same corner apart. Rounding in headers is below 1e-3 mm, a voxel is about 1 mm.
 AFFINE_TOLERANCE_MM = 0.1
-# How far a label may be from its value: the scale in a header of floating-point numbers turns 1 into 1.00002.
-LABEL_TOLERANCE = 1e-3
 
 
 class Geometry(NamedTuple):
@@ -37,17 +35,3 @@ def count_infinite(voxels: NDArray[Any]) -> int:
     """Return how many values are infinite or NaN in single precision."""
     with np.errstate(over="ignore"):  # too large values become infinite, and are counted
         return int(np.count_nonzero(~np.isfinite(voxels.astype(np.float32, copy=False))))
-
-
-def snapped(labels: NDArray[Any]) -> NDArray[Any]:
-    """Return labels with those that are nearly integers as integers."""
-    if labels.dtype.kind in "iu":
-        return labels
-    nearest = np.rint(labels)
-    return np.where(np.abs(labels - nearest) <= LABEL_TOLERANCE, nearest, labels)
-
-
-def listed(values: Iterable[float], shown: int = 10) -> str:
-    """Return the first values in a message."""
-    ordered = sorted(values)
-    return ", ".join(f"{value:g}" for value in ordered[:shown]) + (", …" if len(ordered) > shown else "")
