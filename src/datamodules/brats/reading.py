@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from src.datamodules.brats.releases import MODALITIES, ROLES, TRUTH, Release
 from src.datamodules.problems import Problem
 from src.datamodules.volumes.cases import Case, CaseVolumes
-from src.datamodules.volumes.checks import Geometry, count_infinite, geometry_errors
+from src.datamodules.volumes.checks import count_infinite
 from src.datamodules.volumes.labels import listed, snapped, to_classes
-from src.utils.affines import spacing_of
+from src.utils.grids import Grid, geometry_errors
 from src.utils.nifti import read_volume
 from src.utils.reading import FileError
 
@@ -22,7 +22,7 @@ def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
     oddities: list[Problem] = []
     images = np.empty((len(MODALITIES), 0, 0, 0), np.float32)
     classes = None
-    first: Geometry | None = None
+    first: Grid | None = None
     for channel, (role, path) in enumerate(zip(ROLES, case.files, strict=False)):
         try:
             volume = read_volume(path)
@@ -31,10 +31,11 @@ def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
             continue
         if role == TRUTH:
             volume = volume._replace(voxels=snapped(volume.voxels))
+        grid = Grid(path.name, volume.voxels.shape, volume.affine)
         if first is None:
-            first = Geometry(path.name, volume.voxels.shape, volume.affine)
+            first = grid
             images = np.empty((len(MODALITIES), *first.shape), np.float32)
-        messages = [*geometry_errors(volume, first), *_find_value_errors(volume.voxels, role, release)]
+        messages = [*geometry_errors(grid, first), *_find_value_errors(volume.voxels, role, release)]
         problems += [Problem(case.name, path.name, message) for message in messages]
         if problems:
             continue
@@ -45,7 +46,7 @@ def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
             oddities += [Problem(case.name, path.name, message) for message in _find_oddities(volume.voxels)]
     if problems or first is None:
         return problems
-    return CaseVolumes(images, classes, spacing_of(first.affine), oddities)
+    return CaseVolumes(images, classes, first.spacing, oddities)
 
 
 def _find_oddities(voxels: NDArray[Any]) -> Iterator[str]:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from src.datamodules.nnunet.description import FILE_NAME, Description
 from src.datamodules.problems import Problem
 from src.datamodules.volumes.cases import Case, CaseVolumes
-from src.datamodules.volumes.checks import Geometry, count_infinite, geometry_errors
+from src.datamodules.volumes.checks import count_infinite
 from src.datamodules.volumes.labels import listed, snapped, to_classes
-from src.utils.affines import spacing_of
+from src.utils.grids import Grid, geometry_errors
 from src.utils.nifti import Volume, read_volume
 from src.utils.reading import FileError
 
@@ -22,7 +22,7 @@ def read_case(case: Case, description: Description) -> CaseVolumes | list[Proble
     problems: list[Problem] = []
     channels: list[NDArray[np.float32]] = []
     classes = None
-    first: Geometry | None = None
+    first: Grid | None = None
     for path in case.files:
         is_truth = path == case.truth
         try:
@@ -31,8 +31,9 @@ def read_case(case: Case, description: Description) -> CaseVolumes | list[Proble
             problems.append(Problem(case.name, path.name, str(error)))
             continue
         place = f"{path.parent.name}/{path.name}"  # of the Decathlon, image and labels have one name
-        first = first or Geometry(place, volume.voxels.shape[:3], volume.affine)
-        messages = [*geometry_errors(volume, first), *_value_errors(volume.voxels, is_truth, description)]
+        grid = Grid(place, volume.voxels.shape[:3], volume.affine)
+        first = first or grid
+        messages = [*geometry_errors(grid, first), *_value_errors(volume.voxels, is_truth, description)]
         problems += [Problem(case.name, place, message) for message in messages]
         if is_truth:
             classes = None if messages else to_classes(volume.voxels, description.label_values)
@@ -44,7 +45,7 @@ def read_case(case: Case, description: Description) -> CaseVolumes | list[Proble
     if problems or first is None:
         return problems
     images = np.stack(channels).astype(np.float32, copy=False)
-    return CaseVolumes(images, classes, spacing_of(first.affine))
+    return CaseVolumes(images, classes, first.spacing)
 
 
 def _read(path: Path, is_truth: bool, description: Description) -> Volume:
