@@ -186,23 +186,20 @@ def write_volume(path: Path, volume: NDArray[Any], voxel_size_mm: float) -> None
 
     from src.utils.files import atomic_write
 
+    if path.name.endswith((".nii", ".nii.gz")):
+        from src.utils import nifti
+
+        nifti.write_volume(path, volume.T, np.diag([*[voxel_size_mm] * 3, 1.0]))
+        return
     with atomic_write(path) as file:
         if path.suffix == ".npy":
             np.save(file, volume)
-        elif path.suffix in (".tif", ".tiff"):
+        else:
             import tifffile
 
             buffer = io.BytesIO()  # tifffile takes no temporary file, which has no name
             tifffile.imwrite(buffer, volume, photometric="minisblack")
             file.write(buffer.getbuffer())
-        else:
-            import gzip
-
-            import nibabel as nib
-
-            affine = np.diag([*[voxel_size_mm] * 3, 1.0])
-            content = nib.Nifti1Image(volume.T, affine).to_bytes()
-            file.write(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def main() -> None:

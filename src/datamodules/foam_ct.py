@@ -9,8 +9,9 @@ from pathlib import Path
 from src.ct.foam import FoamSpec
 from src.ct.simulation import SIMULATION_VERSION, ScanSpec, SimulationSpec
 from src.datamodules.cached_files import folder_name, make_missing, run_parallel
-from src.datamodules.foam_volumes import SPLITS, FoamVolumes, build_volume, find_damage, volume_path
+from src.datamodules.foam_volumes import FoamVolumes, build_volume, find_damage, volume_path
 from src.datamodules.loaders import SplitDataModule
+from src.datamodules.split import SPLITS
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus, checked_device
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.ct.simulation import SimulationSpec, simulate
+from src.datamodules.split import SPLITS
 from src.utils.files import atomic_write
 from src.utils.reading import FileError, reading
 from src.utils.seal import check_archive, seal
 
-SPLITS = ("train", "val", "test")
 WHOLE = "a whole CT volume"
 
 

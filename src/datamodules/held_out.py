@@ -59,8 +59,8 @@ class HeldOut:
         if not self.parts and all(exists(name) for names in self.parts_elsewhere.values() for name in names):
             self.parts = self.parts_elsewhere
 
-    def split(self, names: Sequence[str]) -> dict[str, list[str]] | None:
-        """Return the kept members by part, and all others of the names as "train"; None if none are kept.
+    def split(self, names: Sequence[str], groups: Mapping[str, str]) -> dict[str, list[str]] | None:
+        """Return the names in the groups of the kept members by part, others as "train"; None if none are kept.
 
         Raises:
             ValueError: as `keep` does.
@@ -69,8 +69,10 @@ class HeldOut:
         if not self.parts:
             return None
         self.keep({part: [name for name in names if name in members] for part, members in self.parts.items()})
-        held_out = {name for members in self.parts.values() for name in members}
-        return {"train": [name for name in names if name not in held_out], **self.parts}
+        group_of = {part: {groups[name] for name in members} for part, members in self.parts.items()}
+        held_out = {part: [name for name in names if groups[name] in kept] for part, kept in group_of.items()}
+        used = {name for members in held_out.values() for name in members}
+        return {"train": [name for name in names if name not in used], **held_out}
 
     def keep(self, found: Mapping[str, Sequence[str]]) -> None:
         """Keep the members that were drawn for some parts, of which those that were kept before are no others.

@@ -27,7 +27,7 @@ BORDERS: dict[str, Callable[[Tensor, int], Tensor]] = {
 }
 
 
-def random_crop(images: Tensor, max_shift: int, border: str = "zeros") -> Tensor:
+def random_shift(images: Tensor, max_shift: int, border: str = "zeros") -> Tensor:
     """Shift each image (B, C, H, W) by its own random −max_shift … max_shift pixels along H and W.
 
     ``border`` is what comes in: ``zeros``, the ``nearest`` pixel, or the mirror image (``symmetric``).
@@ -61,7 +61,7 @@ def network_input(
 ) -> Tensor:
     """Return grey values, uint8 (B, C, H, W), shifted and flipped at random, as float32 `values`."""
     if max_shift:
-        images = random_crop(images, max_shift, border)
+        images = random_shift(images, max_shift, border)
     if flips:
         images = random_flip(images)
     if values == "integers":

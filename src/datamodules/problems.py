@@ -6,11 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-SHOWN = 3  # a wrong option of the configuration is wrong for each of perhaps thousands of files
+# A wrong option of the configuration is wrong for each of perhaps thousands of files.
+SHOWN, NAMED = 3, 30
+# What differs between the messages of one problem: numbers, and paths and values in quotes.
+DETAILS = re.compile(r"'[^']*'|\d+")
 
 
 class Problem(NamedTuple):
-    """What is wrong with one file of one case."""
+    """What is wrong with one file of one case, which may be the file itself."""
 
     case: str
     file: str
@@ -22,19 +25,24 @@ def no_file(path: Path) -> str:
     return f"expected a file, got {'a folder' if path.is_dir() else 'a broken link'}"
 
 
+def no_folder(path: Path) -> str:
+    """Return a path, and what it is that is no folder."""
+    return f"{path}, which {'is no folder' if path.exists() else 'does not exist'}"
+
+
 def listing(problems: Iterable[Problem]) -> str:
-    """Return one line for each problem, those of a case together; of problems that differ in their numbers alone,
-    `SHOWN` lines, and the names of the other files in one more."""
+    """Return one line for each problem, those of a case together; of problems that differ in their `DETAILS` alone,
+    `SHOWN` lines, and the names of `NAMED` other files in one more."""
     lines: list[str] = []
     alike: dict[str, list[str]] = defaultdict(list)
     for problem in sorted(problems):
-        others = alike[re.sub(r"\d+", "", problem.message)]
-        others.append(f"{problem.case}: {problem.file}")
+        others = alike[DETAILS.sub("", problem.message)]
+        others.append(problem.file if problem.file == problem.case else f"{problem.case}: {problem.file}")
         if len(others) <= SHOWN:
             lines.append(f"  {others[-1]}: {problem.message}")
     for names in alike.values():
         if len(names) > SHOWN:
-            lines.append(f"  {len(names) - SHOWN} more like {names[0]}: {', '.join(names[SHOWN:])}")
+            lines.append(f"  {len(names) - SHOWN} more like {names[0]}: {enumerated(names[SHOWN:], NAMED)}")
     return "\n".join(lines)
 
 

@@ -67,6 +67,16 @@ def _check_header(image: nib.Nifti1Image, length: int, dimensions: Collection[in
         raise ValueError(f"expected {needed} bytes for shape {shape} of {dtype}, got {length}")
 
 
+def write_volume(path: Path, voxels: NDArray[Any], affine: NDArray[np.float64]) -> None:
+    """Write voxels (X, Y, Z) or (X, Y, Z, C), compressed if the name ends with .gz; the file appears whole.
+
+    ``affine`` is 4×4, from their indices to millimetres.
+    """
+    image = nib.Nifti1Image(voxels, affine)
+    image.header.set_xyzt_units("mm")
+    _write(path, image)
+
+
 def write_like(scan_path: Path, voxels: NDArray[np.generic], path: Path) -> Path:
     """Write voxels (X, Y, Z) or (X, Y, Z, C) with the affine and header of a scan's file to ``path``, and return it."""
     scan = read_image(scan_path, ANY)
@@ -74,8 +84,12 @@ def write_like(scan_path: Path, voxels: NDArray[np.generic], path: Path) -> Path
     header.set_data_dtype(voxels.dtype)
     header.set_slope_inter(1, 0)
     header["cal_min"], header["cal_max"] = 0, 0  # the range of brightness in viewers
-    content = type(scan)(voxels, scan.affine, header).to_bytes()
-    with atomic_write(path) as file:
-        # No time in gzip's header: the same prediction is the same file.
-        file.write(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    _write(path, type(scan)(voxels, scan.affine, header))
     return path
+
+
+def _write(path: Path, image: nib.Nifti1Image) -> None:
+    content = image.to_bytes()
+    with atomic_write(path) as file:
+        # No time in gzip's header: the same volume is the same file.
+        file.write(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)

@@ -195,13 +195,34 @@ def test_a_case_that_a_training_left_for_tests_may_not_be_gone(own_root):
         datamodule.prepare_data()
 
 
+def write_follow_up(folder):
+    """Copy a case of 2023 as a second scan of its patient, and return the name of that."""
+    follow_up = shutil.copytree(folder, folder.with_name(folder.name.removesuffix("000") + "001"))
+    for path in follow_up.iterdir():
+        path.rename(follow_up / path.name.replace(folder.name, follow_up.name))
+    return follow_up.name
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_new_scan_of_a_patient_whom_a_training_left_for_tests_does_not_train(lost, tmp_path):
+    folders = {folder.name: folder for folder, *_ in (write_case(tmp_path / "data", "2023", i) for i in range(6))}
+    trained = prepared(tmp_path / "data", release="2023")
+    if lost:
+        shutil.rmtree(tmp_path / "cache")
+    follow_up = write_follow_up(folders[names(trained, "test")[0]])
+    datamodule = make(tmp_path / "data", release="2023")
+    datamodule.load_state_dict(trained.state_dict())
+    with nullcontext() if lost else pytest.warns(UserWarning, match=f"1 cases are in no part of .*: {follow_up}$"):
+        datamodule.setup("test")
+    assert names(datamodule, "train") == names(trained, "train") and names(datamodule, "val") == names(trained, "val")
+    assert names(datamodule, "test") == sorted([*names(trained, "test"), *([follow_up] if lost else [])])
+
+
 def test_the_scans_of_a_patient_stay_together_unless_an_earlier_split_divides_them(tmp_path):
     root = tmp_path / "data"
     for index in range(8):
         folder, *_ = write_case(root, "2023", index)
-        follow_up = shutil.copytree(folder, folder.with_name(folder.name.removesuffix("000") + "001"))
-        for path in follow_up.iterdir():
-            path.rename(follow_up / path.name.replace(folder.name, follow_up.name))
+        write_follow_up(folder)
     datamodule = prepared(root, release="2023")
     parts = {split: names(datamodule, split) for split in ("train", "val", "test")}
     assert [len(part) for part in parts.values()] == [10, 2, 4]

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.datamodules.volumes.crops import Augmentation, draw_crop, read_crop
+from src.datamodules.crops import read_crop
+from src.datamodules.volumes.crops import Augmentation, draw_crop
 
 
 def cut(volume, first, size):

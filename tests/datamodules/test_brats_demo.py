@@ -17,6 +17,7 @@ from src.datamodules.brats.demo import BratsDemo
 from src.datamodules.brats.phantom import Tumour, make_phantom
 from src.datamodules.brats.releases import ED, ET, MODALITIES, NCR
 from src.datamodules.volumes.cases import CLASSES
+from src.utils.nifti import write_volume
 
 SHAPE = (40, 44, 36)
 
@@ -126,11 +127,13 @@ def test_resumes_with_what_is_missing(demo, folder, tmp_path):
 
 
 def test_an_interruption_leaves_no_half_case(demo, tmp_path, monkeypatch):
-    def interrupt(*arguments, **options):
-        raise KeyboardInterrupt
+    def interrupted(path, voxels, affine):
+        if len(list(path.parent.iterdir())) == 2:
+            raise KeyboardInterrupt
+        write_volume(path, voxels, affine)
 
     folder = demo.folder(tmp_path)
-    monkeypatch.setattr("src.datamodules.brats.demo.gzip.compress", interrupt)
+    monkeypatch.setattr("src.datamodules.brats.demo.write_volume", interrupted)
     with pytest.raises(KeyboardInterrupt):
         demo.write(folder, 0)
     assert cases(folder) == [] and not list(folder.rglob("*.nii.gz"))

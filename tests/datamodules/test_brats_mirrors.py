@@ -9,8 +9,9 @@ import pytest
 
 from src.datamodules.brats import BratsDataModule
 from src.datamodules.brats.cases import find_cases
-from src.datamodules.brats.reading import CaseVolumes, read_case
+from src.datamodules.brats.reading import read_case
 from src.datamodules.brats.releases import find_release
+from src.datamodules.volumes.cases import CaseVolumes
 from tests.brats_files import AFFINE, write_case, write_nifti
 
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from src.datamodules.brats.cases import find_cases
-from src.datamodules.brats.reading import CaseVolumes, read_case
+from src.datamodules.brats.reading import read_case
 from src.datamodules.brats.releases import find_release
+from src.datamodules.volumes.cases import CaseVolumes
 from src.utils.nifti import read_volume
 from tests.brats_files import AFFINE, SHAPE, write_case, write_nifti
 
@@ -157,11 +158,11 @@ WHOLE = "expected a whole NIfTI file, got"
         (text, f"{WHOLE} .*: expected the header of NIfTI-1 or NIfTI-2, got 1040 bytes, b'<html>403"),
         (compressed_text, WHOLE),
         *[(damage, f"{WHOLE} .*: .*{message}") for damage, message in HEADERS],
-        (shorter, rf"expected shape \({SHAPE[0]}, .* as in .*_t1.nii.gz, got \({SHAPE[0] - 1}, "),
+        (shorter, rf"expected the spatial shape \({SHAPE[0]}, .* of .*_t1.nii.gz, got \({SHAPE[0] - 1}, "),
         (series, r"3 dimensions, got shape \(14, 16, 12, 2\)"),
         (coloured, "integers or floating-point numbers, got "),
-        (shifted, r"affine of .*_t1.nii.gz, .*, got \[\[-1.0, 0.0, 0.0, 1.0\]"),
-        (mirrored, r"affine of .*_t1.nii.gz, .*, got \[\[1.0"),
+        (shifted, r"expected the place of .*_t1.nii.gz, got one up to 1 mm away"),
+        (mirrored, rf"expected the place of .*_t1.nii.gz, got one up to {2 * SHAPE[0]} mm away"),
         (with_nan, "expected finite values, got 1 infinite or NaN values"),
         (too_large, "expected finite values, got 2 infinite or NaN values"),
         (zeros, "expected a brain, got zeros only"),
@@ -222,8 +223,8 @@ def test_everything_that_is_wrong_is_listed(tmp_path):
     labels[0, 0, 0] = 9
     shifted(folder / f"{folder.name}_seg.nii.gz", labels[:-1])
     problems = read(tmp_path)
-    assert [problem.file.split("_")[-1] for problem in problems] == ["t1.nii.gz", "t2.nii.gz"] + ["seg.nii.gz"] * 3
-    starts = ["expected a whole", "expected finite", "expected shape", "expected the affine", "expected labels"]
+    assert [problem.file.split("_")[-1] for problem in problems] == ["t1.nii.gz", "t2.nii.gz"] + ["seg.nii.gz"] * 2
+    starts = ["expected a whole", "expected finite", "expected the spatial shape", "expected labels"]
     assert all(p.message.startswith(start) for p, start in zip(problems, starts, strict=True))
 
 

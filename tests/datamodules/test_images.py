@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from src.datamodules.cifar10 import CIFAR10DataModule
-from src.datamodules.images import random_crop, random_flip
+from src.datamodules.images import random_flip, random_shift
 from src.datamodules.mnist import MNISTDataModule
 from tests.image_files import write_cifar10, write_mnist
 
@@ -187,15 +187,15 @@ def test_augmentation_is_seeded_and_leaves_validation_test_and_the_stored_images
     assert torch.equal(*stored)
 
 
-def test_crops_and_flips_differ_from_image_to_image():
+def test_shifts_and_flips_differ_from_image_to_image():
     torch.manual_seed(0)
     image = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5)
     batch = image.expand(400, 2, 5, 5)
-    cropped, flipped = random_crop(batch, 1), random_flip(batch)
-    assert torch.equal(cropped[:, 0], cropped[:, 1])  # channels move together
-    assert len({crop.numpy().tobytes() for crop in cropped}) == 9
+    shifted, flipped = random_shift(batch, 1), random_flip(batch)
+    assert torch.equal(shifted[:, 0], shifted[:, 1])  # channels move together
+    assert len({image.numpy().tobytes() for image in shifted}) == 9
     assert 0.4 < (flipped != batch).flatten(start_dim=1).any(dim=1).float().mean() < 0.6
-    assert torch.equal(random_crop(batch, 0), batch)
+    assert torch.equal(random_shift(batch, 0), batch)
 
 
 @pytest.mark.parametrize(("border", "mode"), [("zeros", "constant"), ("nearest", "edge"), ("symmetric", "symmetric")])
@@ -204,7 +204,7 @@ def test_what_comes_in_from_outside_is_that_of_numpys_padding(border, mode):
     padded = np.pad(image.numpy()[0, 0], 2, mode=mode)
     crops = {padded[i : i + 4, j : j + 5].tobytes() for i in range(5) for j in range(5)}
     torch.manual_seed(0)
-    shifted = random_crop(image.expand(400, -1, -1, -1), 2, border)
+    shifted = random_shift(image.expand(400, -1, -1, -1), 2, border)
     assert {crop.numpy().tobytes() for crop in shifted[:, 0]} == crops
 
 

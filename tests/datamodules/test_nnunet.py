@@ -349,9 +349,8 @@ def test_all_problems_are_listed_together(root):
         "case_001: labelsTr/case_001.nii.gz: expected this file; cases without labels belong to imagesTs",
         "case_002: case_002_0002.nii.gz: expected channels up to 0001, as dataset.json names 2",
         "imagesTr/case_003_0001.nii.gz: expected finite values, got 1 infinite or NaN values",
-        "case_004_0001.nii.gz: expected shape (11, 15, 9) as in imagesTr/case_004_0000.nii.gz, got (11, 16, 9)",
-        "imagesTr/case_004_0001.nii.gz: expected the affine of imagesTr/case_004_0000.nii.gz",
-        "labelsTr/case_004.nii.gz: expected shape (11, 15, 9)",
+        "case_004_0001.nii.gz: expected the spatial shape (11, 15, 9) of imagesTr/case_004_0000.nii.gz, got (11, 16",
+        "labelsTr/case_004.nii.gz: expected the spatial shape (11, 15, 9)",
         "case_009: labelsTr/case_009.nii.gz: expected this file",
         "case_010: imagesTr/case_010: expected this image, which labelsTr/case_010.nii.gz asks for, got none",
     ):

@@ -15,7 +15,8 @@ import SimpleITK
 import tifffile
 from PIL import Image as Picture
 
-from src.datamodules.pairs.images import Image, ImageKind, Scaling, Window, geometry_errors
+from src.datamodules.pairs.images import ImageKind, Scaling, Window
+from src.utils.grids import geometry_errors
 from src.utils.reading import FileError
 from tests.pair_files import AFFINE, itk_image, write_image
 
@@ -191,32 +192,9 @@ def test_without_a_window_an_input_has_its_own_and_the_target_shares_it() -> Non
         Scaling(None, None, (1, 99)).windows(np.full((1, 5, 5), 2, np.float32))
 
 
-def moved(by_mm: float = 0, scale: float = 1, side: int = 5) -> Image:
-    affine = AFFINE.copy()
-    affine[2, 3] += by_mm
-    affine[:3, :3] *= scale
-    return Image(np.zeros((1, side, 4, 3), np.float32), affine)
-
-
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        (moved(side=6), r"expected the spatial shape \(5, 4, 3\) of a\.nii, got \(6, 4, 3\)"),
-        (moved(by_mm=1), r"expected the place of a\.nii, got one up to 1 mm away"),
-        (moved(scale=1.1), r"expected the spacing \[1\.5, 2\.0, 3\.0\] mm of a\.nii, got \[1\.65, 2\.2, 3\.3\]"),
-        (moved(by_mm=0.1), None),
-        (Image(np.zeros((2, 5, 4, 3), np.float32), None), None),
-    ],
-)
-def test_the_voxels_of_a_pair_are_at_the_same_places(other: Image, message: str | None) -> None:
-    errors = list(geometry_errors(moved(), other, "a.nii"))
-    assert len(errors) == (message is not None)
-    assert message is None or re.search(message, errors[0])
-
-
 def test_itk_and_nifti_agree_about_a_volume(tmp_path: Path) -> None:
     """ITK writes the same image in both of its formats."""
     for name in ("a.mha", "b.nii.gz"):
         SimpleITK.WriteImage(itk_image(VOLUME), tmp_path / name)
     one, other = (kind().read(tmp_path / name) for name in ("a.mha", "b.nii.gz"))
-    assert np.array_equal(one.values, other.values) and list(geometry_errors(one, other, "a.mha")) == []
+    assert np.array_equal(one.values, other.values) and list(geometry_errors(other.grid("b"), one.grid("a"))) == []

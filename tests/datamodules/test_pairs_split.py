@@ -24,7 +24,7 @@ def split(folder: Path, state: State | None = None, **settings: Any) -> tuple[di
     datamodule.prepare_data()
     datamodule.setup("fit")
     datamodule.load_state_dict({"held_out": {"data_dir": str(folder), "val": ["other"], "test": ["other"]}})  # too late
-    names = {part: [cached.case.name for cached in pairs] for part, pairs in datamodule.pairs.items()}
+    names = {part: [cached.case.name for cached in pairs] for part, pairs in datamodule.cases.items()}
     return names, datamodule.state_dict()
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from src.datamodules.brats.releases import find_release
-from src.datamodules.volumes.groups import check_expression, division_warning, groups_by_name
-from src.datamodules.volumes.split import SPLITS, draw_split, find_split, read_split
+from src.datamodules.groups import check_expression, division_warning, groups_by_name
+from src.datamodules.split import SPLITS, draw_split, find_split, read_split
 
 
 def drawn_over_cases(names, val_fraction, test_fraction, seed):

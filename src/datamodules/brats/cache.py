@@ -8,13 +8,13 @@ import numpy as np
 from monai.transforms.intensity.array import NormalizeIntensity
 from numpy.typing import NDArray
 
-from src.datamodules.brats.reading import CaseVolumes, read_case
+from src.datamodules.brats.reading import read_case
 from src.datamodules.brats.releases import BACKGROUND, MODALITIES, Release, find_release
 from src.datamodules.cached_files import folder_name
 from src.datamodules.case_cache import Preprocessed
 from src.datamodules.problems import Problem
 from src.datamodules.volumes.box import as_index, used_box
-from src.datamodules.volumes.cases import CLASSES, IMAGE, Case, ScanCache
+from src.datamodules.volumes.cases import CLASSES, IMAGE, Case, CaseVolumes, ScanCache
 
 # Changes whenever the same scans would give other files.
 PREPROCESSING_VERSION = 3

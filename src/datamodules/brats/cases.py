@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src.datamodules.brats.releases import MODALITIES, OFFICIAL, ROLES, TRUTH, Release
-from src.datamodules.problems import Problem
+from src.datamodules.problems import Problem, no_file, no_folder
 from src.datamodules.volumes.cases import Case
 from src.utils.nifti import read_volume
 
@@ -27,8 +27,7 @@ def find_cases(folder: Path, release: Release) -> tuple[list[Case], list[Problem
     if not folder.is_dir():
         raise ValueError(
             f"expected data_dir to be a folder with BraTS {release.name}, which its organisers provide after "
-            f"registration, got {folder}, which {'is no folder' if folder.exists() else 'does not exist'}. "
-            "datamodule=brats_demo makes a synthetic set"
+            f"registration, got {no_folder(folder)}. datamodule=brats_demo makes a synthetic set"
         )
     found = [_find_files(path, names, release) for path, names in _case_folders(folder, release)]
     if not found:
@@ -90,7 +89,7 @@ def _file_of(path: Path) -> Path:
             raise ValueError(f"expected one NIfTI file in this folder, got {listed}")
         return inner[0]
     if not path.is_file():
-        raise ValueError("expected a file, got a broken link")
+        raise ValueError(no_file(path))
     return path
 
 

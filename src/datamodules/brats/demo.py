@@ -2,18 +2,18 @@
 
 import dataclasses
 import functools
-import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from src.datamodules.brats.phantom import Phantom, Tumour, make_phantom
 from src.datamodules.brats.releases import RELEASES, ROLES
 from src.datamodules.cached_files import make_missing, run_parallel, whole_folder
 from src.datamodules.demo_folder import demo_folder
+from src.datamodules.volumes.labels import to_labels
 from src.utils.errors import check_range
+from src.utils.nifti import write_volume
 
 # Changes whenever the same parameters would give other scans.
 DEMO_VERSION = 1
@@ -93,8 +93,6 @@ def _write_files(folder: Path, case: str, phantom: Phantom) -> None:
     # The affine of BraTS's own files, with 239 for the last of 240 voxels.
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     affine[1, 3] = phantom.classes.shape[1] - 1
-    labels = release.to_labels(phantom.classes, np.int16)
+    labels = to_labels(phantom.classes, release.label_values).astype(np.int16)
     for role, voxels in zip(ROLES, (*phantom.images, labels), strict=True):
-        image = nib.Nifti1Image(voxels, affine)
-        image.header.set_xyzt_units("mm")
-        (folder / f"{release.stem(case, role)}.nii.gz").write_bytes(gzip.compress(image.to_bytes(), mtime=0))
+        write_volume(folder / f"{release.stem(case, role)}.nii.gz", voxels, affine)

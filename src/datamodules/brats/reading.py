@@ -1,25 +1,19 @@
 """Reading one case, and checking that its volumes fit together."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.datamodules.brats.releases import MODALITIES, ROLES, TRUTH, Release
 from src.datamodules.problems import Problem
-from src.datamodules.volumes.cases import Case
-from src.datamodules.volumes.checks import Geometry, count_infinite, geometry_errors, listed, snapped
+from src.datamodules.volumes.cases import Case, CaseVolumes
+from src.datamodules.volumes.checks import count_infinite
+from src.datamodules.volumes.labels import listed, snapped, to_classes
+from src.utils.grids import Grid, geometry_errors
 from src.utils.nifti import read_volume
 from src.utils.reading import FileError
-
-
-class CaseVolumes(NamedTuple):
-    """The modalities, float32 (4, X, Y, Z), as in the files, and the canonical classes, uint8 (X, Y, Z)."""
-
-    images: NDArray[np.float32]
-    classes: NDArray[np.uint8] | None
-    oddities: list[Problem]  # what is unusual about the files, but no reason to refuse them
 
 
 def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
@@ -28,7 +22,7 @@ def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
     oddities: list[Problem] = []
     images = np.empty((len(MODALITIES), 0, 0, 0), np.float32)
     classes = None
-    first: Geometry | None = None
+    first: Grid | None = None
     for channel, (role, path) in enumerate(zip(ROLES, case.files, strict=False)):
         try:
             volume = read_volume(path)
@@ -37,19 +31,22 @@ def read_case(case: Case, release: Release) -> CaseVolumes | list[Problem]:
             continue
         if role == TRUTH:
             volume = volume._replace(voxels=snapped(volume.voxels))
+        grid = Grid(path.name, volume.voxels.shape, volume.affine)
         if first is None:
-            first = Geometry(path.name, volume.voxels.shape, volume.affine)
+            first = grid
             images = np.empty((len(MODALITIES), *first.shape), np.float32)
-        messages = [*geometry_errors(volume, first), *_find_value_errors(volume.voxels, role, release)]
+        messages = [*geometry_errors(grid, first), *_find_value_errors(volume.voxels, role, release)]
         problems += [Problem(case.name, path.name, message) for message in messages]
         if problems:
             continue
         if role == TRUTH:
-            classes = release.to_classes(volume.voxels)
+            classes = to_classes(volume.voxels, release.label_values)
         else:
             images[channel] = volume.voxels
             oddities += [Problem(case.name, path.name, message) for message in _find_oddities(volume.voxels)]
-    return problems or CaseVolumes(images, classes, oddities)
+    if problems or first is None:
+        return problems
+    return CaseVolumes(images, classes, first.spacing, oddities)
 
 
 def _find_oddities(voxels: NDArray[Any]) -> Iterator[str]:

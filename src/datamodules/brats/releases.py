@@ -5,9 +5,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
-
 # The order of a volume's channels, in every release: native T1, T1 with contrast agent, T2, FLAIR.
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 TRUTH = "seg"
@@ -53,20 +50,6 @@ class Release:
             and set(labels) <= set(other.label_values.values())
         ]
         return min(fitting, key=lambda other: other.name[:4] != self.name[:4], default=None)
-
-    def to_classes(self, labels: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """Return the class in memory of each label value."""
-        classes = np.zeros(labels.shape, np.uint8)
-        for name, value in self.label_values.items():
-            classes[labels == value] = name
-        return classes
-
-    def to_labels(self, classes: NDArray[np.generic], dtype: DTypeLike) -> NDArray[np.generic]:
-        """Return the label value of each class in memory."""
-        labels = np.zeros(classes.shape, dtype)
-        for name, value in self.label_values.items():
-            labels[classes == name] = value
-        return labels
 
 
 # The last number of a name is that of the patient's scan; names of 2020 and 2021 have one number, the patient's.

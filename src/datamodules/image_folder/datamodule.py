@@ -18,14 +18,13 @@ from src.datamodules.image_folder.files import ImageFile, Listing, list_images
 from src.datamodules.image_folder.reading import FITS, MODES, read_image
 from src.datamodules.images import LabelledImageDataModule
 from src.datamodules.pairs.images import Image as InputImage
+from src.datamodules.problems import Problem, listing
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus
 from src.utils.reading import FileError
 
 # The test images are read before the training too: a bad one is found then, together with the others.
 STAGES = {"train": (None, "fit"), "val": (None, "fit", "validate"), "test": (None, "fit", "test")}
-# Problems in a message: a wrong size concerns all images, which may be thousands.
-MAX_LISTED = 30
 
 
 class ImageFolderDataModule(LabelledImageDataModule):
@@ -202,37 +201,35 @@ class ImageFolderDataModule(LabelledImageDataModule):
     def _read_all(self, parts: dict[str, list[ImageFile]]) -> dict[str, NDArray[np.uint8]]:
         """Return the images of each part, (N, C, H, W), and drop bad ones from ``parts`` if these may be skipped."""
         read: dict[str, list[NDArray[np.uint8]]] = {}
-        problems: list[str] = []
+        problems: list[Problem] = []
         with ThreadPoolExecutor(available_cpus()) as pool:
             for part, images in parts.items():
                 results = list(pool.map(self._try_to_read, images))
-                problems += sorted(result for result in results if isinstance(result, str))
-                good = [(i, r) for i, r in zip(images, results, strict=True) if not isinstance(r, str)]
+                problems += [result for result in results if isinstance(result, Problem)]
+                good = [(i, r) for i, r in zip(images, results, strict=True) if not isinstance(r, Problem)]
                 parts[part], read[part] = [image for image, _ in good], [array for _, array in good]
         self._report(problems)
         return {part: np.stack(arrays) if arrays else self._no_images() for part, arrays in read.items()}
 
-    def _try_to_read(self, image: ImageFile) -> NDArray[np.uint8] | str:
+    def _try_to_read(self, image: ImageFile) -> NDArray[np.uint8] | Problem:
         try:
             return self.read(image.path)
         except FileError as error:
-            return str(error)
+            name = image.path.relative_to(self.data_dir).as_posix()
+            return Problem(name, name, str(error))
 
     def _no_images(self) -> NDArray[np.uint8]:
         return np.empty((0, *self.sample_shape), np.uint8)
 
-    def _report(self, problems: Sequence[str]) -> None:
+    def _report(self, problems: Sequence[Problem]) -> None:
         if not problems:
             return
-        listing = "\n".join(f"  {problem}" for problem in problems[:MAX_LISTED])
-        if len(problems) > MAX_LISTED:
-            listing += f"\n  and {len(problems) - MAX_LISTED} more"
         if self.skip_bad_images:
-            rank_zero_warn(f"Skipping {len(problems)} bad images of {self.data_dir}:\n{listing}")
+            rank_zero_warn(f"Skipping {len(problems)} bad images of {self.data_dir}:\n{listing(problems)}")
             return
         raise ValueError(
             f"expected images that can be used in {self.data_dir}, got {len(problems)} that cannot. "
-            f"datamodule.skip_bad_images=true skips them.\n{listing}"
+            f"datamodule.skip_bad_images=true skips them.\n{listing(problems)}"
         )
 
     def _measure(self, images: NDArray[np.uint8]) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from src.datamodules.problems import no_folder
 from src.utils.errors import did_you_mean
 
 # The folder of each part in a set that is divided by folders; the first one makes a set such a set.
@@ -66,8 +67,8 @@ def list_images(
     """
     if not folder.is_dir():
         raise ValueError(
-            f"expected data_dir to be a folder of images, got {folder}, which "
-            f"{'is no folder' if folder.exists() else 'does not exist'}; datamodule=image_folder_demo makes a small set"
+            f"expected data_dir to be a folder of images, got {no_folder(folder)}; "
+            "datamodule=image_folder_demo makes a small set"
         )
     sources = _sources(folder, trained)
     found = {part: _folder_names(path) for part, path in sources.items()}

@@ -25,13 +25,12 @@ from src.datamodules.lodopab.files import (
     to_tensor,
 )
 from src.datamodules.lodopab.predictions import prediction_name, write_reconstructions
-from src.datamodules.problems import Problem, listing
+from src.datamodules.problems import Problem, listing, no_folder
 from src.invertible.arguments import check_choice
 from src.utils.errors import check_range
 from src.utils.processes import available_cpus, checked_device
 
 Input = Literal["fbp", "sinogram"]
-MAX_LISTED = 20
 
 
 class LodopabDataModule(SplitDataModule):
@@ -115,9 +114,8 @@ class LodopabDataModule(SplitDataModule):
         elif not self.data_dir.is_dir():
             raise ValueError(
                 f"expected data_dir to be a folder with the unpacked files of LoDoPaB-CT "
-                f"(https://doi.org/10.5281/zenodo.3384092), got {self.data_dir}, which "
-                f"{'is no folder' if self.data_dir.exists() else 'does not exist'}. datamodule=lodopab_demo makes a "
-                "synthetic set"
+                f"(https://doi.org/10.5281/zenodo.3384092), got {no_folder(self.data_dir)}. datamodule=lodopab_demo "
+                "makes a synthetic set"
             )
         shards = [shard for split in PARTS for shard in self._shards(split)]
         self._report([problem for shard in shards for problem in find_problems(shard, self.geometry)])
@@ -162,13 +160,12 @@ class LodopabDataModule(SplitDataModule):
     def _report(self, problems: Sequence[Problem]) -> None:
         if not problems:
             return
-        more = f"\n  and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
         packed = sorted(path.name for path in self.data_dir.glob("*.zip"))
         remedy = f" {', '.join(packed)} may have them: unpack them." if packed else ""
         raise ValueError(
             f"expected the files of LoDoPaB-CT in {self.data_dir}, got {len(problems)} problems. Download the files "
             "again, or use only the first slices of each part by datamodule.num_train, num_val and num_test."
-            f"{remedy}\n{listing(problems[:MAX_LISTED])}{more}"
+            f"{remedy}\n{listing(problems)}"
         )
 
 

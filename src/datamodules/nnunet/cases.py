@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.datamodules.nnunet.description import FILE_NAME, Description
-from src.datamodules.problems import Problem, no_file
+from src.datamodules.problems import Problem, no_file, no_folder
 from src.datamodules.volumes.cases import Case
 
 IMAGES, LABELS, TEST_IMAGES = "imagesTr", "labelsTr", "imagesTs"
@@ -49,10 +49,7 @@ def find_cases_to_predict(folder: Path, description: Description) -> tuple[list[
 
 def _require_folder(folder: Path, description: Description) -> None:
     if not folder.is_dir():
-        raise ValueError(
-            f"expected a folder of files with the ending {_endings(description)}, got {folder}, which "
-            f"{'is no folder' if folder.exists() else 'does not exist'}"
-        )
+        raise ValueError(f"expected a folder of files with the ending {_endings(description)}, got {no_folder(folder)}")
 
 
 def _endings(description: Description) -> str:

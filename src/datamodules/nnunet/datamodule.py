@@ -7,16 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
+from src.datamodules.groups import check_expression
 from src.datamodules.nnunet.cases import TEST_IMAGES, find_cases_to_predict, find_training_cases
 from src.datamodules.nnunet.demo import NnunetDemo
 from src.datamodules.nnunet.description import FILE_NAME, Description, parse_description, read_description
 from src.datamodules.nnunet.fingerprint import Fingerprint, fingerprint_cache, summarise
 from src.datamodules.nnunet.predictions import write_prediction
-from src.datamodules.nnunet.preprocessing import Plan, normalisations_of, preprocessing_cache, spacing_errors
+from src.datamodules.nnunet.preprocessing import Preprocessing, normalisations_of, preprocessing_cache
 from src.datamodules.problems import Problem
 from src.datamodules.volumes.cases import CachedScan, Case, ScanCache
 from src.datamodules.volumes.datamodule import Found, SegmentationDataModule
-from src.datamodules.volumes.groups import check_expression
 from src.utils.errors import check_range
 from src.utils.files import write_text
 from src.utils.reading import reading
@@ -143,8 +143,8 @@ class NnunetDataModule(SegmentationDataModule):
 
     def cache_of(self, folder: Path) -> ScanCache:
         """Return the cache of a folder's cases, after the training set has been measured."""
-        plan = self._plan(self.fingerprint or self._known_fingerprint())
-        return preprocessing_cache(self.cache_dir, folder, self.description, plan)
+        preprocessing = self._preprocessing(self.fingerprint or self._known_fingerprint())
+        return preprocessing_cache(self.cache_dir, folder, self.description, preprocessing)
 
     def preprocess(self, cases: Sequence[Case]) -> tuple[list[CachedScan], list[Problem]]:
         """Measure the training set, unless a checkpoint has told its fingerprint, then preprocess its usable cases."""
@@ -226,10 +226,10 @@ class NnunetDataModule(SegmentationDataModule):
             write_text(self._own_fingerprint(), fingerprint.json())
         if self.fingerprint_file is not None:
             fingerprint = self._known_fingerprint()
-        plan = self._plan(fingerprint)
+        preprocessing = self._preprocessing(fingerprint)
         fitting = []
         for cached in measured:
-            errors = spacing_errors(cached.facts["spacing"], plan)
+            errors = preprocessing.spacing_errors(cached.facts["spacing"])
             problems += [Problem(cached.case.name, cached.case.images[0].name, message) for message in errors]
             fitting += [] if errors else [cached.case]
         if not problems or self.skip_bad_cases:
@@ -245,10 +245,10 @@ class NnunetDataModule(SegmentationDataModule):
             )
         return Fingerprint.read(path, len(self.modalities))
 
-    def _plan(self, fingerprint: Fingerprint) -> Plan:
+    def _preprocessing(self, fingerprint: Fingerprint) -> Preprocessing:
         spacing = fingerprint.spacing if self.spacing == MEDIAN else self.spacing
         assert not isinstance(spacing, str)
-        return Plan(spacing, self.normalisations, fingerprint)
+        return Preprocessing(spacing, self.normalisations, fingerprint)
 
 
 def _checked_spacing(spacing: str | Sequence[float] | None) -> str | tuple[float, ...] | None:

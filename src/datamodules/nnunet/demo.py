@@ -2,15 +2,12 @@
 
 import dataclasses
 import functools
-import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
 
 from src.datamodules.brats.phantom import Tumour, make_phantom
 from src.datamodules.brats.releases import ED, ET, MODALITIES, NCR
@@ -19,7 +16,8 @@ from src.datamodules.demo_folder import demo_folder
 from src.datamodules.nnunet.cases import IMAGES, LABELS, TEST_IMAGES
 from src.datamodules.nnunet.description import FILE_NAME
 from src.utils.errors import check_range
-from src.utils.files import atomic_write, write_text
+from src.utils.files import write_text
+from src.utils.nifti import write_volume
 
 # Changes whenever the same parameters would give other files.
 DEMO_VERSION = 1
@@ -133,19 +131,12 @@ class NnunetDemo:
         phantom = make_phantom(rng, shape, Tumour(False, enhancing=True), self.noise, 0.1)
         images = [phantom.images[MODALITIES.index(name.lower())] for name in CHANNELS]
         if self.format == "msd":
-            _write_nifti(self._image_file(folder, index, 0), np.stack(images, axis=-1), affine)
+            write_volume(self._image_file(folder, index, 0), np.stack(images, axis=-1), affine)
         else:
             for channel, image in enumerate(images):
-                _write_nifti(self._image_file(folder, index, channel), image, affine)
+                write_volume(self._image_file(folder, index, channel), image, affine)
         if index < self.num_cases:
             labels = np.zeros(shape, np.uint8)
             for value, classes in LABELS_OF.items():
                 labels[np.isin(phantom.classes, classes)] = value
-            _write_nifti(self._last_file(folder, index), labels, affine)
-
-
-def _write_nifti(path: Path, voxels: NDArray[Any], affine: NDArray[np.float64]) -> None:
-    image = nib.Nifti1Image(voxels, affine)
-    image.header.set_xyzt_units("mm")
-    with atomic_write(path) as file:
-        file.write(gzip.compress(image.to_bytes(), mtime=0))
+            write_volume(self._last_file(folder, index), labels, affine)

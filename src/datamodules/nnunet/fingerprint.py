@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from src.datamodules.cached_files import folder_name
 from src.datamodules.case_cache import Preprocessed
 from src.datamodules.nnunet.description import Description
-from src.datamodules.nnunet.reading import CaseVolumes, read_case
+from src.datamodules.nnunet.reading import read_case
 from src.datamodules.problems import Problem
 from src.datamodules.volumes.box import used_box
-from src.datamodules.volumes.cases import CachedScan, Case, ScanCache
+from src.datamodules.volumes.cases import CachedScan, Case, CaseVolumes, ScanCache
 from src.utils.reading import read_json, reading
 
 # Changes whenever the same scans would give another fingerprint.

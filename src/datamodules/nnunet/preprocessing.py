@@ -14,11 +14,11 @@ from src.datamodules.cached_files import folder_name
 from src.datamodules.case_cache import Preprocessed
 from src.datamodules.nnunet.description import Description
 from src.datamodules.nnunet.fingerprint import Fingerprint, Intensities
-from src.datamodules.nnunet.reading import CaseVolumes, read_case
+from src.datamodules.nnunet.reading import read_case
 from src.datamodules.nnunet.resampling import resample_classes, resample_image, resampled_shape, thick_axis
 from src.datamodules.problems import Problem
 from src.datamodules.volumes.box import as_index, used_box
-from src.datamodules.volumes.cases import CLASSES, IMAGE, Case, ScanCache
+from src.datamodules.volumes.cases import CLASSES, IMAGE, Case, CaseVolumes, ScanCache
 
 # Changes whenever the same scans would give other arrays.
 VERSION = 1
@@ -32,7 +32,7 @@ LEAST_STD = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Preprocessing:
     """What is done with every case.
 
     Attributes:
@@ -44,6 +44,37 @@ class Plan:
     spacing: tuple[float, ...] | None
     normalisations: tuple[str, ...]
     fingerprint: Fingerprint
+
+    def apply(self, case: Case, description: Description) -> Preprocessed | list[Problem]:
+        """Return the arrays of a case, or its problems."""
+        volumes = read_case(case, description)
+        if not isinstance(volumes, CaseVolumes):
+            return volumes
+        errors = self.spacing_errors(volumes.spacing)
+        if errors:
+            return [Problem(case.name, case.images[0].name, message) for message in errors]
+        inside = binary_fill_holes((volumes.images != 0).any(axis=0))
+        used = inside if volumes.classes is None else inside | (volumes.classes > 0)
+        box = used_box(used)
+        part = as_index(box)
+        image = volumes.images[(slice(None), *part)].copy()
+        for channel, kind, known in zip(image, self.normalisations, self.fingerprint.channels, strict=True):
+            normalise(channel, kind, known, inside[part] if self.fingerprint.zero_background else None)
+        target = self.spacing or volumes.spacing
+        shape, thick = resampled_shape(image.shape[1:], volumes.spacing, target), thick_axis(volumes.spacing, target)
+        arrays: dict[str, NDArray[Any]] = {IMAGE: resample_image(image, shape, thick)}
+        if volumes.classes is not None:
+            arrays[CLASSES] = resample_classes(volumes.classes[part], shape, thick)
+        facts = {"shape": volumes.images.shape[1:], "box": box, "thick": thick}
+        return Preprocessed(arrays, facts)
+
+    def spacing_errors(self, spacing: Sequence[float]) -> list[str]:
+        """Return why a case that is not resampled does not fit to the others."""
+        if self.spacing is not None or np.allclose(spacing, self.fingerprint.spacing, rtol=SPACING_TOLERANCE):
+            return []
+        expected, found = (" × ".join(f"{side:.4g}" for side in sides) for sides in (self.fingerprint.spacing, spacing))
+        message = f"expected voxels of {expected} mm, the median of the training set, got {found} mm"
+        return [f"{message}; datamodule.spacing=median resamples them"]
 
 
 def normalisations_of(description: Description, chosen: Sequence[str] | None) -> tuple[str, ...]:
@@ -62,50 +93,19 @@ def normalisations_of(description: Description, chosen: Sequence[str] | None) ->
     return tuple(chosen)
 
 
-def preprocessing_cache(cache_dir: Path, folder: Path, description: Description, plan: Plan) -> ScanCache:
+def preprocessing_cache(
+    cache_dir: Path, folder: Path, description: Description, preprocessing: Preprocessing
+) -> ScanCache:
     """Return the cache of a folder's cases."""
     parameters = {
         "version": VERSION,
         "folder": str(folder.resolve()),
         "label_values": dict(description.label_values),
         "channels": description.channels,
-        "plan": dataclasses.asdict(plan),
+        "plan": dataclasses.asdict(preprocessing),
     }
     name = folder_name(folder.resolve().name, parameters)
-    return ScanCache(cache_dir / name, functools.partial(preprocess, description=description, plan=plan))
-
-
-def spacing_errors(spacing: Sequence[float], plan: Plan) -> list[str]:
-    """Return why a case that is not resampled does not fit to the others."""
-    if plan.spacing is not None or np.allclose(spacing, plan.fingerprint.spacing, rtol=SPACING_TOLERANCE):
-        return []
-    expected, found = (" × ".join(f"{side:.4g}" for side in sides) for sides in (plan.fingerprint.spacing, spacing))
-    message = f"expected voxels of {expected} mm, the median of the training set, got {found} mm"
-    return [f"{message}; datamodule.spacing=median resamples them"]
-
-
-def preprocess(case: Case, description: Description, plan: Plan) -> Preprocessed | list[Problem]:
-    """Return the arrays of a case, or its problems."""
-    volumes = read_case(case, description)
-    if not isinstance(volumes, CaseVolumes):
-        return volumes
-    errors = spacing_errors(volumes.spacing, plan)
-    if errors:
-        return [Problem(case.name, case.images[0].name, message) for message in errors]
-    inside = binary_fill_holes((volumes.images != 0).any(axis=0))
-    used = inside if volumes.classes is None else inside | (volumes.classes > 0)
-    box = used_box(used)
-    part = as_index(box)
-    image = volumes.images[(slice(None), *part)].copy()
-    for channel, kind, known in zip(image, plan.normalisations, plan.fingerprint.channels, strict=True):
-        normalise(channel, kind, known, inside[part] if plan.fingerprint.zero_background else None)
-    target = plan.spacing or volumes.spacing
-    shape, thick = resampled_shape(image.shape[1:], volumes.spacing, target), thick_axis(volumes.spacing, target)
-    arrays: dict[str, NDArray[Any]] = {IMAGE: resample_image(image, shape, thick)}
-    if volumes.classes is not None:
-        arrays[CLASSES] = resample_classes(volumes.classes[part], shape, thick)
-    facts = {"shape": volumes.images.shape[1:], "box": box, "thick": thick}
-    return Preprocessed(arrays, facts)
+    return ScanCache(cache_dir / name, functools.partial(preprocessing.apply, description=description))
 
 
 def normalise(image: NDArray[np.float32], kind: str, known: Intensities, mask: NDArray[np.bool_] | None) -> None:

@@ -2,25 +2,19 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.datamodules.nnunet.description import FILE_NAME, Description
 from src.datamodules.problems import Problem
-from src.datamodules.volumes.cases import Case
-from src.datamodules.volumes.checks import Geometry, count_infinite, geometry_errors, listed, snapped
+from src.datamodules.volumes.cases import Case, CaseVolumes
+from src.datamodules.volumes.checks import count_infinite
+from src.datamodules.volumes.labels import listed, snapped, to_classes
+from src.utils.grids import Grid, geometry_errors
 from src.utils.nifti import Volume, read_volume
 from src.utils.reading import FileError
-
-
-class CaseVolumes(NamedTuple):
-    """The channels, float32 (C, X, Y, Z), as in the files; the classes, uint8 (X, Y, Z); the voxels' sides in mm."""
-
-    images: NDArray[np.float32]
-    classes: NDArray[np.uint8] | None
-    spacing: tuple[float, ...]
 
 
 def read_case(case: Case, description: Description) -> CaseVolumes | list[Problem]:
@@ -28,7 +22,7 @@ def read_case(case: Case, description: Description) -> CaseVolumes | list[Proble
     problems: list[Problem] = []
     channels: list[NDArray[np.float32]] = []
     classes = None
-    first: Geometry | None = None
+    first: Grid | None = None
     for path in case.files:
         is_truth = path == case.truth
         try:
@@ -37,11 +31,12 @@ def read_case(case: Case, description: Description) -> CaseVolumes | list[Proble
             problems.append(Problem(case.name, path.name, str(error)))
             continue
         place = f"{path.parent.name}/{path.name}"  # of the Decathlon, image and labels have one name
-        first = first or Geometry(place, volume.voxels.shape[:3], volume.affine)
-        messages = [*geometry_errors(volume, first), *_value_errors(volume.voxels, is_truth, description)]
+        grid = Grid(place, volume.voxels.shape[:3], volume.affine)
+        first = first or grid
+        messages = [*geometry_errors(grid, first), *_value_errors(volume.voxels, is_truth, description)]
         problems += [Problem(case.name, place, message) for message in messages]
         if is_truth:
-            classes = None if messages else to_classes(volume.voxels, description)
+            classes = None if messages else to_classes(volume.voxels, description.label_values)
         else:
             channels += list(np.moveaxis(volume.voxels.reshape(*volume.voxels.shape[:3], -1), -1, 0))
     if not problems and len(channels) != len(description.channels):
@@ -50,20 +45,7 @@ def read_case(case: Case, description: Description) -> CaseVolumes | list[Proble
     if problems or first is None:
         return problems
     images = np.stack(channels).astype(np.float32, copy=False)
-    return CaseVolumes(images, classes, spacing_of(first.affine))
-
-
-def spacing_of(affine: NDArray[np.float64]) -> tuple[float, ...]:
-    """Return the voxels' sides in mm."""
-    return tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
-
-
-def to_classes(labels: NDArray[Any], description: Description) -> NDArray[np.uint8]:
-    """Return the class in memory of each label value."""
-    classes = np.zeros(labels.shape, np.uint8)
-    for index, value in description.label_values.items():
-        classes[labels == value] = index
-    return classes
+    return CaseVolumes(images, classes, first.spacing)
 
 
 def _read(path: Path, is_truth: bool, description: Description) -> Volume:

@@ -7,9 +7,10 @@ import numpy as np
 
 from src.datamodules.cached_files import folder_name
 from src.datamodules.case_cache import CachedCase, CaseCache, Preprocessed
-from src.datamodules.pairs.images import Image, ImageKind, Scaling, geometry_errors
+from src.datamodules.pairs.images import Image, ImageKind, Scaling
 from src.datamodules.pairs.pairing import Pair, shown
 from src.datamodules.problems import Problem
+from src.utils.grids import geometry_errors
 
 # Changes whenever the same files would give other arrays.
 PREPROCESSING_VERSION = 2
@@ -40,7 +41,8 @@ class Preprocessing:
         if problems:
             return problems
         image, target = images
-        errors = [(shown(pair.target), message) for message in geometry_errors(image, target, shown(pair.input))]
+        grids = target.grid(shown(pair.target)), image.grid(shown(pair.input))
+        errors = [(shown(pair.target), message) for message in geometry_errors(*grids)]
         try:
             windows = self.scaling.windows(image.values)
         except ValueError as error:

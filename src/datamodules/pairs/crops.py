@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from src.datamodules.crops import read_crop
 from src.datamodules.pairs.cache import IMAGES, CachedPair
 
 Sample = dict[str, Any]
@@ -60,13 +61,11 @@ class PairCrops(Dataset[Sample]):
 
 def random_crop(images: NDArray[np.float32], size: Sequence[int]) -> NDArray[np.float32]:
     """Return a random crop (C, *size) of images (C, *spatial), 0 outside of them."""
-    part: list[slice] = []
-    padding: list[tuple[int, int]] = []
+    first: list[int] = []
     for side, wanted in zip(images.shape[1:], size, strict=True):
-        first = int(torch.randint(abs(side - wanted) + 1, ()))
-        part.append(slice(first, first + wanted) if side > wanted else slice(side))
-        padding.append((0, 0) if side > wanted else (first, wanted - side - first))
-    return np.pad(images[(slice(None), *part)], [(0, 0), *padding])
+        drawn = int(torch.randint(abs(side - wanted) + 1, ()))
+        first.append(drawn if side > wanted else -drawn)
+    return read_crop(images, first, size)
 
 
 def _sample(images: Tensor, input_channels: int, index: int) -> Sample:

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from src.datamodules.case_datamodule import CaseDataModule
 from src.datamodules.conversion import Converted
-from src.datamodules.held_out import HeldOut
-from src.datamodules.loaders import SplitDataModule
+from src.datamodules.groups import check_expression, groups_by_name
 from src.datamodules.pairs.cache import IMAGES, CachedPair, Preprocessing, pair_cache
 from src.datamodules.pairs.crops import PairCrops, Sample, WholePairs
 from src.datamodules.pairs.images import Image, ImageKind, Scaling
 from src.datamodules.pairs.pairing import Pair, find_pairs, read_manifest, shown
-from src.datamodules.problems import Problem, listing, num_cases
-from src.datamodules.volumes.groups import check_expression, division_warning, groups_by_name
-from src.datamodules.volumes.split import HELD_OUT, SPLITS, Split, draw_split, read_split
+from src.datamodules.problems import Problem
+from src.datamodules.split import HELD_OUT, SPLITS, Split, draw_split, read_split
 from src.utils.errors import check_range
-from src.utils.processes import available_cpus
 
 CHANNEL_AXES = ("auto", "first", "last")
 # Of a window of the SSIM; see `src.tasks.image_quality`.
 MIN_SIDE = 11
 
 
-class PairsDataModule(SplitDataModule):
+class PairsDataModule(CaseDataModule[Pair]):
     """Pairs of an input and a target in files of many formats; see `src.utils.image_files`.
 
     Batches are dicts of "input", float32 (B, channels, *spatial), "target", float32 (B, target_channels, *spatial), and
@@ -64,13 +60,14 @@ class PairsDataModule(SplitDataModule):
     Attributes:
         sample_shape, target_shape: of a training crop, (C, *spatial).
         data_range: 1, of the scaled targets.
-        pairs: after setup, the pairs of "train", "val" and "test".
+        cases: after setup, the pairs of "train", "val" and "test".
 
     Raises:
         ValueError: an argument is out of its range.
     """
 
     data_range = 1.0
+    member = "pair"
 
     def __init__(
         self,
@@ -103,11 +100,20 @@ class PairsDataModule(SplitDataModule):
         pin_memory: bool = False,
         preprocessing_workers: int | None = None,
     ) -> None:
-        super().__init__(batch_size, num_workers, pin_memory)
+        super().__init__(
+            Path(data_dir if manifest is None else manifest),
+            cache_dir,
+            (val_fraction, test_fraction),
+            seed,
+            split_file,
+            skip_bad_cases,
+            batch_size,
+            num_workers,
+            pin_memory,
+            preprocessing_workers,
+        )
         check_range(2, 3, spatial_dims=spatial_dims)
         check_range(1, channels=channels, target_channels=target_channels, crops_per_pair=crops_per_pair)
-        check_range(0, 0.5, val_fraction=val_fraction, test_fraction=test_fraction)
-        check_range(0, seed=seed, preprocessing_workers=preprocessing_workers)
         if channel_axis not in CHANNEL_AXES:
             raise ValueError(f"expected channel_axis as one of {', '.join(CHANNEL_AXES)}, got {channel_axis!r}")
         for name, pattern in (("inputs", inputs), ("targets", targets)):
@@ -130,53 +136,27 @@ class PairsDataModule(SplitDataModule):
         self.pad = pad
         self.crops_per_pair = crops_per_pair
         self.augment = augment
-        self.fractions = (val_fraction, test_fraction)
         self.group = group
-        self.seed = seed
-        self.split_file = None if split_file is None else Path(split_file)
-        self.skip_bad_cases = skip_bad_cases
-        self.held_out = HeldOut(self.manifest or self.data_dir, "datamodule.skip_bad_cases", skip_bad_cases)
-        self.cache_dir = Path(cache_dir)
-        self.preprocessing_workers = available_cpus() if preprocessing_workers is None else preprocessing_workers
-        self.pairs: dict[str, list[CachedPair]] = {}
-        self._said: set[str] = set()
 
     def prepare_data(self) -> None:
         """Find, check and scale the images, unless that is done already.
 
         Raises:
-            ValueError: there are bad pairs, and skip_bad_cases is false; the message lists every problem.
+            ValueError: there are bad pairs, and skip_bad_cases is false; the message lists the problems.
         """
         self._prepare()
 
     def setup(self, stage: str | None = None) -> None:
         """Find the pairs of each part of the split, which `prepare_data` has made; raise ValueError as it does."""
-        if not self.pairs:
-            self.pairs = self._prepare()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what an evaluation and a resumed run need: the pairs of parts that were drawn."""
-        return self.held_out.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned, unless the pairs are split already."""
-        if not self.pairs:  # Lightning loads the state too, after setup
-            self.held_out.load_state_dict(state_dict)
+        if not self.cases:
+            self.cases = self._prepare()
 
     def dataset(self, split: str) -> Dataset[Sample]:
         """Return the samples of a split: random crops to train with, otherwise whole images."""
-        pairs, channels = self.pairs[split], self.sample_shape[0]
+        pairs, channels = self.cases[split], self.sample_shape[0]
         if split != "train":
             return WholePairs(pairs, channels)
         return PairCrops(pairs, channels, self.size, self.crops_per_pair, self.augment)
-
-    def settings(self, split: str) -> dict[str, Any]:
-        """Return the arguments of a split's DataLoader; whole images come one by one."""
-        return super().settings(split) | ({} if split == "train" else {"batch_size": 1})
-
-    def case_name(self, split: str, index: int) -> str:
-        """Return the name of a pair by a batch's "index"."""
-        return self.pairs[split][int(index)].case.name
 
     def read_input(self, path: Path) -> Image:
         """Read an image to predict, as its file has it; raise ValueError for one that is not like the inputs."""
@@ -195,15 +175,13 @@ class PairsDataModule(SplitDataModule):
         cache = pair_cache(self.cache_dir, source, self.preprocessing)
         usable, more = cache.prepare(found, self.preprocessing_workers)
         too_small = [problem for cached in usable for problem in self._size_problems(cached)]
-        self._report([*problems, *more, *too_small], source)
+        self.report([*problems, *more, *too_small], source)
         bad = {problem.case for problem in too_small}
         usable = [cached for cached in usable if cached.case.name not in bad]
         groups = self._groups(found, names)
         part_of = self._split(found, names, groups)
         split = {part: [name for name in part_of if part in part_of[name]] for part in SPLITS}
-        warning = division_warning(split, groups, self.split_file or source)
-        if warning is not None:
-            self._note(warning)
+        self.check_split(split, {name: groups[name] for name in part_of}, self.split_file or source)
         parts = {part: [cached for cached in usable if part in part_of[cached.case.name]] for part in SPLITS}
         for part, members in parts.items():
             if not members:
@@ -218,21 +196,6 @@ class PairsDataModule(SplitDataModule):
         remedy = "" if self.pad else "; a smaller datamodule.size, or datamodule.pad=true, takes it"
         message = f"expected a size of at least {tuple(least)}, got {spatial}{remedy}"
         return [Problem(cached.case.name, shown(cached.case.input), message)]
-
-    def _report(self, problems: Sequence[Problem], source: Path) -> None:
-        if not problems:
-            return
-        if not self.skip_bad_cases:
-            raise ValueError(
-                f"expected complete, valid pairs in {source}, got {num_cases(problems)} that are incomplete or "
-                f"invalid. datamodule.skip_bad_cases=true skips them.\n{listing(problems)}"
-            )
-        self._note(f"Skipping {num_cases(problems)} bad pairs of {source}:\n{listing(problems)}")
-
-    def _note(self, message: str) -> None:
-        if message not in self._said:  # setup finds the same as prepare_data
-            self._said.add(message)
-            rank_zero_warn(message)
 
     def _groups(self, found: Sequence[Pair], names: Sequence[str]) -> dict[str, str]:
         """Return the group of each pair, which is not told by the subfolder of a part: it may be in several."""
@@ -260,20 +223,12 @@ class PairsDataModule(SplitDataModule):
             split = read_split(self.split_file, names)
         else:
             split = self._draw(names, self.fractions[1], groups)
-        left_out = sorted(set(names) - {name for part in split.values() for name in part})
-        if left_out:
-            self._note(f"{len(left_out)} pairs are in no part of {self.split_file} and are not used: {left_out}")
         return {name: {part for part in SPLITS if name in split[part]} for name in names}
 
     def _draw(self, names: Sequence[str], test_fraction: float, groups: Mapping[str, str]) -> Split:
         """Return a split, drawn or kept from an earlier draw: a new pair joins its group, or else is for training."""
-        self.held_out.recognise(set(names).__contains__)
-        if self.held_out.parts:
-            group_of = {part: {groups.get(name) for name in kept} for part, kept in self.held_out.parts.items()}
-            held_out = {part: [name for name in names if groups[name] in those] for part, those in group_of.items()}
-            used = {name for members in held_out.values() for name in members}
-            split = {"train": [name for name in names if name not in used], **held_out}
-        else:
+        split = self.held_out.split(names, groups)
+        if split is None:
             split = draw_split(names, self.fractions[0], test_fraction, self.seed, groups)
         self.held_out.keep({part: split[part] for part in HELD_OUT})
         return split

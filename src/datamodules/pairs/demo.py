@@ -4,17 +4,15 @@ Each target is a phantom of ellipsoids and each input a blurred, noisy scan of i
 sizes, ``<folder>/input/pair_0.nii.gz`` and ``<folder>/target/pair_0.nii.gz`` and so on.
 """
 
-import gzip
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from src.utils.command_line import run_command_line
 from src.utils.errors import ConfigError
-from src.utils.files import atomic_write
+from src.utils.nifti import write_volume
 
 SHAPES = ((37, 45, 41), (41, 39, 47), (35, 51, 43), (43, 37, 39), (39, 41, 35), (45, 43, 37))
 BLUR_VOXELS = 1.0
@@ -42,9 +40,7 @@ def write_demo(folder: Path) -> None:
     """Write the pairs below a folder."""
     for index, shape in enumerate(SHAPES):
         for side, voxels in zip(("input", "target"), make_pair(index, shape), strict=True):
-            with atomic_write(folder / side / f"pair_{index}.nii.gz") as file:
-                # No time in gzip's header: the same volume is the same file.
-                file.write(gzip.compress(nib.Nifti1Image(voxels, AFFINE).to_bytes(), mtime=0))
+            write_volume(folder / side / f"pair_{index}.nii.gz", voxels, AFFINE)
 
 
 def _run(arguments: list[str]) -> None:

@@ -1,6 +1,6 @@
 """Images with their channels first, checked, and scaled to the values that a network gets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from src.utils.grids import Grid
 from src.utils.image_files import StoredImage, read_stored
 
 if TYPE_CHECKING:  # processes that only read images start sooner without torch
     from torch import Tensor
-
-# How far two files may place the same corner apart, in voxels.
-AFFINE_TOLERANCE = 0.1
 
 
 class Image(NamedTuple):
@@ -31,6 +29,10 @@ class Image(NamedTuple):
     affine: NDArray[np.float64] | None
     channel_axis: int | None = None
     key: str | None = None
+
+    def grid(self, file: str) -> Grid:
+        """Return where its voxels are; ``file`` is its name."""
+        return Grid(file, self.values.shape[1:], self.affine)
 
 
 @dataclass(frozen=True)
@@ -144,32 +146,3 @@ class Scaling:
             )
         own = Window(low, high)
         return own, own if self.target_window is None else Window(*self.target_window)
-
-
-def geometry_errors(image: Image, target: Image, image_name: str) -> Iterator[str]:
-    """Yield how a target's voxels differ in number or place from those of its input."""
-    shape, other = image.values.shape[1:], target.values.shape[1:]
-    if shape != other:
-        yield f"expected the spatial shape {shape} of {image_name}, got {other}; resample one of them"
-        return
-    if image.affine is None or target.affine is None:
-        return
-    corner = np.ones(4)
-    corner[: len(shape)] = shape
-    apart = np.abs(image.affine - target.affine)[:3] @ corner
-    voxel = _spacing(image)[: len(shape)].min()
-    if not apart.max() <= AFFINE_TOLERANCE * voxel:
-        spacings = [_spacing(one)[: len(shape)].round(4).tolist() for one in (image, target)]
-        if spacings[0] != spacings[1]:
-            yield f"expected the spacing {spacings[0]} mm of {image_name}, got {spacings[1]}; resample one of them"
-        else:
-            yield (
-                f"expected the place of {image_name}, got one up to {apart.max():.3g} mm away; resample one to the "
-                "other's grid, or correct its affine"
-            )
-
-
-def _spacing(image: Image) -> NDArray[np.float64]:
-    """Return the distances of neighbouring voxels, in millimetres."""
-    assert image.affine is not None
-    return np.linalg.norm(image.affine[:3, :3], axis=0)

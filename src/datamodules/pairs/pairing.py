@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from src.datamodules.problems import Problem, no_file
-from src.datamodules.volumes.split import SPLITS
+from src.datamodules.problems import Problem, no_file, no_folder
+from src.datamodules.split import SPLITS
 from src.utils.files import plain_name
 from src.utils.image_files import READERS, image_paths, without_ending
 from src.utils.reading import reading
@@ -62,10 +62,7 @@ def find_pairs(folder: Path, inputs: str, targets: str) -> Found:
         ValueError: if a folder or all files are missing.
     """
     if not folder.is_dir():
-        state = "is no folder" if folder.exists() else "does not exist"
-        raise ValueError(
-            f"expected datamodule.data_dir to be a folder of images, got {folder}, which {state}. {MAKE_DEMO}"
-        )
+        raise ValueError(f"expected datamodule.data_dir to be a folder of images, got {no_folder(folder)}. {MAKE_DEMO}")
     parts = [part for part in SPLITS if (folder / part).is_dir()] if (folder / SPLITS[0]).is_dir() else [None]
     pairs, problems = [], []
     for part in parts:
@@ -121,9 +118,7 @@ def read_manifest(path: Path) -> Found:
     Raises:
         FileError: if it is no such file.
     """
-    with reading(
-        path, "a CSV file with the columns input, target and, if wanted, name and split, with commas between them"
-    ):
+    with reading(path, MANIFEST):
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             rows = list(table)

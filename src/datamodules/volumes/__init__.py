@@ -1,1 +1,1 @@
-"""Volumes of the user with a class per voxel: cases, checks, cache, crops, split; BraTS and nnU-Net share them."""
+"""Volumes of the user with a class per voxel: cases, checks, crops, predictions; BraTS and nnU-Net share them."""

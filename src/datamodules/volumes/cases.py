@@ -1,9 +1,14 @@
-"""One scan's files."""
+"""One scan: its files, and what is in them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from src.datamodules.case_cache import CachedCase, CaseCache
+from src.datamodules.problems import Problem
 
 # The arrays of a preprocessed scan: (C, X, Y, Z) and (X, Y, Z), the latter where there is a truth.
 IMAGE, CLASSES = "image", "classes"
@@ -25,6 +30,22 @@ class Case(NamedTuple):
     def files(self) -> tuple[Path, ...]:
         """The images and, if there is one, the truth."""
         return self.images if self.truth is None else (*self.images, self.truth)
+
+
+class CaseVolumes(NamedTuple):
+    """What the files of a case hold.
+
+    Attributes:
+        images: the channels, (C, X, Y, Z), as in the files.
+        classes: in memory, (X, Y, Z); None without a truth.
+        spacing: the voxels' sides in mm.
+        oddities: what is unusual about the files, but no reason to refuse them.
+    """
+
+    images: NDArray[np.float32]
+    classes: NDArray[np.uint8] | None
+    spacing: tuple[float, ...]
+    oddities: Sequence[Problem] = ()
 
 
 CachedScan = CachedCase[Case]

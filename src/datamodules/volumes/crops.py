@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from src.datamodules.crops import read_crop
 from src.datamodules.volumes.cases import CLASSES, IMAGE, CachedScan
 
 Sample = dict[str, Any]
@@ -80,18 +81,6 @@ def draw_crop(classes: NDArray[np.uint8], size: Sequence[int], foreground_probab
             centre = np.unravel_index(voxels[_draw_below(len(voxels))], classes.shape)
             return np.clip([c - s // 2 for c, s in zip(centre, size, strict=True)], low, high).tolist()
     return [a + _draw_below(b - a + 1) for a, b in zip(low, high, strict=True)]
-
-
-def read_crop(volume: NDArray[Any], first: Sequence[int], size: Sequence[int]) -> NDArray[Any]:
-    """Return the crop (..., *size) of a volume (..., X, Y, Z) that begins at voxel ``first``, 0 outside the volume."""
-    crop = np.zeros((*volume.shape[:-3], *size), volume.dtype)
-    source: list[Any] = [...]
-    target: list[Any] = [...]
-    for f, s, n in zip(first, size, volume.shape[-3:], strict=True):
-        source.append(slice(max(f, 0), min(f + s, n)))
-        target.append(slice(max(-f, 0), min(n - f, s)))
-    crop[tuple(target)] = volume[tuple(source)]
-    return crop
 
 
 class Augmentation:

@@ -3,23 +3,20 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from src.datamodules.cached_files import folder_name
+from src.datamodules.case_datamodule import CaseDataModule
 from src.datamodules.conversion import Converted
-from src.datamodules.held_out import HeldOut
-from src.datamodules.loaders import SplitDataModule
-from src.datamodules.problems import Problem, enumerated, listing, num_cases
+from src.datamodules.groups import groups_by_name
+from src.datamodules.problems import Problem, enumerated
+from src.datamodules.split import HELD_OUT, SPLITS, Split, find_split, write_split
 from src.datamodules.volumes.cases import CachedScan, Case, ScanCache
 from src.datamodules.volumes.crops import Augmentation, RandomCrops, Sample, WholeVolumes
-from src.datamodules.volumes.groups import division_warning, groups_by_name
-from src.datamodules.volumes.split import HELD_OUT, SPLITS, Split, find_split, write_split
 from src.utils.errors import check_range
-from src.utils.processes import available_cpus
 
 Found = tuple[list[Case], list[Problem]]
 
@@ -34,7 +31,7 @@ class Demo(Protocol):
         """Write what is missing."""
 
 
-class SegmentationDataModule(SplitDataModule):
+class SegmentationDataModule(CaseDataModule[Case]):
     """Cases that are checked and preprocessed once, and cached.
 
     Batches are dicts of "image", float32 (B, C, X, Y, Z); "label", int64 (B, X, Y, Z); "index", int64 (B,), the place
@@ -55,7 +52,6 @@ class SegmentationDataModule(SplitDataModule):
         demo: a synthetic set, which is written below data_dir and used.
 
     Attributes:
-        kind: what the data are, for messages.
         sample_shape: (C, X, Y, Z), of a training crop.
         modalities: the names of the channels.
         num_classes, class_names: the background is the first class.
@@ -67,7 +63,6 @@ class SegmentationDataModule(SplitDataModule):
         ValueError: an argument is out of its range.
     """
 
-    kind: str
     modalities: tuple[str, ...]
     class_names: tuple[str, ...]
     regions: dict[str, tuple[int, ...]]
@@ -95,29 +90,30 @@ class SegmentationDataModule(SplitDataModule):
         preprocessing_workers: int | None,
         demo: Demo | None,
     ) -> None:
-        super().__init__(batch_size, num_workers, pin_memory)
+        folder = Path(data_dir) if demo is None else demo.folder(Path(data_dir))
+        super().__init__(
+            folder,
+            cache_dir,
+            fractions,
+            seed,
+            split_file,
+            skip_bad_cases,
+            batch_size,
+            num_workers,
+            pin_memory,
+            preprocessing_workers,
+        )
         if len(size) != 3 or min(size) < 1:
             raise ValueError(f"expected size as three positive numbers of voxels, got {list(size)}")
         if intensities is not None:
             names = ("intensity_scale", "intensity_shift", "noise_std")
             check_range(0, **dict(zip(names, intensities, strict=True)))
-        check_range(0, 0.5, val_fraction=fractions[0], test_fraction=fractions[1])
-        check_range(0, seed=seed, preprocessing_workers=preprocessing_workers)
         self.demo = demo
-        self.data_dir = Path(data_dir) if demo is None else demo.folder(Path(data_dir))
+        self.data_dir = folder
         self.predict_dir = None if predict_dir is None else Path(predict_dir)
-        self.cache_dir = Path(cache_dir)
         self.size = tuple(size)
         self.foreground_probability = foreground_probability
         self.intensities = intensities
-        self.fractions = fractions
-        self.seed = seed
-        self.split_file = None if split_file is None else Path(split_file)
-        self.skip_bad_cases = skip_bad_cases
-        self.preprocessing_workers = available_cpus() if preprocessing_workers is None else preprocessing_workers
-        self.held_out = HeldOut(self.data_dir, "datamodule.skip_bad_cases", skip_bad_cases)
-        self.cases: dict[str, list[CachedScan]] = {}
-        self._said: set[str] = set()
 
     @property
     def num_classes(self) -> int:
@@ -180,7 +176,7 @@ class SegmentationDataModule(SplitDataModule):
         """Write the demo, check and preprocess the scans, and draw the split, unless that is done already.
 
         Raises:
-            ValueError: there are bad cases, and skip_bad_cases is false; the message lists every problem.
+            ValueError: there are bad cases, and skip_bad_cases is false; the message lists the problems.
         """
         if self.demo is not None:
             self.demo.write(self.data_dir, self.preprocessing_workers)
@@ -196,15 +192,6 @@ class SegmentationDataModule(SplitDataModule):
         elif not set(SPLITS) <= set(self.cases):
             self.cases |= self._prepare_labelled()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what an evaluation and a resumed run need: the cases for validation and test."""
-        return self.held_out.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned, unless the cases are split already."""
-        if not self.cases:  # Lightning loads the state too, after setup
-            self.held_out.load_state_dict(state_dict)
-
     def dataset(self, split: str) -> Dataset[Sample]:
         """Return the samples of a split: random crops to train with, otherwise whole cases."""
         if split != "train":
@@ -212,17 +199,9 @@ class SegmentationDataModule(SplitDataModule):
         augmentation = None if self.intensities is None else Augmentation(*self.intensities)
         return RandomCrops(self.cases["train"], self.size, self.foreground_probability, augmentation)
 
-    def settings(self, split: str) -> dict[str, Any]:
-        """Return the arguments of a split's DataLoader; whole cases come one by one."""
-        return super().settings(split) | ({} if split == "train" else {"batch_size": 1})
-
     def predict_dataloader(self) -> DataLoader[Sample]:
         """Return the cases to predict, whole and one by one, without labels."""
         return self.loader("predict")
-
-    def case_name(self, split: str, index: int) -> str:
-        """Return the name of a case by a batch's "index"; ``split`` may be "predict" too."""
-        return self.cases[split][int(index)].case.name
 
     def _prepare_labelled(self) -> dict[str, list[CachedScan]]:
         """Return the usable cases of each part of the split. Bad ones are drawn too, so that skipping moves no case."""
@@ -255,26 +234,8 @@ class SegmentationDataModule(SplitDataModule):
         self.note_oddities(usable)
         return usable
 
-    def report(self, problems: Sequence[Problem], folder: Path) -> None:
-        """Raise ValueError with all problems, or only warn of them if bad cases may be skipped."""
-        if not problems:
-            return
-        if self.skip_bad_cases:
-            self.note(f"Skipping {num_cases(problems)} bad cases of {folder}:\n{listing(problems)}")
-            return
-        raise ValueError(
-            f"expected complete, valid cases of {self.kind} in {folder}, got {num_cases(problems)} that are incomplete "
-            f"or invalid. datamodule.skip_bad_cases=true skips them.\n{listing(problems)}"
-        )
-
     def note_oddities(self, cases: Sequence[CachedScan]) -> None:
         """Warn of what is unusual about usable cases."""
-
-    def note(self, message: str) -> None:
-        """Warn, once."""
-        if message not in self._said:  # setup finds the same as prepare_data
-            self._said.add(message)
-            rank_zero_warn(message)
 
     def _split(self, groups: Mapping[str, str]) -> Split:
         path = self.split_file
@@ -285,18 +246,14 @@ class SegmentationDataModule(SplitDataModule):
         elif not path.exists():
             self.note(f"There is no {path} yet (datamodule.split_file): a split is drawn and written there")
         is_own = self.split_file is not None and path.exists()
-        trained = None if is_own else self.held_out.split(sorted(groups))
+        trained = None if is_own else self.held_out.split(sorted(groups), groups)
         if trained is not None and not path.exists():
             write_split(path, trained)
         split = find_split(path, list(groups), *self.fractions, self.seed, self.fold, groups)
-        if trained is not None and any(split[part] != trained[part] for part in HELD_OUT):
+        kept = self.held_out.parts  # without new scans of their groups, which an earlier file lacks
+        if trained is not None and any(split[part] not in (kept[part], trained[part]) for part in HELD_OUT):
             self.note(f"The cases for validation and test are those of the training, not those of {path}")
             split = trained
         self.held_out.parts = {part: split[part] for part in HELD_OUT}
-        warning = division_warning(split, groups, path)
-        if warning is not None:
-            self.note(warning)
-        left_out = sorted(set(groups) - {name for part in split.values() for name in part})
-        if left_out:
-            self.note(f"{len(left_out)} cases are in no part of {path} and are not used: {enumerated(left_out)}")
+        self.check_split(split, groups, path)
         return split

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.datamodules.problems import enumerated
-from src.datamodules.volumes.split import HELD_OUT
+from src.datamodules.split import HELD_OUT
 
 
 def check_expression(expression: str | None) -> None:
