@@ -107,6 +107,19 @@ def test_a_file_of_integers_is_restored_to_real_numbers_and_a_picture_to_its_gre
     assert np.array_equal(read_stored(tmp_path / "pictures/slice.png").values, expected)
 
 
+def test_a_picture_is_restored_to_tiff_where_its_integers_cannot_hold_the_values(tmp_path: Path) -> None:
+    flat = ["datamodule.spatial_dims=2", "datamodule.window=[0,255]", "datamodule.target_window=[0,1]"]
+    run = untrained(tmp_path / "run", "experiment=restoration", *SMALL, *flat)
+    grey = RNG.integers(256, size=(20, 18), dtype=np.uint8)
+    write_image(tmp_path / "in/a.png", grey)
+    write_image(tmp_path / "in/b.npy", grey)
+    assert predict(run, tmp_path / "out", f"input={tmp_path / 'in'}") == 2
+    assert names(tmp_path / "out") == ["a.tif", "b.npy"]
+    expected = load_run(run)(grey)[0]
+    for name in ("a.tif", "b.npy"):
+        assert np.allclose(read_stored(tmp_path / "out" / name).values, expected, rtol=1e-5)
+
+
 class MeanOfChannels(NamedTuple):
     datamodule: PairsDataModule
 

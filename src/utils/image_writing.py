@@ -18,6 +18,8 @@ from src.utils.nifti import write_like
 
 # Formats that lose values, or that are two files, and what is written in their place.
 OTHER_ENDINGS = {".jpg": ".png", ".jpeg": ".png", ".mhd": ".mha"}
+# Formats of whole numbers.
+PICTURES = (".png", ".bmp")
 # Channels of a picture: grey, grey and transparency, colour, colour and transparency.
 PICTURE_CHANNELS = (1, 2, 3, 4)
 
@@ -35,6 +37,7 @@ def write_stored(
     """Write an image in the format, and with the affine, header or resolution, of another file.
 
     Pictures (PNG, BMP) get the nearest integers of the source's type. The other formats get the values as they are.
+    TIFF may also stand for a source of another format, without its resolution.
 
     Args:
         path: of the file; its ending is that of `output_name` for the source.
@@ -52,7 +55,8 @@ def write_stored(
     if channel_axis is None and len(values) == 1:
         writer(path, values[0], source, key)
     else:
-        axis = own_axis if channel_axis is None else channel_axis
+        same = output_name(source.name).endswith(path.suffix)
+        axis = channel_axis if same and channel_axis is not None else own_axis
         writer(path, np.ascontiguousarray(np.moveaxis(values, 0, axis)), source, key)
 
 
@@ -87,10 +91,12 @@ def _write_hdf5(path: Path, values: NDArray[Any], source: Path, key: str | None)
 def _write_tiff(path: Path, values: NDArray[Any], source: Path, key: str | None) -> None:
     import tifffile
 
-    with tifffile.TiffFile(source) as original:
-        page = original.pages.first
-        resolution, unit = page.resolution, page.resolutionunit
-        has_samples = "S" in original.series[0].axes
+    resolution, unit, has_samples = None, None, True
+    if WRITERS.get(ending_of(source.name) or "", (None, 0))[0] is _write_tiff:
+        with tifffile.TiffFile(source) as original:
+            page = original.pages.first
+            resolution, unit = page.resolution, page.resolutionunit
+            has_samples = "S" in original.series[0].axes
     samples = len(values) in PICTURE_CHANNELS[2:] and has_samples
     if samples:
         values = np.moveaxis(values, 0, -1)  # pixel by pixel, as pictures have them

@@ -340,3 +340,21 @@ def test_the_demo_is_six_volumes_of_odd_and_different_sizes(tmp_path: Path) -> N
     assert all(side % 2 for shape in SHAPES for side in shape)
     datamodule = ready(tmp_path / "data", size=32)
     assert {part: len(pairs) for part, pairs in datamodule.cases.items()} == {"train": 4, "val": 1, "test": 1}
+
+
+@pytest.mark.parametrize(
+    ("windows", "name"),
+    [
+        ({}, "a.png"),
+        ({"window": [0, 255]}, "a.png"),
+        ({"window": [0, 255], "target_window": [0, 255]}, "a.png"),
+        ({"window": [10, 4000], "target_window": [10, 4000]}, "a.png"),
+        ({"target_window": [0, 255]}, "a.png"),
+        ({"window": [0, 255], "target_window": [0, 1]}, "a.tif"),
+        ({"target_window": [0, 65535]}, "a.tif"),
+    ],
+)
+def test_pictures_are_restored_as_pictures_where_they_hold_the_targets(windows: dict[str, Any], name: str) -> None:
+    datamodule = PairsDataModule(spatial_dims=2, size=8, **windows)
+    assert datamodule.prediction_name("a.png") == datamodule.prediction_name("a.jpg") == name
+    assert datamodule.prediction_name("b.nii.gz") == "b.nii.gz"

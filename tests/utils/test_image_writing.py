@@ -94,6 +94,14 @@ def test_colours_stay_colours(tmp_path: Path) -> None:
         assert page.photometric.name == "RGB" and page.resolution == (300, 200)  # type: ignore[union-attr]
 
 
+def test_tiff_stands_for_a_picture(tmp_path: Path) -> None:
+    colours = RNG.integers(256, size=(5, 4, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(tmp_path / "source.png")
+    values = RNG.random((3, 5, 4), np.float32)
+    write_stored(tmp_path / "a.tif", values, tmp_path / "source.png", -1)
+    assert np.array_equal(read_stored(tmp_path / "a.tif").values, values)
+
+
 def test_a_picture_has_at_most_four_channels(tmp_path: Path) -> None:
     write_image(tmp_path / "source.png", np.zeros((5, 4), np.uint8))
     with pytest.raises(ValueError, match=r"expected 2 spatial axes and 1 to 4 channels for \.png, got shape \(4, 5, 6"):

@@ -19,6 +19,8 @@ from src.datamodules.pairs.pairing import Pair, find_pairs, read_manifest, shown
 from src.datamodules.problems import Problem
 from src.datamodules.split import HELD_OUT, SPLITS, Split, draw_split, read_split
 from src.utils.errors import check_range
+from src.utils.image_files import ending_of, without_ending
+from src.utils.image_writing import PICTURES, output_name
 
 CHANNEL_AXES = ("auto", "first", "last")
 # Of a window of the SSIM; see `src.tasks.image_quality`.
@@ -161,6 +163,12 @@ class PairsDataModule(CaseDataModule[Pair]):
     def read_input(self, path: Path) -> Image:
         """Read an image to predict, as its file has it; raise ValueError for one that is not like the inputs."""
         return self.preprocessing.input.read(path)
+
+    def prediction_name(self, name: str) -> str:
+        """Return the name of a restored image: that of its input, or TIFF where a picture cannot hold the values."""
+        same = output_name(name)
+        lost = ending_of(same) in PICTURES and not self.preprocessing.scaling.targets_fit_pictures
+        return f"{without_ending(same)}.tif" if lost else same
 
     def convert(self, values: Tensor) -> Converted:
         """Return an input with the values of its file, scaled, and the way back to the values of targets' files."""

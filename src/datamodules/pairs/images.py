@@ -132,6 +132,12 @@ class Scaling:
     target_window: Sequence[float] | None
     percentiles: Sequence[float]
 
+    @property
+    def targets_fit_pictures(self) -> bool:
+        """Whether targets have the units of their inputs, or those of 8 bits: a picture's integers lose others."""
+        target = None if self.target_window is None else tuple(self.target_window)
+        return target in (None, self.window and tuple(self.window), (0, 255))
+
     def windows(self, values: NDArray[np.float32]) -> tuple[Window, Window]:
         """Return the windows of an input and of its target, from the values of the input.
 
