@@ -83,7 +83,7 @@ def _go_on_from(run: Run, checkpoint: Path) -> None:
     from src.runs.kept_settings import check_kept_settings
 
     content = read_checkpoint(checkpoint)
-    check_architecture(content, run.task, run.config.model["_target_"])
+    check_architecture(content, run.task, run.config)
     check_kept_settings(content, run.config, run.task)
     check_average_goes_on(content, run.callbacks.values())
     restore_data(content, run.datamodule)

@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from torch import nn
 
+from src.config.checks import plain
 from src.runs.folder import RunFolder
 from src.runs.formats import check_format
+from src.utils.nested import dotted
 from src.utils.reading import FileError, reading
 from src.utils.seal import check_archive
 
@@ -52,11 +55,11 @@ def validated(path: Path) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name.startswith("val/")}
 
 
-def check_architecture(checkpoint: dict[str, Any], task: nn.Module, model: str) -> None:
-    """Check that the checkpoint's weights fit ``task``, whose network is a ``model`` (its ``_target_``).
+def check_architecture(checkpoint: dict[str, Any], task: nn.Module, config: DictConfig) -> None:
+    """Check that the checkpoint's weights fit ``task``, which was built from ``config``.
 
     Raises:
-        ValueError: naming both architectures and the first parameters that differ.
+        ValueError: naming both architectures, the options of the network and the first parameters that differ.
     """
     found, expected = _shapes(checkpoint["state_dict"]), _shapes(task.state_dict())
     if found == expected:
@@ -67,10 +70,23 @@ def check_architecture(checkpoint: dict[str, Any], task: nn.Module, model: str) 
         _listed("unknown to the network", [n for n in found if n not in expected]),
         _listed("with another shape", [f"{n}: expected {expected[n]}, got {found[n]}" for n in reshaped]),
     ]
+    options = "".join(f", with {key}={before} in place of {now}" for key, before, now in _changes(checkpoint, config))
     raise ValueError(
-        f"expected a checkpoint of {model}, got one of {checkpoint['config']['model']['_target_']} "
-        "whose weights do not fit; " + "; ".join(part for part in parts if part)
+        f"expected a checkpoint of {config['model']['_target_']}, got one of "
+        f"{checkpoint['config']['model']['_target_']}{options}, whose weights do not fit; "
+        + "; ".join(part for part in parts if part)
     )
+
+
+def _changes(checkpoint: dict[str, Any], config: DictConfig) -> list[tuple[str, Any, Any]]:
+    """Return the options of the network that differ: key, the checkpoint's value and the configuration's."""
+    before, now = (_network_options(one) for one in (checkpoint["config"], plain(config, resolve=False)))
+    return [(key, before[key], now[key]) for key in before if key in now and before[key] != now[key]]
+
+
+def _network_options(config: dict[str, Any]) -> dict[str, Any]:
+    sections = {name: config[name] for name in ("network", "model") if name in config}
+    return {key: value for key, value in dotted(sections) if not isinstance(value, dict) and key != "model._target_"}
 
 
 def restore_data(checkpoint: dict[str, Any], datamodule: Any) -> None:

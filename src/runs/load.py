@@ -159,7 +159,7 @@ def load_weights(task: Task, content: dict[str, Any], config: DictConfig) -> Non
     Raises:
         ValueError: if they are those of another network.
     """
-    check_architecture(content, task, config.model["_target_"])
+    check_architecture(content, task, config)
     if config.trainer.get("precision") == "64-true":
         task.double()
     task.load_state_dict(content["state_dict"])

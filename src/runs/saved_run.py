@@ -100,7 +100,7 @@ def rebuild(config: DictConfig, checkpoint: Path) -> Run:
     from src.runs.build import build
 
     run = build(config)
-    check_architecture(content, run.task, config.model["_target_"])
+    check_architecture(content, run.task, config)
     restore_data(content, run.datamodule)
     run.check_data()
     return run

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from src.runs.checkpoint_io import AtomicCheckpointIO
@@ -121,13 +122,16 @@ def test_records_that_unpack_to_more_than_the_file_are_refused(tmp_path: Path) -
 
 
 def test_misfitting_weights_are_listed() -> None:
-    checkpoint = {"state_dict": nn.Linear(2, 3).state_dict(), "config": {"model": {"_target_": "a.Linear"}}}
-    check_architecture(checkpoint, nn.Linear(2, 3), "a.Linear")
-    with pytest.raises(
-        ValueError, match=r"of a\.Linear, got one of a\.Linear.*1 with another shape \(weight: expected "
-    ):
-        check_architecture(checkpoint, nn.Linear(4, 3), "a.Linear")
+    linear = {"model": {"_target_": "a.Linear"}, "network": {"width": 3, "depth": 1}}
+    checkpoint = {"state_dict": nn.Linear(2, 3).state_dict(), "config": linear}
+    check_architecture(checkpoint, nn.Linear(2, 3), OmegaConf.create(linear))
+    message = r"got one of a\.Linear, with network\.width=3 in place of 4, whose .*1 with another shape"
+    with pytest.raises(ValueError, match=message):
+        check_architecture(
+            checkpoint, nn.Linear(4, 3), OmegaConf.create({**linear, "network": {"width": 4, "depth": 1}})
+        )
+    deep = OmegaConf.create({"model": {"_target_": "b.Deep"}})
     with pytest.raises(
         ValueError, match=r"b\.Deep, .*4 missing .*\(0\.weight, 0\.bias, 1\.weight, \.\.\.\); 2 unknown"
     ):
-        check_architecture(checkpoint, nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3)), "b.Deep")
+        check_architecture(checkpoint, nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3)), deep)
