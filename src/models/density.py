@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..invertible import FixedAffine, InvertibleModule, Logit, OnChannels, Sequential, undisturbed
 from ..invertible.arguments import chosen
+from ..invertible.log_determinants import sum_per_sample
 from .dequantisation import UniformDequantisation, VariationalDequantisation
 
 # RealNVP's α: how far from 0 and 1 the grey values stay before the logit.
@@ -211,4 +212,4 @@ def standard_normal_log_density(z: Tensor) -> Tensor:
         >>> standard_normal_log_density(torch.zeros(2, 4))  # −2 log 2π
         tensor([-3.6758, -3.6758])
     """
-    return -0.5 * (z.square() + math.log(2 * math.pi)).flatten(1).sum(1)
+    return -0.5 * sum_per_sample(z.square() + math.log(2 * math.pi))
