@@ -97,7 +97,9 @@ def inspect(
     evaluation mode.
 
     Args:
+        net: the network.
         x: the input, on the network's device.
+        condition: of the network, its second argument; None for a network that takes none.
         policies: those to compare.
         repeats: evaluations of which a time is the mean.
 
