@@ -143,8 +143,8 @@ class DensityModel(nn.Module):
         wrong = (images != images.floor()) | (images < 0) | (images >= self.num_bins)
         if bool(wrong.any()):
             raise ValueError(
-                f"expected integers from 0 to {self.num_bins - 1} as grey values, got {images[wrong][0].item():g}: use "
-                "datamodule.values=integers"
+                f"expected integer images, with grey values from 0 to {self.num_bins - 1}, got "
+                f"{images[wrong][0].item():g}"
             )
         u, log_q = self.dequantisation(images)
         if self.num_noise_channels:

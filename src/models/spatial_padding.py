@@ -25,7 +25,7 @@ class SpatialPadding:
 
     def __init__(self, factors: Sequence[int], mode: str | None, value: float = 0.0) -> None:
         if mode is not None and mode not in PADDING_MODES:
-            raise ValueError(f"expected padding_mode to be one of {', '.join(PADDING_MODES)} or null, got {mode!r}")
+            raise ValueError(f"expected padding_mode to be one of {', '.join(PADDING_MODES)} or None, got {mode!r}")
         self.factors = tuple(factors)
         self.mode = mode
         self.value = value
