@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import per_channel
-from ..export import root_of_one_plus_square
 from ..log_determinants import sum_per_sample
 from ..module import InvertibleModule
+from ..onnx_operations import root_of_one_plus_square
 
 
 class Activation(InvertibleModule):
