@@ -17,9 +17,9 @@ from src.config.composition import compose_config
 from src.invertible import ActNorm
 from src.runs.folder import RunFolder
 from src.runs.history import read_rows
+from src.runs.sharding import check_sharding
 from src.runs.summary import read_summary
 from src.utils.files import write_text
-from src.utils.sharding import check_sharding
 from tests.callbacks.test_pictures import trainer
 from tests.image_files import write_mnist
 from tests.invertible.engine.two_processes import process_group, run_two

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,20 @@ def test_the_library_imports_its_declared_requirements_and_itself_only(path: Pat
         target = [*inside[: len(inside) - level + 1], *name.lstrip(".").split(".")]
         own, other = inside[0], target[0]
         assert other == own or (own, other) in {("models", "invertible"), ("ct", "invertible")}
+
+
+# Options of the template's configuration, paths of the checkout and its scripts.
+TEMPLATE_ONLY = re.compile(
+    r"\b(datamodule|trainer|src)\.\w|\b(callbacks|compile|experiment|model)=|\bnull\b|\bpython \w+\.py"
+)
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_texts_of_the_library_name_only_what_is_installed(path: Path) -> None:
+    """Docstrings and messages: users of the library have no configuration, no checkout and no scripts."""
+    texts = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+    found = [match[0] for text in texts if isinstance(text, str) for match in TEMPLATE_ONLY.finditer(text)]
+    assert not found
 
 
 def test_every_folder_of_the_library_is_installed() -> None:

@@ -72,7 +72,7 @@ def reconstruct_slices(
             detector, (pixels − 1)/2, by default.
         size: N, pixels per side of a slice; the detector's number by default.
         pixel_width: of a slice, in pixels of the detector.
-        filter_name: one of `src.ct.fbp.FILTERS`.
+        filter_name: one of `fbp.FILTERS`.
 
     Returns:
         (rows, N, N), in attenuation per pixel of the detector. Parts of a slice that some view did not see are biased.

@@ -79,6 +79,7 @@ from .layers.spectral_norm import SpectralNormalised as SpectralNormalised
 from .layers.spectral_norm import settle_together as settle_together
 from .layers.splines import LinearSpline as LinearSpline
 from .layers.splines import RationalQuadraticSpline as RationalQuadraticSpline
+from .log_determinants import sum_per_sample as sum_per_sample
 from .module import FORWARD as FORWARD
 from .module import INVERSE as INVERSE
 from .module import Condition as Condition

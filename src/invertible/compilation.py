@@ -69,7 +69,7 @@ def _explained(compiled: Callable[..., Any]) -> Callable[..., Any]:
             sizes = ", ".join(str(tuple(part.shape)) for part in args if isinstance(part, torch.Tensor))
             raise ValueError(
                 f"expected inputs of few sizes for compiled subnets, got one more, {sizes}, after "
-                f"{torch._dynamo.config.recompile_limit} variants: use compile=false, or crops and batches of one size"
+                f"{torch._dynamo.config.recompile_limit} variants: use crops and batches of one size, or do not compile"
             ) from error
 
     return call

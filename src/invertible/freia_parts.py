@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .log_determinants import sum_per_sample
+
 _REFUSED = {
     "IResNetLayer": "its log-determinant has no gradient and is evaluated at the wrong point of the inverse, and the "
     "inverse backpropagates through only one iteration; use ResidualBlock(channels, lambda *_: layer.residual), which "
@@ -62,11 +64,11 @@ def _give_tensor_and_ask_for_logdet(part: nn.Module, args: Any, options: dict[st
 
 def _return_pair(part: nn.Module, args: Any, options: dict[str, Any], result: Any) -> tuple[tuple[Tensor, ...], Any]:
     outputs, logdet = result if len(result) == 2 else (result, None)  # a pair already, where wrapped twice
-    return outputs, logdet.flatten(1).sum(1) if logdet is not None and logdet.ndim > 1 else logdet
+    return outputs, sum_per_sample(logdet) if logdet is not None and logdet.ndim > 1 else logdet
 
 
 def _give_logdet_of_direction(part: Any, args: Any, options: dict[str, Any], result: Any) -> tuple[Any, Any]:
     outputs, logdet = result
     if logdet is None:
         return outputs, None
-    return outputs, (-part.s if options.get("rev", False) else part.s).sum().expand(outputs[0].shape[0])
+    return outputs, sum_per_sample(-part.s if options.get("rev", False) else part.s).expand(outputs[0].shape[0])

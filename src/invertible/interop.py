@@ -9,6 +9,7 @@ from .engine.walk import LeafBackward, backward_rule, default_rule
 from .freia_autocast import autocast_in_subnets_only
 from .freia_couplings import halves_back
 from .freia_parts import correct
+from .log_determinants import logdet_dtype
 from .module import Condition, Inverse, InvertibleModule, State, in_single_precision, tensors_of
 from .shapes import as_state
 
@@ -77,7 +78,7 @@ class FreiaModule(InvertibleModule):
         if jac:
             first = tensors_of(state)[0]
             # Some of FrEIA's modules return a number for all samples.
-            logdet = torch.as_tensor(logdet, dtype=first.dtype, device=first.device).expand(first.shape[0])
+            logdet = torch.as_tensor(logdet, dtype=logdet_dtype(first), device=first.device).expand(first.shape[0])
         return as_state((outputs,) if isinstance(outputs, Tensor) else tuple(outputs)), logdet
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .cached_weights import without_cached_weights
 from .export import is_exporting
+from .log_determinants import constant_logdet
 
 State = Any
 """What a bijection maps: one tensor (B, C, *spatial), or a tuple of several.
@@ -172,9 +173,8 @@ def trained_parameters(modules: Iterable[nn.Module]) -> list[Tensor]:
 
 
 def zero_logdet(state: State) -> Tensor:
-    """Zeros of shape (B,), on the state's device and in its precision."""
-    first = tensors_of(state)[0]
-    return first.new_zeros(first.shape[0])
+    """Zeros of shape (B,), on the state's device and in its precision, at least float32."""
+    return constant_logdet(0.0, tensors_of(state)[0])
 
 
 @dataclass
@@ -207,7 +207,7 @@ class InvertibleModule(nn.Module):
         ...     def inverse(self, y):
         ...         return y.sign() * y.abs() ** (1 / 3)
         ...     def forward_and_logdet(self, x):
-        ...         return x**3, (3 * x**2).log().flatten(1).sum(1)
+        ...         return x**3, sum_per_sample((3 * x**2).log())
         >>> Cube().inverse_and_logdet(torch.full((1, 1), 8.0))  # −log 12
         (tensor([[2.]]), tensor([-2.4849]))
     """

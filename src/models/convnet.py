@@ -11,7 +11,7 @@ from .convolution import Conv3d
 from .in_place import ReLU
 from .invertible_classifier import SpatialMean
 
-PADDING_MODES = ("zeros", "circular")
+CONVOLUTION_PADDINGS = ("zeros", "circular")
 ACTIVATIONS = ("relu", "sneaky_relu")
 DOWNSAMPLINGS = ("max", *INVERTIBLE_POOLINGS)
 
@@ -78,7 +78,7 @@ class ConvNet(nn.Module):
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
-        check_choice("padding_mode", padding_mode, PADDING_MODES)
+        check_choice("padding_mode", padding_mode, CONVOLUTION_PADDINGS)
         convolutions: Any = CIRCULAR_CONVOLUTIONS if padding_mode == "circular" else CONVOLUTIONS
         convolution = convolutions[check_spatial_dims(spatial_dims)]
         check_choice("activation", activation, ACTIVATIONS)

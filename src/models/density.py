@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..invertible import FixedAffine, InvertibleModule, Logit, OnChannels, Sequential, undisturbed
 from ..invertible.arguments import chosen
+from ..invertible.log_determinants import sum_per_sample
 from .dequantisation import UniformDequantisation, VariationalDequantisation
 
 # RealNVP's α: how far from 0 and 1 the grey values stay before the logit.
@@ -142,8 +143,8 @@ class DensityModel(nn.Module):
         wrong = (images != images.floor()) | (images < 0) | (images >= self.num_bins)
         if bool(wrong.any()):
             raise ValueError(
-                f"expected integers from 0 to {self.num_bins - 1} as grey values, got {images[wrong][0].item():g}: use "
-                "datamodule.values=integers"
+                f"expected integer images, with grey values from 0 to {self.num_bins - 1}, got "
+                f"{images[wrong][0].item():g}"
             )
         u, log_q = self.dequantisation(images)
         if self.num_noise_channels:
@@ -211,4 +212,4 @@ def standard_normal_log_density(z: Tensor) -> Tensor:
         >>> standard_normal_log_density(torch.zeros(2, 4))  # −2 log 2π
         tensor([-3.6758, -3.6758])
     """
-    return -0.5 * (z.square() + math.log(2 * math.pi)).flatten(1).sum(1)
+    return -0.5 * sum_per_sample(z.square() + math.log(2 * math.pi))

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ..invertible import Checkerboard, GlowCoupling, Inverse, Logit, Sequential, keep_input, to_blocks
 from ..invertible.arguments import check_positive, check_spatial_dims
+from ..invertible.log_determinants import constant_logdet, sum_per_sample
 from .blocks import CONVOLUTIONS
 from .coupling_nets import GlowNet
 from .in_place import ReLU
@@ -28,7 +29,7 @@ class UniformDequantisation(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """``u`` of the shape of the images (B, C, *spatial), and ``log q(u|k)`` of shape (B,)."""
-        return torch.rand_like(images), images.new_zeros(images.shape[0])
+        return torch.rand_like(images), constant_logdet(0.0, images)
 
 
 class VariationalDequantisation(nn.Module):
@@ -107,4 +108,4 @@ class VariationalDequantisation(nn.Module):
 
 def logistic_log_density(x: Tensor) -> Tensor:
     """``Σ −softplus(x) − softplus(−x)`` of shape (B,): the log-density of independent standard logistic numbers."""
-    return -(F.softplus(x) + F.softplus(-x)).flatten(1).sum(1)
+    return -sum_per_sample(F.softplus(x) + F.softplus(-x))

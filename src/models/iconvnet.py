@@ -37,7 +37,7 @@ class IConvNetClassifier(InvertibleClassifier):
     of github.com/izmailovpavel/flowgmm) starts with 16 channels and has stages of 3 layers.
 
     A classification loss does not keep the convolutions away from singular ones, so watch the reconstruction error
-    (``callbacks=guard``). The authors add a penalty ``Σ 1/λ + λ²`` on the convolutions' singular values.
+    (`reconstruction_errors`). The authors add a penalty ``Σ 1/λ + λ²`` on the convolutions' singular values.
 
     Args:
         in_channels, num_classes: of images (B, in_channels, *spatial) and logits (B, num_classes).

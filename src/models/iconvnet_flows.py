@@ -3,8 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from ..invertible import (
     Checkerboard,
     GlobalAffine,
@@ -12,30 +10,15 @@ from ..invertible import (
     InvertibleConv1x1,
     InvertibleModule,
     OnChannels,
-    Step,
     invertible_pooling,
 )
 from ..invertible import Sequential as InvertibleSequential
-from ..invertible.arguments import check_channels, check_halvings, check_positive, check_spatial_dims
+from ..invertible.arguments import check_positive, check_spatial_dims
 from .iconvnet import IConvLayer, check_stages
-from .multiscale import multiscale, squeezed_channels
+from .multiscale import Halving, multiscale, squeezed_channels
 
 
-class Pooled(InvertibleSequential):
-    """Parts that halve the spatial size ``num_poolings`` times; it checks a state before anything is computed."""
-
-    def __init__(self, in_channels: int, num_poolings: int, **parts: InvertibleModule) -> None:
-        super().__init__(OrderedDict(parts))
-        self.in_channels = in_channels
-        self.num_poolings = num_poolings
-
-    def run(self, x: Tensor, step: Step) -> Tensor:
-        check_channels(x, self.in_channels)
-        check_halvings(x, self.num_poolings)
-        return super().run(x, step)
-
-
-class IConvNetFlow(Pooled):
+class IConvNetFlow(Halving):
     """Stages of circular convolutions and `SneakyReLU` with invertible pooling between them, as on the poster.
 
     There is no coupling, no normalisation, and nothing is factored out: every layer changes all numbers, and
@@ -90,7 +73,7 @@ class IConvNetFlow(Pooled):
         super().__init__(in_channels, len(widths) - 1, layers=InvertibleSequential(*parts), unsqueeze=Inverse(blocks))
 
 
-class IConvNetMultiscaleFlow(Pooled):
+class IConvNetMultiscaleFlow(Halving):
     """The authors' multi-scale flow: half of the channels leave at each pooling, after a 1×1 convolution.
 
     A level has ``num_layers`` circular convolutions with `ActNorm` and `SneakyReLU`; pooling turns its k channels into

@@ -39,24 +39,38 @@ def multiscale(levels: Sequence[Sequence[InvertibleModule]], in_channels: int, *
     return level
 
 
-class Squeezed(Sequential):
-    """The parts between a squeeze and its inverse. It checks a state before anything is computed.
+class Halving(Sequential):
+    """Named parts that halve the spatial size ``num_halvings`` times; it checks a state before anything is computed.
 
     Args:
-        in_channels: number of channels of the state before the squeeze.
-        num_levels: how often the spatial size must be divisible by two.
+        in_channels: number of channels of the state.
+        num_halvings: how often the spatial size must be divisible by two.
+        parts: in their order.
     """
 
-    def __init__(self, in_channels: int, num_levels: int, spatial_dims: int, **parts: InvertibleModule) -> None:
-        squeeze = Checkerboard(2, spatial_dims=spatial_dims)
-        super().__init__(OrderedDict(squeeze=squeeze, **parts, unsqueeze=Inverse(squeeze)))
+    def __init__(self, in_channels: int, num_halvings: int, **parts: InvertibleModule) -> None:
+        super().__init__(OrderedDict(parts))
         self.in_channels = in_channels
-        self.num_levels = num_levels
+        self.num_halvings = num_halvings
 
     def run(self, x: Tensor, step: Step) -> Tensor:
         check_channels(x, self.in_channels)
-        check_halvings(x, self.num_levels)
+        check_halvings(x, self.num_halvings)
         return super().run(x, step)
+
+
+class Squeezed(Halving):
+    """The parts between a squeeze and its inverse.
+
+    Args:
+        in_channels, num_halvings: of the state before the squeeze, see `Halving`.
+        spatial_dims: 1, 2 or 3.
+        parts: of the squeezed state, in their order.
+    """
+
+    def __init__(self, in_channels: int, num_halvings: int, spatial_dims: int, **parts: InvertibleModule) -> None:
+        squeeze = Checkerboard(2, spatial_dims=spatial_dims)
+        super().__init__(in_channels, num_halvings, squeeze=squeeze, **parts, unsqueeze=Inverse(squeeze))
 
 
 def squeezed_channels(in_channels: int, num_levels: int, spatial_dims: int = 2) -> list[int]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-PADDING_MODES = ("constant", "reflect", "replicate", "circular")
+IMAGE_PADDINGS = ("constant", "reflect", "replicate", "circular")
 # How many voxels of a side, at its border, the mode cannot copy into the padding; other modes copy as many as needed.
 UNCOPIED_VOXELS = {"reflect": 1, "circular": 0}
 
@@ -15,7 +15,7 @@ class SpatialPadding:
 
     Args:
         factors: one per dimension.
-        mode: one of `PADDING_MODES`, or None to refuse sizes that would need padding.
+        mode: one of `IMAGE_PADDINGS`, or None to refuse sizes that would need padding.
         value: for ``constant``.
 
     Raises:
@@ -24,8 +24,8 @@ class SpatialPadding:
     """
 
     def __init__(self, factors: Sequence[int], mode: str | None, value: float = 0.0) -> None:
-        if mode is not None and mode not in PADDING_MODES:
-            raise ValueError(f"expected padding_mode to be one of {', '.join(PADDING_MODES)} or null, got {mode!r}")
+        if mode is not None and mode not in IMAGE_PADDINGS:
+            raise ValueError(f"expected padding_mode to be one of {', '.join(IMAGE_PADDINGS)} or None, got {mode!r}")
         self.factors = tuple(factors)
         self.mode = mode
         self.value = value

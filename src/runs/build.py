@@ -18,10 +18,10 @@ from src.runs.last_checkpoint import LastCheckpoint
 from src.runs.monitor import STEP, check_monitors
 from src.runs.quiet import quiet_libraries
 from src.runs.run_state import RunState
+from src.runs.sharding import check_sharding
 from src.tasks.base import Task
 from src.tasks.metrics import CALLBACK_METRICS, Metric
 from src.tasks.updates import check_updates
-from src.utils.sharding import check_sharding
 
 
 @dataclass

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from src.invertible.inspection import relative_errors
 from src.tasks.base import Batch, Task
-from src.tasks.image_quality import relative_errors
 from src.tasks.metrics import TASK_METRICS
 from src.tasks.sample_table import SampleTable
 

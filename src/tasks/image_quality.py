@@ -104,9 +104,3 @@ def quality(output: Tensor, target: Tensor, data_range: float | None, ssim_windo
             # Both qualities are those of the images in units of the range.
             output, target, data_range = output / ranges, target / ranges, 1.0
         return torch.stack([psnr(output, target, data_range), ssim(output, target, data_range, ssim_window)], dim=1)
-
-
-def relative_errors(found: Tensor, expected: Tensor) -> Tensor:
-    """Return ``‖found − expected‖ / ‖expected‖`` of each sample in the ℓ2 norm, shape (B,), in double precision."""
-    difference = (found.double() - expected.double()).flatten(start_dim=1).norm(dim=1)
-    return difference / expected.double().flatten(start_dim=1).norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)

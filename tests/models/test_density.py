@@ -241,10 +241,10 @@ BAD = {
     "latent shape": (lambda: GOOD.decode(torch.zeros(1, 2, 2)), r"shape \(B, 1, 2, 2\), got \(1, 2, 2\)"),
     "scaled": (
         lambda: GOOD.log_likelihood(torch.full((1, 1, 2, 2), 0.25)),
-        "integers from 0 to 255 as grey values, got 0.25: use datamodule.values=integers",
+        "expected integer images, with grey values from 0 to 255, got 0.25",
     ),
-    "negative": (lambda: GOOD.log_likelihood(torch.full((1, 1, 2, 2), -1.0)), "from 0 to 255 as grey values, got -1"),
-    "too large": (lambda: GOOD.log_likelihood(torch.full((1, 1, 2, 2), 256)), "from 0 to 255 as grey values, got 256"),
+    "negative": (lambda: GOOD.log_likelihood(torch.full((1, 1, 2, 2), -1.0)), "grey values from 0 to 255, got -1"),
+    "too large": (lambda: GOOD.log_likelihood(torch.full((1, 1, 2, 2), 256)), "grey values from 0 to 255, got 256"),
     "undefined": (lambda: GOOD.log_likelihood(torch.full((1, 1, 2, 2), math.nan)), "from 0 to 255 .* got nan"),
     "size": (
         lambda: DensityModel(Glow(1, 2, 1, 4), (1, 6, 6)).log_likelihood(torch.zeros(1, 1, 6, 6)),

@@ -17,7 +17,7 @@ from src.models.iunet import IUNet
 from src.models.iunet_layout import doubled_channels, strides_per_level
 from src.models.lifted import Lifted
 from src.models.norms import GroupNorm, InstanceNorm3d
-from src.models.spatial_padding import PADDING_MODES, SpatialPadding
+from src.models.spatial_padding import IMAGE_PADDINGS, SpatialPadding
 from src.models.unet import UNet
 
 SIZES = {1: (16,), 2: (16, 8), 3: (8, 16, 8)}
@@ -130,7 +130,7 @@ def test_block_depth_kernel_and_final_activation() -> None:
     assert isinstance(block[-1], nn.LeakyReLU)
 
 
-@pytest.mark.parametrize("mode", PADDING_MODES)
+@pytest.mark.parametrize("mode", IMAGE_PADDINGS)
 @pytest.mark.parametrize("size", [(5, 8, 7), (8, 8, 8), (9, 11, 10)])
 def test_padding_and_its_reversal(mode: str, size: tuple[int, ...]) -> None:
     padding = SpatialPadding((4, 4, 4), mode, 2.0)

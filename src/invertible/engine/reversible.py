@@ -109,7 +109,7 @@ def run_with_logdet(
     overwrites: bool = False,
 ) -> tuple[State, Tensor]:
     """Output and log-determinant of a tree, zero if not asked for, with ``leaf_call(leaf, call, x)`` for each leaf."""
-    total = in_single_precision(zero_logdet(x))
+    total = zero_logdet(x)
 
     def leaf_step(leaf: InvertibleModule, state: State) -> State:
         nonlocal total

@@ -1,7 +1,6 @@
 """What each block of an invertible network costs: parameters, saved bytes under every policy, time, exactness.
 
-A block is a leaf of the network's invertible trees. `report` turns the result into text and a picture. For a configured
-network, run ``python inspect_net.py model=iunet size=32``.
+A block is a leaf of the network's invertible trees. `report` turns the result into text and a picture.
 """
 
 from collections.abc import Callable, Sequence
@@ -97,7 +96,9 @@ def inspect(
     evaluation mode.
 
     Args:
+        net: the network.
         x: the input, on the network's device.
+        condition: of the network, its second argument; None for a network that takes none.
         policies: those to compare.
         repeats: evaluations of which a time is the mean.
 

@@ -1,5 +1,6 @@
 """How exactly ``backprop='reversible'`` rebuilds the states inside a tree, leaf by leaf."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -40,21 +41,25 @@ class LeafError:
     own: float
 
 
-def relative_error(found: State, expected: State) -> float:
-    """``max_b ‖found_b − expected_b‖ / ‖expected_b‖`` in double precision, the norms over all tensors of a state.
+def relative_errors(found: State, expected: State) -> Tensor:
+    """``‖found − expected‖ / ‖expected‖`` of each sample (B,), ℓ2 norms over all tensors of a state, in float64.
 
-    Each sample b counts by itself, so that the numbers of the others cannot hide its error.
+    Of a sample whose expected numbers are all zero, it is the norm of the difference.
     """
     pairs = [(a.double(), b.double()) for a, b in zip(tensors_of(found), tensors_of(expected), strict=True)]
-    if not len(pairs[0][0]):
-        return 0.0
     difference, norm = (_norms(parts) for parts in zip(*((a - b, b) for a, b in pairs), strict=True))
-    return float((difference / torch.where(norm == 0, 1, norm)).max())
+    return difference / torch.where(norm == 0, 1, norm)
+
+
+def relative_error(found: State, expected: State) -> float:
+    """The largest of the `relative_errors`, so that the numbers of other samples cannot hide a sample's error."""
+    errors = relative_errors(found, expected)
+    return float(errors.max()) if len(errors) else 0.0
 
 
 def _norms(state: tuple[Tensor, ...]) -> Tensor:
     """The norm of each sample of a state of several tensors: (B,)."""
-    return torch.stack([part.reshape(len(part), -1).norm(dim=1) for part in state]).norm(dim=0)
+    return torch.stack([part.reshape(len(part), math.prod(part.shape[1:])).norm(dim=1) for part in state]).norm(dim=0)
 
 
 def reconstruction_errors(

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import per_channel
-from ..export import root_of_one_plus_square
+from ..log_determinants import sum_per_sample
 from ..module import InvertibleModule
+from ..onnx_operations import root_of_one_plus_square
 
 
 class Activation(InvertibleModule):
@@ -31,7 +32,7 @@ class Activation(InvertibleModule):
         raise NotImplementedError
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self(x), self.log_derivative(x).flatten(1).sum(1)
+        return self(x), sum_per_sample(self.log_derivative(x))
 
     def extra_repr(self) -> str:
         return f"slope={self.slope}"
@@ -134,7 +135,7 @@ class _SneakyWithLogdet(_SneakyFunction):
     @staticmethod
     def forward(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
         root, numerator = _derivative(x, slope)
-        logdet = (numerator / root).log_().flatten(1).sum(1)
+        logdet = sum_per_sample((numerator / root).log_())
         return _value(x, root, numerator, slope), logdet
 
     @staticmethod
@@ -217,7 +218,7 @@ class LearnedLeakyReLU(InvertibleModule):
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_slope = self.log_slope(x)
-        return x * log_slope.exp(), log_slope.flatten(1).sum(1)
+        return x * log_slope.exp(), sum_per_sample(log_slope)
 
     def extra_repr(self) -> str:
         return f"{self.log_positive.shape[0]}, symmetric={self.symmetric}"

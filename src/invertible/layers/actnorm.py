@@ -1,6 +1,5 @@
 """Activation normalisation: an affine map per channel, started from the data."""
 
-import math
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..arguments import check_channels, per_channel
+from ..log_determinants import sum_over_voxels
 from ..module import InvertibleModule
 
 # A channel with a smaller deviation is treated as constant: it is centred and not scaled. So is one whose numbers
@@ -64,7 +64,7 @@ class ActNorm(InvertibleModule):
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self(x)
-        return y, (math.prod(x.shape[2:]) * self.log_scale.sum()).expand(x.shape[0])
+        return y, sum_over_voxels(self.log_scale, x)
 
     def _awaits_data(self) -> bool:
         if not self.training or self._is_ready:

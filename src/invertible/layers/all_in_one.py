@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..arguments import chosen, per_channel
 from ..composites import Sequential
+from ..log_determinants import sum_over_voxels
 from ..module import InvertibleModule
 from .affine import Clamp, GlowCoupling
 from .coupling import SubnetConstructor
@@ -68,7 +69,7 @@ class GlobalAffine(InvertibleModule):
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         scale, offset = self.scale_and_offset(x)
-        return scale * x + offset, (math.prod(x.shape[2:]) * scale.log().sum()).expand(x.shape[0])
+        return scale * x + offset, sum_over_voxels(scale.log(), x)
 
     def extra_repr(self) -> str:
         return f"{self.offset.shape[0]}, activation={self.activation!r}"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..arguments import as_precise_as, check_channels
 from ..engine.walk import LeafBackward, backward_rule
+from ..log_determinants import sum_per_sample
 from ..module import Condition, InvertibleModule
 from .coupling import Coupling, GroupsBack, SubnetConstructor, checked_output, condition_like, make_subnet
 
@@ -72,12 +73,12 @@ class MonotoneCoupling(Coupling):
     def forward_and_logdet(self, x: Tensor, condition: Condition = None) -> tuple[Tensor, Tensor]:
         read, changed = self.groups(x)
         y, log_derivative = self.map_of(*self.coefficients(read, condition)).forward(changed)
-        return self.join(read, y), _sum(log_derivative, changed)
+        return self.join(read, y), sum_per_sample(log_derivative.expand_as(changed))
 
     def inverse_and_logdet(self, y: Tensor, condition: Condition = None) -> tuple[Tensor, Tensor]:
         read, changed = self.groups(y)
         x, log_derivative = self.map_of(*self.coefficients(read, condition)).inverse(changed)
-        return self.join(read, x), _sum(log_derivative, changed)
+        return self.join(read, x), sum_per_sample(log_derivative.expand_as(changed))
 
 
 class ElementwiseCoupling(MonotoneCoupling):
@@ -140,11 +141,11 @@ class _ElementwiseLayer(InvertibleModule):
 
     def forward_and_logdet(self, x: Tensor, condition: Condition = None) -> tuple[Tensor, Tensor]:
         y, log_derivative = self.elementwise(self.coefficients(x, condition)).forward(x)
-        return y, _sum(log_derivative, x)
+        return y, sum_per_sample(log_derivative.expand_as(x))
 
     def inverse_and_logdet(self, y: Tensor, condition: Condition = None) -> tuple[Tensor, Tensor]:
         x, log_derivative = self.elementwise(self.coefficients(y, condition)).inverse(y)
-        return x, _sum(log_derivative, y)
+        return x, sum_per_sample(log_derivative.expand_as(y))
 
 
 class ConditionalElementwise(_ElementwiseLayer):
@@ -227,11 +228,6 @@ class LearnedElementwise(_ElementwiseLayer):
         return f"shape={self.shape}"
 
 
-def _sum(log_derivative: Tensor, like: Tensor) -> Tensor:
-    """The log-determinant (B,) from the logarithms of the derivatives."""
-    return log_derivative.expand_as(like).flatten(1).sum(1)
-
-
 def _coupling_back(
     leaf: LeafBackward, layer: MonotoneCoupling, y: Tensor, grad: Tensor, inverse: bool
 ) -> tuple[Tensor, Tensor]:
@@ -277,7 +273,7 @@ def _map_back(
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         value, log_derivative = there(x)
-        outputs = (value,) if leaf.grad_logdet is None else (value, _sum(log_derivative, x))
+        outputs = (value,) if leaf.grad_logdet is None else (value, sum_per_sample(log_derivative.expand_as(x)))
     grads = (grad,) if leaf.grad_logdet is None else (grad, leaf.grad_logdet)
     return (x.detach(), *leaf.differentiate(outputs, (x, *theta), grads))
 

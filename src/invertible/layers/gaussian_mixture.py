@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import as_precise_as, check_positive
+from ..log_determinants import sum_per_sample
 from ..module import Condition, InvertibleModule, tensors_of
 
 
@@ -51,7 +52,7 @@ class GaussianMixture(InvertibleModule):
 
     def forward_and_logdet(self, x: Tensor, condition: Condition = None) -> tuple[Tensor, Tensor]:
         _, _, log_diagonal = self._component(x, condition)
-        return self(x, condition), log_diagonal.flatten(1).sum(1)
+        return self(x, condition), sum_per_sample(log_diagonal)
 
     def log_likelihood(self, x: Tensor, log_weights: Tensor, means: Tensor, factors: Tensor) -> Tensor:
         """``log p(x) = log Σ_k w_k N(x; μ_k, (U_kᵀ U_k)⁻¹)`` of shape (B,), in nats.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import as_precise_as, check_channel_number, check_channels, chosen, per_channel
+from ..log_determinants import sum_over_voxels
 from ..module import InvertibleModule, VolumePreserving
 from .orthogonal import initial_matrices
 
@@ -116,7 +117,7 @@ class InvertibleConv1x1(InvertibleModule):
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self(x)
         logabsdet = self.mixing.logabsdet(torch.promote_types(x.dtype, torch.float32))
-        return y, (math.prod(x.shape[2:]) * logabsdet).expand(x.shape[0])
+        return y, sum_over_voxels(logabsdet, x)
 
     def _columns(self, x: Tensor) -> Tensor:
         """A state (B, C, *spatial) as (B, C, N), in the precision of the computation."""
@@ -175,7 +176,7 @@ class FixedLinear(InvertibleModule):
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         logabsdet = torch.linalg.slogdet(self._wide(x)).logabsdet
-        return self(x), (math.prod(x.shape[2:]) * logabsdet).expand(x.shape[0])
+        return self(x), sum_over_voxels(logabsdet, x)
 
     def _wide(self, state: Tensor) -> Tensor:
         """M in the precision of the state, but at least in float32: torch inverts nothing in half precision."""

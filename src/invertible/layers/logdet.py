@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_positive, chosen
+from ..log_determinants import sum_per_sample
 
 
 class LogDetEstimator(Protocol):
@@ -37,7 +38,7 @@ class ExactLogDet:
 
     def __call__(self, g: Tensor, x: Tensor, *, create_graph: bool) -> Tensor:
         if not x.shape[0]:
-            return g.flatten(1).sum(1)
+            return sum_per_sample(g)
         n = x[0].numel()
         identity = torch.eye(n, dtype=g.dtype, device=g.device)
         # Row i of every sample's Jacobian at once: samples do not depend on each other.
@@ -154,7 +155,7 @@ def _power_series(g: Tensor, x: Tensor, weights: Sequence[float], *, create_grap
     precision = torch.promote_types(x.dtype, torch.float32)
     if not weights:
         # Zero, and part of the graph all the same: a loss of this log-determinant alone can be differentiated.
-        return (g - g).to(precision).flatten(1).sum(1)
+        return sum_per_sample(g - g)
     v = (2 * torch.randint_like(x, 2, requires_grad=False) - 1).to(precision)
     total, plain = x.new_zeros(x.shape[0], dtype=precision), x.new_zeros(x.shape[0], dtype=precision)
     product, w, n = v, torch.zeros_like(v), len(weights)
@@ -163,11 +164,11 @@ def _power_series(g: Tensor, x: Tensor, weights: Sequence[float], *, create_grap
         if create_graph and k == n:
             break
         product = _transposed_product(g, x, product, create_graph=False)  # (Jᵀ)^k v
-        term = -weight * (-1) ** k * (product * v).flatten(1).sum(1)
+        term = -weight * (-1) ** k * sum_per_sample(product * v)
         total, plain = total + term / k, plain + term
     if not create_graph:
         return total
-    slope = (_transposed_product(g, x, w, create_graph=True) * v).flatten(1).sum(1)
+    slope = sum_per_sample(_transposed_product(g, x, w, create_graph=True) * v)
     # The slope is the sum of all terms without their 1/k: what it has beyond the others is the last one.
     return total + (slope.detach() - plain) / n + (slope - slope.detach())
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..log_determinants import constant_logdet, sum_per_sample
 from ..module import InvertibleModule
 
 
@@ -40,8 +41,7 @@ class FixedAffine(InvertibleModule):
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self(x)  # of real numbers; x may be an image of integers
-        logdet = math.prod(x.shape[1:]) * math.log(abs(self.scale))
-        return y, y.new_full((x.shape[0],), logdet, dtype=torch.promote_types(y.dtype, torch.float32))
+        return y, constant_logdet(math.prod(x.shape[1:]) * math.log(abs(self.scale)), y)
 
     def extra_repr(self) -> str:
         return f"scale={self.scale:g}, shift={self.shift:g}"
@@ -69,12 +69,7 @@ class Logit(InvertibleModule):
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_x, log_rest = x.log(), torch.log1p(-x)
-        return log_x - log_rest, -_sum(log_x + log_rest)
+        return log_x - log_rest, -sum_per_sample(log_x + log_rest)
 
     def inverse_and_logdet(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.sigmoid(y), -_sum(F.softplus(y) + F.softplus(-y))
-
-
-def _sum(values: Tensor) -> Tensor:
-    """The sum of each sample (B,), in at least float32: in float16, those of large images are infinite."""
-    return values.flatten(1).sum(1, dtype=torch.promote_types(values.dtype, torch.float32))
+        return torch.sigmoid(y), -sum_per_sample(F.softplus(y) + F.softplus(-y))

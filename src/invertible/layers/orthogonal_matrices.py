@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .. import export
 from ..arguments import chosen
 from ..engine.shared_values import SharedValue
+from ..export import needs_plain_operations
+from ..onnx_operations import cayley_by_products
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -48,7 +49,7 @@ def matrix_exponential(theta: Tensor) -> Tensor:
 def _squarings(skew: Tensor) -> int:
     """How often to square: on a CPU, where it costs no time to read it, as the norm demands."""
     small = _SMALL.get(skew.dtype)
-    if small is None or skew.device.type != "cpu" or type(skew) is not Tensor or export.needs_plain_operations():
+    if small is None or skew.device.type != "cpu" or type(skew) is not Tensor or needs_plain_operations():
         return _SQUARINGS
     norm = skew.detach().abs().sum(-1).amax().item() if skew.numel() else 0.0
     return min(max(math.ceil(math.log2(norm / small)), 0), _SQUARINGS) if 0 < norm < math.inf else 0
@@ -77,7 +78,7 @@ PARAMETRISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-_FOR_ONNX = PARAMETRISATIONS | {"cayley": export.cayley_transform}
+_FOR_ONNX = PARAMETRISATIONS | {"cayley": cayley_by_products}
 
 
 class OrthogonalMatrices(SharedValue):

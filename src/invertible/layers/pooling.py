@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_real, chosen, per_dimension
+from ..log_determinants import constant_logdet
 from ..module import InvertibleModule
 from .space_to_depth import from_blocks, to_blocks
 
@@ -59,9 +60,7 @@ class BlockDownsampling(InvertibleModule):
 
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y, num_blocks = self(x), math.prod(x.shape[1:]) // self.block_volume
-        # In at least float32: in float16, that of a large image is infinite.
-        dtype = torch.promote_types(y.dtype, torch.float32)
-        return y, y.new_full((x.shape[0],), num_blocks * self.block_logdet(), dtype=dtype)
+        return y, constant_logdet(num_blocks * self.block_logdet(), y)
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}"

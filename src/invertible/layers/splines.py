@@ -219,7 +219,7 @@ class RationalQuadraticSpline(LinearSpline):
     functions of coefficients too, 1 for zero; at the outer ones it is the slope of the tails.
 
     Coefficients without a bound, such as those of a linear subnet, make the map so steep or flat that its inverse is
-    ill-conditioned. ``reversible`` then needs `keep_input`, or the guard (``callbacks=guard``), which switches to it.
+    ill-conditioned. ``reversible`` then needs `keep_input`.
 
     Args:
         num_bins, options: see `LinearSpline`.

@@ -20,7 +20,7 @@ from src.invertible import (
 )
 from src.invertible.engine.reversible import keep_input, keeps_input
 from src.invertible.graph import Graph
-from src.invertible.inspection.reconstruction import LeafNames, reconstruction_errors, relative_error
+from src.invertible.inspection.reconstruction import LeafNames, reconstruction_errors, relative_error, relative_errors
 from src.invertible.layers.affine import AffineCoupling
 from src.invertible.layers.reshaping import Concat, Split
 from tests.invertible.engine.test_backprop import (
@@ -185,6 +185,15 @@ def test_the_error_is_that_of_the_worst_sample_over_all_tensors_of_the_state() -
     found = (torch.tensor([[3.3], [1e6]]), torch.tensor([[4.4], [1e6]]))
     assert relative_error(found, expected) == pytest.approx(0.1, rel=1e-4)
     assert relative_error((torch.zeros(2, 1), torch.ones(2, 1)), (torch.zeros(2, 1), torch.zeros(2, 1))) == 1.0
+
+
+def test_relative_errors_are_those_of_each_sample() -> None:
+    found, expected = torch.tensor([[3.3, 4.4], [0.0, 2.0], [0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 0.0], [0, 0]])
+    errors = relative_errors(found, expected)
+    assert errors.dtype == torch.float64
+    assert errors.tolist() == pytest.approx([0.1, 2.0, 0.0], rel=1e-6)
+    assert relative_errors(torch.zeros(0, 3), torch.zeros(0, 3)).shape == (0,)
+    assert relative_error(torch.zeros(0, 3), torch.zeros(0, 3)) == 0.0
 
 
 def test_names_of_leaves_that_the_engine_inverts() -> None:
