@@ -73,10 +73,13 @@ def per_dimension(value: int | Sequence[int], spatial_dims: int, name: str) -> t
     return values
 
 
-def check_channels(x: Tensor, channels: int) -> None:
-    """Raise a `ValueError` unless ``x`` is a state of shape (B, channels, *spatial)."""
+def check_channels(x: Tensor, channels: int, spatial_dims: int | None = None) -> None:
+    """Raise a `ValueError` unless ``x`` is a state (B, channels, *spatial), of so many spatial axes if given."""
     if not isinstance(x, Tensor):
         raise ValueError(f"expected a state of one tensor with {channels} channels, got {type(x).__name__}")
+    if spatial_dims is not None and x.ndim != 2 + spatial_dims:
+        axes = {1: "L", 2: "H, W", 3: "D, H, W"}[spatial_dims]
+        raise ValueError(f"expected shape (B, {channels}, {axes}), got {tuple(x.shape)}")
     if x.ndim < 2 or x.shape[1] != channels:
         raise ValueError(f"expected {channels} channels, got {x.shape[1] if x.ndim > 1 else 'no such dimension'}")
 

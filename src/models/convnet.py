@@ -80,7 +80,8 @@ class ConvNet(nn.Module):
         super().__init__()
         check_choice("padding_mode", padding_mode, CONVOLUTION_PADDINGS)
         convolutions: Any = CIRCULAR_CONVOLUTIONS if padding_mode == "circular" else CONVOLUTIONS
-        convolution = convolutions[check_spatial_dims(spatial_dims)]
+        self.spatial_dims = check_spatial_dims(spatial_dims)
+        convolution = convolutions[spatial_dims]
         check_choice("activation", activation, ACTIVATIONS)
         check_choice("downsampling", downsampling, DOWNSAMPLINGS)
         self.in_channels = in_channels
@@ -103,5 +104,5 @@ class ConvNet(nn.Module):
         self.head = nn.Sequential(SpatialMean(), nn.Linear(channels, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        check_channels(x, self.in_channels)
+        check_channels(x, self.in_channels, self.spatial_dims)
         return self.head(self.features(x))

@@ -96,8 +96,8 @@ class IUNet(InvertibleModule):
     ) -> None:
         super().__init__()
         self.spatial_dims = check_spatial_dims(spatial_dims)
-        if not channels or min(channels) < 1:
-            raise ValueError(f"expected at least one level with positive channels, got channels={list(channels)}")
+        if isinstance(channels, int) or not channels or min(channels) < 1:
+            raise ValueError(f"expected a positive number of channels for each level, got channels={channels}")
         if mixing_frequency < -1:
             raise ValueError(f"expected mixing_frequency to be -1, 0 or positive, got {mixing_frequency}")
         self.strides = strides_per_level(strides, len(channels) - 1, spatial_dims)
@@ -144,7 +144,7 @@ class IUNet(InvertibleModule):
         return self.padding.mode is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        check_channels(x, self.in_channels)
+        check_channels(x, self.in_channels, self.spatial_dims)
         y = self.body(self.padding.pad(fast_layout(x)))
         return self.padding.crop(y, x.shape[2:]) if self.revert_padding else y
 
@@ -166,7 +166,7 @@ class IUNet(InvertibleModule):
 
         It is exact on the sizes that `inverse` takes. On others it is not: what `revert_padding` removed is lost.
         """
-        check_channels(y, self.in_channels)
+        check_channels(y, self.in_channels, self.spatial_dims)
         return self.padding.crop(self.body.inverse(self.padding.pad(fast_layout(y))), y.shape[2:])
 
     def encode(self, x: Tensor) -> list[Tensor]:
@@ -174,7 +174,7 @@ class IUNet(InvertibleModule):
 
         They are computed by plain autograd under every backprop policy, as those of the three methods below.
         """
-        check_channels(x, self.in_channels)
+        check_channels(x, self.in_channels, self.spatial_dims)
         return self._contract(self.padding.pad(x), FORWARD, "encoder", "down")
 
     def decode(self, codes: Sequence[Tensor]) -> Tensor:
@@ -259,7 +259,7 @@ class IUNet(InvertibleModule):
         return levels
 
     def _check_divisible(self, x: Tensor) -> None:
-        check_channels(x, self.in_channels)
+        check_channels(x, self.in_channels, self.spatial_dims)
         if any(self.padding.missing(x.shape[2:])):
             raise ValueError(
                 f"expected a spatial size divisible by {self.padding.factors}, got {tuple(x.shape[2:])}: "

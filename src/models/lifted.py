@@ -23,7 +23,8 @@ class Lifted(nn.Module):
         kernel_size: of both linear convolutions.
 
     Raises:
-        ValueError: if the body has fewer channels than the images, or an input has another number of channels.
+        ValueError: for a body without these attributes or with fewer channels than the images, and an input of another
+            shape.
 
     Example:
         >>> net = Lifted(in_channels=1, out_channels=1, body=IUNet((4, 8), num_couplings=1, spatial_dims=2))
@@ -33,10 +34,14 @@ class Lifted(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, body: nn.Module, kernel_size: int = 3) -> None:
         super().__init__()
+        lacking = [name for name in ("in_channels", "spatial_dims") if not hasattr(body, name)]
+        if lacking:
+            raise ValueError(f"expected a body with {' and '.join(lacking)}, got {type(body).__name__} without")
         width, dims = int(body.in_channels), int(body.spatial_dims)  # type: ignore[arg-type]
         if width < max(in_channels, out_channels):
             raise ValueError(f"expected a body of at least {max(in_channels, out_channels)} channels, got {width}")
         self.in_channels = in_channels
+        self.spatial_dims = dims
         self.out_channels = out_channels
         self.lift = ProjectionConv(in_channels, width, spatial_dims=dims, kernel_size=kernel_size)
         self.body = body
@@ -49,7 +54,7 @@ class Lifted(nn.Module):
                 conv.weight.flatten(2)[..., kernel_size**dims // 2] = matrix  # at the centre
 
     def forward(self, x: Tensor) -> Tensor:
-        check_channels(x, self.in_channels)
+        check_channels(x, self.in_channels, self.spatial_dims)
         return self.project(self.body(self.lift(x)))
 
     def inverse(self, y: Tensor) -> Tensor:

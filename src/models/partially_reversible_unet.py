@@ -72,7 +72,7 @@ class PartiallyReversibleUNet(nn.Module):
         padding_mode: str | None = None,
     ) -> None:
         super().__init__()
-        check_spatial_dims(spatial_dims)
+        self.spatial_dims = check_spatial_dims(spatial_dims)
         if not channels or min(channels) < 2 or any(width % 2 for width in channels):
             raise ValueError(f"expected an even number of channels per level, got channels={list(channels)}")
         check_positive(num_encoder_blocks=num_encoder_blocks, num_decoder_blocks=num_decoder_blocks)
@@ -101,7 +101,7 @@ class PartiallyReversibleUNet(nn.Module):
         self.project = project(channels[0], out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_channels(x, self.in_channels)
+        check_channels(x, self.in_channels, self.spatial_dims)
         spatial = x.shape[2:]
         x = self.encoders[0](self.lift(self.padding.pad(x)))
         skips: list[Tensor] = []

@@ -45,7 +45,7 @@ class UNet(nn.Module):
         padding_mode: str | None = None,
     ) -> None:
         super().__init__()
-        check_spatial_dims(spatial_dims)
+        self.spatial_dims = check_spatial_dims(spatial_dims)
         self.in_channels, self.channels = in_channels, doubled_channels(base_channels, num_levels)
         self.padding = SpatialPadding((2 ** (num_levels - 1),) * spatial_dims, padding_mode)
 
@@ -64,7 +64,7 @@ class UNet(nn.Module):
         self.project = ProjectionConv(base_channels, out_channels, spatial_dims=spatial_dims)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_channels(x, self.in_channels)
+        check_channels(x, self.in_channels, self.spatial_dims)
         spatial = x.shape[2:]
         x = self.encoders[0](self.padding.pad(x))
         skips: list[Tensor] = []

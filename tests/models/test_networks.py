@@ -237,7 +237,14 @@ def test_unet_with_one_level_sees_five_voxels_and_three_levels_see_far() -> None
 
 
 BAD = {
-    "no channels": (lambda: IUNet((), 1, 3), "at least one level with positive channels"),
+    "no channels": (lambda: IUNet((), 1, 3), r"a positive number of channels for each level, got channels=\(\)"),
+    "one number of channels": (lambda: IUNet(8, 1, 3), "a positive number of channels for each level, got channels=8"),  # type: ignore[arg-type]
+    "body without spatial_dims": (lambda: Lifted(1, 1, nn.Conv2d(4, 4, 1)), "a body with spatial_dims, got Conv2d"),
+    "no batch axis": (lambda: IUNet((2,), 1, 2)(torch.zeros(2, 16, 16)), r"shape \(B, 2, H, W\), got \(2, 16, 16\)"),
+    "no axis of channels": (
+        lambda: UNet(1, 1, 4, 1, 3)(torch.zeros(9, 8, 8, 8)),
+        r"\(B, 1, D, H, W\), got \(9, 8, 8, 8\)",
+    ),
     "one channel cannot be split": (lambda: IUNet((1, 8), 1, 3), "at least 2 channels to split, got 1 on level 1"),
     "dimension": (lambda: IUNet((4,), 1, 4), "spatial_dims to be 1, 2 or 3, got 4"),
     "couplings": (lambda: IUNet((4, 8), (1, 2, 3), 3), r"one non-negative number or 2 of them, got \[1, 2, 3\]"),
