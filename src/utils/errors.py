@@ -57,8 +57,8 @@ def root_message(error: BaseException) -> str:
     from hydra.errors import InstantiationException
 
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        place = [line for line in str(error).splitlines() if line.startswith("full_key:")]
-        return "\n".join([root_message(error.__cause__), *place])
+        keys = [line.removeprefix("full_key:") for line in str(error).splitlines() if line.startswith("full_key:")]
+        return root_message(error.__cause__) + "".join(f"\n(while building{key})" for key in keys)
     return str(error) or type(error).__name__
 
 

@@ -196,7 +196,7 @@ def test_a_constructors_refusal_is_shown_with_its_place_and_a_bug_keeps_its_trac
     with pytest.raises(SystemExit) as stopped, user_errors(show_traceback=False):
         instantiate(node)
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.startswith("error: in_channels must be divisible by groups\nfull_key: a\n")
+    assert capsys.readouterr().err.startswith("error: in_channels must be divisible by groups\n(while building a)\n")
     with pytest.raises(ValueError), user_errors(show_traceback=True):
         raise ValueError
     with pytest.raises(RuntimeError), user_errors(show_traceback=False):
