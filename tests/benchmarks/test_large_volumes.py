@@ -24,7 +24,21 @@ VIEWS = {
 }
 # Torch halves these until 32 bits suffice (`TensorIterator::with_32bit_indexing`; `cat` falls back to copies).
 ITERATED = {
-    *("_to_copy", "add", "add_", "addcmul", "cat", "clone", "copy_", "empty_like", "fill_", "mul", "neg", "new_zeros"),
+    *(
+        "_to_copy",
+        "add",
+        "add_",
+        "addcmul",
+        "cat",
+        "clone",
+        "copy_",
+        "empty_like",
+        "fill_",
+        "mul",
+        "neg",
+        "new_full",
+        "new_zeros",
+    ),
     *("slice_backward", "sub_", "sum"),
 }
 # cuBLAS counts rows and columns in 32 bits, at most 2²⁷ here, and addresses in 64. cuDNN has 64-bit convolutions from

@@ -245,7 +245,7 @@ BAD = {
     ),
     "negative": (lambda: GOOD.log_likelihood(torch.full((1, 1, 2, 2), -1.0)), "grey values from 0 to 255, got -1"),
     "too large": (lambda: GOOD.log_likelihood(torch.full((1, 1, 2, 2), 256)), "grey values from 0 to 255, got 256"),
-    "undefined": (lambda: GOOD.log_likelihood(torch.full((1, 1, 2, 2), math.nan)), "from 0 to 255 .* got nan"),
+    "undefined": (lambda: GOOD.log_likelihood(torch.full((1, 1, 2, 2), math.nan)), "from 0 to 255, got nan"),
     "size": (
         lambda: DensityModel(Glow(1, 2, 1, 4), (1, 6, 6)).log_likelihood(torch.zeros(1, 1, 6, 6)),
         r"divisible by 2\^2 = 4 for 2 levels, got \(6, 6\)",
