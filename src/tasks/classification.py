@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from src.tasks.base import Batch, Task
+from src.tasks.data_attributes import check_attributes
 from src.tasks.image_quality import relative_errors
 from src.tasks.metrics import TASK_METRICS
 from src.tasks.sample_table import SampleTable
@@ -34,8 +35,7 @@ class Classification(Task):
         Raises:
             ValueError: if the network does not take the data's images, or has another number of classes.
         """
-        if not hasattr(datamodule, "num_classes"):
-            raise ValueError(f"expected a datamodule of labelled images, got {type(datamodule).__name__}")
+        check_attributes(datamodule, "labelled images", "sample_shape", "num_classes")
         shape, self._num_classes = tuple(datamodule.sample_shape), int(datamodule.num_classes)
         output = self.probe(self.net, shape)
         if output.shape[1:] != (self._num_classes,):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from src.invertible import PolicyName
 from src.invertible.arguments import check_choice
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
+from src.tasks.data_attributes import check_attributes
 from src.tasks.image_quality import SSIMWindow, check_ssim_size, quality
 from src.tasks.metrics import TASK_METRICS, Metric
 from src.tasks.windows import SlidingWindow
@@ -74,8 +75,7 @@ class Reconstruction(Task):
         Raises:
             ValueError: if the network does not take or return such volumes, or the data ranges differ.
         """
-        if not hasattr(datamodule, "data_range"):
-            raise ValueError(f"expected a datamodule with pairs of input and target, got {type(datamodule).__name__}")
+        check_attributes(datamodule, "pairs of input and target", "sample_shape", "data_range")
         if self.data_range not in (None, datamodule.data_range):
             raise ValueError(f"expected task.data_range={datamodule.data_range}, as in the data, got {self.data_range}")
         shape = tuple(datamodule.sample_shape)

@@ -8,6 +8,7 @@ from torch import Tensor
 from src.invertible import Downsampling, haar_matrix
 from src.tasks.base import Batch, Task
 from src.tasks.channel_mixing import METHODS, unmixing_mse
+from src.tasks.data_attributes import check_attributes
 from src.tasks.metrics import TASK_METRICS
 
 
@@ -32,10 +33,8 @@ class Sparsity(Task):
         """
         if self.net.channels != 1:
             raise ValueError(f"expected a Downsampling of one channel, got {self.net}")
-        shape = getattr(datamodule, "sample_shape", None)
-        if shape is None:
-            raise ValueError(f"expected a datamodule of images, got {type(datamodule).__name__}")
-        self.probe(self.net, shape)
+        check_attributes(datamodule, "images", "sample_shape")
+        self.probe(self.net, datamodule.sample_shape)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the mean absolute value."""
