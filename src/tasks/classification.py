@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from src.tasks.base import Batch, Task
+from src.tasks.batch_checks import Images, Labels
 from src.tasks.data_attributes import check_attributes
 from src.tasks.image_quality import relative_errors
 from src.tasks.metrics import TASK_METRICS
@@ -47,6 +48,7 @@ class Classification(Task):
             recovered = self.probe(lambda x: self.net.inverse(self.net.encode(x)), shape)  # type: ignore[operator]
             if tuple(recovered.shape[1:]) != shape:
                 raise ValueError(f"expected an inverse that gives shape {shape}, got {tuple(recovered.shape[1:])}")
+        self.fields = {"image": Images(shape), "label": Labels(self._num_classes)}
 
     @property
     def is_invertible(self) -> bool:

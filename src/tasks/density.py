@@ -6,6 +6,7 @@ from torch import Tensor
 
 from src.models.density import DensityModel, LogLikelihood
 from src.tasks.base import Batch, Task
+from src.tasks.batch_checks import Images
 from src.tasks.data_attributes import check_attributes
 from src.tasks.metrics import TASK_METRICS
 from src.utils.random_stream import own_stream
@@ -45,6 +46,7 @@ class Density(Task):
             raise ValueError(
                 f"expected a flow that keeps the shape {self.net.latent_shape}, got {tuple(latent.shape[1:])}"
             )
+        self.fields = {"image": Images(shape, integers=True)}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the mean bits per dimension and its parts."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from src.invertible import PolicyName
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
+from src.tasks.batch_checks import Images, Labels
 from src.tasks.data_attributes import check_attributes
 from src.tasks.metrics import TASK_METRICS, Metric
 from src.tasks.sample_table import SampleTable
@@ -87,6 +88,7 @@ class Segmentation(Task):
                 f"{head.meaning}, got {outputs[0]}"
             )
         self.regions, self._window, self._head = dict(datamodule.regions), shape[1:], head
+        self.fields = {"image": Images(shape), "label": Labels(int(datamodule.num_classes), per_voxel=True)}
         self.metrics = tuple(self._measured())
 
     @property
