@@ -201,6 +201,23 @@ def test_bad_images_are_named_together_after_the_good_ones(volumes_run: Path, tm
     assert names(tmp_path / "out") == ["good.npy"]
 
 
+@pytest.mark.parametrize("part", ["", "test/"])
+def test_targets_that_would_be_restored_too_are_told(
+    part: str, volumes_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    volume = RNG.random((16, 16, 16), np.float32)
+    for name in (f"{part}input/a.npy", f"{part}target/a.npy", "b.npy"):
+        write_image(tmp_path / "in" / name, volume)
+    assert predict(volumes_run, tmp_path / "out", f"input={tmp_path / 'in'}") == 3
+    place = f"{tmp_path}/in/{part}"
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"note: 1 of the 3 files in {tmp_path}/in are in {place}target, where the training has its targets; "
+        f"input={place}input restores the inputs alone"
+    )
+    assert predict(volumes_run, tmp_path / "one", f"input={place}input") == 1
+    assert "targets" not in capsys.readouterr().err
+
+
 def test_inputs_and_outputs_that_cannot_be_are_refused(volumes_run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("")
