@@ -229,6 +229,11 @@ def test_inputs_and_outputs_that_cannot_be_are_refused(volumes_run: Path, tmp_pa
         predict(volumes_run, tmp_path / "in", f"input={tmp_path / 'in'}")
     with pytest.raises(ConfigError, match=r"expected output=<folder>, got .*notes\.txt, which is a file"):
         predict(volumes_run, tmp_path / "notes.txt", f"input={tmp_path / 'in'}")
+    for name in ("one.png", "scan.NII.GZ"):
+        with pytest.raises(ConfigError, match=rf"expected output=<folder>, got .*{name}, the name of an image file"):
+            predict(volumes_run, tmp_path / name, f"input={tmp_path / 'in'}")
+        (tmp_path / name).mkdir()  # of an earlier prediction
+        assert predict(volumes_run, tmp_path / name, f"input={tmp_path / 'in'}") == 1
     for changed, message in (
         ("mode=encode", "expected mode=encode for a flow, got a run of Reconstruction"),
         ("mode=encod", "expected mode to be one of sample"),
