@@ -201,6 +201,16 @@ def test_bad_images_are_named_together_after_the_good_ones(volumes_run: Path, tm
     assert names(tmp_path / "out") == ["good.npy"]
 
 
+def test_images_with_one_problem_are_listed_in_one_line(volumes_run: Path, tmp_path: Path) -> None:
+    for number in range(8):
+        write_image(tmp_path / f"in/{number}.npy", np.zeros((16, 16 + number)))
+    (tmp_path / "in/cut.nii.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(ValueError, match="got 9 that are not; 0 restored images were written") as caught:
+        predict(volumes_run, tmp_path / "out", f"input={tmp_path / 'in'}")
+    lines = str(caught.value).splitlines()[1:]
+    assert len(lines) == 5 and lines[4].startswith(f"  5 more like {tmp_path}/in/0.npy: {tmp_path}/in/3.npy, ")
+
+
 @pytest.mark.parametrize("part", ["", "test/"])
 def test_targets_that_would_be_restored_too_are_told(
     part: str, volumes_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
