@@ -308,6 +308,17 @@ def test_all_images_that_a_folder_trains_with_are_predicted(tmp_path: Path) -> N
         predict(run, tmp_path / "other", f"input={tmp_path / 'in' / 'notes.npy'}")
 
 
+def test_images_in_colour_that_become_grey_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data = ["datamodule=image_folder", "image.size=8", "image.num_classes=2", "image.channels=1"]
+    run = untrained(tmp_path / "run", "experiment=irevnet_lab", "model=convnet", "network.convnet.width=4", *data)
+    for name, shape in (("a.png", (8, 8)), ("b.png", (8, 8, 3)), ("small.png", (4, 4, 3))):
+        write_image(tmp_path / "in" / name, RNG.integers(256, size=shape, dtype=np.uint8))
+    with pytest.raises(ValueError, match="got 1 that are not"):
+        predict(run, tmp_path / "out", f"input={tmp_path / 'in'}")
+    note = "note: 1 of 2 images have colours, of which image.channels=1 takes the luminance"
+    assert capsys.readouterr().err.splitlines()[-1] == note
+
+
 def test_a_flow_of_a_folder_encodes_its_images_and_decodes_latents(tmp_path: Path) -> None:
     data = ["datamodule=image_folder", "image.size=8", "image.channels=1"]
     run = untrained(tmp_path / "run", *FLOW[:1], *FLOW[2:], "network.glow.hidden_channels=4", *data)

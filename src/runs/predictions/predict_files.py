@@ -40,8 +40,13 @@ def predict_files(run: Run, checkpoint: Path, options: PredictionOptions, origin
     if not options.overwrite and (plan.is_started() or folder.note.is_file()):
         folder.check_origin()
     folder.begin(plan.files())
-    with run.trainer.precision_plugin.forward_context():
-        done = plan.run(options.overwrite)
+    try:
+        with run.trainer.precision_plugin.forward_context():
+            done = plan.run(options.overwrite)
+    finally:  # also beside images that are refused
+        reads_images = sources and options.mode != "decode"
+        for note in getattr(loaded.datamodule, "input_notes", list)() if reads_images else []:
+            say(f"note: {note}")
     print(f"{done} {plan.what} written to {options.output if plan.table is None else plan.table.path}")
     return done
 
