@@ -214,6 +214,33 @@ def test_bad_images_are_named_together_after_the_good_ones(volumes_run: Path, tm
     assert names(tmp_path / "out") == ["good.npy"]
 
 
+def test_images_with_one_problem_are_listed_in_one_line(volumes_run: Path, tmp_path: Path) -> None:
+    for number in range(8):
+        write_image(tmp_path / f"in/{number}.npy", np.zeros((16, 16 + number)))
+    (tmp_path / "in/cut.nii.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(ValueError, match="got 9 that are not; 0 restored images were written") as caught:
+        predict(volumes_run, tmp_path / "out", f"input={tmp_path / 'in'}")
+    lines = str(caught.value).splitlines()[1:]
+    assert len(lines) == 5 and lines[4].startswith(f"  5 more like {tmp_path}/in/0.npy: {tmp_path}/in/3.npy, ")
+
+
+@pytest.mark.parametrize("part", ["", "test/"])
+def test_targets_that_would_be_restored_too_are_told(
+    part: str, volumes_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    volume = RNG.random((16, 16, 16), np.float32)
+    for name in (f"{part}input/a.npy", f"{part}target/a.npy", "b.npy"):
+        write_image(tmp_path / "in" / name, volume)
+    assert predict(volumes_run, tmp_path / "out", f"input={tmp_path / 'in'}") == 3
+    place = f"{tmp_path}/in/{part}"
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"note: 1 of the 3 files in {tmp_path}/in are in {place}target, where the training has its targets; "
+        f"input={place}input restores the inputs alone"
+    )
+    assert predict(volumes_run, tmp_path / "one", f"input={place}input") == 1
+    assert "targets" not in capsys.readouterr().err
+
+
 def test_inputs_and_outputs_that_cannot_be_are_refused(volumes_run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("")
@@ -225,6 +252,11 @@ def test_inputs_and_outputs_that_cannot_be_are_refused(volumes_run: Path, tmp_pa
         predict(volumes_run, tmp_path / "in", f"input={tmp_path / 'in'}")
     with pytest.raises(ConfigError, match=r"expected output=<folder>, got .*notes\.txt, which is a file"):
         predict(volumes_run, tmp_path / "notes.txt", f"input={tmp_path / 'in'}")
+    for name in ("one.png", "scan.NII.GZ"):
+        with pytest.raises(ConfigError, match=rf"expected output=<folder>, got .*{name}, the name of an image file"):
+            predict(volumes_run, tmp_path / name, f"input={tmp_path / 'in'}")
+        (tmp_path / name).mkdir()  # of an earlier prediction
+        assert predict(volumes_run, tmp_path / name, f"input={tmp_path / 'in'}") == 1
     for changed, message in (
         ("mode=encode", "expected mode=encode for a flow, got a run of Reconstruction"),
         ("mode=encod", "expected mode to be one of sample"),
@@ -287,6 +319,17 @@ def test_all_images_that_a_folder_trains_with_are_predicted(tmp_path: Path) -> N
     assert predict(run, tmp_path / "one", f"input={tmp_path / 'in' / 'b.webp'}") == 1
     with pytest.raises(ConfigError, match=r"\.webp\), or a folder of them>, got .*notes\.npy, which is another file"):
         predict(run, tmp_path / "other", f"input={tmp_path / 'in' / 'notes.npy'}")
+
+
+def test_images_in_colour_that_become_grey_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data = ["datamodule=image_folder", "image.size=8", "image.num_classes=2", "image.channels=1"]
+    run = untrained(tmp_path / "run", "experiment=irevnet_lab", "model=convnet", "network.convnet.width=4", *data)
+    for name, shape in (("a.png", (8, 8)), ("b.png", (8, 8, 3)), ("small.png", (4, 4, 3))):
+        write_image(tmp_path / "in" / name, RNG.integers(256, size=shape, dtype=np.uint8))
+    with pytest.raises(ValueError, match="got 1 that are not"):
+        predict(run, tmp_path / "out", f"input={tmp_path / 'in'}")
+    note = "note: 1 of 2 images have colours, of which image.channels=1 takes the luminance"
+    assert capsys.readouterr().err.splitlines()[-1] == note
 
 
 def test_a_flow_of_a_folder_encodes_its_images_and_decodes_latents(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from src.config.origins import origin
 from src.config.signatures import Plain, Signature, signature_of
 from src.utils.errors import ConfigError, did_you_mean
 from src.utils.nested import dotted
@@ -16,7 +17,8 @@ def check_targets(config: DictConfig) -> None:
     """Check that every ``_target_`` exists and takes its node's arguments, and that plain values have the right types.
 
     Raises:
-        ConfigError: naming the node, the argument, and the nearest valid one or the expected type.
+        ConfigError: naming the node, the argument, the experiment's file that sets it, and the nearest valid one or the
+            expected type.
     """
     for place, node in dotted(config, lists=True):
         if not isinstance(node, DictConfig) or "_target_" not in node:
@@ -28,7 +30,8 @@ def check_targets(config: DictConfig) -> None:
                 continue
             if key not in signature.parameters and not signature.takes_any:
                 hint = did_you_mean(key, signature.parameters)
-                raise ConfigError(f"expected an argument of {path}, got {place}.{key}{hint}")
+                source = origin(config, f"{place}.{key}")
+                raise ConfigError(f"expected an argument of {path}, got {place}.{key}{source}{hint}")
             _check_value(f"{place}.{key}", node[key], signature.parameters.get(key))
 
 

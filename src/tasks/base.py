@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from src.invertible import PolicyName, set_backprop, undisturbed
+from src.tasks.batch_checks import Field, check_batch, dtypes_of
 from src.tasks.finite_loss import FiniteLoss
 from src.tasks.metrics import Metric
 from src.tasks.sample_table import SampleTable
@@ -35,7 +36,7 @@ class Task(pl.LightningModule):
 
     Batches are dicts with "index" of shape (B,), the number of each sample in its set. A subclass defines the loss
     (`losses`), the numbers of a sample of a validation or test set (`judge`), their descriptions (`metrics`), and which
-    data it takes (`check_data`).
+    data it takes (`check_data`, which may also set ``fields``).
 
     Args:
         net: the network.
@@ -47,6 +48,7 @@ class Task(pl.LightningModule):
     Attributes:
         metrics: descriptions of what the task measures; the progress bar shows the first one. Without descriptions,
             metrics have no unit and no direction, and ``monitor`` is not checked.
+        fields: what a batch has besides its index, by key, images first; none: batches are not checked.
         test_table: one dict per sample of the test set, after a test.
 
     Raises:
@@ -72,9 +74,11 @@ class Task(pl.LightningModule):
         self.net = net
         self.optimizer = optimizer
         self.scheduler = scheduler
+        self.fields: dict[str, Field] = {}
         self.test_table: list[dict[str, Any]] = []
         self._table = SampleTable()
         self._finite_loss = FiniteLoss()
+        self._checked_stages: set[str] = set()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the mean "loss" of a training batch, and other means that are logged."""
@@ -123,13 +127,19 @@ class Task(pl.LightningModule):
         """Return what the task predicts for a batch."""
         return self.infer(batch["image"])
 
+    def setup(self, stage: str) -> None:
+        """Check the first batches anew: a fit, a validation or a test may have other data than the one before."""
+        self._checked_stages.clear()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch.
 
         Raises:
+            ValueError: if the first one has not the task's ``fields``.
             NonFiniteLossError: if it is NaN or infinite in any process. On a CPU the weights are still those before the
                 step; on a GPU the loss before is checked, so that nothing waits for the one just queued.
         """
+        self._check_first(batch, "train")
         losses = self.losses(batch)
         # The mean over all processes, so that all of them raise if one loss is not finite.
         means = reduced(self, losses, "mean")
@@ -200,7 +210,15 @@ class Task(pl.LightningModule):
                 f"fails: {error}"
             ) from error
 
+    def _check_first(self, batch: Any, stage: str) -> None:
+        """Refuse a wrong batch in plain words; only the first of a stage, because a check may wait for a GPU."""
+        if self.fields and stage not in self._checked_stages:
+            self._checked_stages.add(stage)
+            is_mixed = self._trainer is not None and "mixed" in str(self._trainer.precision)
+            check_batch(batch, self.fields, stage, dtypes_of(self.net, is_mixed))
+
     def _evaluate(self, batch: Batch, stage: str) -> Batch:
+        self._check_first(batch, stage)
         values, shown = self.judge(batch, stage)
         self._table.add(batch["index"], values)
         return {**batch, **shown}

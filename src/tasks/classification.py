@@ -9,6 +9,8 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from src.invertible.inspection import relative_errors
 from src.tasks.base import Batch, Task
+from src.tasks.batch_checks import Images, Labels
+from src.tasks.data_attributes import check_attributes
 from src.tasks.metrics import TASK_METRICS
 from src.tasks.sample_table import SampleTable
 
@@ -34,8 +36,7 @@ class Classification(Task):
         Raises:
             ValueError: if the network does not take the data's images, or has another number of classes.
         """
-        if not hasattr(datamodule, "num_classes"):
-            raise ValueError(f"expected a datamodule of labelled images, got {type(datamodule).__name__}")
+        check_attributes(datamodule, "labelled images", "sample_shape", "num_classes")
         shape, self._num_classes = tuple(datamodule.sample_shape), int(datamodule.num_classes)
         output = self.probe(self.net, shape)
         if output.shape[1:] != (self._num_classes,):
@@ -47,6 +48,7 @@ class Classification(Task):
             recovered = self.probe(lambda x: self.net.inverse(self.net.encode(x)), shape)  # type: ignore[operator]
             if tuple(recovered.shape[1:]) != shape:
                 raise ValueError(f"expected an inverse that gives shape {shape}, got {tuple(recovered.shape[1:])}")
+        self.fields = {"image": Images(shape), "label": Labels(self._num_classes)}
 
     @property
     def is_invertible(self) -> bool:

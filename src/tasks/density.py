@@ -6,6 +6,8 @@ from torch import Tensor
 
 from src.models.density import DensityModel, LogLikelihood
 from src.tasks.base import Batch, Task
+from src.tasks.batch_checks import Images
+from src.tasks.data_attributes import check_attributes
 from src.tasks.metrics import TASK_METRICS
 from src.utils.random_stream import own_stream
 
@@ -31,9 +33,11 @@ class Density(Task):
         Raises:
             ValueError: if the data are not integers, or the flow does not take such images.
         """
-        values = getattr(datamodule, "values", None)
-        if values != "integers":
-            raise ValueError(f"expected a datamodule with values=integers for density estimation, got {values!r}")
+        check_attributes(datamodule, "images", "sample_shape", "values")
+        if datamodule.values != "integers":
+            raise ValueError(
+                f"expected a datamodule with values=integers for density estimation, got {datamodule.values!r}"
+            )
         shape = tuple(datamodule.sample_shape)
         if shape != tuple(self.net.sample_shape):
             raise ValueError(f"expected a model for images of shape {shape}, got {tuple(self.net.sample_shape)}")
@@ -42,6 +46,7 @@ class Density(Task):
             raise ValueError(
                 f"expected a flow that keeps the shape {self.net.latent_shape}, got {tuple(latent.shape[1:])}"
             )
+        self.fields = {"image": Images(shape, integers=True)}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the mean bits per dimension and its parts."""

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from src.invertible import PolicyName
 from src.invertible.arguments import check_choice
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
+from src.tasks.batch_checks import Images
+from src.tasks.data_attributes import check_attributes
 from src.tasks.image_quality import SSIMWindow, check_ssim_size, quality
 from src.tasks.metrics import TASK_METRICS, Metric
 from src.tasks.windows import SlidingWindow
@@ -74,8 +76,7 @@ class Reconstruction(Task):
         Raises:
             ValueError: if the network does not take or return such volumes, or the data ranges differ.
         """
-        if not hasattr(datamodule, "data_range"):
-            raise ValueError(f"expected a datamodule with pairs of input and target, got {type(datamodule).__name__}")
+        check_attributes(datamodule, "pairs of input and target", "sample_shape", "data_range")
         if self.data_range not in (None, datamodule.data_range):
             raise ValueError(f"expected task.data_range={datamodule.data_range}, as in the data, got {self.data_range}")
         shape = tuple(datamodule.sample_shape)
@@ -86,11 +87,16 @@ class Reconstruction(Task):
             wanted = "the same shape" if target == shape else target
             own = "; model=<your own> can reconstruct other shapes" if target != shape == output else ""
             raise ValueError(f"expected a network that maps {shape} to {wanted}, got {output}{own}")
+        # Where a network keeps the size, it does so at any size.
+        like = "input" if target[1:] == shape[1:] else None
+        said_by = "target_shape" if hasattr(datamodule, "target_shape") else "sample_shape"
+        self.fields = {"input": Images(shape), "target": Images(target, said_by, like)}
         self._window = shape[1:]
         self._input_quality.clear()
 
     def setup(self, stage: str) -> None:
         """Forget the inputs of the run before: a fit, a validation or a test may have other data than that one."""
+        super().setup(stage)
         self._input_quality.clear()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from src.invertible import PolicyName
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
+from src.tasks.batch_checks import Images, Labels
+from src.tasks.data_attributes import check_attributes
 from src.tasks.metrics import TASK_METRICS, Metric
 from src.tasks.sample_table import SampleTable
 from src.tasks.segmentation_heads import HEADS, Head, MakeCriterion, Regions, region_masks
@@ -74,8 +76,7 @@ class Segmentation(Task):
         Raises:
             ValueError: if the network does not take such crops, or has the wrong number of outputs.
         """
-        if not hasattr(datamodule, "regions"):
-            raise ValueError(f"expected a datamodule of segmented volumes, got {type(datamodule).__name__}")
+        check_attributes(datamodule, "segmented volumes", "sample_shape", "num_classes", "regions")
         shape = tuple(datamodule.sample_shape)
         head = HEADS[self.outputs](int(datamodule.num_classes), datamodule.regions, self.criterion or dice_ce)
         outputs = tuple(self.probe(self.net, shape).shape[1:])
@@ -87,6 +88,7 @@ class Segmentation(Task):
                 f"{head.meaning}, got {outputs[0]}"
             )
         self.regions, self._window, self._head = dict(datamodule.regions), shape[1:], head
+        self.fields = {"image": Images(shape), "label": Labels(int(datamodule.num_classes), per_voxel=True)}
         self.metrics = tuple(self._measured())
 
     @property

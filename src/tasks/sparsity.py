@@ -7,7 +7,9 @@ from torch import Tensor
 
 from src.invertible import Downsampling, haar_matrix
 from src.tasks.base import Batch, Task
+from src.tasks.batch_checks import Images
 from src.tasks.channel_mixing import METHODS, unmixing_mse
+from src.tasks.data_attributes import check_attributes
 from src.tasks.metrics import TASK_METRICS
 
 
@@ -32,10 +34,10 @@ class Sparsity(Task):
         """
         if self.net.channels != 1:
             raise ValueError(f"expected a Downsampling of one channel, got {self.net}")
-        shape = getattr(datamodule, "sample_shape", None)
-        if shape is None:
-            raise ValueError(f"expected a datamodule of images, got {type(datamodule).__name__}")
+        check_attributes(datamodule, "images", "sample_shape")
+        shape = tuple(datamodule.sample_shape)
         self.probe(self.net, shape)
+        self.fields = {"image": Images(shape)}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the mean absolute value."""

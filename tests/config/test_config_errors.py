@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from src.config.checks import check_config, check_no_flags, checked, model_name
 from src.config.composition import CONFIG_DIR, compose_config, config_keys
 from src.config.lookups import check_lookups
+from src.config.origins import origin
 from src.config.saved import with_overrides
 from src.config.targets import check_targets
 from src.utils.errors import ConfigError, did_you_mean, full_traceback_wanted, user_errors
@@ -158,6 +159,30 @@ def test_an_absent_section_is_named() -> None:
 def test_constructor_arguments(node: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_targets(OmegaConf.create({"a": [node]}))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "file"),
+    [
+        (["experiment=irevnet_lab"], "datamodule.num_train", "experiment/irevnet_lab/small.yaml"),
+        (["experiment=irevnet_lab", "scale=medium"], "datamodule.augment", "experiment/irevnet_lab.yaml"),
+        (["experiment=irevnet_lab/sheet"], "datamodule.num_train", "experiment/irevnet_lab/small.yaml"),
+        (["experiment=flows/realnvp"], "task.optimizer.lr", "training/iconvnet_table2/small/realnvp.yaml"),
+    ],
+)
+def test_the_file_of_an_experiment_that_sets_a_key_is_named(overrides: list[str], key: str, file: str) -> None:
+    config = compose_config(overrides)
+    assert origin(config, key) == f" (set by configs/{file})"
+    assert origin(config, "datamodule.nothing") == origin(config, f"{key}.more") == ""
+    assert origin(OmegaConf.create({**config, "choices": {}, "experiment": "../x"}), key) == ""
+
+
+def test_a_key_that_nobody_typed_is_told_with_its_file() -> None:
+    config = compose_config(["experiment=irevnet_lab", "run_dir=x"])
+    config.datamodule = {"_target_": "src.datamodules.photographs.PhotographsDataModule", "augment": True}
+    message = r"PhotographsDataModule, got datamodule\.augment \(set by configs/experiment/irevnet_lab\.yaml\); valid: "
+    with pytest.raises(ConfigError, match=message):
+        check_targets(config)
 
 
 def test_an_interpolated_node_is_checked_where_it_is_used() -> None:

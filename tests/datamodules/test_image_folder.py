@@ -97,9 +97,30 @@ def test_folders_divide_the_set_and_a_missing_part_is_drawn(copied):
     for name in CLASS_NAMES:
         (copied / name).rmdir()
     datamodule = make(copied)
-    held_out = {read_image(path, 3, 12, "crop", False).tobytes() for path in (copied / "valid").rglob("*.png")}
+    held_out = {read_image(path, 3, 12, "crop", False).values.tobytes() for path in (copied / "valid").rglob("*.png")}
     assert {image.numpy().tobytes() for image in datamodule.sets["val"].images} == held_out
     assert [len(datamodule.sets[part]) for part in PARTS] == [22, 6, 2]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("channels", "note"),
+    [
+        (1, "2 of 6 images have colours, of which image.channels=1 takes the luminance"),
+        (3, "3 of 6 images are grey, and image.channels=3 repeats their one channel"),
+    ],
+)
+def test_images_that_change_their_colours_are_counted(channels, note, tmp_path, recwarn):
+    modes = ["L", "LA", "I;16", "RGB", "RGBA", "P"]
+    for number, mode in enumerate(modes):
+        grey = Image.fromarray(np.full((12, 12), 9 * number, np.uint16 if mode == "I;16" else np.uint8))
+        (grey if mode == "I;16" else grey.convert(mode)).save(tmp_path / f"{number}.png")
+    datamodule = make(tmp_path, channels=channels, val_fraction=0.2, test_fraction=0.2)
+    assert [str(w.message) for w in recwarn if "of 6 images" in str(w.message)] == [f"In {tmp_path}, {note}"]
+    assert datamodule.input_notes() == []
+    for number in range(6):
+        datamodule.read_input(tmp_path / f"{number}.png")
+    assert datamodule.input_notes() == [note]
 
 
 def test_part_folders_may_have_capitals(classes, tmp_path):
@@ -163,20 +184,20 @@ def test_numbers_are_caps(classes):
 def test_sixteen_bits_transparency_palettes_and_rotations(tmp_path):
     grey = np.arange(0, 65536, 4096, dtype=np.uint16).reshape(4, 4)
     Image.fromarray(grey).save(tmp_path / "deep.png")
-    assert np.array_equal(read_image(tmp_path / "deep.png", 1, 4, "exact", False)[0], np.rint(grey / 257))
+    assert np.array_equal(read_image(tmp_path / "deep.png", 1, 4, "exact", False).values[0], np.rint(grey / 257))
     colours = np.random.default_rng(0).integers(256, size=(4, 4, 4), dtype=np.uint8)
     Image.fromarray(colours).save(tmp_path / "transparent.png")
-    read = read_image(tmp_path / "transparent.png", 3, 4, "exact", False)
+    read = read_image(tmp_path / "transparent.png", 3, 4, "exact", False).values
     assert np.array_equal(read, colours[..., :3].transpose(2, 0, 1))
     picture = Image.fromarray(colours[..., :3])
     palette = picture.quantize(16)
     palette.save(tmp_path / "palette.png")
-    read = read_image(tmp_path / "palette.png", 3, 4, "exact", False)
+    read = read_image(tmp_path / "palette.png", 3, 4, "exact", False).values
     assert np.array_equal(read, np.asarray(palette.convert("RGB")).transpose(2, 0, 1))
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     picture.save(tmp_path / "turned.png", exif=exif)
-    turned = read_image(tmp_path / "turned.png", 3, 4, "exact", False)
+    turned = read_image(tmp_path / "turned.png", 3, 4, "exact", False).values
     assert np.array_equal(turned, colours[::-1, ::-1, :3].transpose(2, 0, 1))
 
 

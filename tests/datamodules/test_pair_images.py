@@ -104,6 +104,21 @@ def test_the_configuration_can_say_where_the_channels_are(tmp_path: Path) -> Non
     assert np.array_equal(kind(2, 3, "first").read(tmp_path / "a.nii").values, FIRST)
 
 
+def test_channels_at_the_other_end_are_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", COLOURS)
+    with pytest.raises(ValueError, match=r"channel_axis=auto\); datamodule\.channel_axis=last takes it$"):
+        kind(2, 3).read(tmp_path / "a.npy")
+    nib.save(nib.Nifti1Image(FIRST, AFFINE), tmp_path / "a.nii")
+    for axis in ("auto", "last"):
+        with pytest.raises(ValueError, match=rf"channel_axis={axis}\); datamodule\.channel_axis=first takes it$"):
+            kind(2, 3, axis).read(tmp_path / "a.nii")
+    with pytest.raises(ValueError, match=r"channel_axis=auto\)$"):
+        kind(2, 2).read(tmp_path / "a.npy")
+    np.save(tmp_path / "a.npy", COLOURS[..., 0])
+    with pytest.raises(ValueError, match=r"expected 3 channels .*channel_axis=auto\)$"):
+        kind(2, 3).read(tmp_path / "a.npy")
+
+
 @pytest.mark.parametrize("mode", ["1", "P", "I;16", "L"])
 def test_pictures_have_values_not_indices(mode: str, tmp_path: Path) -> None:
     grey = RNG.integers(0, 2, (4, 5)).astype(np.uint8) * 255

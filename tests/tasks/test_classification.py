@@ -90,5 +90,6 @@ def test_data_that_do_not_fit_are_refused(changes: dict[str, Any], message: str)
 
 
 def test_data_without_labels_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected a datamodule of labelled images, got SimpleNamespace"):
+    message = "of labelled images with sample_shape, num_classes, got SimpleNamespace without num_classes"
+    with pytest.raises(ValueError, match=message):
         task(LabNet()).check_data(SimpleNamespace(sample_shape=(1, 28, 28)))

@@ -65,6 +65,11 @@ def test_data_that_do_not_fit_are_refused(changes: dict[str, Any], message: str)
         task().check_data(SimpleNamespace(**fitting | changes))
 
 
+def test_missing_attributes_of_the_data_are_named() -> None:
+    with pytest.raises(ValueError, match="images with sample_shape, values, got SimpleNamespace without sample_shape"):
+        task().check_data(SimpleNamespace(values="integers"))
+
+
 def test_another_network_is_refused() -> None:
     with pytest.raises(ValueError, match="expected a DensityModel for task=density, got Conv2d"):
         Density(nn.Conv2d(1, 1, 1), partial(torch.optim.SGD, lr=0.1))  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,6 +38,11 @@ def test_other_networks_are_refused() -> None:
     several = Sparsity(Downsampling(2, 2, spatial_dims=2), partial(torch.optim.SGD, lr=0.1))
     with pytest.raises(ValueError, match="expected a Downsampling of one channel"):
         several.check_data(PhotographsDataModule(size=8))
+
+
+def test_data_without_a_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"datamodule of images .* got SimpleNamespace without sample_shape"):
+        sparsity("haar").check_data(SimpleNamespace())
 
 
 def test_patches_are_cut_from_the_photographs_and_stay_the_same() -> None:

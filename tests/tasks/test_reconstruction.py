@@ -65,6 +65,15 @@ def test_data_that_do_not_fit_are_refused(net: nn.Module, data: dict[str, Any], 
         task(net).check_data(SimpleNamespace(**{"sample_shape": (1, 12, 12, 12), "data_range": 1.0, **data}))
 
 
+def test_missing_attributes_of_the_data_are_named() -> None:
+    for missing in ("sample_shape", "data_range"):
+        data = {"sample_shape": (1, 12, 12), "data_range": 1.0}
+        del data[missing]
+        message = rf"of pairs of input and target with sample_shape, data_range, got SimpleNamespace without {missing}$"
+        with pytest.raises(ValueError, match=message):
+            task(nn.Conv2d(1, 1, 1)).check_data(SimpleNamespace(**data))
+
+
 def test_the_uniform_window_takes_smaller_images() -> None:
     task(nn.Conv2d(1, 1, 1), ssim_window="uniform").check_data(SimpleNamespace(sample_shape=(1, 7, 8), data_range=1.0))
 

@@ -15,7 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from src.datamodules.held_out import HeldOut
 from src.datamodules.image_folder.demo import ImageFolderDemo
 from src.datamodules.image_folder.files import ImageFile, Listing, list_images
-from src.datamodules.image_folder.reading import FITS, MODES, read_image
+from src.datamodules.image_folder.reading import FITS, MODES, ReadImage, conversion_note, read_image
 from src.datamodules.images import LabelledImageDataModule
 from src.datamodules.pairs.images import Image as InputImage
 from src.datamodules.problems import Problem, listing
@@ -105,6 +105,7 @@ class ImageFolderDataModule(LabelledImageDataModule):
         self.MEAN, self.STD = tuple(mean or ()), tuple(std or ())
         self.skip_bad_images = skip_bad_images
         self.trained_classes: tuple[str, ...] = ()
+        self._inputs: list[bool] = []  # of each image to predict, whether its channels were changed
         self.held_out = HeldOut(self.data_dir, "datamodule.skip_bad_images", skip_bad_images)
 
     def prepare_data(self) -> None:
@@ -160,7 +161,14 @@ class ImageFolderDataModule(LabelledImageDataModule):
 
     def read_input(self, path: Path) -> InputImage:
         """Return an image to predict, scaled as those of the training; raise FileError if it cannot be used."""
-        return InputImage(self.read(path).astype(np.float32), None)
+        image = self.read(path)
+        self._inputs.append(image.is_converted)
+        return InputImage(image.values.astype(np.float32), None)
+
+    def input_notes(self) -> list[str]:
+        """Return what to say of the images that `read_input` has read."""
+        number = sum(self._inputs)
+        return [conversion_note(number, len(self._inputs), self.sample_shape[0])] if number else []
 
     def _check_classes(self, listing: Listing, wanted: Sequence[str]) -> None:
         if self.values == "integers":
@@ -200,18 +208,23 @@ class ImageFolderDataModule(LabelledImageDataModule):
 
     def _read_all(self, parts: dict[str, list[ImageFile]]) -> dict[str, NDArray[np.uint8]]:
         """Return the images of each part, (N, C, H, W), and drop bad ones from ``parts`` if these may be skipped."""
-        read: dict[str, list[NDArray[np.uint8]]] = {}
+        read: dict[str, list[ReadImage]] = {}
         problems: list[Problem] = []
         with ThreadPoolExecutor(available_cpus()) as pool:
             for part, images in parts.items():
                 results = list(pool.map(self._try_to_read, images))
                 problems += [result for result in results if isinstance(result, Problem)]
                 good = [(i, r) for i, r in zip(images, results, strict=True) if not isinstance(r, Problem)]
-                parts[part], read[part] = [image for image, _ in good], [array for _, array in good]
+                parts[part], read[part] = [image for image, _ in good], [result for _, result in good]
         self._report(problems)
-        return {part: np.stack(arrays) if arrays else self._no_images() for part, arrays in read.items()}
+        converted = [result.is_converted for results in read.values() for result in results]
+        if any(converted):
+            note = conversion_note(sum(converted), len(converted), self.sample_shape[0])
+            rank_zero_warn(f"In {self.data_dir}, {note}")
+        stacks = {part: [result.values for result in results] for part, results in read.items()}
+        return {part: np.stack(arrays) if arrays else self._no_images() for part, arrays in stacks.items()}
 
-    def _try_to_read(self, image: ImageFile) -> NDArray[np.uint8] | Problem:
+    def _try_to_read(self, image: ImageFile) -> ReadImage | Problem:
         try:
             return self.read(image.path)
         except FileError as error:

@@ -1,6 +1,7 @@
 """Reading an image of any size and kind as grey values of the network's size."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,19 @@ MODES = {1: "L", 3: "RGB"}
 FITS = ("crop", "stretch", "exact")
 # Modes of 16 bits per channel; PIL's own conversion to 8 bits cuts them off at 255.
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L")
+GREY = {"1", "L", "LA", "La"}
+# A palette may have colours or not, so its files count as neither.
+PALETTES = {"P", "PA"}
 
 
-def read_image(path: Path, channels: int, size: int, fit: str, upscale: bool) -> NDArray[np.uint8]:
+class ReadImage(NamedTuple):
+    """An image (channels, size, size), and whether its file has another number of them: grey or colours."""
+
+    values: NDArray[np.uint8]
+    is_converted: bool
+
+
+def read_image(path: Path, channels: int, size: int, fit: str, upscale: bool) -> ReadImage:
     """Return an image as grey values (channels, size, size), turned upright as its EXIF data say.
 
     Args:
@@ -31,7 +42,9 @@ def read_image(path: Path, channels: int, size: int, fit: str, upscale: bool) ->
         FileError: if the file is damaged, no image, or refused.
     """
     with reading(path, "an image"), Image.open(path) as file:
-        image = _eight_bits(ImageOps.exif_transpose(file)).convert(MODES[channels])
+        stored = _eight_bits(ImageOps.exif_transpose(file))
+        is_converted = stored.mode not in PALETTES and (stored.mode in GREY) != (channels == 1)
+        image = stored.convert(MODES[channels])
         width, height = image.size
         if fit == "exact" and image.size != (size, size):
             raise ValueError(f"expected {size}×{size} pixels, got {width}×{height}; datamodule.fit=crop scales it")
@@ -44,7 +57,14 @@ def read_image(path: Path, channels: int, size: int, fit: str, upscale: bool) ->
             image = center_crop(resize(image, [size]), [size])
         elif fit == "stretch":
             image = resize(image, [size, size])
-        return np.asarray(image).reshape(size, size, channels).transpose(2, 0, 1)
+        return ReadImage(np.asarray(image).reshape(size, size, channels).transpose(2, 0, 1), is_converted)
+
+
+def conversion_note(number: int, total: int, channels: int) -> str:
+    """Return a sentence on ``number`` images of ``total`` whose number of channels was changed."""
+    if channels == 1:
+        return f"{number} of {total} images have colours, of which image.channels=1 takes the luminance"
+    return f"{number} of {total} images are grey, and image.channels={channels} repeats their one channel"
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -83,6 +83,7 @@ class ImageKind:
                 f"shape {stored.values.shape}"
             )
         axis: int | None = None
+        shape = values.shape
         if values.ndim == dims:
             values = values[None]
         else:
@@ -92,9 +93,15 @@ class ImageKind:
             raise ValueError(
                 f"expected {self.channels} channels{self._hint(self.channels_option)} and {dims} spatial axes"
                 f"{self._hint('datamodule.spatial_dims')}, got {len(values)} channels in shape {stored.values.shape}"
-                f"{self._hint(f'datamodule.channel_axis={self.channel_axis}')}"
+                f"{self._hint(f'datamodule.channel_axis={self.channel_axis}')}{self._other_end(shape, axis)}"
             )
         return values, axis
+
+    def _other_end(self, shape: tuple[int, ...], axis: int | None) -> str:
+        """Return which ``channel_axis`` takes an image whose channels are not at the end ``axis`` but at the other."""
+        other, name = (0, "first") if axis == -1 else (-1, "last")
+        takes_it = axis is not None and shape[other] == self.channels and self.channels_option is not None
+        return f"; datamodule.channel_axis={name} takes it" if takes_it else ""
 
     def _hint(self, option: str | None) -> str:
         return "" if self.channels_option is None else f" ({option})"

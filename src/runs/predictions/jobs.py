@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from src.datamodules.problems import Problem, listing
 from src.runs.predictions.table_file import TableFile
 from src.utils.errors import ConfigError
 
@@ -79,20 +80,20 @@ class PredictionPlan:
         left = [job for job in self.jobs if overwrite or not self._is_done(job)]
         if len(left) < len(self.jobs):
             print(f"{len(self.jobs) - len(left)} of {len(self.jobs)} are there already (overwrite=true replaces them)")
-        refused = []
+        refused: list[Problem] = []
         for job in left:
             try:
                 job.work()
             except ValueError as error:
-                refused.append(f"  {' and '.join(map(str, job.sources))}: {error}")
+                name = " and ".join(map(str, job.sources))
+                refused.append(Problem(name, name, str(error)))
         done = len(left) - len(refused)
         if self.table is not None and any(map(self._is_done, self.jobs)):
             self.table.write(job.row for job in self.jobs)
         if refused:
-            listing = "\n".join(refused)
             raise ValueError(
                 f"expected {self.sources} like those of the training, got {len(refused)} that are not; "
-                f"{done} {self.what} were written\n{listing}"
+                f"{done} {self.what} were written\n{listing(refused)}"
             )
         return done
 

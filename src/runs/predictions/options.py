@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from src.runs.saved_run import SavedRunOptions
 from src.utils.errors import ConfigError, check_range
+from src.utils.image_files import ending_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,11 @@ class PredictionOptions(SavedRunOptions):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if Path(self.output).exists() and not Path(self.output).is_dir():
-            raise ConfigError(f"expected output=<folder>, got {self.output}, which is a file")
+        output = Path(self.output)
+        if output.exists() and not output.is_dir():
+            raise ConfigError(f"expected output=<folder>, got {output}, which is a file")
+        if not output.exists() and ending_of(output.name) is not None:
+            raise ConfigError(f"expected output=<folder>, got {output}, the name of an image file")
         check_range(0, temperature=self.temperature)
         check_range(2, num_steps=self.num_steps)
         if self.mode == "sample" and self.input is not None:

@@ -11,7 +11,8 @@ from src.runs.load import LoadedRun, load_weights
 from src.runs.predictions.folder import PredictionFolder
 from src.runs.predictions.options import PredictionOptions
 from src.runs.predictions.plans import plan_of
-from src.runs.predictions.sources import find_sources, input_endings
+from src.runs.predictions.sources import find_sources, input_endings, targets_note
+from src.utils.errors import say
 
 
 def predict_files(run: Run, checkpoint: Path, options: PredictionOptions, origin: dict[str, Any]) -> int:
@@ -30,14 +31,22 @@ def predict_files(run: Run, checkpoint: Path, options: PredictionOptions, origin
     run.task.to(run.trainer.strategy.root_device).eval()
     loaded = LoadedRun(run.config, checkpoint, run.task, content)
     endings = input_endings(run.datamodule, options.mode)
-    plan = plan_of(loaded, [] if options.input is None else find_sources(options.input, endings), options)
+    sources = [] if options.input is None else find_sources(options.input, endings)
+    plan = plan_of(loaded, sources, options)
     plan.check(options.overwrite)
+    if options.input is not None and (note := targets_note(run.datamodule, options.input, sources)):
+        say(note)
     folder = PredictionFolder(Path(options.output), origin | _choices(run.config, options), plan.what)
     if not options.overwrite and (plan.is_started() or folder.note.is_file()):
         folder.check_origin()
     folder.begin(plan.files())
-    with run.trainer.precision_plugin.forward_context():
-        done = plan.run(options.overwrite)
+    try:
+        with run.trainer.precision_plugin.forward_context():
+            done = plan.run(options.overwrite)
+    finally:  # also beside images that are refused
+        reads_images = sources and options.mode != "decode"
+        for note in getattr(loaded.datamodule, "input_notes", list)() if reads_images else []:
+            say(f"note: {note}")
     print(f"{done} {plan.what} written to {options.output if plan.table is None else plan.table.path}")
     return done
 

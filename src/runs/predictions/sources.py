@@ -1,9 +1,10 @@
 """The files that a prediction is for."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from src.datamodules.split import SPLITS
 from src.utils.errors import ConfigError
 from src.utils.image_files import READERS, ending_of, image_paths, without_ending
 
@@ -54,3 +55,28 @@ def find_sources(given: Path, endings: Collection[str]) -> list[Source]:
     names = [path.relative_to(base_folder(given)) for path in paths]
     stems = [name.with_name(without_ending(name.name, endings)) for name in names]
     return [Source(*source) for source in zip(paths, names, stems, strict=True)]
+
+
+def targets_note(datamodule: Any, given: Path, sources: Sequence[Source]) -> str | None:
+    """Return a note for a folder like that of the training, of which the targets are restored too; else None.
+
+    Args:
+        datamodule: of the run; one of pairs has the ``patterns`` of inputs and targets, such as ``input/*``.
+        given: the folder.
+        sources: the files in it.
+    """
+    inputs, targets = (_folder_of(pattern) for pattern in getattr(datamodule, "patterns", ("", "")))
+    for place in (given, *(given / part for part in SPLITS)):
+        number = sum(source.path.is_relative_to(place / targets) for source in sources)
+        if inputs and targets and inputs != targets and number and (place / inputs).is_dir():
+            return (
+                f"note: {number} of the {len(sources)} files in {given} are in {place / targets}, where the training "
+                f"has its targets; input={place / inputs} restores the inputs alone"
+            )
+    return None
+
+
+def _folder_of(pattern: str) -> str:
+    """Return the folder in which a pattern finds all its files, "" if it names none."""
+    folder = pattern.rpartition("/")[0]
+    return "" if "*" in folder else folder
