@@ -8,7 +8,6 @@ from operator import not_
 from pathlib import Path
 from typing import Any
 
-from src.config.moved import modernised
 from src.runs.summary import read_summary
 from src.sweeps.cell import Cell
 from src.sweeps.command import for_people
@@ -81,6 +80,8 @@ def _is_of(result: dict[str, Any], cell: Cell) -> bool:
     """Whether a cell would now run with the configuration of a result."""
     if not isinstance(cell.identity, dict):  # the cell of a program without a configuration of ours
         return result["digest"] == cell.digest
+    from src.config.moved import modernised  # imports Hydra, which a page of runs does without
+
     stored = identity_of_config(modernised(result["config"]))
     # Results of format 0 are stored without their callbacks.
     expected = {key: value for key, value in cell.identity.items() if key in stored or key != "callbacks"}
