@@ -5,7 +5,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from src.config.origins import origin
 from src.config.signatures import Plain, Signature, signature_of
 from src.utils.errors import ConfigError, did_you_mean
 from src.utils.nested import dotted
@@ -29,6 +28,8 @@ def check_targets(config: DictConfig) -> None:
             if key in HYDRA_KEYS:
                 continue
             if key not in signature.parameters and not signature.takes_any:
+                from src.config.origins import origin  # imports Hydra, which a page of runs does without
+
                 hint = did_you_mean(key, signature.parameters)
                 source = origin(config, f"{place}.{key}")
                 raise ConfigError(f"expected an argument of {path}, got {place}.{key}{source}{hint}")
