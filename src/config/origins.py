@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from src.config.composition import CONFIG_DIR, choices_of
+from src.utils.nested import dotted
 
 
 def origin(config: DictConfig, key: str) -> str:
@@ -18,7 +18,7 @@ def origin(config: DictConfig, key: str) -> str:
         return ""
     own = CONFIG_DIR / "training" / str(config.experiment) / scale / f"{choices.get('model')}.yaml"
     files = [*_files(CONFIG_DIR / "experiment" / f"{experiment}.yaml", scale), own]
-    setting = [file for file in files if file.is_file() and _sets(OmegaConf.load(file), key)]
+    setting = [file for file in files if file.is_file() and key in _keys(file)]
     return f" (set by configs/{setting[-1].relative_to(CONFIG_DIR).as_posix()})" if setting else ""
 
 
@@ -35,10 +35,6 @@ def _files(path: Path, scale: str) -> Iterator[Path]:
                     yield path.parent / group / f"{str(choice).replace('${scale}', scale)}.yaml"
 
 
-def _sets(content: Any, key: str) -> bool:
-    node = content
-    for name in key.split("."):
-        if not isinstance(node, DictConfig) or name not in node:
-            return False
-        node = node._get_node(name)
-    return True
+def _keys(file: Path) -> set[str]:
+    """Return the keys that a file sets, and the sections that they are in."""
+    return {key for key, _ in dotted(OmegaConf.to_container(OmegaConf.load(file), resolve=False))}

@@ -50,7 +50,8 @@ def find_centre(sinogram: Tensor, angles_rad: np.ndarray) -> float:
 
     trials = middle + np.arange(-reach, reach + 0.5)
     # Where the halves have only air in common, nothing contradicts the mirror image.
-    coarse = best(trials[[_seen_share(half_turn, trial) >= SEEN_SHARE for trial in trials]])
+    mass = half_turn.mean(0).abs()  # the mean over the views is almost without noise
+    coarse = best(trials[[_seen_share(mass, trial) >= SEEN_SHARE for trial in trials]])
     return round(best(coarse + np.arange(-1, 1 + FINE_STEP / 2, FINE_STEP)), 1)
 
 
@@ -73,28 +74,30 @@ def _without_outliers(sinogram: Tensor) -> Tensor:
     return sinogram.clamp(float(low), float(high))
 
 
-def _seen_share(half_turn: Tensor, centre: float) -> float:
-    """The share of the object's mass in the pixels whose mirror image is on the detector too; 1 for an empty scan."""
-    mass = half_turn.mean(0).abs()  # the mean over the views is almost without noise
+def _seen_share(mass: Tensor, centre: float) -> float:
+    """The share of an object's mass in the pixels whose mirror image is on the detector too; 1 for an empty scan."""
     total = float(mass.sum())
-    return float(mass[_is_seen(half_turn.shape[1], centre, half_turn.device)].sum()) / total if total else 1.0
+    return float(mass[_is_seen(_mirrored(mass, centre))].sum()) / total if total else 1.0
 
 
-def _is_seen(num_pixels: int, centre: float, device: torch.device) -> Tensor:
-    mirrored = 2 * centre - torch.arange(num_pixels, device=device)
-    return (mirrored >= 0) & (mirrored <= num_pixels - 1)
+def _mirrored(values: Tensor, centre: float) -> Tensor:
+    """The coordinate of each pixel's mirror image: that of pixel s about the centre is 2 centre − s."""
+    return 2 * centre - torch.arange(values.shape[-1], dtype=values.dtype, device=values.device)
+
+
+def _is_seen(mirrored: Tensor) -> Tensor:
+    return (mirrored >= 0) & (mirrored <= len(mirrored) - 1)
 
 
 def _energy(half_turn: Tensor, centre: float, mask: Tensor) -> float:
     """Mean amplitude outside of the double wedge, of the pixels that both halves see."""
     num_pixels = half_turn.shape[1]
-    # The mirror image of pixel s about the centre is 2 centre − s.
-    mirrored = 2 * centre - torch.arange(num_pixels, dtype=half_turn.dtype, device=half_turn.device)
+    mirrored = _mirrored(half_turn, centre)
     left = mirrored.floor().clamp(0, num_pixels - 2)
     share = (mirrored - left).clamp(0, 1)
     other = torch.lerp(half_turn[:, left.long()], half_turn[:, left.long() + 1], share)
     # Where the mirror image is off the detector, views half a turn earlier in reverse keep the spectrum comparable.
-    other = torch.where(_is_seen(num_pixels, centre, half_turn.device), other, half_turn.flip(0))
+    other = torch.where(_is_seen(mirrored), other, half_turn.flip(0))
     spectrum = torch.fft.fft2(torch.cat([half_turn, other])).abs()
     return float((spectrum * mask).mean())
 

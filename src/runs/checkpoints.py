@@ -10,7 +10,7 @@ from torch import nn
 from src.config.checks import plain
 from src.runs.folder import RunFolder
 from src.runs.formats import check_format
-from src.utils.nested import dotted
+from src.utils.nested import flat
 from src.utils.reading import FileError, reading
 from src.utils.seal import check_archive
 
@@ -85,8 +85,8 @@ def _changes(checkpoint: dict[str, Any], config: DictConfig) -> list[tuple[str, 
 
 
 def _network_options(config: dict[str, Any]) -> dict[str, Any]:
-    sections = {name: config[name] for name in ("network", "model") if name in config}
-    return {key: value for key, value in dotted(sections) if not isinstance(value, dict) and key != "model._target_"}
+    sections: dict[str, Any] = {name: config[name] for name in ("network", "model") if name in config}
+    return {key: value for key, value in flat(sections).items() if key != "model._target_"}
 
 
 def restore_data(checkpoint: dict[str, Any], datamodule: Any) -> None:

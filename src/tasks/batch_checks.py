@@ -81,10 +81,9 @@ class Labels(Field):
 
     num_classes: int
     per_voxel: bool = False
-    like: str = "image"
 
     def check(self, key: str, value: Tensor, place: Place) -> None:
-        images = tuple(place.batch[self.like].shape)
+        images = tuple(place.batch["image"].shape)
         wanted = (images[0], *images[2:]) if self.per_voxel else images[:1]
         each = "voxel" if self.per_voxel else "image"
         place.expect(

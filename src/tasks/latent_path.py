@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from src.invertible.arguments import check_choice
+
 Map = Callable[[Tensor], Tensor]
 
 
@@ -63,5 +65,4 @@ PATHS = {"straight": straight, "spherical": spherical}
 
 def check_path(path: str) -> None:
     """Raise ValueError for an unknown path."""
-    if path not in PATHS:
-        raise ValueError(f"expected path to be one of {', '.join(PATHS)}, got {path!r}")
+    check_choice("path", path, PATHS)

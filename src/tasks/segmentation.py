@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from src.invertible import PolicyName
+from src.invertible.arguments import check_choice
 from src.tasks.base import Batch, MakeOptimizer, MakeScheduler, Report, Task
 from src.tasks.batch_checks import Images, Labels
 from src.tasks.data_attributes import check_attributes
@@ -59,8 +60,7 @@ class Segmentation(Task):
         criterion: MakeCriterion | None = None,
     ) -> None:
         super().__init__(net, optimizer, scheduler, backprop)
-        if outputs not in HEADS:
-            raise ValueError(f"expected task.outputs to be one of {', '.join(HEADS)}, got {outputs!r}")
+        check_choice("task.outputs", outputs, HEADS)
         self.outputs = outputs
         self.criterion = criterion
         self.sliding = SlidingWindow(overlap, blending, sw_batch_size)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
+from src.invertible.arguments import check_choice
+
 BLENDINGS = ("constant", "gaussian")
 
 
@@ -29,8 +31,7 @@ class SlidingWindow:
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:
             raise ValueError(f"expected task.overlap in [0, 1), got {self.overlap}")
-        if self.blending not in BLENDINGS:
-            raise ValueError(f"expected task.blending to be one of {', '.join(BLENDINGS)}, got {self.blending!r}")
+        check_choice("task.blending", self.blending, BLENDINGS)
         if self.sw_batch_size < 1:
             raise ValueError(f"expected a positive task.sw_batch_size, got {self.sw_batch_size}")
 

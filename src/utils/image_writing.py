@@ -20,6 +20,7 @@ from src.utils.nifti import write_like
 OTHER_ENDINGS = {".jpg": ".png", ".jpeg": ".png", ".mhd": ".mha"}
 # Formats of whole numbers.
 PICTURES = (".png", ".bmp")
+TIFF = (".tif", ".tiff")
 # Channels of a picture: grey, grey and transparency, colour, colour and transparency.
 PICTURE_CHANNELS = (1, 2, 3, 4)
 
@@ -92,7 +93,7 @@ def _write_tiff(path: Path, values: NDArray[Any], source: Path, key: str | None)
     import tifffile
 
     resolution, unit, has_samples = None, None, True
-    if WRITERS.get(ending_of(source.name) or "", (None, 0))[0] is _write_tiff:
+    if ending_of(source.name) in TIFF:
         with tifffile.TiffFile(source) as original:
             page = original.pages.first
             resolution, unit = page.resolution, page.resolutionunit
@@ -152,8 +153,8 @@ WRITERS: dict[str, tuple[Writer, int]] = {
     ".npy": (_write_npy, 0),
     ".npz": (_write_npz, 0),
     **dict.fromkeys((".h5", ".hdf5"), (_write_hdf5, 0)),
-    **dict.fromkeys((".tif", ".tiff"), (_write_tiff, 0)),
-    **dict.fromkeys((".png", ".bmp"), (_write_picture, -1)),
+    **dict.fromkeys(TIFF, (_write_tiff, 0)),
+    **dict.fromkeys(PICTURES, (_write_picture, -1)),
     **dict.fromkeys((".mha", ".nrrd"), (_write_itk, -1)),
 }
 
