@@ -1,6 +1,7 @@
 """The user's own cases: checked and preprocessed once, and divided into parts that the checkpoints of a run keep."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
@@ -16,17 +17,41 @@ from src.utils.errors import check_range
 from src.utils.processes import available_cpus
 
 
+@dataclass(frozen=True)
+class CaseOptions:
+    """How the cases of a set are checked, preprocessed and divided.
+
+    Args:
+        cache_dir: where the preprocessed cases go.
+        val_fraction, test_fraction: of the cases.
+        seed, split_file: of the split.
+        skip_bad_cases: leave out incomplete and invalid cases.
+        preprocessing_workers: processes that check and preprocess; None for one per CPU, 0 to work in this process.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    cache_dir: str
+    val_fraction: float
+    test_fraction: float
+    seed: int
+    split_file: str | None
+    skip_bad_cases: bool
+    preprocessing_workers: int | None
+
+    def __post_init__(self) -> None:
+        check_range(0, 0.5, val_fraction=self.val_fraction, test_fraction=self.test_fraction)
+        check_range(0, seed=self.seed, preprocessing_workers=self.preprocessing_workers)
+
+
 class CaseDataModule(SplitDataModule, Generic[Case]):
     """Parts of preprocessed cases, of which all but those for training come whole and one by one.
 
     Args:
         source: the folder of the cases, or the file that lists them.
-        cache_dir: where the preprocessed cases go.
-        fractions: of the cases, for validation and test.
-        seed, split_file: of the split.
-        skip_bad_cases: leave out incomplete and invalid cases.
+        options: how they are checked, preprocessed and divided.
         batch_size, num_workers, pin_memory: of the data loaders.
-        preprocessing_workers: processes that check and preprocess; None for one per CPU, 0 to work in this process.
 
     Attributes:
         member: what messages call a case.
@@ -43,26 +68,20 @@ class CaseDataModule(SplitDataModule, Generic[Case]):
     def __init__(
         self,
         source: Path,
-        cache_dir: str,
-        fractions: tuple[float, float],
-        seed: int,
-        split_file: str | None,
-        skip_bad_cases: bool,
+        options: CaseOptions,
         batch_size: int,
         num_workers: int,
         pin_memory: bool,
-        preprocessing_workers: int | None,
     ) -> None:
         super().__init__(batch_size, num_workers, pin_memory)
-        check_range(0, 0.5, val_fraction=fractions[0], test_fraction=fractions[1])
-        check_range(0, seed=seed, preprocessing_workers=preprocessing_workers)
-        self.cache_dir = Path(cache_dir)
-        self.fractions = fractions
-        self.seed = seed
-        self.split_file = None if split_file is None else Path(split_file)
-        self.skip_bad_cases = skip_bad_cases
-        self.preprocessing_workers = available_cpus() if preprocessing_workers is None else preprocessing_workers
-        self.held_out = HeldOut(source, "datamodule.skip_bad_cases", skip_bad_cases)
+        self.cache_dir = Path(options.cache_dir)
+        self.fractions = options.val_fraction, options.test_fraction
+        self.seed = options.seed
+        self.split_file = None if options.split_file is None else Path(options.split_file)
+        self.skip_bad_cases = options.skip_bad_cases
+        workers = options.preprocessing_workers
+        self.preprocessing_workers = available_cpus() if workers is None else workers
+        self.held_out = HeldOut(source, "datamodule.skip_bad_cases", options.skip_bad_cases)
         self.cases: dict[str, list[CachedCase[Case]]] = {}
         self._said: set[str] = set()
 

@@ -11,10 +11,12 @@ from src.datamodules.brats.cases import find_cases
 from src.datamodules.brats.demo import DEMO_RELEASE, BratsDemo
 from src.datamodules.brats.predictions import write_prediction
 from src.datamodules.brats.releases import CLASS_NAMES, MODALITIES, find_release
+from src.datamodules.case_datamodule import CaseOptions
 from src.datamodules.conversion import Converted
 from src.datamodules.problems import enumerated
 from src.datamodules.volumes.box import as_index, used_box
 from src.datamodules.volumes.cases import CachedScan, ScanCache
+from src.datamodules.volumes.crops import Augmentation, CropOptions
 from src.datamodules.volumes.datamodule import Found, SegmentationDataModule
 from src.utils.errors import check_range
 
@@ -92,18 +94,17 @@ class BratsDataModule(SegmentationDataModule):
         super().__init__(
             data_dir,
             predict_dir,
-            cache_dir,
-            size,
-            tumour_probability,
-            (intensity_scale, intensity_shift, noise_std) if augment else None,
-            (val_fraction, test_fraction),
-            seed,
-            split_file,
-            skip_bad_cases,
+            CropOptions(
+                tuple(size),
+                tumour_probability,
+                Augmentation(intensity_scale, intensity_shift, noise_std) if augment else None,
+            ),
+            CaseOptions(
+                cache_dir, val_fraction, test_fraction, seed, split_file, skip_bad_cases, preprocessing_workers
+            ),
             batch_size,
             num_workers,
             pin_memory,
-            preprocessing_workers,
             demo,
         )
         self.kind = f"BraTS {self.release.name}"

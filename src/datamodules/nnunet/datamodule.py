@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from src.datamodules.case_datamodule import CaseOptions
 from src.datamodules.groups import check_expression
 from src.datamodules.nnunet.cases import TEST_IMAGES, find_cases_to_predict, find_training_cases
 from src.datamodules.nnunet.demo import NnunetDemo
@@ -16,6 +17,7 @@ from src.datamodules.nnunet.predictions import write_prediction
 from src.datamodules.nnunet.preprocessing import Preprocessing, normalisations_of, preprocessing_cache
 from src.datamodules.problems import Problem
 from src.datamodules.volumes.cases import CachedScan, Case, ScanCache
+from src.datamodules.volumes.crops import Augmentation, CropOptions
 from src.datamodules.volumes.datamodule import Found, SegmentationDataModule
 from src.utils.errors import check_range
 from src.utils.files import write_text
@@ -102,18 +104,17 @@ class NnunetDataModule(SegmentationDataModule):
         super().__init__(
             data_dir,
             predict_dir,
-            cache_dir,
-            size,
-            foreground_probability,
-            (intensity_scale, intensity_shift, noise_std) if augment else None,
-            (val_fraction, test_fraction),
-            seed,
-            split_file,
-            skip_bad_cases,
+            CropOptions(
+                tuple(size),
+                foreground_probability,
+                Augmentation(intensity_scale, intensity_shift, noise_std) if augment else None,
+            ),
+            CaseOptions(
+                cache_dir, val_fraction, test_fraction, seed, split_file, skip_bad_cases, preprocessing_workers
+            ),
             batch_size,
             num_workers,
             pin_memory,
-            preprocessing_workers,
             demo,
         )
         check_range(0, 1, foreground_probability=foreground_probability)

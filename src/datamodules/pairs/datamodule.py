@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from src.datamodules.case_datamodule import CaseDataModule
+from src.datamodules.case_datamodule import CaseDataModule, CaseOptions
 from src.datamodules.conversion import Converted
 from src.datamodules.groups import check_expression, groups_by_name
 from src.datamodules.pairs.cache import IMAGES, CachedPair, Preprocessing, pair_cache
@@ -104,15 +104,12 @@ class PairsDataModule(CaseDataModule[Pair]):
     ) -> None:
         super().__init__(
             Path(data_dir if manifest is None else manifest),
-            cache_dir,
-            (val_fraction, test_fraction),
-            seed,
-            split_file,
-            skip_bad_cases,
+            CaseOptions(
+                cache_dir, val_fraction, test_fraction, seed, split_file, skip_bad_cases, preprocessing_workers
+            ),
             batch_size,
             num_workers,
             pin_memory,
-            preprocessing_workers,
         )
         check_range(2, 3, spatial_dims=spatial_dims)
         check_range(1, channels=channels, target_channels=target_channels, crops_per_pair=crops_per_pair)
@@ -177,7 +174,7 @@ class PairsDataModule(CaseDataModule[Pair]):
 
     def _prepare(self) -> dict[str, list[CachedPair]]:
         """Return the usable pairs of each part of the split. Bad ones are drawn too, so that skipping moves no pair."""
-        source = self.data_dir if self.manifest is None else self.manifest
+        source = self.held_out.source
         found, problems = find_pairs(source, *self.patterns) if self.manifest is None else read_manifest(source)
         names = sorted({pair.name for pair in found} | {problem.case for problem in problems})
         cache = pair_cache(self.cache_dir, source, self.preprocessing)

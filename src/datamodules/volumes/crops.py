@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from src.datamodules.crops import read_crop
 from src.datamodules.volumes.cases import CLASSES, IMAGE, CachedScan
+from src.utils.errors import check_range
 
 Sample = dict[str, Any]
 
@@ -39,6 +40,28 @@ class WholeVolumes(Dataset[Sample]):
         return sample
 
 
+@dataclass(frozen=True)
+class CropOptions:
+    """How training crops are drawn.
+
+    Args:
+        size: voxels along each axis.
+        foreground_probability: how often a crop is centred at a voxel that is not background; see `draw_crop`.
+        augmentation: what changes the crops at random; None for nothing.
+
+    Raises:
+        ValueError: the size is not three positive numbers.
+    """
+
+    size: tuple[int, ...]
+    foreground_probability: float
+    augmentation: Augmentation | None
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 3 or min(self.size) < 1:
+            raise ValueError(f"expected size as three positive numbers of voxels, got {list(self.size)}")
+
+
 @dataclass(eq=False)
 class RandomCrops(Dataset[Sample]):
     """One random crop per labelled case: "image" (C, *size), "label" (*size), "index"; 0 outside the volume.
@@ -47,9 +70,7 @@ class RandomCrops(Dataset[Sample]):
     """
 
     cases: Sequence[CachedScan]
-    size: Sequence[int]
-    foreground_probability: float
-    augmentation: Augmentation | None
+    options: CropOptions
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -57,11 +78,12 @@ class RandomCrops(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         case = self.cases[index]
         classes = case.array(CLASSES)
-        first = draw_crop(classes, self.size, self.foreground_probability)
-        image = torch.from_numpy(read_crop(case.array(IMAGE), first, self.size))
-        label = torch.from_numpy(read_crop(classes, first, self.size)).long()
-        if self.augmentation is not None:
-            image, label = self.augmentation(image, label)
+        size, augmentation = self.options.size, self.options.augmentation
+        first = draw_crop(classes, size, self.options.foreground_probability)
+        image = torch.from_numpy(read_crop(case.array(IMAGE), first, size))
+        label = torch.from_numpy(read_crop(classes, first, size)).long()
+        if augmentation is not None:
+            image, label = augmentation(image, label)
         return {"image": image, "label": label, "index": index}
 
 
@@ -89,9 +111,13 @@ class Augmentation:
     Args:
         intensity_scale, intensity_shift: s and t are uniform within ± these.
         noise_std: the noise is normal with a standard deviation that is uniform between 0 and this.
+
+    Raises:
+        ValueError: an argument is negative.
     """
 
     def __init__(self, intensity_scale: float, intensity_shift: float, noise_std: float) -> None:
+        check_range(0, intensity_scale=intensity_scale, intensity_shift=intensity_shift, noise_std=noise_std)
         self.flips = Compose([RandFlipd(("image", "label"), prob=0.5, spatial_axis=axis) for axis in range(3)])
         self.intensities = Compose(
             [

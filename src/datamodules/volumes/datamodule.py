@@ -9,14 +9,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from src.datamodules.cached_files import folder_name
-from src.datamodules.case_datamodule import CaseDataModule
+from src.datamodules.case_datamodule import CaseDataModule, CaseOptions
 from src.datamodules.conversion import Converted
 from src.datamodules.groups import groups_by_name
 from src.datamodules.problems import Problem, enumerated
 from src.datamodules.split import HELD_OUT, SPLITS, Split, find_split, write_split
 from src.datamodules.volumes.cases import CachedScan, Case, ScanCache
-from src.datamodules.volumes.crops import Augmentation, RandomCrops, Sample, WholeVolumes
-from src.utils.errors import check_range
+from src.datamodules.volumes.crops import CropOptions, RandomCrops, Sample, WholeVolumes
 
 Found = tuple[list[Case], list[Problem]]
 
@@ -40,15 +39,10 @@ class SegmentationDataModule(CaseDataModule[Case]):
 
     Args:
         data_dir, predict_dir: the scans to train with and to predict.
-        cache_dir: where the preprocessed scans go.
-        size: voxels of a training crop along each axis.
-        foreground_probability: how often a crop is centred at a voxel that is not background; see `draw_crop`.
-        intensities: the arguments of `Augmentation`; None for no augmentation.
-        fractions: of the labelled cases, for validation and test.
-        seed, split_file: of the split; see `find_split`.
-        skip_bad_cases: leave out incomplete and invalid cases.
+        crops: how training crops are drawn.
+        options: how the cases are checked, preprocessed and divided; the fractions are of the labelled ones, and
+            `find_split` says how seed and split_file act.
         batch_size, num_workers, pin_memory: of the data loaders.
-        preprocessing_workers: processes that check and preprocess; None for one per CPU, 0 to work in this process.
         demo: a synthetic set, which is written below data_dir and used.
 
     Attributes:
@@ -76,44 +70,19 @@ class SegmentationDataModule(CaseDataModule[Case]):
         self,
         data_dir: str,
         predict_dir: str | None,
-        cache_dir: str,
-        size: Sequence[int],
-        foreground_probability: float,
-        intensities: tuple[float, float, float] | None,
-        fractions: tuple[float, float],
-        seed: int,
-        split_file: str | None,
-        skip_bad_cases: bool,
+        crops: CropOptions,
+        options: CaseOptions,
         batch_size: int,
         num_workers: int,
         pin_memory: bool,
-        preprocessing_workers: int | None,
         demo: Demo | None,
     ) -> None:
         folder = Path(data_dir) if demo is None else demo.folder(Path(data_dir))
-        super().__init__(
-            folder,
-            cache_dir,
-            fractions,
-            seed,
-            split_file,
-            skip_bad_cases,
-            batch_size,
-            num_workers,
-            pin_memory,
-            preprocessing_workers,
-        )
-        if len(size) != 3 or min(size) < 1:
-            raise ValueError(f"expected size as three positive numbers of voxels, got {list(size)}")
-        if intensities is not None:
-            names = ("intensity_scale", "intensity_shift", "noise_std")
-            check_range(0, **dict(zip(names, intensities, strict=True)))
+        super().__init__(folder, options, batch_size, num_workers, pin_memory)
         self.demo = demo
         self.data_dir = folder
         self.predict_dir = None if predict_dir is None else Path(predict_dir)
-        self.size = tuple(size)
-        self.foreground_probability = foreground_probability
-        self.intensities = intensities
+        self.crops = crops
 
     @property
     def num_classes(self) -> int:
@@ -123,7 +92,7 @@ class SegmentationDataModule(CaseDataModule[Case]):
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """The shape of a training crop."""
-        return (len(self.modalities), *self.size)
+        return (len(self.modalities), *self.crops.size)
 
     @abstractmethod
     def find_labelled(self) -> Found:
@@ -196,8 +165,7 @@ class SegmentationDataModule(CaseDataModule[Case]):
         """Return the samples of a split: random crops to train with, otherwise whole cases."""
         if split != "train":
             return WholeVolumes(self.cases[split], labelled=split != "predict")
-        augmentation = None if self.intensities is None else Augmentation(*self.intensities)
-        return RandomCrops(self.cases["train"], self.size, self.foreground_probability, augmentation)
+        return RandomCrops(self.cases["train"], self.crops)
 
     def predict_dataloader(self) -> DataLoader[Sample]:
         """Return the cases to predict, whole and one by one, without labels."""
