@@ -1,6 +1,7 @@
 """What averages of the weights share: they are validated, tested and stored as the checkpoint's weights."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -65,6 +66,19 @@ class ValidatedAverage(WeightAveraging):
     @property
     def _has_begun(self) -> bool:
         return self._average_model is not None and int(self._average_model.n_averaged) > 0
+
+
+@contextmanager
+def validated_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
+    """Give the network inside the block the weights that a validation of it would see."""
+    averages = [callback for callback in trainer.callbacks if isinstance(callback, ValidatedAverage)]  # type: ignore[attr-defined]
+    for average in averages:
+        average.on_validation_epoch_start(trainer, pl_module)
+    try:
+        yield
+    finally:
+        for average in averages:
+            average.on_validation_epoch_end(trainer, pl_module)
 
 
 def check_average_goes_on(checkpoint: Mapping[str, Any], callbacks: Iterable[Callback]) -> None:

@@ -55,27 +55,32 @@ def precision_of(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if cast else x.dtype
 
 
-def has_wrong_gradient(x: Tensor) -> bool:
+def has_wrong_gradient(layer: nn.Conv3d, x: Tensor) -> bool:
     """Whether oneDNN would return a wrong weight gradient, with errors of 100 % and infinities.
 
-    This happens with volumes of two planes in half precision in torch 2.11 to 2.14. No issue of PyTorch or oneDNN
-    describes it; https://github.com/pytorch/pytorch/issues/169688 is a similar fault in the forward pass.
+    This happens in half precision in torch 2.11 to 2.14: with several planes, but fewer than the kernel has; with rows
+    so few that the kernel reaches across all of them; with strides smaller than the kernel, which may also end in a
+    crash. No issue of PyTorch or oneDNN describes it; https://github.com/pytorch/pytorch/issues/169688 is a similar
+    fault in the forward pass.
     """
-    return x.device.type == "cpu" and x.shape[-3] == 2 and precision_of(x) in (torch.bfloat16, torch.float16)
+    if x.device.type != "cpu" or precision_of(x) not in (torch.bfloat16, torch.float16):
+        return False
+    (planes, rows, _), (depth, height) = layer.kernel_size, x.shape[-3:-1]
+    overlaps = any(1 < step < size for step, size in zip(layer.stride, layer.kernel_size, strict=True))
+    return overlaps or 1 < depth < planes or height < rows // 2
 
 
 class Conv3d(nn.Conv3d):
     """`torch.nn.Conv3d` with the same parameters and values, 2 to 10 times as fast on a CPU.
 
     Outputs have their channels last. A single small volume goes to oneDNN instead of the slow kernel that torch would
-    choose. Volumes of two planes in half precision are convolved in single precision, which works around a oneDNN
-    bug that returns wrong weight gradients.
+    choose. What oneDNN would return wrong weight gradients of (`has_wrong_gradient`) is convolved in single precision.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.is_ours(input):
             return fast_layout(_Convolution.apply(input, weight, bias, self.padding))
-        if not has_wrong_gradient(input):
+        if not has_wrong_gradient(self, input):
             return fast_layout(super()._conv_forward(input, weight, bias))
         precision = precision_of(input)
         with torch.autocast("cpu", enabled=False):
@@ -181,12 +186,16 @@ def _kernel_gradient(grad: Tensor, x: Tensor, weight: Tensor, padding: Sequence[
 
 
 def _goes_in_pairs(x: Tensor, weight: Tensor) -> bool:
-    """Whether a convolution by this weight is faster by pairs of voxels."""
+    """Whether a convolution by this weight is faster by pairs of voxels, of which it needs two in a row.
+
+    With stride (1, 1, 2), one channel and one voxel in a row of its output, oneDNN leaves a part of it unwritten.
+    """
     return (
         _HAS_WIDE_VECTORS
         and weight.shape[0] <= 8
         and weight.shape[-1] > 1
         and x.shape[-1] % 2 == 0
+        and x.shape[-1] > 2
         and x.numel() > 3 * weight.numel()  # larger than the weight for pairs
     )
 

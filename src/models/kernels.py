@@ -39,7 +39,9 @@ class Kernels:
     def of(cls, layer: nn.Conv1d | nn.Conv2d | Conv3d, x: Tensor) -> Kernels | None:
         """Those of a layer for an input like x, if `Kernels` can replace it."""
         is_plain = layer.bias is None and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-        if not is_plain or precision_of(x) != x.dtype or (x.ndim == 5 and has_wrong_gradient(x)):
+        if not is_plain or precision_of(x) != x.dtype:
+            return None
+        if isinstance(layer, nn.Conv3d) and has_wrong_gradient(layer, x):
             return None
         onednn = isinstance(layer, Conv3d) and layer.is_ours(x)
         return cls(layer.stride, layer.padding, layer.dilation, layer.groups, onednn)  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ class NoContext:
 
 def trainer(**state: Any) -> Any:
     usual = {"is_global_zero": True, "loggers": [], "global_step": 3, "current_epoch": 0, "sanity_checking": False}
-    usual |= {"max_epochs": 9, "check_val_every_n_epoch": 1, "strategy": SimpleNamespace(model=None)}
+    usual |= {"max_epochs": 9, "check_val_every_n_epoch": 1, "strategy": SimpleNamespace(model=None), "callbacks": []}
     return SimpleNamespace(**{**usual, "precision_plugin": NoContext(), "datamodule": None, **state})
 
 

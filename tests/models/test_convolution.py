@@ -84,6 +84,7 @@ def test_values_and_gradients_are_torchs(
         ((1, 8, 9, 9, 9), 8, False),
         ((1, 8, 9, 9, 10), 9, False),
         ((1, 8, 4, 4, 4), 8, False),
+        ((1, 8, 9, 50, 2), 8, False),
     ],
 )
 def test_what_goes_in_pairs(
@@ -93,6 +94,13 @@ def test_what_goes_in_pairs(
     assert convolution._goes_in_pairs(torch.empty(shape), torch.empty(channels, 8, 3, 3, 3)) == expected
     monkeypatch.setattr(convolution, "_HAS_WIDE_VECTORS", False)
     assert not convolution._goes_in_pairs(torch.empty(shape), torch.empty(channels, 8, 3, 3, 3))
+
+
+def test_rows_of_two_voxels_of_one_channel_among_several() -> None:
+    """With the strides of a channel among several, oneDNN's convolution in pairs leaves such rows unwritten."""
+    layer, oracle = layers((2, 1, 6, 16, 2), out=4)
+    x = torch.empty_strided((2, 1, 6, 16, 2), (192, 1, 32, 2, 1)).normal_()
+    assert_close(values_and_gradients(layer, x), values_and_gradients(oracle, x.double()))
 
 
 @pytest.mark.parametrize("raised", [AttributeError, TypeError, RuntimeError])
@@ -242,11 +250,27 @@ def test_only_volumes_on_the_cpu_are_laid_out_anew(case: str) -> None:
 
 @pytest.mark.parametrize("autocast", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_gradients_in_half_precision_are_gradients(depth: int, dtype: torch.dtype, autocast: bool) -> None:
-    layer, oracle = (made.float() for made in layers((2, 16, depth, 2, 2), out=16))
-    x, grad = torch.randn(2, 16, depth, 2, 2), torch.randn(2, 16, depth, 2, 2)
-    oracle(x).backward(grad)
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "shape"),
+    [
+        *((3, 1, (depth, 2, 2)) for depth in (1, 2, 3)),
+        *((5, 1, shape) for shape in [(1, 1, 4), (2, 4, 4), (3, 4, 4), (4, 4, 4), (5, 1, 4), (5, 2, 1), (8, 8, 8)]),
+        *((7, 1, shape) for shape in [(6, 4, 4), (7, 2, 4), (7, 3, 3)]),
+        *(((5, 3, 3), 1, (4, 4, 4)), ((3, 5, 3), 1, (4, 1, 4))),
+        *((3, 2, shape) for shape in [(1, 1, 1), (4, 4, 4), (6, 5, 3)]),
+        *((5, 2, (6, 2, 4)), (4, 2, (8, 8, 8)), (2, 2, (4, 4, 4)), (1, 2, (4, 4, 4))),
+    ],
+)
+def test_gradients_in_half_precision_are_gradients(
+    kernel_size: Any, stride: int, shape: tuple[int, ...], dtype: torch.dtype, autocast: bool
+) -> None:
+    sizes = (kernel_size,) * 3 if isinstance(kernel_size, int) else kernel_size
+    options = {"kernel_size": sizes, "stride": stride, "padding": tuple((size - 1) // 2 for size in sizes)}
+    layer, oracle = (made.float() for made in layers((2, 16, *shape), out=16, **options))
+    x = torch.randn(2, 16, *shape)
+    y = oracle(x)
+    grad = torch.randn_like(y)
+    y.backward(grad)
     if not autocast:
         layer, x = layer.to(dtype), x.to(dtype)
     with torch.autocast("cpu", dtype, enabled=autocast):

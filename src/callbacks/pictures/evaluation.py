@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from src.callbacks.pictures.drawing import publish
+from src.callbacks.weight_average import validated_weights
 from src.runs.folder import picture_name
 from src.utils.sharding import whole_parameters
 
@@ -90,7 +91,9 @@ class EvaluationPictures(pl.Callback):
         if self._passed_over is not None:
             samples, epoch, step = self._passed_over
             if step == trainer.global_step:
-                self._draw("val", epoch, trainer, pl_module, samples)
+                # An average of the weights takes their place at the end of the training, after these pictures.
+                with validated_weights(trainer, pl_module):
+                    self._draw("val", epoch, trainer, pl_module, samples)
 
     @torch.no_grad()
     def _draw(self, stage: str, epoch: int | None, trainer: pl.Trainer, task: Any, samples: Mapping[int, Any]) -> None:
