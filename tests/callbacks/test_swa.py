@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 import train
 from src.callbacks.swa import SWA
+from src.callbacks.weight_average import validated_weights
 from src.config.composition import compose_config
 from tests.callbacks.test_ema import Weights, checkpoint
 from tests.fakes import tiny_overrides
@@ -102,10 +103,8 @@ class Validated(pl.Callback):
         self.weights: list[float] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        (average,) = (callback for callback in trainer.callbacks if isinstance(callback, SWA))  # type: ignore[attr-defined]
-        average.on_validation_epoch_start(trainer, pl_module)
-        self.weights.append(-pl_module.weight.item())  # type: ignore[operator]
-        average.on_validation_epoch_end(trainer, pl_module)
+        with validated_weights(trainer, pl_module):
+            self.weights.append(-pl_module.weight.item())  # type: ignore[operator]
 
 
 def test_a_training_that_is_prolonged_averages_its_own_last_epochs(tmp_path: Path) -> None:
